@@ -1,0 +1,41 @@
+"""flash-linear-attention's Triton chunk kernel, for CUDA. fla is imported at the first call: it takes seconds."""
+
+import torch
+from torch import Tensor
+
+
+def why_not_fla(k: Tensor) -> str | None:
+    """Why fla's kernel cannot take keys ``k`` ``[B, T, H, K]``; None if it can."""
+    if k.device.type != "cuda":
+        return f"fla's kernels need a CUDA device, the tensors are on {k.device.type}"
+    if k.dtype == torch.float64:
+        return "fla's kernels have no float64"
+    if k.shape[-1] > 256:
+        return f"fla's kernels take a key dim of at most 256, not {k.shape[-1]}"
+    return None
+
+
+def fla_gated_delta_rule(
+    q: Tensor | None,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    beta: Tensor,
+    initial_state: Tensor | None,
+    scale: float,
+) -> tuple[Tensor | None, Tensor]:
+    """Same contract as ``reference_gated_delta_rule``, on CUDA."""
+    from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+
+    # g and beta by keyword: fla's own functions do not agree on their order.
+    o, state = chunk_gated_delta_rule(
+        q=k if q is None else q,
+        k=k,
+        v=v,
+        g=g,
+        beta=beta,
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=True,
+    )
+    return (None if q is None else o), state

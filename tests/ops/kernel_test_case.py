@@ -1,0 +1,154 @@
+"""The behaviour suite every gated-delta-rule backend inherits: values, final state, all gradients."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sleep_lightning.ops import gated_delta_rule
+
+NAMES = ("q", "k", "v", "g", "beta", "initial_state")
+
+
+def make_inputs(
+    B: int, T: int, H: int, K: int, V: int, *, seed: int = 0, decay: float = 0.5, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """Random inputs: k L2-normalised, g uniform in [-decay, 0], beta in (0, 1), a state of order one."""
+    generator = torch.Generator().manual_seed(seed)
+    randn = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    rand = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
+    inputs = {
+        "q": torch.nn.functional.normalize(randn(B, T, H, K), dim=-1).to(dtype),
+        "k": torch.nn.functional.normalize(randn(B, T, H, K), dim=-1).to(dtype),
+        "v": randn(B, T, H, V).to(dtype),
+        "g": -decay * rand(B, T, H),
+        "beta": rand(B, T, H).to(dtype),
+        "initial_state": randn(B, H, K, V),
+    }
+    if dtype == torch.float64:
+        inputs = {name: x.double() for name, x in inputs.items()}
+    return inputs
+
+
+def run(backend: str, inputs: dict[str, Tensor], *, read: bool = True) -> dict[str, Tensor]:
+    """Outputs, final state and gradients of a fixed random projection of both, by name."""
+    leaves = {name: x.detach().clone().requires_grad_() for name, x in inputs.items() if read or name != "q"}
+    o, state = gated_delta_rule(**({"q": None} | leaves), backend=backend)
+    generator = torch.Generator().manual_seed(1)
+    d_state = torch.randn(state.shape, generator=generator).to(state)
+    loss = (state * d_state).sum()
+    results = {"final_state": state.detach()}
+    if o is not None:
+        loss = loss + (o.float() * torch.randn(o.shape, generator=generator).to(o)).sum()
+        results["o"] = o.detach()
+    gradients = torch.autograd.grad(loss, list(leaves.values()))
+    return results | {f"d_{name}": d for name, d in zip(leaves, gradients, strict=True)}
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """RMS of the difference over RMS of the expected value (floored at 0.01: what vanishes is all cancellation)."""
+    difference = (actual.double() - expected.double()).square().mean().sqrt()
+    return float(difference / (expected.double().square().mean().sqrt() + 1e-2))
+
+
+class KernelTestCase:
+    """Inherit, set ``backend`` (and what it cannot do), and every property below is checked."""
+
+    backend: str
+    tolerance = 2e-5
+    max_T = 150
+    examples = 30
+    supports_bfloat16 = True
+
+    def compare(self, inputs: dict[str, Tensor], *, tolerance: float | None = None, read: bool = True) -> None:
+        expected = run("reference", {n: x.double() for n, x in inputs.items()}, read=read)
+        actual = run(self.backend, inputs, read=read)
+        assert actual.keys() == expected.keys()
+        for name, value in actual.items():
+            assert torch.isfinite(value).all(), name
+            error = relative_error(value, expected[name])
+            assert error <= (tolerance or self.tolerance), f"{name}: relative RMS error {error:.2e}"
+
+    def test_random_shapes(self) -> None:
+        @settings(max_examples=self.examples, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(
+            B=st.integers(1, 3),
+            T=st.integers(1, self.max_T),
+            H=st.integers(1, 3),
+            K=st.sampled_from([1, 4, 8, 16, 24]),
+            V=st.sampled_from([1, 4, 16, 20]),
+            decay=st.sampled_from([0.0, 0.05, 1.0, 8.0]),
+            read=st.booleans(),
+            seed=st.integers(0, 1000),
+        )
+        def check(B: int, T: int, H: int, K: int, V: int, decay: float, read: bool, seed: int) -> None:
+            self.compare(make_inputs(B, T, H, K, V, seed=seed, decay=decay), read=read)
+
+        check()
+
+    @pytest.mark.parametrize("T", [1, 2, 24, 63, 64, 65, 100, 128])
+    def test_lengths_around_a_chunk(self, T: int) -> None:
+        if T > self.max_T:
+            pytest.skip(f"{self.backend} takes T <= {self.max_T}")
+        self.compare(make_inputs(2, T, 2, 16, 16))
+
+    @pytest.mark.parametrize("decay", [0.0, 15.0, 100.0, 1000.0])
+    def test_extreme_decays(self, decay: float) -> None:
+        inputs = make_inputs(2, 48, 2, 8, 8, decay=decay)
+        inputs["g"][:, ::3] *= 1e-3  # small decays right after enormous ones
+        self.compare(inputs, tolerance=10 * self.tolerance)
+
+    def test_identical_keys(self) -> None:
+        """The worst conditioned triangular system: every key the same, every write at full strength."""
+        inputs = make_inputs(1, 48, 2, 8, 8, decay=0.0)
+        inputs["k"][:] = inputs["k"][:, :1].clone()
+        inputs["beta"][:] = 1.0
+        self.compare(inputs)
+
+    def test_bfloat16(self) -> None:
+        if not self.supports_bfloat16:
+            pytest.skip(f"{self.backend} has no bfloat16 here")
+        inputs = make_inputs(2, 48, 2, 16, 16, dtype=torch.bfloat16)
+        self.compare(inputs, tolerance=1e-2)
+        o, state = gated_delta_rule(**inputs, backend=self.backend)
+        assert o is not None and o.dtype == torch.bfloat16
+        assert state.dtype == torch.float32
+
+    def test_no_initial_state_is_a_zero_state(self) -> None:
+        inputs = make_inputs(2, 20, 2, 8, 8)
+        zeros = inputs | {"initial_state": torch.zeros_like(inputs["initial_state"])}
+        without = inputs | {"initial_state": None}
+        for a, b in zip(
+            gated_delta_rule(**without, backend=self.backend),
+            gated_delta_rule(**zeros, backend=self.backend),
+            strict=True,
+        ):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+    def test_state_carries_over_a_split(self) -> None:
+        """Two calls with the state handed on equal one call: windows are cuts in one scan."""
+        inputs = make_inputs(2, 40, 2, 8, 8)
+        whole_o, whole_state = gated_delta_rule(**inputs, backend=self.backend)
+        state: Tensor | None = inputs["initial_state"]
+        parts = []
+        for part in (slice(0, 17), slice(17, 40)):
+            cut = {n: x[:, part] for n, x in inputs.items() if n != "initial_state"}
+            o, state = gated_delta_rule(**cut, initial_state=state, backend=self.backend)
+            parts.append(o)
+        torch.testing.assert_close(torch.cat(parts, 1), whole_o, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(state, whole_state, rtol=1e-5, atol=1e-5)
+
+    def test_only_the_output_or_only_the_state_carries_gradient(self) -> None:
+        for which in (0, 1):
+            grads = []
+            for backend in ("reference", self.backend):
+                leaves = {n: x.clone().requires_grad_() for n, x in make_inputs(1, 20, 2, 8, 8).items()}
+                out = gated_delta_rule(**leaves, backend=backend)[which]
+                assert out is not None
+                grads.append(torch.autograd.grad(out.square().sum(), list(leaves.values()), allow_unused=True))
+            for name, expected, actual in zip(NAMES, *grads, strict=True):
+                if expected is None:
+                    assert actual is None or not actual.any(), name
+                else:
+                    assert relative_error(actual, expected) <= self.tolerance, name
