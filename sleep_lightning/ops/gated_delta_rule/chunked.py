@@ -43,9 +43,7 @@ def chunked_gated_delta_rule(
     dtype = torch.float64 if k.dtype == torch.float64 else torch.float32
     if initial_state is None:
         initial_state = k.new_zeros(B, H, K, v.shape[-1], dtype=dtype)
-    o, state = _ChunkedGatedDeltaRule.apply(  # type: ignore[no-untyped-call]
-        q, k, v, g, beta, initial_state.to(dtype), scale, chunk or chunk_length(T)
-    )
+    o, state = _ChunkedGatedDeltaRule.apply(q, k, v, g, beta, initial_state.to(dtype), scale, chunk or chunk_length(T))
     return o, state
 
 

@@ -1,0 +1,124 @@
+"""Gated DeltaNet: the fast-weight mixer (GDN as in flash-linear-attention, the paper's default).
+
+Shape suffixes: B batch, T tokens, H heads, K key dim, V value dim, E d_model, C conv channels.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sleep_lightning.ops import gated_delta_rule
+
+
+class MixerOutput(NamedTuple):
+    """``y`` [B, T, E] (None when only the state was asked for), state [B, H, K, V] fp32, conv inputs to carry."""
+
+    y: Tensor | None
+    state: Tensor
+    conv: Tensor | None
+
+
+class GatedDeltaNet(nn.Module):
+    """``y, S' = GDN(x, S)``: short conv, L2-normalised q and k, gated delta rule, gated RMSNorm.
+
+    Args:
+        d_model: width of the residual stream.
+        n_heads: heads H of the fast weights.
+        key_dim: K per head.
+        value_dim: V per head.
+        conv_size: taps of the causal depthwise convolution on q, k, v; 0 for none.
+        norm_eps: epsilon of the output norm.
+        allow_neg_eigval: write strengths in (0, 2) instead of (0, 1).
+        backend: backend of ``ops.gated_delta_rule``.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        key_dim: int,
+        value_dim: int,
+        conv_size: int = 4,
+        norm_eps: float = 1e-6,
+        allow_neg_eigval: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.n_heads, self.key_dim, self.value_dim, self.conv_size = n_heads, key_dim, value_dim, conv_size
+        self.norm_eps, self.allow_neg_eigval, self.backend = norm_eps, allow_neg_eigval, backend
+        keys, values = n_heads * key_dim, n_heads * value_dim
+        # k, v, q so that a pass that only writes can stop before q and the output gate.
+        self.in_splits = (keys, values, n_heads, n_heads, keys, values)  # k, v, a, b, q, gate
+        self.in_proj = nn.Linear(d_model, sum(self.in_splits), bias=False)
+        if conv_size:
+            self.conv_weight = nn.Parameter(torch.empty(conv_size, 2 * keys + values))  # tap-first; k, v, q
+        self.A_log = nn.Parameter(torch.empty(n_heads))
+        self.dt_bias = nn.Parameter(torch.empty(n_heads))
+        self.norm_weight = nn.Parameter(torch.ones(value_dim))
+        self.out_proj = nn.Linear(values, d_model, bias=False)
+        self.reset_gates()
+
+    def reset_gates(self) -> None:
+        """A ~ U(0, 16), dt log-uniform in [1e-3, 1e-1], dt_bias = softplus^-1(dt); taps as nn.Conv1d's."""
+        with torch.no_grad():
+            self.A_log.uniform_(0, 16).clamp_(min=1e-4).log_()
+            dt = torch.empty_like(self.dt_bias).uniform_(math.log(1e-3), math.log(1e-1)).exp_()
+            self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+            if self.conv_size:
+                self.conv_weight.uniform_(-(self.conv_size**-0.5), self.conv_size**-0.5)
+
+    def zero_conv(self, batch_size: int) -> Tensor:
+        """Conv inputs before the first token, ``[B, conv_size - 1, C]``."""
+        return self.conv_weight.new_zeros(batch_size, max(self.conv_size - 1, 0), self.conv_weight.shape[1])
+
+    def forward(self, x_BTE: Tensor, state: Tensor, conv: Tensor | None = None, *, read: bool = True) -> MixerOutput:
+        """One window.
+
+        Args:
+            x_BTE: normed hidden states.
+            state: fast weights ``[B, H, K, V]`` fp32 on entry.
+            conv: conv inputs carried from the tokens before, or None to start from zeros.
+            read: False computes the new state only (the dead tail of a last sleeping pass is not run).
+        """
+        B, T, _ = x_BTE.shape
+        keys, values, H, _, _, _ = self.in_splits
+        if read or conv is not None:  # carried conv inputs include q's
+            projected = self.in_proj(x_BTE)
+        else:
+            projected = F.linear(x_BTE, self.in_proj.weight[: keys + values + 2 * H])
+        k, v, a, b, *rest = projected.split(
+            self.in_splits[: 6 if projected.shape[-1] > keys + values + 2 * H else 4], -1
+        )
+        conv_in = torch.cat((k, v, rest[0]) if rest else (k, v), -1)
+        conv_out, conv = self.short_conv(conv_in, conv)
+        k_BTHK = F.normalize(conv_out[..., :keys].view(B, T, H, -1).float(), dim=-1).to(k.dtype)
+        v_BTHV = conv_out[..., keys : keys + values].view(B, T, H, -1)
+        q_BTHK = None
+        if read:
+            q_BTHK = F.normalize(conv_out[..., keys + values :].view(B, T, H, -1).float(), dim=-1).to(k.dtype)
+        g_BTH = -self.A_log.float().exp() * F.softplus(a.float() + self.dt_bias)
+        beta_BTH = b.sigmoid() * (2 if self.allow_neg_eigval else 1)
+        o_BTHV, state = gated_delta_rule(q_BTHK, k_BTHK, v_BTHV, g_BTH, beta_BTH, state, backend=self.backend)
+        if o_BTHV is None:
+            return MixerOutput(None, state, conv)
+        normed = F.rms_norm(o_BTHV.float(), (self.value_dim,), self.norm_weight, self.norm_eps).to(v.dtype)
+        y_BTE = self.out_proj(normed.reshape(B, T, values) * F.silu(rest[1]))
+        return MixerOutput(y_BTE, state, conv)
+
+    def short_conv(self, x_BTC: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """SiLU of the causal depthwise convolution, and the inputs to carry if any came in."""
+        if not self.conv_size:
+            return F.silu(x_BTC), carried
+        T, C = x_BTC.shape[1:]
+        if carried is None:
+            padded = F.pad(x_BTC, (0, 0, self.conv_size - 1, 0))
+        else:
+            padded = torch.cat((carried.to(x_BTC.dtype), x_BTC), 1)
+        weight = self.conv_weight[:, :C]
+        out = padded[:, :T] * weight[0]
+        for tap in range(1, self.conv_size):
+            out = torch.addcmul(out, padded[:, tap : tap + T], weight[tap])
+        return F.silu(out), None if carried is None else padded[:, T:]
