@@ -71,6 +71,7 @@ class PassRecord(NamedTuple):
     memory_out: Memory
 
 
+AtBoundary = Callable[[int, Memory], Memory]
 Observer = Callable[[Window, PassRecord], None]
 Checkpoint = Literal["none", "window", "pass"]
 
@@ -153,6 +154,7 @@ def walk(
     config: SleepConfig,
     *,
     policy: Checkpoint = "none",
+    at_boundary: AtBoundary | None = None,
     observe: Observer | None = None,
 ) -> Iterator[tuple[Window, Tensor | None, Memory]]:
     """Walk a batch window by window. This loop IS the method; faster executors are tested against it.
@@ -164,21 +166,23 @@ def walk(
         memory: memory before the first window.
         config: N and its options.
         policy: activation checkpointing: ``none``, per ``window`` (all its passes) or per ``pass``.
+        at_boundary: called with a window's index and the memory after it; the next window starts from what it
+            returns (a detached memory truncates BPTT, a zeroed one is an ablation).
         observe: called after every sleeping pass.
 
     Yields:
-        The window, its hidden states (None where it slept: they are dropped) and the memory after it. Send a
-        memory in to go on with that one instead (a detached one truncates BPTT, a zeroed one is an ablation).
+        The window, its hidden states (None where it slept: they are dropped) and the memory after it.
     """
-    for window in windows:
+    for i, window in enumerate(windows):
         tokens_BL = tokens_BT[:, window.start : window.stop]
         h: Tensor | None = None
         if window.sleeps:
             memory = _sleep_window(model, tokens_BL, window, memory, config, policy, observe)
         else:
             h, memory = _call(wake, policy != "none", model, tokens_BL, memory)
-        sent = yield window, h, memory
-        memory = memory if sent is None else sent
+        yield window, h, memory
+        if at_boundary is not None:
+            memory = at_boundary(i, memory)
 
 
 def _sleep_window(

@@ -1,7 +1,7 @@
 """What a task is: a config that can be asked for batches, deterministic in (seed, split, position)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -28,10 +28,16 @@ class TaskBatch:
     labels: Tensor
     slices: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def map(self, f: Callable[[Tensor], Tensor]) -> "TaskBatch":
+        """Apply ``f`` to every tensor."""
+        return TaskBatch(f(self.tokens), f(self.labels), {name: f(x) for name, x in self.slices.items()})
+
     def to(self, device: torch.device) -> "TaskBatch":
-        return TaskBatch(
-            self.tokens.to(device), self.labels.to(device), {name: x.to(device) for name, x in self.slices.items()}
-        )
+        return self.map(lambda x: x.to(device))
+
+    def rows(self, start: int, stop: int) -> "TaskBatch":
+        """Sequences ``start:stop``."""
+        return self.map(lambda x: x[start:stop])
 
 
 class TaskConfig(Protocol):

@@ -1,0 +1,86 @@
+"""``python -m sleep_lightning <command>``: dispatch, and one sentence with exit code 2 for bad input."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+COMMANDS = {
+    "fit": "train a model, record it in MLflow",
+    "validate": "score a checkpoint on the validation split",
+    "test": "score a checkpoint on the test split",
+    "predict": "print a checkpoint's answers as JSON lines",
+    "config": "print the resolved experiment as YAML",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    from sleep_lightning.commands.help import key_lines
+
+    parser = argparse.ArgumentParser(
+        prog="python -m sleep_lightning",
+        description="Sleep-time consolidation for language models. A YAML file and key=value arguments set the keys.",
+        epilog="keys:\n" + "\n".join(key_lines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=text, description=text, epilog=parser.epilog, formatter_class=parser.formatter_class
+        )
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="change a key, e.g. sleep.n_passes=4")
+        if name in ("fit", "config"):
+            command.add_argument("--config", metavar="YAML", help="experiment file, e.g. conf/rule110.yaml")
+        if name == "fit":
+            command.add_argument(
+                "--resume", nargs="?", const="", metavar="RUN_DIR", help="go on with a run (default: the newest)"
+            )
+        if name in ("validate", "test", "predict"):
+            command.add_argument("--checkpoint", required=True, metavar="RUN_DIR|CKPT", help="what was trained")
+            command.add_argument("--output", metavar="FILE", help="write the result to a file (JSON)")
+        if name == "predict":
+            command.add_argument("--rows", type=int, default=8, help="sequences to answer (default: 8)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    arguments.overrides += rest  # key=value after an option
+    if options := [text for text in arguments.overrides if text.startswith("-")]:
+        parser.error(f"unrecognized arguments: {' '.join(options)}")
+    if "=" in (getattr(arguments, "resume", None) or ""):  # fit --resume key=value: the newest run, changed
+        arguments.overrides.insert(0, arguments.resume)
+        arguments.resume = ""
+    try:
+        run = _prepare(arguments)
+    except ValueError as error:  # the user's mistakes, all found before any compute
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return run()
+
+
+def _prepare(a: argparse.Namespace) -> Callable[[], int]:
+    """Read all input; what is returned computes."""
+    if a.command == "config":
+        from sleep_lightning.config import load_experiment
+
+        text = load_experiment(a.config, a.overrides).to_yaml()
+        return lambda: print(text, end="") or 0
+    if a.command == "fit":
+        from sleep_lightning.commands import fit
+
+        experiment, run, resume = fit.prepare(a.config, a.overrides, a.resume)
+        return lambda: fit.fit(experiment, run, resume)
+    from sleep_lightning.commands import evaluate
+
+    if a.command == "predict" and a.rows < 1:
+        raise ValueError(f"--rows {a.rows} must be at least 1")
+    experiment, model = evaluate.load_trained(a.checkpoint, a.overrides)
+    if a.command == "predict":
+        return lambda: evaluate.predict(experiment, model, a.rows, a.output)
+    return lambda: evaluate.evaluate(experiment, model, "validation" if a.command == "validate" else "test", a.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

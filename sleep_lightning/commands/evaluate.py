@@ -1,0 +1,104 @@
+"""``validate`` and ``test``: scores of a checkpoint on held-out sequences; ``predict``: its answers."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from sleep_lightning.commands.fit import check_device
+from sleep_lightning.commands.report import score_table
+from sleep_lightning.config import Experiment
+from sleep_lightning.model import HybridLM
+from sleep_lightning.run_directory import experiment_of, load_checkpoint, write_json
+from sleep_lightning.sleep import IGNORE, plan_windows, wake, walk
+from sleep_lightning.tasks import TaskBatch
+from sleep_lightning.training.metrics import Answers, score
+from sleep_lightning.training.tbptt import predict as teacher_forced_logits
+
+
+def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, HybridLM]:
+    """The model of a checkpoint under its experiment with ``key=value`` changes (``sleep.n_passes=8``, say).
+
+    Raises:
+        ValueError: no such checkpoint, bad overrides, or overrides that change the model's shape.
+    """
+    content = load_checkpoint(checkpoint)
+    experiment = experiment_of(content, overrides)
+    device = check_device(experiment)
+    model = HybridLM(experiment.model, len(experiment.task.build().vocab))
+    weights = {name.removeprefix("model."): x for name, x in content["state_dict"].items()}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"--checkpoint {checkpoint} does not fit the overrides {overrides}: {reason}; leave model.* and the task's "
+            f"vocabulary as trained"
+        ) from error
+    return experiment, model.to(device).eval()
+
+
+def evaluate(
+    experiment: Experiment, model: HybridLM, split: Literal["validation", "test"], output: str | None = None
+) -> int:
+    """Print accuracy by slice beside the baselines; with ``output`` also write it as JSON."""
+    t, task = experiment.training, experiment.task.build()
+    answers = []
+    for position in range(t.val_batches):
+        batch = task.batch(t.val_batch_size, seed=0, position=position, split=split).to(model.embedding.weight.device)
+        answers.append(Answers.of(teacher_forced_logits(model, batch, experiment.sleep), batch))
+    scores = score(answers)
+    Console().print(score_table(scores, f"{split}, N={experiment.sleep.n_passes}"))
+    if output is not None:
+        content = {"split": split, "n_passes": experiment.sleep.n_passes}
+        write_json(Path(output), content | {"slices": {name: asdict(s) for name, s in scores.items()}})
+    return 0
+
+
+def predict(experiment: Experiment, model: HybridLM, rows: int, output: str | None = None) -> int:
+    """Answer sequences of the test split, each token from the model's own answers before; JSON lines."""
+    task = experiment.task.build()
+    batch = task.batch(rows, seed=0, position=0, split="test").to(model.embedding.weight.device)
+    answers = decode(model, batch, experiment)
+    lines = [json.dumps(line) for line in _lines(task.vocab, batch, answers, task.context_length)]
+    if output is None:
+        print("\n".join(lines))
+    else:
+        Path(output).write_text("\n".join(lines) + "\n")
+    return 0
+
+
+@torch.no_grad()
+def decode(model: HybridLM, batch: TaskBatch, experiment: Experiment) -> Tensor:
+    """Greedy answers ``[B, T]`` (-100 where there is no label): each is fed back as the next token."""
+    tokens, answers = batch.tokens.clone(), torch.full_like(batch.labels, IGNORE)
+    windows = plan_windows(batch.labels, experiment.sleep.window_size)
+    labelled = (batch.labels != IGNORE).any(0)
+    memory = model.zero_memory(len(tokens), carry_conv_state=experiment.sleep.carry_conv_state)
+    for window in windows:
+        before = memory
+        if not window.sleeps:
+            for t in range(window.start, window.stop):
+                if labelled[t]:
+                    h, _ = wake(model, tokens[:, window.start : t + 1], before)
+                    answers[:, t] = model.logits(h[:, -1]).argmax(-1)
+                    if t + 1 < tokens.shape[1] and labelled[t + 1]:
+                        tokens[:, t + 1] = answers[:, t]
+        _, _, memory = next(walk(model, tokens, [window], before, experiment.sleep))
+    return answers
+
+
+def _lines(vocab: tuple[str, ...], batch: TaskBatch, answers: Tensor, context: int) -> Iterator[dict[str, Any]]:
+    for tokens, labels, answer in zip(batch.tokens, batch.labels, answers, strict=True):
+        spoken = labels != IGNORE
+        yield {
+            "context": " ".join(vocab[i] for i in tokens[: context + 1]),
+            "answer": [vocab[i] for i in answer[spoken]],
+            "label": [vocab[i] for i in labels[spoken]],
+            "exact_match": bool((answer[spoken] == labels[spoken]).all()),
+        }

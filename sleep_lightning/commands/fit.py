@@ -1,0 +1,246 @@
+"""``fit``: train, validate, record, and say where everything lies."""
+
+import logging
+import shlex
+import warnings
+from dataclasses import asdict
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from rich.console import Console
+
+from sleep_lightning.commands.report import print_facts, score_table
+from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.ops import select_backend
+from sleep_lightning.run_directory import RunDirectory, load_checkpoint, write_json
+from sleep_lightning.tracking.figures import draw_learning_curve
+from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
+from sleep_lightning.training.datamodule import TaskDataModule
+from sleep_lightning.training.environment import describe_environment
+from sleep_lightning.training.interruption import AtomicCheckpointIO, SaveOnException, StopOnSignal
+from sleep_lightning.training.metrics import Score
+from sleep_lightning.training.module import SleepModule
+from sleep_lightning.training.progress import RichProgress, with_unit
+
+
+def prepare(config: str | None, overrides: list[str], resume: str | None) -> tuple[Experiment, RunDirectory, bool]:
+    """All that can go wrong before any compute.
+
+    Args:
+        config: YAML file.
+        overrides: ``key=value`` arguments.
+        resume: run directory to go on with; "" for the newest; None for a new run.
+
+    Raises:
+        ValueError: bad input.
+    """
+    if resume is None:
+        experiment = load_experiment(config, overrides)
+        check_device(experiment)
+        return experiment, RunDirectory.create(experiment), False
+    if config is not None:
+        raise ValueError(
+            f"--config {config} with --resume: a run goes on with its own config.yaml; drop one of the two"
+        )
+    run = RunDirectory.open(resume) if resume else RunDirectory.newest()
+    experiment = load_experiment(run.config, overrides)
+    check_device(experiment)
+    if experiment.tracking.enabled and "***" in experiment.tracking.uri:
+        raise ValueError(f"tracking.uri={experiment.tracking.uri!r} was saved without its password; give it again")
+    if run.last.exists():
+        load_checkpoint(run.last)
+    return experiment, run, True
+
+
+def check_device(experiment: Experiment) -> torch.device:
+    """The device the experiment will run on. Raises ValueError if it, or the backend on it, is not there."""
+    wanted, present = experiment.training.accelerator, torch.cuda.is_available()
+    if wanted == "cuda" and not present:
+        raise ValueError("training.accelerator='cuda' but torch sees no CUDA device here; use auto or cpu")
+    device = torch.device("cuda" if present and wanted != "cpu" else "cpu")
+    K = experiment.model.key_dim_per_head
+    select_backend(torch.empty(1, experiment.sleep.window_size, 1, K, device=device), experiment.model.backend)
+    return device
+
+
+def fit(experiment: Experiment, run: RunDirectory, resume: bool) -> int:
+    """Train. Returns the exit code: 0, or 128 + signal number if a signal ended the run (it can be resumed)."""
+    console = Console()
+    quiet_lightning()
+    logger = open_tracking(experiment, run)
+    status: Status = "FAILED"
+    stop = StopOnSignal(run.last)
+    try:
+        trainer = build_trainer(
+            experiment, run, logger, [RichProgress(), stop, SaveOnException(run.checkpoints / "exception.ckpt")]
+        )
+        pl.seed_everything(experiment.training.seed, verbose=False)
+        module, data = SleepModule(experiment), TaskDataModule(experiment)
+        environment = describe_environment(trainer.strategy.root_device, experiment.model.backend)
+        console.print(f"run {run.path}: {_headline(experiment, module)}", highlight=False, soft_wrap=True)
+        if logger is not None:
+            logger.log_hyperparams(_flat_params(experiment))
+            logger.set_tags({f"environment.{name}": value for name, value in environment.items()})
+            logger.log_artifact(run.config)
+        checkpoint = run.last if resume and run.last.exists() else None
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        status = "FINISHED" if stop.received is None else "KILLED"
+        if stop.received is None:
+            trainer.save_checkpoint(run.last)
+        scores = final_scores(trainer, module, data)
+        summary = _summary(experiment, run, module, status, environment, logger)
+        write_json(run.summary, summary)
+        if module.history:
+            draw_learning_curve(module.history, run.path / "learning_curve.png", _headline(experiment, module))
+        if logger is not None:
+            _log_results(logger, run, module)
+        console.print(score_table(scores, f"validation at step {module.steps}"))
+        print_facts(console, _facts(experiment, run, summary))
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns a second Ctrl-C into SystemExit
+        status = "KILLED"
+        console.print(
+            f"stopped at once; go on with: python -m sleep_lightning fit --resume {shlex.quote(str(run.path))}"
+        )
+        return 130
+    finally:
+        if logger is not None:
+            logger.end(status)
+    return 0 if stop.received is None else 128 + stop.received
+
+
+def quiet_lightning() -> None:
+    """Lightning's hints about devices, workers and tips are noise here."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (
+        ".*does not have many workers.*",
+        ".*IterableDataset.*__len__.*",
+        ".*Checkpoint directory.*",
+        ".*LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None:
+    """The MLflow run of a run directory, begun or continued. Raises ValueError if the store cannot be used."""
+    t = experiment.tracking
+    if not t.enabled:
+        return None
+    name = t.run_name or run.path.name
+    logger = MLflowRun(t.uri, t.experiment, name, run.mlflow_run_id, t.flush_seconds, run.path / "metrics_unsent.jsonl")
+    run.record_mlflow_run(logger.run_id)
+    return logger
+
+
+def build_trainer(
+    experiment: Experiment, run: RunDirectory | None, logger: MLflowRun | None, callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    """A single-device Lightning trainer for the experiment."""
+    t = experiment.training
+    if t.threads is not None:
+        torch.set_num_threads(t.threads)
+    if run is not None:
+        kwargs: dict[str, Any] = {"dirpath": run.checkpoints, "enable_version_counter": False}
+        callbacks = [
+            *callbacks,
+            ModelCheckpoint(filename="last", every_n_train_steps=t.checkpoint_every, **kwargs),
+            ModelCheckpoint(filename="best", monitor="val/exact_match", mode="max", **kwargs),
+        ]
+    return pl.Trainer(
+        accelerator=t.accelerator,
+        devices=1,
+        precision="bf16-mixed" if t.precision == "bf16" else "32-true",
+        max_steps=t.max_steps,
+        max_epochs=-1,
+        val_check_interval=t.val_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        inference_mode=False,  # per-pass diagnostics take gradients during validation
+        logger=logger or False,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=run is not None,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=None if run is None else run.path,
+    )
+
+
+def final_scores(trainer: pl.Trainer, module: SleepModule, data: TaskDataModule) -> dict[str, Score]:
+    """Validation scores of the final weights, whatever step the last validation was at."""
+    if not module.history or module.history[-1]["step"] != module.steps:
+        trainer.validate(module, datamodule=data, verbose=False)
+    return dict(module.scores)
+
+
+def _headline(experiment: Experiment, module: SleepModule) -> str:
+    s, m = experiment.sleep, experiment.model
+    return (
+        f"{experiment.task.name}, {m.pattern} d={m.d_model} ({with_unit(sum(p.numel() for p in module.parameters()))} "
+        f"parameters), windows of {s.window_size}, N={s.n_passes}"
+    )
+
+
+def _flat_params(experiment: Experiment) -> dict[str, Any]:
+    return {f"{section}.{key}": x for section, keys in experiment.to_dict().items() for key, x in keys.items()}
+
+
+def _summary(
+    experiment: Experiment,
+    run: RunDirectory,
+    module: SleepModule,
+    status: Status,
+    environment: dict[str, str],
+    logger: MLflowRun | None,
+) -> dict[str, Any]:
+    score = module.scores["all"]
+    cost = module.cost_so_far()
+    return {
+        "status": status,
+        "steps": module.steps,
+        "exact_match": score.exact_match,
+        "bit_accuracy": score.bit_accuracy,
+        "loss": score.loss,
+        "majority_baseline": score.baselines.majority_exact_match,
+        "uniform_baseline": score.baselines.uniform_exact_match,
+        "majority_bit_baseline": score.baselines.majority_bit_accuracy,
+        "slices": {name: asdict(s) for name, s in module.scores.items()},
+        "tokens": int(cost["cost/tokens"]),
+        "train_flops": int(cost["cost/train_flops"]),
+        "wall_s": round(module.wall_s, 2),
+        "checkpoint": str(run.last),
+        "best_checkpoint": str(run.best) if run.best.exists() else None,
+        "mlflow_run_id": None if logger is None else logger.run_id,
+        "seed": experiment.training.seed,
+        "environment": environment,
+    }
+
+
+def _log_results(logger: MLflowRun, run: RunDirectory, module: SleepModule) -> None:
+    for file in (run.summary, run.path / "learning_curve.png"):
+        if file.exists():
+            logger.log_artifact(file)
+    final = {f"final/{name}": value for name, value in module.scores["all"].as_metrics().items()}
+    logger.log_metrics(final | module.cost_so_far(), module.steps)
+
+
+def _facts(experiment: Experiment, run: RunDirectory, summary: dict[str, Any]) -> dict[str, str]:
+    directory = shlex.quote(str(run.path))
+    facts = {
+        "trained": f"{summary['steps']} steps, {with_unit(summary['tokens'])} tokens, "
+        f"{with_unit(summary['train_flops'])}FLOP, {summary['wall_s']:.0f} s",
+        "checkpoint": summary["checkpoint"],
+        "picture": str(run.path / "learning_curve.png"),
+    }
+    if experiment.tracking.enabled:
+        uri = experiment.tracking.uri
+        page = f"mlflow server --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri
+        facts["MLflow"] = f"run {summary['mlflow_run_id']}; see it: {page}"
+    if summary["status"] == "KILLED":
+        facts["go on"] = f"python -m sleep_lightning fit --resume {directory}"
+    else:
+        facts["next"] = f"python -m sleep_lightning test --checkpoint {directory}"
+    return facts

@@ -1,0 +1,117 @@
+"""A run on disk: one directory, one checkpoint lineage, however often it is interrupted."""
+
+import json
+import os
+import pickle
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sleep_lightning.config import Experiment, load_experiment
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """``config.yaml``, ``run.json`` (MLflow run), ``checkpoints/{last,best,exception}.ckpt``, ``summary.json``."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, experiment: Experiment) -> "RunDirectory":
+        """A new directory for an experiment. Raises ValueError if it holds a run already or cannot be made."""
+        name = experiment.training.run_dir or f"runs/{experiment.task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        run = cls(Path(name))
+        if run.config.exists():
+            raise ValueError(
+                f"training.run_dir={name!r} holds a run already; "
+                f"go on with it by fit --resume {name}, or choose another"
+            )
+        try:
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+            run.config.write_text(experiment.to_yaml())
+        except OSError as error:
+            raise ValueError(
+                f"training.run_dir={name!r} cannot be written: {error.strerror}; choose another"
+            ) from error
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunDirectory":
+        """An existing run. Raises ValueError if it is none."""
+        run = cls(Path(path))
+        if not run.config.exists():
+            raise ValueError(f"{path} is not a run directory (no config.yaml); runs lie in runs/ unless told otherwise")
+        return run
+
+    @classmethod
+    def newest(cls, root: str | Path = "runs") -> "RunDirectory":
+        """The run begun last under ``root``. Raises ValueError if there is none."""
+        runs = sorted(Path(root).glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
+        if not runs:
+            raise ValueError(f"there is no run under {root}/ to resume; start one with fit --config conf/rule110.yaml")
+        return cls(runs[-1].parent)
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def mlflow_run_id(self) -> str | None:
+        """The MLflow run this directory belongs to, if one was recorded."""
+        file = self.path / "run.json"
+        return json.loads(file.read_text())["mlflow_run_id"] if file.exists() else None
+
+    def record_mlflow_run(self, run_id: str) -> None:
+        write_json(self.path / "run.json", {"mlflow_run_id": run_id})
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write by rename: a reader sees the old file or the new one, never half."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint file, or the best (else the last) one of a run directory, without running code from it.
+
+    Raises:
+        ValueError: there is none, or it is not one of ours.
+    """
+    file = Path(path)
+    if file.is_dir():
+        run = RunDirectory.open(file)
+        file = run.best if run.best.exists() else run.last
+    try:
+        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ValueError(f"--checkpoint {file} does not exist; give a run directory or a .ckpt file") from error
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"--checkpoint {file} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(checkpoint, dict) or "experiment" not in checkpoint:
+        raise ValueError(f"--checkpoint {file} was not written by sleep_lightning (it holds no experiment)")
+    return checkpoint
+
+
+def experiment_of(checkpoint: dict[str, Any], overrides: list[str]) -> Experiment:
+    """The experiment a checkpoint was trained in, with ``key=value`` changes on top."""
+    return load_experiment(checkpoint["experiment"], overrides)

@@ -1,0 +1,167 @@
+"""One MLflow run for one experiment run, however often it is interrupted.
+
+Lightning's own MLFlowLogger writes every metric when it is logged (20 ms on SQLite), cuts parameters short and
+cannot go on with a finished run. This one buffers, writes from a thread, and says what could not be written.
+"""
+
+import json
+import threading
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from lightning.pytorch.loggers import Logger
+
+from sleep_lightning.config import redact
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+    from mlflow.tracking import MlflowClient
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+BATCH = 1000
+PARAM_LENGTH = 6000
+
+
+class MLflowRun(Logger):
+    """A Lightning logger.
+
+    Args:
+        uri: tracking URI.
+        experiment: experiment name, created if it is not there.
+        run_name: name of a new run.
+        run_id: go on with this run instead of starting one.
+        flush_seconds: time between two writes.
+        spill: file for metrics that could not be written when the run ended.
+
+    Raises:
+        ValueError: the store cannot be reached, or ``run_id`` is not in it.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        experiment: str,
+        run_name: str | None = None,
+        run_id: str | None = None,
+        flush_seconds: float = 10.0,
+        spill: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.uri, self.experiment, self.flush_seconds, self.spill = uri, experiment, flush_seconds, spill
+        self._client, self._run_id = self._open(run_name, run_id)
+        self._buffer: list[Metric] = []
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._write_regularly, name="mlflow-writer", daemon=True)
+        self._thread.start()
+
+    def _open(self, run_name: str | None, run_id: str | None) -> "tuple[MlflowClient, str]":
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            client = MlflowClient(self.uri)
+            if run_id is not None:
+                client.update_run(run_id, status="RUNNING")
+                return client, run_id
+            found = client.get_experiment_by_name(self.experiment)
+            experiment_id = client.create_experiment(self.experiment) if found is None else found.experiment_id
+            return client, cast(str, client.create_run(experiment_id, run_name=run_name).info.run_id)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            reason = " ".join(str(error).split())[:200].replace(self.uri, redact(self.uri))
+            raise ValueError(
+                f"tracking.uri={redact(self.uri)!r} cannot be used: {reason}; check it, or set tracking.enabled=false"
+            ) from error
+
+    @property
+    def name(self) -> str:
+        return self.experiment
+
+    @property
+    def version(self) -> str:
+        return self._run_id
+
+    @property
+    def run_id(self) -> str:
+        """The MLflow run."""
+        return self._run_id
+
+    def log_hyperparams(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Flat parameters; one that is already recorded with another value becomes a tag (a resumed run)."""
+        from mlflow.entities import Param
+
+        known = self._client.get_run(self._run_id).data.params
+        text = {key: str(value)[:PARAM_LENGTH] for key, value in params.items()}
+        new = [Param(key, value) for key, value in text.items() if key not in known]
+        for start in range(0, len(new), 100):
+            self._client.log_batch(self._run_id, params=new[start : start + 100])
+        for key, value in text.items():
+            if known.get(key, value) != value:
+                self._client.set_tag(self._run_id, f"resumed.{key}", value)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Buffer metrics; they are in the store ``flush_seconds`` later."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        with self._lock:
+            self._buffer += [Metric(key, float(value), now, step or 0) for key, value in metrics.items()]
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            self._client.set_tag(self._run_id, key, value)
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Copy a file into the run."""
+        self._client.log_artifact(self._run_id, str(path), folder)
+
+    def flush(self) -> int:
+        """Write what is buffered; returns how many metrics could not be written (they stay buffered)."""
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        with self._writing:
+            while True:
+                with self._lock:
+                    batch = self._buffer[:BATCH]
+                if not batch:
+                    return 0
+                try:
+                    self._client.log_batch(self._run_id, metrics=batch)
+                except (MlflowException, SQLAlchemyError, OSError) as error:
+                    reason = " ".join(str(error).split())[:200].replace(self.uri, redact(self.uri))
+                    warnings.warn(f"MLflow did not take {len(batch)} metrics, will retry: {reason}", stacklevel=2)
+                    return len(self._buffer)
+                with self._lock:
+                    del self._buffer[: len(batch)]
+
+    def _write_regularly(self) -> None:
+        while not self._stop.wait(self.flush_seconds):
+            self.flush()
+
+    def save(self) -> None:
+        """Lightning calls this at validation and checkpoint ends; writing is the thread's business."""
+
+    def finalize(self, status: str) -> None:
+        """Lightning calls this at the end of every stage: write, but leave the run open (``end`` closes it)."""
+        self.flush()
+
+    def end(self, status: Status) -> None:
+        """Write everything and close the run. What the store refuses goes to the ``spill`` file."""
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        self._stop.set()
+        self._thread.join(timeout=30)
+        if self.flush() and self.spill is not None:
+            with self.spill.open("a") as file:
+                file.writelines(json.dumps(dict(m)) + "\n" for m in self._buffer)
+            warnings.warn(f"{len(self._buffer)} metrics are not in MLflow; they lie in {self.spill}", stacklevel=2)
+        try:
+            self._client.set_terminated(self._run_id, status)
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            warnings.warn(f"MLflow did not close the run: {' '.join(str(error).split())[:200]}", stacklevel=2)

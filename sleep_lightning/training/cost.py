@@ -1,0 +1,115 @@
+"""FLOPs of a training step, known before step 0: a pure function of the configuration.
+
+Counted are the matrix products, the attention and the delta rule as they are run (a multiply-add is 2 FLOPs);
+norms, activations and other elementwise work are not. ``tests/training/test_cost.py`` holds it against a count
+of the operations torch dispatches.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from sleep_lightning.config import Experiment
+from sleep_lightning.model import ModelConfig
+from sleep_lightning.ops.gated_delta_rule.chunked import chunk_length
+from sleep_lightning.sleep import Window
+
+COMPONENTS = ("attention", "delta_rule", "projections", "mlp", "head")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """FLOPs of one sequence in training.
+
+    Attributes:
+        forward: by component (embedding look-ups cost no FLOPs).
+        backward: by component, recomputation under checkpointing included.
+        by_pass: forward and backward of pass 1, 2, ... N over all windows; an answer window is a pass 1.
+    """
+
+    forward: Counter[str]
+    backward: Counter[str]
+    by_pass: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        return self.forward.total() + self.backward.total()
+
+
+def planned_windows(sequence_length: int, context_length: int, window_size: int) -> list[Window]:
+    """The plan of ``sleep.plan_windows`` for labels that begin at ``context_length``, without any tensor."""
+    starts = range(0, sequence_length, window_size)
+    stops = [min(start + window_size, sequence_length) for start in starts]
+    return [Window(start, stop, stop <= context_length) for start, stop in zip(starts, stops, strict=True)]
+
+
+def sequence_cost(experiment: Experiment) -> Cost:
+    """Cost of one sequence of the experiment's task."""
+    task, model, sleep = experiment.task.build(), experiment.model, experiment.sleep
+    forward: Counter[str] = Counter()
+    backward: Counter[str] = Counter()
+    by_pass = [0] * sleep.n_passes
+    recompute = experiment.training.checkpointing != "none"
+    gradient_from = sleep.n_passes - (sleep.grad_passes or sleep.n_passes)
+    for window in planned_windows(task.sequence_length, task.context_length, sleep.window_size):
+        T = window.stop - window.start
+        for n in range(sleep.n_passes if window.sleeps else 1):
+            write_only = window.sleeps and n == sleep.n_passes - 1
+            ahead, back = pass_cost(model, T, write_only)
+            if not window.sleeps:
+                ahead["head"] = 2 * T * model.d_model * len(task.vocab)
+                back["head"] = 2 * ahead["head"]
+            if window.sleeps and n < gradient_from:
+                back.clear()
+            elif recompute:
+                back += Counter({k: v for k, v in ahead.items() if k != "head"})
+            forward += ahead
+            backward += back
+            by_pass[n] += ahead.total() + back.total()
+    return Cost(forward, backward, tuple(by_pass))
+
+
+def pass_cost(model: ModelConfig, T: int, write_only: bool) -> tuple[Counter[str], Counter[str]]:
+    """Forward and backward FLOPs of one pass of the block stack over T tokens of one sequence."""
+    forward: Counter[str] = Counter()
+    backward: Counter[str] = Counter()
+    d, last = model.d_model, model.pattern.rfind("G")
+    H, K, V = model.fast_weight_heads, model.key_dim_per_head, model.value_dim_per_head
+    for index, letter in enumerate(model.pattern[: last + 1] if write_only else model.pattern):
+        dense: Counter[str] = Counter()
+        writes = write_only and index == last
+        if letter == "A":
+            dense["projections"] = 2 * T * d * 4 * d
+            dense["attention"] = 4 * T * T * d
+        else:
+            rule_forward, rule_backward = delta_rule_cost(T, H, K, V, read=not writes)
+            forward["delta_rule"] += rule_forward
+            backward["delta_rule"] += rule_backward
+            rows = H * (K + V + 2) + (0 if writes else H * (K + V))  # k, v, gates; q and the output gate
+            dense["projections"] = 2 * T * d * (rows + (0 if writes else H * V))
+        if not writes:
+            dense["mlp"] = 6 * T * d * model.mlp_width
+        forward += dense
+        backward += Counter({name: 2 * flops for name, flops in dense.items()})
+    return forward, backward
+
+
+def delta_rule_cost(T: int, H: int, K: int, V: int, read: bool = True) -> tuple[int, int]:
+    """Matrix products of ``ops.gated_delta_rule`` in chunked form (the triangular solve counts C^3 / 3)."""
+    C = chunk_length(T)
+    chunks, rows = math.ceil(T / C), 2 if read else 1
+    forward = 2 * rows * C * C * K + C**3 // 3 + 2 * rows * C * K * V + 2 * C * C * V + 2 * C * K * V
+    backward = 2 * C * K * V * (2 + 2 * rows) + 2 * C * C * V * 2 + 4 * C * C * K
+    if read:
+        forward += 2 * C * C * V
+        backward += 4 * C * C * V + 4 * C * C * K
+    return H * chunks * forward, H * chunks * backward
+
+
+def optimizer_cost(shapes: list[tuple[int, int]]) -> int:
+    """FLOPs of Muon's five Newton-Schulz steps over matrices of these shapes, once per optimiser step."""
+    total = 0
+    for rows, columns in shapes:
+        short, long = sorted((rows, columns))
+        total += 5 * (4 * short * short * long + 2 * short**3)
+    return total

@@ -1,0 +1,66 @@
+"""Batches by position in an endless stream: any step's data can be made again, on any machine, for any N."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from sleep_lightning.config import Experiment
+from sleep_lightning.tasks import Split, Task, TaskBatch
+
+
+class _Stream(IterableDataset[TaskBatch]):
+    def __init__(self, task: Task, batch_size: int, seed: int, start: int) -> None:
+        self.task, self.batch_size, self.seed, self.start = task, batch_size, seed, start
+
+    def __iter__(self) -> Iterator[TaskBatch]:
+        position = self.start
+        while True:
+            yield self.task.batch(self.batch_size, seed=self.seed, position=position)
+            position += 1
+
+
+class _Fixed(Dataset[TaskBatch]):
+    def __init__(self, task: Task, batch_size: int, n_batches: int, seed: int, split: Split) -> None:
+        self.task, self.batch_size, self.n_batches, self.seed, self.split = task, batch_size, n_batches, seed, split
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __getitem__(self, position: int) -> TaskBatch:
+        if position >= self.n_batches:
+            raise IndexError(position)
+        return self.task.batch(self.batch_size, seed=self.seed, position=position, split=self.split)
+
+
+class TaskDataModule(pl.LightningDataModule):
+    """Training batches from ``position`` on; fixed validation and test batches (seed 0: the same for all seeds).
+
+    Attributes:
+        position: training batches consumed so far; saved in checkpoints, so a resumed run sees the next batch.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        super().__init__()
+        self.experiment, self.task, self.position = experiment, experiment.task.build(), 0
+
+    def train_dataloader(self) -> DataLoader[TaskBatch]:
+        t = self.experiment.training
+        return DataLoader(_Stream(self.task, t.batch_size, t.seed, self.position), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[TaskBatch]:
+        return self._fixed("validation")
+
+    def test_dataloader(self) -> DataLoader[TaskBatch]:
+        return self._fixed("test")
+
+    def _fixed(self, split: Split) -> DataLoader[TaskBatch]:
+        t = self.experiment.training
+        return DataLoader(_Fixed(self.task, t.val_batch_size, t.val_batches, 0, split), batch_size=None)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.position = state_dict["position"]

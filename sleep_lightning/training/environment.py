@@ -1,0 +1,40 @@
+"""Where a run ran: versions, commit, machine. Recorded, so that a number can be traced."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from sleep_lightning import __version__
+from sleep_lightning.ops import select_backend
+
+PACKAGES = ("torch", "lightning", "flash-linear-attention", "triton", "omegaconf", "mlflow")
+
+
+def describe_environment(device: torch.device, backend: str = "auto") -> dict[str, str]:
+    """Plain strings: package versions, git commit (``-dirty`` if changed), machine, device, threads, backend."""
+    facts = {"sleep_lightning": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            facts[package] = "not installed"
+    facts["git_commit"] = git_commit()
+    facts["machine"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    facts["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    facts["threads"] = str(torch.get_num_threads())
+    facts["gated_delta_rule"] = select_backend(torch.empty(1, 1, 1, 1, device=device), backend)
+    return facts
+
+
+def git_commit() -> str:
+    """Commit of the checkout this package lies in, ``-dirty`` if tracked files differ; "unknown" outside git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -1,0 +1,133 @@
+"""The LightningModule: one training step is one optimiser step over one batch, window by window."""
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from sleep_lightning.config import Experiment
+from sleep_lightning.model import HybridLM
+from sleep_lightning.tasks import TaskBatch
+from sleep_lightning.training.cost import optimizer_cost, sequence_cost
+from sleep_lightning.training.diagnostics import diagnose_passes
+from sleep_lightning.training.metrics import Answers, Score, score
+from sleep_lightning.training.optim import build_optimizer, build_schedule, hidden_matrices
+from sleep_lightning.training.tbptt import accumulate_gradients, predict
+
+DIAGNOSED_ROWS = 32
+
+
+class SleepModule(pl.LightningModule):
+    """Trains a HybridLM under Algorithm 1 with truncated or full BPTT (manual optimisation).
+
+    Args:
+        experiment: the whole experiment; a plain copy of it travels in every checkpoint.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.experiment = experiment
+        self.task = experiment.task.build()
+        self.model = HybridLM(experiment.model, len(self.task.vocab))
+        cost = sequence_cost(experiment)
+        shapes = [(rows, p.shape[1]) for p, splits in hidden_matrices(self.model) for rows in splits]
+        self.step_flops = experiment.training.batch_size * cost.total + optimizer_cost(shapes)
+        self.step_tokens = experiment.training.batch_size * self.task.sequence_length
+        self.scores: dict[str, Score] = {}
+        self.history: list[dict[str, float]] = []
+        self._answers: list[Answers] = []
+        self._wall_before, self._started = 0.0, time.monotonic()
+        self._first_batch: TaskBatch | None = None
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps done."""
+        return self.trainer.global_step
+
+    def cost_so_far(self) -> dict[str, float]:
+        """Tokens and FLOPs of training until now: logged beside every metric."""
+        return {
+            "cost/tokens": float(self.steps * self.step_tokens),
+            "cost/train_flops": float(self.steps * self.step_flops),
+        }
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds spent on this run, earlier interrupted processes included."""
+        return self._wall_before + time.monotonic() - self._started
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.model, self.experiment.training)
+        return {"optimizer": optimizer, "lr_scheduler": build_schedule(optimizer, self.experiment.training)}
+
+    def transfer_batch_to_device(self, batch: TaskBatch, device: torch.device, dataloader_idx: int) -> TaskBatch:
+        return batch.to(device)
+
+    def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
+        t = self.experiment.training
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        loss = torch.zeros((), device=self.device)
+        for rows in range(0, t.batch_size, t.batch_size // t.accumulate):
+            loss += self._accumulate(batch.rows(rows, rows + t.batch_size // t.accumulate)) / t.accumulate
+        norm = clip_grad_norm_(self.model.parameters(), t.clip_norm or torch.inf)
+        optimizer.step()  # type: ignore[union-attr]
+        schedule.step()  # type: ignore[union-attr]
+        self.trainer.datamodule.position += 1  # type: ignore[attr-defined]  # here: checkpoints are saved right after
+        if self.steps % t.log_every == 0 and self.logger is not None:
+            learning_rate = optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
+            metrics = {"train/loss": float(loss), "train/grad_norm": float(norm), "train/muon_lr": learning_rate}
+            self.logger.log_metrics(metrics | self.cost_so_far(), self.steps)
+        return loss
+
+    def _accumulate(self, batch: TaskBatch) -> Tensor:
+        t = self.experiment.training
+        return accumulate_gradients(
+            self.model,
+            batch,
+            self.experiment.sleep,
+            tbptt_windows=t.tbptt_windows,
+            policy=t.checkpointing,
+            weight=1 / t.accumulate,
+            backward=self.manual_backward,
+        )
+
+    def validation_step(self, batch: TaskBatch, batch_idx: int) -> None:
+        self._answers.append(Answers.of(predict(self.model, batch, self.experiment.sleep), batch))
+        self._first_batch = self._first_batch or batch
+
+    def on_validation_epoch_end(self) -> None:
+        self.scores, self._answers = score(self._answers), []
+        self.log_dict({f"val/{name}": value for name, value in self.scores["all"].as_metrics().items()}, logger=False)
+        if not self.trainer.training:
+            return
+        metrics = self.cost_so_far()
+        self.history.append({"step": self.steps} | metrics | self.scores["all"].as_metrics())
+        if self.logger is None:
+            return
+        for name, one in self.scores.items():
+            prefix = "val" if name == "all" else f"val/{name}"
+            metrics |= {f"{prefix}/{key}": value for key, value in one.as_metrics().items()}
+        if self._first_batch is not None:
+            diagnostics = diagnose_passes(self.model, self._first_batch.rows(0, DIAGNOSED_ROWS), self.experiment.sleep)
+            metrics |= {f"sleep/{name}": value for name, value in diagnostics.items()}
+        self.logger.log_metrics(metrics, self.steps)
+
+    test_step = validation_step
+
+    def on_test_epoch_end(self) -> None:
+        self.scores, self._answers = score(self._answers), []
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["experiment"] = self.experiment.to_dict()
+        checkpoint["rng"] = torch.get_rng_state()
+        checkpoint["history"] = self.history
+        checkpoint["wall_s"] = self.wall_s
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        torch.set_rng_state(checkpoint["rng"])
+        self.history, self._wall_before = checkpoint["history"], checkpoint["wall_s"]

@@ -1,0 +1,150 @@
+"""Muon on the hidden matrices, AdamW on the rest, behind one optimizer, and warm-up-stable-decay.
+
+Muon is torch.optim.Muon's algorithm (Keller Jordan's), with two differences that change no result: matrices
+of one shape are orthogonalised as one batch, and a fused projection (q, k, v, ... stacked by rows in one weight)
+is orthogonalised part by part, as if its parts were weights of their own.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from itertools import chain
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from sleep_lightning.config import TrainingConfig
+from sleep_lightning.model import HybridLM
+from sleep_lightning.model.attention import Attention
+from sleep_lightning.model.block import SwiGLU
+from sleep_lightning.model.gated_delta_net import GatedDeltaNet
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 5
+
+
+def orthogonalize(x_NRC: Tensor) -> Tensor:
+    """Newton-Schulz towards the nearest semi-orthogonal matrix, a batch ``[N, R, C]`` at a time, in bf16."""
+    a, b, c = NEWTON_SCHULZ
+    tall = x_NRC.shape[1] > x_NRC.shape[2]
+    x = (x_NRC.transpose(1, 2) if tall else x_NRC).bfloat16()
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.transpose(1, 2)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.transpose(1, 2) if tall else x
+
+
+class Muon(Optimizer):
+    """Nesterov momentum, orthogonalised; the update of an R x C matrix is scaled by ``sqrt(max(1, R / C))``.
+
+    Args:
+        matrices: 2-D parameters, each with the row counts of the matrices stacked in it.
+        lr: learning rate.
+        weight_decay: decoupled, ``lr * weight_decay`` a step.
+        momentum: of the exponential moving average.
+    """
+
+    def __init__(
+        self, matrices: list[tuple[nn.Parameter, tuple[int, ...]]], lr: float, weight_decay: float, momentum: float
+    ) -> None:
+        super().__init__([p for p, _ in matrices], {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.splits: dict[Tensor, tuple[int, ...]] = dict(matrices)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._step_group([p for p in group["params"] if p.grad is not None], group)
+        return loss
+
+    def _step_group(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        if not params:
+            return
+        grads = [p.grad for p in params if p.grad is not None]
+        for p in params:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        buffers = [self.state[p]["momentum_buffer"] for p in params]
+        torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
+        updates = torch._foreach_lerp(grads, buffers, group["momentum"])
+        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for p, update in zip(params, updates, strict=True):
+            for part, part_update in zip(p.split(self.splits[p]), update.split(self.splits[p]), strict=True):
+                by_shape[part.shape].append((part, part_update))
+        for (rows, columns), parts in by_shape.items():
+            lr = group["lr"] * math.sqrt(max(1, rows / columns))
+            steps = orthogonalize(torch.stack([update for _, update in parts]))
+            for (part, _), step in zip(parts, steps, strict=True):
+                part.add_(step, alpha=-lr)
+
+
+class MuonAdamW(Optimizer):
+    """One optimizer out of two, so that one step is one step to schedulers, checkpoints and trainers."""
+
+    def __init__(self, muon: Muon, adamw: AdamW) -> None:
+        self.muon, self.adamw = muon, adamw
+        super().__init__([*muon.param_groups, *adamw.param_groups], {})
+        self._share_groups()
+
+    def _share_groups(self) -> None:
+        self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = self.muon.step(closure)
+        self.adamw.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.muon.load_state_dict(state_dict["muon"])
+        self.adamw.load_state_dict(state_dict["adamw"])
+        self._share_groups()
+
+
+def hidden_matrices(model: HybridLM) -> list[tuple[nn.Parameter, tuple[int, ...]]]:
+    """Weights of the projections inside the blocks, with the rows of the matrices stacked in each."""
+    matrices: list[tuple[nn.Parameter, tuple[int, ...]]] = []
+    for owner in model.layers.modules():
+        for name, child in owner.named_children():
+            if isinstance(child, nn.Linear):
+                rows = child.weight.shape[0]
+                splits = owner.in_splits if isinstance(owner, Attention | GatedDeltaNet | SwiGLU) else (rows,)
+                matrices.append((cast(nn.Parameter, child.weight), splits if name == "in_proj" else (rows,)))
+    return matrices
+
+
+def build_optimizer(model: HybridLM, config: TrainingConfig) -> MuonAdamW:
+    """Muon on ``hidden_matrices``; AdamW (0.9, 0.95) on the rest, with decay on embedding and head only."""
+    matrices = hidden_matrices(model)
+    hidden = {p for p, _ in matrices}
+    embeddings = set(chain(model.embedding.parameters(), model.head.parameters()))
+    other = [p for p in model.parameters() if p not in hidden and p not in embeddings]
+    groups: list[dict[str, Any]] = [
+        {"params": list(dict.fromkeys(p for p in model.parameters() if p in embeddings))},
+        {"params": other, "weight_decay": 0.0},
+    ]
+    adamw = AdamW(groups, config.adamw_lr, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True)
+    return MuonAdamW(Muon(matrices, config.muon_lr, config.weight_decay, config.momentum), adamw)
+
+
+def warmup_stable_decay(step: int, config: TrainingConfig) -> float:
+    """Factor on the learning rate of step ``step`` (from 0): linear up, flat, linear down to zero."""
+    warmup, cooldown = config.warmup * config.max_steps, config.cooldown * config.max_steps
+    up = (step + 1) / warmup if warmup else 1.0
+    down = (config.max_steps - step) / cooldown if cooldown else 1.0
+    return max(0.0, min(1.0, up, down))
+
+
+def build_schedule(optimizer: Optimizer, config: TrainingConfig) -> LambdaLR:
+    return LambdaLR(optimizer, lambda step: warmup_stable_decay(step, config))
