@@ -1,0 +1,26 @@
+import pytest
+import torch
+
+from sleep_lightning.model import HybridLM, ModelConfig
+from sleep_lightning.tasks import Rule110Config, TaskBatch
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def tiny_model(vocab_size: int = 3, **overrides: object) -> HybridLM:
+    """A small hybrid with gates opened, so that memory matters from the first step."""
+    torch.manual_seed(0)
+    config = ModelConfig(**({"d_model": 16, "pattern": "AGAG", "n_heads": 2, "d_ff": 24} | overrides))  # type: ignore[arg-type]
+    model = HybridLM(config, vocab_size)
+    for layer in model.memory_layers:
+        torch.nn.init.constant_(layer.A_log, -2.0)
+    return model
+
+
+def tiny_batch(rows: int = 4, ring: int = 6, strings: int = 3, steps: int = 1) -> TaskBatch:
+    """Rule 110 with windows of ``ring`` tokens: ``strings`` that sleep and one that answers."""
+    task = Rule110Config(ring_size=ring, n_strings=strings, steps=[steps]).build()
+    return task.batch(rows, seed=0, position=0)

@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from sleep_lightning.model import HybridLM, Memory, ModelConfig
+from tests.conftest import tiny_model
+
+
+@pytest.mark.parametrize("pattern", ["G", "AG", "GA", "AGAG", "GGA", "A"])
+@pytest.mark.parametrize("conv", ["off", "reset", "carried"])
+def test_write_is_blocks_without_the_dead_tail(pattern: str, conv: str) -> None:
+    model = tiny_model(pattern=pattern, conv_size=0 if conv == "off" else 4)
+    memory = model.zero_memory(2, carry_conv_state=conv == "carried").map(torch.randn_like)
+    h = torch.randn(2, 6, 16)
+    _, expected = model.blocks(h, memory)
+    written = model.write(h, memory)
+    for a, b in zip((*written.states, *written.conv), (*expected.states, *expected.conv), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_blocks_are_causal_inside_a_window() -> None:
+    model = tiny_model()
+    h = torch.randn(1, 8, 16)
+    changed = h.clone()
+    changed[:, 5:] += 1
+    memory = model.zero_memory(1)
+    torch.testing.assert_close(model.blocks(h, memory)[0][:, :5], model.blocks(changed, memory)[0][:, :5])
+
+
+def test_sizes_default_as_documented() -> None:
+    config = ModelConfig(d_model=256, n_heads=4)
+    assert (config.mlp_width, config.key_dim_per_head, config.value_dim_per_head) == (704, 64, 64)
+    model = HybridLM(config, 3)
+    assert model.zero_memory(2).nbytes == 2 * 2 * 4 * 64 * 64 * 4  # layers x batch x heads x K x V x fp32
+    assert 3.0e6 < sum(p.numel() for p in model.parameters()) < 3.8e6
+
+
+def test_head_is_tied_or_not() -> None:
+    tied, untied = tiny_model(tie_embeddings=True), tiny_model(tie_embeddings=False)
+    assert tied.head.weight is tied.embedding.weight
+    assert untied.head.weight is not untied.embedding.weight
+
+
+def test_gates_start_as_in_the_method() -> None:
+    layer = HybridLM(ModelConfig(d_model=64, n_heads=32), 3).memory_layers[0]
+    assert layer.A_log.exp().max() <= 16
+    dt = torch.nn.functional.softplus(layer.dt_bias)
+    assert 1e-3 * 0.99 <= dt.min()
+    assert dt.max() <= 1e-1 * 1.01
+
+
+def test_memory_saves_and_loads_without_pickle(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    memory = tiny_model().zero_memory(2, carry_conv_state=True).map(torch.randn_like)
+    memory.save(tmp_path / "memory.safetensors")
+    loaded = Memory.load(tmp_path / "memory.safetensors")
+    for a, b in zip((*memory.states, *memory.conv), (*loaded.states, *loaded.conv), strict=True):
+        assert torch.equal(a, b)
+    assert loaded.nbytes == memory.nbytes
+    (tmp_path / "junk").write_bytes(b"junk" * 10)
+    with pytest.raises(ValueError, match="is not a memory file"):
+        Memory.load(tmp_path / "junk")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"n_heads": 3}, r"model\.n_heads=3 .*use one of \[1, 2, 4, 8"),
+        ({"pattern": ""}, r"model\.pattern=''"),
+        ({"pattern": "AX"}, r"model\.pattern='AX'"),
+        ({"d_model": 0}, r"model\.d_model=0 must be at least 1"),
+        ({"gdn_heads": 5}, r"model\.gdn_heads=5 does not divide"),
+        ({"expand_v": 0.3}, r"model\.expand_v=0\.3"),
+        ({"conv_size": -1}, r"model\.conv_size=-1"),
+        ({"d_model": 7, "n_heads": 1}, r"model\.d_model=7 must be even"),
+    ],
+)
+def test_impossible_sizes_are_refused(overrides: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(**overrides)  # type: ignore[arg-type]

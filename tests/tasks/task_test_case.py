@@ -1,0 +1,73 @@
+"""The behaviour suite every task inherits."""
+
+import time
+
+import torch
+
+from sleep_lightning.sleep import IGNORE
+from sleep_lightning.tasks import TASKS, Task, TaskConfig, baselines
+from sleep_lightning.tasks.task import SPLITS
+
+
+class TaskTestCase:
+    """Inherit and set ``config``; override ``evidence`` to say what no two splits may share."""
+
+    config: TaskConfig
+    minimum_tokens_per_second = 1_000_000
+
+    @property
+    def task(self) -> Task:
+        return self.config.build()
+
+    def evidence(self, tokens: torch.Tensor) -> set[tuple[int, ...]]:
+        return {tuple(row.tolist()) for row in tokens[:, : self.task.context_length]}
+
+    def test_is_registered(self) -> None:
+        assert TASKS[self.config.name] is type(self.config)
+
+    def test_shapes_and_ranges(self) -> None:
+        for split in SPLITS:
+            batch = self.task.batch(16, seed=1, position=2, split=split)
+            assert batch.tokens.shape == batch.labels.shape == (16, self.task.sequence_length)
+            assert batch.tokens.dtype == batch.labels.dtype == torch.int64
+            assert 0 <= batch.tokens.min() <= batch.tokens.max() < len(self.task.vocab)
+            spoken = batch.labels[batch.labels != IGNORE]
+            assert 0 <= spoken.min() <= spoken.max() < len(self.task.vocab)
+            assert all(len(x) == 16 for x in batch.slices.values())
+
+    def test_no_label_inside_the_context(self) -> None:
+        labels = self.task.batch(64, seed=0, position=0).labels
+        assert (labels[:, : self.task.context_length] == IGNORE).all()
+        assert (labels[:, self.task.context_length :] != IGNORE).any(1).all()
+
+    def test_deterministic_in_seed_and_position(self) -> None:
+        def draw(seed: int, position: int) -> torch.Tensor:
+            return self.task.batch(32, seed=seed, position=position).tokens
+
+        assert torch.equal(draw(3, 7), draw(3, 7))
+        assert not torch.equal(draw(3, 7), draw(3, 8))
+        assert not torch.equal(draw(3, 7), draw(4, 7))
+        assert not torch.equal(draw(3, 4), draw(4, 3))
+
+    def test_splits_share_no_evidence(self) -> None:
+        seen = [
+            set().union(*(self.evidence(self.task.batch(256, seed=0, position=i, split=s).tokens) for i in range(8)))
+            for s in SPLITS
+        ]
+        assert all(seen)
+        assert not seen[0] & seen[1]
+        assert not seen[0] & seen[2]
+        assert not seen[1] & seen[2]
+
+    def test_baselines_are_those_of_constant_answers(self) -> None:
+        found = baselines(self.task.batch(4096, seed=0, position=0).labels)
+        assert 0 < found.uniform_exact_match <= found.majority_exact_match + 0.05 < 1
+        assert found.majority_exact_match <= found.majority_bit_accuracy < 1
+
+    def test_sampling_is_fast(self) -> None:
+        """Far above any CPU trainer's rate; the exact ratio is a benchmark's business."""
+        task, started = self.task, time.process_time()
+        for position in range(5):
+            task.batch(512, seed=0, position=position)
+        rate = 5 * 512 * task.sequence_length / (time.process_time() - started)
+        assert rate > self.minimum_tokens_per_second, f"{rate:.3g} tokens/s"

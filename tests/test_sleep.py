@@ -1,0 +1,175 @@
+"""Properties of Algorithm 1 that hold whatever executes it."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sleep_lightning.model import HybridLM
+from sleep_lightning.model.attention import Attention
+from sleep_lightning.sleep import IGNORE, PassRecord, SleepConfig, Window, plan_windows, sleep, wake, walk
+from tests.conftest import tiny_batch, tiny_model
+
+L = 6
+
+
+def plain_hybrid(model: HybridLM, tokens_BT: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The whole sequence at once: block-diagonal causal attention at running positions, one uninterrupted scan."""
+    T = tokens_BT.shape[1]
+    position = torch.arange(T)
+    mask_TT = (position[:, None] >= position) & (position[:, None] // L == position // L)
+    h, states = model.embed(tokens_BT), []
+    for block in model.layers:
+        x = block.mixer_norm(h)
+        if isinstance(block.mixer, Attention):
+            heads = (len(tokens_BT), T, block.mixer.n_heads, -1)
+            q, k, v = (y.view(heads) for y in block.mixer.in_proj(x).chunk(3, -1))
+            q, k = block.mixer.rope(q), block.mixer.rope(k)
+            o = F.scaled_dot_product_attention(*(y.transpose(1, 2) for y in (q, k, v)), attn_mask=mask_TT)
+            h = h + block.mixer.out_proj(o.transpose(1, 2).flatten(2))
+        else:
+            zero = torch.zeros(len(tokens_BT), block.mixer.n_heads, block.mixer.key_dim, block.mixer.value_dim)
+            out = block.mixer(x, zero)
+            states.append(out.state)
+            h = h + out.y
+        h = block.feed_forward(h)
+    return h, tuple(states)
+
+
+@pytest.mark.parametrize("conv_size", [0, 4])
+def test_one_pass_is_the_plain_hybrid(conv_size: int) -> None:
+    """N = 1 == vanilla hybrid, values and every gradient (conv off, or carried over windows)."""
+    batch, model = tiny_batch(ring=L), tiny_model(conv_size=conv_size)
+    config = SleepConfig(window_size=L, n_passes=1, carry_conv_state=conv_size > 0)
+    memory = model.zero_memory(len(batch.tokens), carry_conv_state=config.carry_conv_state)
+    windows = plan_windows(batch.labels, L)
+    *_, (window, h, final) = walk(model, batch.tokens, windows, memory, config)
+    expected_h, expected_states = plain_hybrid(model, batch.tokens)
+    assert h is not None
+    torch.testing.assert_close(h, expected_h[:, window.start :], rtol=1e-5, atol=1e-5)
+    for a, b in zip(final.states, expected_states, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    weight = torch.randn(h.shape)
+    gradients = torch.autograd.grad((h * weight).sum(), list(model.layers.parameters()))
+    expected = torch.autograd.grad((expected_h[:, window.start :] * weight).sum(), list(model.layers.parameters()))
+    for a, b in zip(gradients, expected, strict=True):
+        assert (a - b).norm() <= 1e-5 * b.norm() + 1e-6
+
+
+def test_sleep_is_the_algorithm_written_out() -> None:
+    model, tokens = tiny_model(), torch.randint(2, (3, L))
+    memory = expected = model.zero_memory(3).map(torch.randn_like)
+    h = model.embed(tokens)
+    for _ in range(3):
+        h, expected = model.blocks(h, expected)
+    for a, b in zip(sleep(model, tokens, memory, SleepConfig(L, 3)).states, expected.states, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_only_windows_without_labels_sleep_and_all_write() -> None:
+    batch, model = tiny_batch(ring=L), tiny_model()
+    windows = plan_windows(batch.labels, L)
+    assert windows == [Window(0, 6, True), Window(6, 12, True), Window(12, 18, True), Window(18, 21, False)]
+    seen: list[tuple[int, int]] = []
+    previous = model.zero_memory(len(batch.tokens))
+    walked = walk(
+        model, batch.tokens, windows, previous, SleepConfig(L, 3), observe=lambda w, r: seen.append((w.start, r.n))
+    )
+    for window, h, memory in walked:
+        assert (h is None) == window.sleeps
+        assert all(not torch.equal(a, b) for a, b in zip(memory.states, previous.states, strict=True))
+        previous = memory
+    assert seen == [(start, n) for start in (0, 6, 12) for n in (1, 2, 3)]
+
+
+def test_rows_that_disagree_about_labels_are_refused() -> None:
+    labels = torch.full((2, 12), IGNORE)
+    labels[0, 8] = 1
+    with pytest.raises(ValueError, match=r"tokens 6:12 have labels in 1 of 2 rows"):
+        plan_windows(labels, 6)
+
+
+def test_gradient_reaches_pass_one_only_through_memory() -> None:
+    """Cut the memory between sleep and answer and nothing is left; keep it and pass 1 has gradient."""
+    batch, model, config = tiny_batch(ring=L), tiny_model(), SleepConfig(L, 2)
+    windows = plan_windows(batch.labels, L)
+
+    def pass_one_gradient(cut: bool) -> list[Tensor | None]:
+        inputs: list[Tensor] = []
+
+        def observe(window: Window, record: PassRecord) -> None:
+            if record.n == 1:
+                inputs.append(record.h_in)
+
+        def at_boundary(i: int, memory):  # type: ignore[no-untyped-def]
+            return memory.detach() if cut else memory
+
+        memory = model.zero_memory(len(batch.tokens))
+        *_, (_, h, _) = walk(model, batch.tokens, windows, memory, config, observe=observe, at_boundary=at_boundary)
+        assert h is not None
+        return list(torch.autograd.grad(model.logits(h).sum(), inputs, allow_unused=True))
+
+    assert all(g is not None and g.abs().max() > 0 for g in pass_one_gradient(cut=False))
+    assert all(g is None for g in pass_one_gradient(cut=True))
+
+
+def test_memory_is_carried_over_passes_unless_reset() -> None:
+    model, tokens = tiny_model(), torch.randint(2, (2, L))
+    start = model.zero_memory(2).map(torch.randn_like)
+    for reset in (False, True):
+        records: list[PassRecord] = []
+        config = SleepConfig(L, 3, reset_memory_between_passes=reset)
+        sleep(model, tokens, start, config, observe=records.append)
+        assert [r.n for r in records] == [1, 2, 3]
+        for before, after in pairwise(records):
+            assert after.memory_in is (start if reset else before.memory_out)
+
+
+@pytest.mark.parametrize(
+    ("pass_input", "loop_norm"), [("hidden", True), ("embed", False), ("inject", False), ("inject", True)]
+)
+def test_pass_inputs(pass_input: str, loop_norm: bool) -> None:
+    model, tokens = tiny_model(), torch.randint(2, (2, L))
+    records: list[PassRecord] = []
+    config = SleepConfig(L, 2, pass_input=pass_input, loop_norm=loop_norm)  # type: ignore[arg-type]
+    sleep(model, tokens, model.zero_memory(2), config, observe=records.append)
+    embedded, h = model.embed(tokens), records[0].h_out
+    assert h is not None
+    h = model.norm(h) if loop_norm else h
+    expected = {"hidden": h, "embed": embedded, "inject": h + embedded}[pass_input]
+    torch.testing.assert_close(records[1].h_in, expected)
+
+
+def test_grad_passes_keeps_only_the_last() -> None:
+    model, tokens = tiny_model(), torch.randint(2, (2, L))
+    records: list[PassRecord] = []
+    sleep(model, tokens, model.zero_memory(2), SleepConfig(L, 3, grad_passes=1), observe=records.append)
+    assert [r.memory_out.states[0].requires_grad for r in records] == [False, False, True]
+    full = sleep(model, tokens, model.zero_memory(2), SleepConfig(L, 3))
+    torch.testing.assert_close(records[-1].memory_out.states, full.states)
+
+
+def test_streaming_tokens_equals_the_window() -> None:
+    """Token by token with carried memory equals one wake pass where no attention is involved."""
+    model, tokens = tiny_model(pattern="GG"), torch.randint(2, (2, L))
+    memory = model.zero_memory(2, carry_conv_state=True)
+    h, expected = wake(model, tokens, memory)
+    for t in range(L):
+        h_t, memory = wake(model, tokens[:, t : t + 1], memory)
+        torch.testing.assert_close(h_t, h[:, t : t + 1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(memory.states, expected.states, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"window_size": 1}, r"sleep\.window_size=1 must be at least 2"),
+        ({"n_passes": 0}, r"sleep\.n_passes=0 must be at least 1"),
+        ({"grad_passes": 3}, r"sleep\.grad_passes=3 must be from 1 to sleep\.n_passes=1"),
+    ],
+)
+def test_impossible_sleep_is_refused(overrides: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SleepConfig(**overrides)  # type: ignore[arg-type]
