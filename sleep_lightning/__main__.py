@@ -70,8 +70,8 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
     if a.command == "fit":
         from sleep_lightning.commands import fit
 
-        experiment, run, resume = fit.prepare(a.config, a.overrides, a.resume)
-        return lambda: fit.fit(experiment, run, resume)
+        job = fit.prepare(a.config, a.overrides, a.resume)
+        return lambda: fit.fit(job)
     from sleep_lightning.commands import evaluate
 
     if a.command == "predict" and a.rows < 1:

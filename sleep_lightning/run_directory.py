@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ValueError(f"--checkpoint {file} does not exist; give a run directory or a .ckpt file") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, struct.error, pickle.UnpicklingError) as error:
         raise ValueError(f"--checkpoint {file} cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(checkpoint, dict) or "experiment" not in checkpoint:
         raise ValueError(f"--checkpoint {file} was not written by sleep_lightning (it holds no experiment)")

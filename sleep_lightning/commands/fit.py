@@ -3,7 +3,7 @@
 import logging
 import shlex
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning.pytorch as pl
@@ -25,7 +25,17 @@ from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.progress import RichProgress, with_unit
 
 
-def prepare(config: str | None, overrides: list[str], resume: str | None) -> tuple[Experiment, RunDirectory, bool]:
+@dataclass(frozen=True)
+class Job:
+    """A checked request to train: the experiment, where it goes, whether it goes on, and its MLflow run."""
+
+    experiment: Experiment
+    run: RunDirectory
+    resume: bool
+    logger: MLflowRun | None
+
+
+def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job:
     """All that can go wrong before any compute.
 
     Args:
@@ -39,7 +49,8 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> tup
     if resume is None:
         experiment = load_experiment(config, overrides)
         check_device(experiment)
-        return experiment, RunDirectory.create(experiment), False
+        run = RunDirectory.create(experiment)
+        return Job(experiment, run, False, open_tracking(experiment, run))
     if config is not None:
         raise ValueError(
             f"--config {config} with --resume: a run goes on with its own config.yaml; drop one of the two"
@@ -51,7 +62,7 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> tup
         raise ValueError(f"tracking.uri={experiment.tracking.uri!r} was saved without its password; give it again")
     if run.last.exists():
         load_checkpoint(run.last)
-    return experiment, run, True
+    return Job(experiment, run, True, open_tracking(experiment, run))
 
 
 def check_device(experiment: Experiment) -> torch.device:
@@ -65,11 +76,11 @@ def check_device(experiment: Experiment) -> torch.device:
     return device
 
 
-def fit(experiment: Experiment, run: RunDirectory, resume: bool) -> int:
+def fit(job: Job) -> int:
     """Train. Returns the exit code: 0, or 128 + signal number if a signal ended the run (it can be resumed)."""
+    experiment, run, logger = job.experiment, job.run, job.logger
     console = Console()
     quiet_lightning()
-    logger = open_tracking(experiment, run)
     status: Status = "FAILED"
     stop = StopOnSignal(run.last)
     try:
@@ -84,7 +95,7 @@ def fit(experiment: Experiment, run: RunDirectory, resume: bool) -> int:
             logger.log_hyperparams(_flat_params(experiment))
             logger.set_tags({f"environment.{name}": value for name, value in environment.items()})
             logger.log_artifact(run.config)
-        checkpoint = run.last if resume and run.last.exists() else None
+        checkpoint = run.last if job.resume and run.last.exists() else None
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         status = "FINISHED" if stop.received is None else "KILLED"
         if stop.received is None:

@@ -12,7 +12,7 @@ def score_table(scores: Mapping[str, Score], title: str) -> Table:
     """Accuracy by slice, each beside its baselines."""
     table = Table(title=title, title_justify="left")
     table.add_column("slice")
-    for column in ("rows", "exact match", "majority", "uniform", "bit accuracy", "bit majority", "loss"):
+    for column in ("rows", "exact", "majority", "uniform", "bits", "majority", "loss"):
         table.add_column(column, justify="right")
     for name, s in scores.items():
         b = s.baselines

@@ -5,12 +5,14 @@ cannot go on with a finished run. This one buffers, writes from a thread, and sa
 """
 
 import json
+import socket
 import threading
 import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import Logger
 
@@ -64,6 +66,7 @@ class MLflowRun(Logger):
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
+            _check_reachable(self.uri)
             client = MlflowClient(self.uri)
             if run_id is not None:
                 client.update_run(run_id, status="RUNNING")
@@ -71,7 +74,7 @@ class MLflowRun(Logger):
             found = client.get_experiment_by_name(self.experiment)
             experiment_id = client.create_experiment(self.experiment) if found is None else found.experiment_id
             return client, cast(str, client.create_run(experiment_id, run_name=run_name).info.run_id)
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
             reason = " ".join(str(error).split())[:200].replace(self.uri, redact(self.uri))
             raise ValueError(
                 f"tracking.uri={redact(self.uri)!r} cannot be used: {reason}; check it, or set tracking.enabled=false"
@@ -165,3 +168,17 @@ class MLflowRun(Logger):
             self._client.set_terminated(self._run_id, status)
         except (MlflowException, SQLAlchemyError, OSError) as error:
             warnings.warn(f"MLflow did not close the run: {' '.join(str(error).split())[:200]}", stacklevel=2)
+
+
+def _check_reachable(uri: str) -> None:
+    """Raises OSError at once where MLflow and SQLAlchemy would retry for minutes."""
+    parts = urlsplit(uri)
+    if parts.scheme.startswith("sqlite"):
+        folder = Path(uri.partition(":///")[2] or ".").parent
+        if not folder.is_dir():
+            raise OSError(f"there is no folder {folder}")
+    elif parts.hostname is not None:
+        ports = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
+        port = parts.port or ports.get(parts.scheme.partition("+")[0])
+        if port is not None:
+            socket.create_connection((parts.hostname, port), timeout=10).close()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from sleep_lightning.config import Experiment
@@ -34,6 +35,11 @@ class _Fixed(Dataset[TaskBatch]):
         return self.task.batch(self.batch_size, seed=self.seed, position=position, split=self.split)
 
 
+def _loader(dataset: Dataset[TaskBatch]) -> DataLoader[TaskBatch]:
+    """Batches as they come. Its own generator: a loader must not advance the RNG that checkpoints save."""
+    return DataLoader(dataset, batch_size=None, generator=torch.Generator())
+
+
 class TaskDataModule(pl.LightningDataModule):
     """Training batches from ``position`` on; fixed validation and test batches (seed 0: the same for all seeds).
 
@@ -47,7 +53,7 @@ class TaskDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[TaskBatch]:
         t = self.experiment.training
-        return DataLoader(_Stream(self.task, t.batch_size, t.seed, self.position), batch_size=None)
+        return _loader(_Stream(self.task, t.batch_size, t.seed, self.position))
 
     def val_dataloader(self) -> DataLoader[TaskBatch]:
         return self._fixed("validation")
@@ -57,7 +63,10 @@ class TaskDataModule(pl.LightningDataModule):
 
     def _fixed(self, split: Split) -> DataLoader[TaskBatch]:
         t = self.experiment.training
-        return DataLoader(_Fixed(self.task, t.val_batch_size, t.val_batches, 0, split), batch_size=None)
+        return _loader(_Fixed(self.task, t.val_batch_size, t.val_batches, 0, split))
+
+    def transfer_batch_to_device(self, batch: TaskBatch, device: torch.device, dataloader_idx: int) -> TaskBatch:
+        return batch.to(device)
 
     def state_dict(self) -> dict[str, Any]:
         return {"position": self.position}

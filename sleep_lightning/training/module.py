@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
@@ -64,9 +65,6 @@ class SleepModule(pl.LightningModule):
         optimizer = build_optimizer(self.model, self.experiment.training)
         return {"optimizer": optimizer, "lr_scheduler": build_schedule(optimizer, self.experiment.training)}
 
-    def transfer_batch_to_device(self, batch: TaskBatch, device: torch.device, dataloader_idx: int) -> TaskBatch:
-        return batch.to(device)
-
     def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
         t = self.experiment.training
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
@@ -103,7 +101,7 @@ class SleepModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.scores, self._answers = score(self._answers), []
         self.log_dict({f"val/{name}": value for name, value in self.scores["all"].as_metrics().items()}, logger=False)
-        if not self.trainer.training:
+        if self.trainer.state.fn != TrainerFn.FITTING:
             return
         metrics = self.cost_so_far()
         self.history.append({"step": self.steps} | metrics | self.scores["all"].as_metrics())

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -64,7 +65,7 @@ class RichProgress(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, SleepModule)
-        if not trainer.training:
+        if trainer.state.fn != TrainerFn.FITTING:
             return
         score = pl_module.scores["all"]
         self.progress.update(self.bar, exact=f"{score.exact_match:.3f}")

@@ -46,7 +46,7 @@ def test_equals_the_dispatched_count(pattern: str, n_passes: int, window: int, e
 
 
 def test_passes_cost_what_the_method_says() -> None:
-    """method 3: Rule 110 in token-block units costs 1.96 / 2.92 / 3.88 of N = 1 (here less: the dead tail is skipped)."""
+    """method 3: Rule 110 in token-block units costs 1.96 / 2.92 / 3.88 of N = 1 (a little more with the head)."""
 
     def total(n: int) -> int:
         task = Rule110Config(ring_size=24, n_strings=4, steps=[4])

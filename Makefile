@@ -1,0 +1,36 @@
+# `make fit` trains the first model, `make test` proves the package: both set everything up on a bare machine.
+PYTHON ?= python3
+BIN := .venv/bin
+CONSTRAIN := PIP_CONSTRAINT=constraints.txt
+
+.PHONY: fit test test-slow lint clean
+
+fit: .venv/.runtime
+	$(BIN)/python -m sleep_lightning fit --config conf/rule110.yaml
+
+test: .venv/.dev lint
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.dev
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# torch first: a requirement of another package must not pull in a CUDA build of several GB.
+.venv/.runtime: pyproject.toml constraints.txt | .venv/bin/python
+	$(CONSTRAIN) $(BIN)/python -m pip install --quiet torch
+	$(CONSTRAIN) $(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/.dev: .venv/.runtime
+	$(CONSTRAIN) $(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,33 @@
+"""The README's commands run, in its order, in one directory."""
+
+import shlex
+import shutil
+from pathlib import Path
+
+from tests.commands.cli import ROOT, SMALL, run
+
+README = (ROOT / "README.md").read_text()
+
+
+def commands() -> list[list[str]]:
+    lines = [line.split("  #")[0] for line in README.splitlines() if line.startswith("python -m sleep_lightning")]
+    return [shlex.split(line)[3:] for line in lines]
+
+
+def test_commands_run(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    assert len(commands()) >= 6
+    for arguments in commands():
+        small = [*SMALL, "training.max_steps=3"] if arguments[0] == "fit" and "--resume" not in arguments else []
+        done = run(tmp_path, *arguments, *small)
+        assert done.returncode == 0, f"{arguments}: {done.stderr}"
+
+
+def test_files_it_names_exist() -> None:
+    for word in README.replace("(", " ").replace(")", " ").replace("`", " ").split():
+        if word.startswith(("conf/", "docs/", "sleep_lightning/", "tests/")) and "<" not in word:
+            assert (ROOT / word.rstrip(".,;:")).exists(), word
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("fit", "test", "test-slow"):
+        assert f"make {target}" in README
+        assert f"\n{target}:" in makefile
