@@ -32,6 +32,8 @@ class TrainingConfig:
     """k: detach the memory every k windows; null: backpropagate through the whole sequence (the paper)."""
     checkpointing: Literal["none", "window", "pass"] = "none"
     """Recompute activations in the backward: per window (all its passes), per pass, or not at all."""
+    executor: Literal["auto", "windows"] = "auto"
+    """auto runs all windows layer by layer where that is the same (N=1, pass_input=embed); windows never does."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the forward: fp32, or bf16 autocast. The memory stays fp32."""
     muon_lr: float = 2e-2

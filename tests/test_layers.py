@@ -6,7 +6,19 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "sleep_lightning"
-FLOORS = ["ops", "model", "sleep", "tasks", "config", "run_directory", "training", "tracking", "commands", "__main__"]
+FLOORS = [
+    "ops",
+    "model",
+    "sleep",
+    "layerwise",
+    "tasks",
+    "config",
+    "run_directory",
+    "training",
+    "tracking",
+    "commands",
+    "__main__",
+]
 LOWEST = {"lightning": "training", "mlflow": "tracking", "omegaconf": "config", "matplotlib": "tracking"}
 
 

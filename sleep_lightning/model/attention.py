@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sleep_lightning.model.dtype import at_least_fp32
+
 
 class RotaryEmbedding(nn.Module):
     """RoPE in the half-split form. Positions restart in every window: it is relative, so nothing is lost."""
@@ -31,7 +33,7 @@ class RotaryEmbedding(nn.Module):
     def forward(self, x_BTHD: Tensor) -> Tensor:
         """Rotate queries or keys ``[B, T, H, D]``; arithmetic in fp32, result in the dtype of the input."""
         cos_TD, sin_TD = self.tables(x_BTHD.shape[1])
-        x1, x2 = x_BTHD.float().chunk(2, -1)
+        x1, x2 = at_least_fp32(x_BTHD).chunk(2, -1)
         rotated = torch.cat((-x2, x1), -1)
         return (x_BTHD * cos_TD[:, None] + rotated * sin_TD[:, None]).to(x_BTHD.dtype)
 

@@ -4,12 +4,14 @@ Shape suffixes: B batch, T tokens, H heads, K key dim, V value dim, E d_model, C
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sleep_lightning.model.dtype import at_least_fp32
 from sleep_lightning.ops import gated_delta_rule
 
 
@@ -19,6 +21,27 @@ class MixerOutput(NamedTuple):
     y: Tensor | None
     state: Tensor
     conv: Tensor | None
+
+
+class Projections(NamedTuple):
+    """k, q [B, T, H, K], v [B, T, H, V], g and beta [B, T, H], gate [B, T, H V]; q and gate None in a write."""
+
+    k: Tensor
+    v: Tensor
+    g: Tensor
+    beta: Tensor
+    q: Tensor | None
+    gate: Tensor | None
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> "Projections":
+        """Apply ``f`` to every tensor that is there."""
+        q, gate = (None if x is None else f(x) for x in (self.q, self.gate))
+        return Projections(f(self.k), f(self.v), f(self.g), f(self.beta), q, gate)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """L2-normalised over the last dim, in fp32."""
+    return F.normalize(at_least_fp32(x), dim=-1).to(x.dtype)
 
 
 class GatedDeltaNet(nn.Module):
@@ -83,30 +106,39 @@ class GatedDeltaNet(nn.Module):
             conv: conv inputs carried from the tokens before, or None to start from zeros.
             read: False computes the new state only (the dead tail of a last sleeping pass is not run).
         """
+        projections, conv = self.project(x_BTE, conv, read=read)
+        o_BTHV, state = self.scan(projections, state)
+        return MixerOutput(None if o_BTHV is None else self.read_out(o_BTHV, projections), state, conv)
+
+    def project(self, x_BTE: Tensor, conv: Tensor | None, *, read: bool) -> tuple[Projections, Tensor | None]:
+        """All that a window's tokens say before the state is looked at, and the conv inputs to carry on."""
         B, T, _ = x_BTE.shape
         keys, values, H, _, _, _ = self.in_splits
         if read or conv is not None:  # carried conv inputs include q's
-            projected = self.in_proj(x_BTE)
+            k, v, a, b, q, gate = self.in_proj(x_BTE).split(self.in_splits, -1)
+            convolved, conv = self.short_conv(torch.cat((k, v, q), -1), conv)
         else:
-            projected = F.linear(x_BTE, self.in_proj.weight[: keys + values + 2 * H])
-        k, v, a, b, *rest = projected.split(
-            self.in_splits[: 6 if projected.shape[-1] > keys + values + 2 * H else 4], -1
-        )
-        conv_in = torch.cat((k, v, rest[0]) if rest else (k, v), -1)
-        conv_out, conv = self.short_conv(conv_in, conv)
-        k_BTHK = F.normalize(conv_out[..., :keys].view(B, T, H, -1).float(), dim=-1).to(k.dtype)
-        v_BTHV = conv_out[..., keys : keys + values].view(B, T, H, -1)
-        q_BTHK = None
-        if read:
-            q_BTHK = F.normalize(conv_out[..., keys + values :].view(B, T, H, -1).float(), dim=-1).to(k.dtype)
-        g_BTH = -self.A_log.float().exp() * F.softplus(a.float() + self.dt_bias)
-        beta_BTH = b.sigmoid() * (2 if self.allow_neg_eigval else 1)
-        o_BTHV, state = gated_delta_rule(q_BTHK, k_BTHK, v_BTHV, g_BTH, beta_BTH, state, backend=self.backend)
-        if o_BTHV is None:
-            return MixerOutput(None, state, conv)
-        normed = F.rms_norm(o_BTHV.float(), (self.value_dim,), self.norm_weight, self.norm_eps).to(v.dtype)
-        y_BTE = self.out_proj(normed.reshape(B, T, values) * F.silu(rest[1]))
-        return MixerOutput(y_BTE, state, conv)
+            k, v, a, b = F.linear(x_BTE, self.in_proj.weight[: keys + values + 2 * H]).split(self.in_splits[:4], -1)
+            convolved, gate = self.short_conv(torch.cat((k, v), -1), None)[0], None
+        k, v, *rest = convolved.split((keys, values, keys)[: 2 if convolved.shape[-1] == keys + values else 3], -1)
+        return Projections(
+            k=_unit(k.view(B, T, H, -1)),
+            v=v.view(B, T, H, -1),
+            g=-self.A_log.exp() * F.softplus(at_least_fp32(a) + self.dt_bias),
+            beta=b.sigmoid() * (2 if self.allow_neg_eigval else 1),
+            q=_unit(rest[0].view(B, T, H, -1)) if read else None,
+            gate=gate if read else None,
+        ), conv
+
+    def scan(self, p: Projections, state: Tensor) -> tuple[Tensor | None, Tensor]:
+        """The recurrence: reads ``[B, T, H, V]`` (None without q) and the state after the last token."""
+        return gated_delta_rule(p.q, p.k, p.v, p.g, p.beta, state, backend=self.backend)
+
+    def read_out(self, o_BTHV: Tensor, p: Projections) -> Tensor:
+        """Gated RMSNorm of the reads and the output projection, ``[B, T, E]``."""
+        assert p.gate is not None
+        normed = F.rms_norm(at_least_fp32(o_BTHV), (self.value_dim,), self.norm_weight, self.norm_eps).to(o_BTHV.dtype)
+        return self.out_proj(normed.flatten(2) * F.silu(p.gate))
 
     def short_conv(self, x_BTC: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """SiLU of the causal depthwise convolution, and the inputs to carry if any came in."""

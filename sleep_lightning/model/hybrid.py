@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.block import Block
+from sleep_lightning.model.dtype import at_least_fp32
 from sleep_lightning.model.gated_delta_net import GatedDeltaNet
 from sleep_lightning.model.memory import Memory
 
@@ -136,18 +136,16 @@ class HybridLM(nn.Module):
     @property
     def memory_layers(self) -> list[GatedDeltaNet]:
         """The layers that hold fast weights, first to last."""
-        return [layer.mixer for layer in self._blocks if isinstance(layer.mixer, GatedDeltaNet)]
+        return [layer.mixer for layer in self.stack if isinstance(layer.mixer, GatedDeltaNet)]
 
     @property
-    def _blocks(self) -> list[Block]:
+    def stack(self) -> list[Block]:
+        """The blocks, first to last."""
         return cast(list[Block], list(self.layers))
 
     def zero_memory(self, batch_size: int, *, carry_conv_state: bool = False) -> Memory:
         """Memory before the first window: all zeros (there is no learned init)."""
-        device = self.embedding.weight.device
-        states = tuple(
-            torch.zeros(batch_size, m.n_heads, m.key_dim, m.value_dim, device=device) for m in self.memory_layers
-        )
+        states = tuple(m.A_log.new_zeros(batch_size, m.n_heads, m.key_dim, m.value_dim) for m in self.memory_layers)
         carried = carry_conv_state and self.config.conv_size > 0
         return Memory(states, tuple(m.zero_conv(batch_size) for m in self.memory_layers) if carried else ())
 
@@ -169,7 +167,7 @@ class HybridLM(nn.Module):
 
     def _run(self, h: Tensor, memory: Memory, stop_at: int | None) -> tuple[Tensor, Memory]:
         states, conv, i = list(memory.states), list(memory.conv), 0
-        for index, block in enumerate(self._blocks):
+        for index, block in enumerate(self.stack):
             x = block.mixer_norm(h)
             if isinstance(block.mixer, Attention):
                 h = h + block.mixer(x)
@@ -186,4 +184,4 @@ class HybridLM(nn.Module):
 
     def logits(self, h: Tensor) -> Tensor:
         """Hidden states ``[B, T, d_model]`` -> fp32 logits ``[B, T, vocab]``."""
-        return self.head(self.norm(h)).float()
+        return at_least_fp32(self.head(self.norm(h)))

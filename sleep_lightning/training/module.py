@@ -90,6 +90,7 @@ class SleepModule(pl.LightningModule):
             self.experiment.sleep,
             tbptt_windows=t.tbptt_windows,
             policy=t.checkpointing,
+            executor=t.executor,
             weight=1 / t.accumulate,
             backward=self.manual_backward,
         )

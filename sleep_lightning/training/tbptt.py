@@ -1,14 +1,18 @@
 """The training walk: window by window, gradients through every pass, truncated where the config says so."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sleep_lightning.layerwise import run_layerwise, why_not_layerwise
 from sleep_lightning.model import HybridLM, Memory
-from sleep_lightning.sleep import IGNORE, AtBoundary, Checkpoint, Observer, SleepConfig, plan_windows, walk
+from sleep_lightning.sleep import IGNORE, AtBoundary, Checkpoint, SleepConfig, Window, plan_windows, walk
 from sleep_lightning.tasks import TaskBatch
+
+Executor = Literal["auto", "windows"]
 
 
 def accumulate_gradients(
@@ -18,6 +22,7 @@ def accumulate_gradients(
     *,
     tbptt_windows: int | None = None,
     policy: Checkpoint = "none",
+    executor: Executor = "auto",
     weight: float = 1.0,
     backward: Callable[[Tensor], object] = torch.Tensor.backward,
 ) -> Tensor:
@@ -29,6 +34,7 @@ def accumulate_gradients(
         sleep: N and its options.
         tbptt_windows: detach the memory after every k windows; None: one backward through the whole sequence.
         policy: activation checkpointing.
+        executor: ``auto`` runs layer by layer where that is the same, ``windows`` never does.
         weight: factor on the loss (1 / micro-batches).
         backward: what to do with the loss of each segment.
 
@@ -38,24 +44,39 @@ def accumulate_gradients(
     windows = plan_windows(batch.labels, sleep.window_size)
     n_labels = (batch.labels != IGNORE).sum().clamp(min=1)
     memory = model.zero_memory(len(batch.tokens), carry_conv_state=sleep.carry_conv_state)
-
-    def ends_segment(i: int) -> bool:
-        return i + 1 == len(windows) or (tbptt_windows is not None and (i + 1) % tbptt_windows == 0)
-
-    def at_boundary(i: int, memory: Memory) -> Memory:
-        return memory.detach() if ends_segment(i) else memory
-
     total = torch.zeros((), device=batch.tokens.device)
-    segment: Tensor | None = None
-    walked = walk(model, batch.tokens, windows, memory, sleep, policy=policy, at_boundary=at_boundary)
-    for i, (window, h, _) in enumerate(walked):
-        if h is not None:
-            loss = _loss_sum(model.logits(h), batch.labels[:, window.start : window.stop]) / n_labels
-            segment = loss if segment is None else segment + loss
-        if segment is not None and ends_segment(i):
-            backward(weight * segment)
-            total, segment = total + segment.detach(), None
+    k = tbptt_windows or len(windows)
+    for first in range(0, len(windows), k):
+        segment = windows[first : first + k]
+        awake, memory = run_windows(model, batch.tokens, segment, memory, sleep, policy=policy, executor=executor)
+        losses = [
+            _loss_sum(model.logits(h), batch.labels[:, window.start : window.stop]) / n_labels for window, h in awake
+        ]
+        if losses:
+            loss = torch.stack(losses).sum()
+            backward(weight * loss)
+            total = total + loss.detach()
+        memory = memory.detach()
     return total
+
+
+def run_windows(
+    model: HybridLM,
+    tokens_BT: Tensor,
+    windows: list[Window],
+    memory: Memory,
+    sleep: SleepConfig,
+    *,
+    policy: Checkpoint = "none",
+    executor: Executor = "auto",
+    at_boundary: AtBoundary | None = None,
+) -> tuple[list[tuple[Window, Tensor]], Memory]:
+    """Consecutive windows by the fastest legal executor: those that answer with their hidden states, and memory."""
+    if executor == "auto" and policy == "none" and at_boundary is None and why_not_layerwise(model, sleep) is None:
+        hidden, memory = run_layerwise(model, tokens_BT, windows, memory, sleep)
+        return [(windows[i], h) for i, h in hidden.items()], memory
+    walked = list(walk(model, tokens_BT, windows, memory, sleep, policy=policy, at_boundary=at_boundary))
+    return [(window, h) for window, h, _ in walked if h is not None], walked[-1][2]
 
 
 def _loss_sum(logits: Tensor, labels: Tensor) -> Tensor:
@@ -63,14 +84,7 @@ def _loss_sum(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def predict(
-    model: HybridLM,
-    batch: TaskBatch,
-    sleep: SleepConfig,
-    *,
-    at_boundary: AtBoundary | None = None,
-    observe: Observer | None = None,
-) -> Tensor:
+def predict(model: HybridLM, batch: TaskBatch, sleep: SleepConfig, *, at_boundary: AtBoundary | None = None) -> Tensor:
     """Logits ``[B, T, vocab]`` of one teacher-forced walk; zeros in windows that slept (they have none).
 
     ``at_boundary`` may change the memory between windows (zero it, say): that is how ablations are done.
@@ -78,7 +92,6 @@ def predict(
     windows = plan_windows(batch.labels, sleep.window_size)
     memory = model.zero_memory(len(batch.tokens), carry_conv_state=sleep.carry_conv_state)
     logits_BTV = torch.zeros(*batch.tokens.shape, model.head.out_features, device=batch.tokens.device)
-    for window, h, _ in walk(model, batch.tokens, windows, memory, sleep, at_boundary=at_boundary, observe=observe):
-        if h is not None:
-            logits_BTV[:, window.start : window.stop] = model.logits(h)
+    for window, h in run_windows(model, batch.tokens, windows, memory, sleep, at_boundary=at_boundary)[0]:
+        logits_BTV[:, window.start : window.stop] = model.logits(h)
     return logits_BTV

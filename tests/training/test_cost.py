@@ -40,7 +40,7 @@ def test_equals_the_dispatched_count(pattern: str, n_passes: int, window: int, e
     task = e.task.build()
     model, batch = HybridLM(e.model, len(task.vocab)), task.batch(3, seed=0, position=0)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        accumulate_gradients(model, batch, e.sleep)
+        accumulate_gradients(model, batch, e.sleep, executor="windows")
     expected = 3 * (sequence_cost(e).total - inverses(e))
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.02)
 

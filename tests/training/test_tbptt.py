@@ -109,3 +109,15 @@ def test_predict_gives_the_training_logits() -> None:
     logits = predict(model, batch, config)
     assert not logits[:, : 3 * L].any()
     torch.testing.assert_close(F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten()), loss)
+
+
+@pytest.mark.parametrize(("n_passes", "pass_input"), [(1, "hidden"), (3, "embed")])
+@pytest.mark.parametrize("k", [None, 1, 2])
+def test_the_fast_executor_trains_the_same(n_passes: int, pass_input: str, k: int | None) -> None:
+    batch, model = labelled_everywhere(), tiny_model()
+    config = SleepConfig(L, n_passes, pass_input=pass_input)  # type: ignore[arg-type]
+    loss = accumulate_gradients(model, batch, config, tbptt_windows=k, executor="windows")
+    expected = gradients(model)
+    torch.testing.assert_close(accumulate_gradients(model, batch, config, tbptt_windows=k), loss)
+    for a, b in zip(gradients(model), expected, strict=True):
+        assert (a - b).norm() <= 2e-6 * max(b.norm(), 1.0)

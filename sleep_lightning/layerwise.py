@@ -1,0 +1,155 @@
+"""Algorithm 1 layer by layer over all windows at once: the same result as ``sleep.walk``, where that is legal.
+
+With the paper's feedback (pass n + 1 reads the hidden states of pass n) passes are strictly sequential. Without
+it (N = 1, or ``pass_input: embed``) no layer waits for a later one, so each runs once over everything: attention
+as a batch of windows, the fast weights as one long recurrence over all windows and passes. What lies before the
+first state is read is the same in every pass and computed once; what lies after the last state is written is
+computed only for the windows that answer.
+
+Virtual time: every sleeping window N times in a row, every other once. All windows have L tokens but the last.
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from sleep_lightning.model import HybridLM, Memory
+from sleep_lightning.model.attention import Attention
+from sleep_lightning.model.gated_delta_net import GatedDeltaNet, Projections
+from sleep_lightning.sleep import SleepConfig, Window
+
+
+def why_not_layerwise(model: HybridLM, config: SleepConfig) -> str | None:
+    """Why passes or windows must be run in sequence; None if layer by layer is the same."""
+    if config.n_passes > 1 and config.pass_input != "embed":
+        return f"sleep.pass_input={config.pass_input} feeds every pass with the one before"
+    if config.n_passes > 1 and config.reset_memory_between_passes:
+        return "sleep.reset_memory_between_passes starts every pass from the same memory"
+    if config.grad_passes not in (None, config.n_passes):
+        return "sleep.grad_passes treats passes differently"
+    if config.carry_conv_state and model.config.conv_size:
+        return "sleep.carry_conv_state makes windows wait for each other in the convolution"
+    return None
+
+
+def run_layerwise(
+    model: HybridLM, tokens_BT: Tensor, windows: list[Window], memory: Memory, config: SleepConfig
+) -> tuple[dict[int, Tensor], Memory]:
+    """Consecutive windows at once.
+
+    Args:
+        model: the hybrid.
+        tokens_BT: token ids of the whole batch.
+        windows: consecutive windows of it; all but the last of one length.
+        memory: memory before the first of them.
+        config: N and its options; ``why_not_layerwise`` must be None.
+
+    Returns:
+        Hidden states ``[B, <= L, d_model]`` of the windows that do not sleep, by their index in ``windows``, and
+        the memory after the last window.
+    """
+    layout = _Layout(windows, config.n_passes)
+    h = model.embed(tokens_BT[:, windows[0].start : windows[-1].stop])
+    states, i, last = list(memory.states), 0, model.config.pattern.rfind("G")
+    if last < 0:  # no memory: only the windows that answer matter
+        h, layout = layout.awake(h)
+    for index, block in enumerate(model.stack):
+        if not layout.names:
+            break
+        x = block.mixer_norm(h)
+        if isinstance(block.mixer, Attention):
+            h = h + layout.attend(block.mixer, x)
+        elif index == last:
+            y, states[i] = _answer(block.mixer, x, layout, states[i], unroll=i == 0)
+            h, layout = layout.awake(h)
+            h = h + y
+        else:
+            projections = layout.project(block.mixer, x, read=True)
+            if i == 0:
+                projections, (h, layout) = projections.map(layout.unroll), (layout.unroll(h), layout.unrolled())
+            o, states[i] = block.mixer.scan(projections, states[i])
+            assert o is not None
+            h, i = h + block.mixer.read_out(o, projections), i + 1
+        h = block.feed_forward(h)
+    return dict(zip(layout.names, h.split(layout.lengths, 1), strict=True)), Memory(tuple(states))
+
+
+def _answer(
+    mixer: GatedDeltaNet, x_BTE: Tensor, layout: "_Layout", state: Tensor, unroll: bool
+) -> tuple[Tensor, Tensor]:
+    """The last fast-weight layer: everything writes; only windows that answer read, ``[B, their tokens, E]``."""
+    reads = [x_BTE[:, :0]]
+    for run, x in layout.runs(x_BTE):
+        projections = run.project(mixer, x, read=not run.sleeps[0])
+        o, state = mixer.scan(projections.map(run.unroll) if unroll else projections, state)
+        if o is not None:
+            reads.append(mixer.read_out(o, projections))
+    return torch.cat(reads, 1), state
+
+
+class _Layout:
+    """Where windows lie along the token axis: ``[B, sum(lengths), ...]``; ``names`` are indices into the plan."""
+
+    def __init__(self, windows: list[Window], n_passes: int, names: list[int] | None = None) -> None:
+        self.windows, self.n_passes = windows, n_passes
+        self.names = list(range(len(windows))) if names is None else names
+        self.lengths = [windows[n].stop - windows[n].start for n in self.names]
+        self.sleeps = [windows[n].sleeps for n in self.names]
+
+    def subset(self, names: list[int]) -> "_Layout":
+        return _Layout(self.windows, self.n_passes, names)
+
+    def unrolled(self) -> "_Layout":
+        """The layout in virtual time."""
+        return self.subset([n for n in self.names for _ in range(self.n_passes if self.windows[n].sleeps else 1)])
+
+    def unroll(self, x: Tensor) -> Tensor:
+        """``[B, T, ...]`` into virtual time."""
+        order = self.unrolled().names
+        if order == self.names:
+            return x
+        pieces = dict(zip(self.names, x.split(self.lengths, 1), strict=True))
+        return torch.cat([pieces[n] for n in order], 1)
+
+    def awake(self, x: Tensor) -> tuple[Tensor, "_Layout"]:
+        """Only the windows that answer."""
+        pieces = zip(x.split(self.lengths, 1), self.sleeps, strict=True)
+        kept = [piece for piece, sleeps in pieces if not sleeps]
+        names = [n for n, sleeps in zip(self.names, self.sleeps, strict=True) if not sleeps]
+        return torch.cat(kept, 1) if kept else x[:, :0], self.subset(names)
+
+    def runs(self, x: Tensor) -> Iterator[tuple["_Layout", Tensor]]:
+        """Maximal runs of windows that all sleep or all don't."""
+        start = 0
+        for _, group in groupby(self.names, key=lambda n: self.windows[n].sleeps):
+            run = self.subset(list(group))
+            yield run, x[:, start : start + sum(run.lengths)]
+            start += sum(run.lengths)
+
+    def batches(self, x: Tensor) -> list[Tensor]:
+        """``[B, T, ...]`` as batches ``[B * n, length, ...]`` of windows of one length: the last may be shorter."""
+        groups = [(length, len(list(group))) for length, group in groupby(self.lengths)]
+        parts = x.split([length * n for length, n in groups], 1)
+        return [part.reshape(-1, length, *x.shape[2:]) for part, (length, _) in zip(parts, groups, strict=True)]
+
+    def attend(self, attention: Attention, x_BTE: Tensor) -> Tensor:
+        return _join([attention(part) for part in self.batches(x_BTE)], len(x_BTE))
+
+    def project(self, mixer: GatedDeltaNet, x_BTE: Tensor, *, read: bool) -> Projections:
+        """Projections ``[B, T, ...]``; the convolution restarts in every window."""
+        head, *tail = (mixer.project(part, None, read=read)[0] for part in self.batches(x_BTE))
+        parts = iter([_join(list(columns), len(x_BTE)) for columns in zip(*map(_present, (head, *tail)), strict=True)])
+        return head.map(lambda _: next(parts))
+
+
+def _present(p: Projections) -> list[Tensor]:
+    """The tensors that are there, in the order in which ``map`` visits them."""
+    return [x for x in (p.q, p.gate, p.k, p.v, p.g, p.beta) if x is not None]
+
+
+def _join(parts: list[Tensor], B: int) -> Tensor:
+    """Undo ``_Layout.batches``."""
+    flat = [x.reshape(B, -1, *x.shape[2:]) for x in parts]
+    return flat[0] if len(flat) == 1 else torch.cat(flat, 1)
