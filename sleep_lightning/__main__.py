@@ -10,6 +10,7 @@ COMMANDS = {
     "test": "score a checkpoint on the test split",
     "predict": "print a checkpoint's answers as JSON lines",
     "config": "print the resolved experiment as YAML",
+    "bench": "measure speed and memory against named peers",
 }
 
 
@@ -27,6 +28,13 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(
             name, help=text, description=text, epilog=parser.epilog, formatter_class=parser.formatter_class
         )
+        if name == "bench":
+            command.add_argument(
+                "names", nargs="*", metavar="BENCH", help="operator, step, memory, overhead (default: all)"
+            )
+            command.add_argument("--seconds", type=float, default=20, help="time per table (default: 20)")
+            command.add_argument("--output", metavar="FILE", help="write the rows to a file (JSON)")
+            continue
         command.add_argument("overrides", nargs="*", metavar="key=value", help="change a key, e.g. sleep.n_passes=4")
         if name in ("fit", "config"):
             command.add_argument("--config", metavar="YAML", help="experiment file, e.g. conf/rule110.yaml")
@@ -46,9 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
-    arguments.overrides += rest  # key=value after an option
-    if options := [text for text in arguments.overrides if text.startswith("-")]:
-        parser.error(f"unrecognized arguments: {' '.join(options)}")
+    if (rest and arguments.command == "bench") or any(text.startswith("-") for text in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides += rest  # key=value after an option
     if "=" in (getattr(arguments, "resume", None) or ""):  # fit --resume key=value: the newest run, changed
         arguments.overrides.insert(0, arguments.resume)
         arguments.resume = ""
@@ -72,6 +81,11 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
 
         job = fit.prepare(a.config, a.overrides, a.resume)
         return lambda: fit.fit(job)
+    if a.command == "bench":
+        from sleep_lightning.commands import bench
+
+        bench.check(a.names, a.seconds)
+        return lambda: bench.bench(a.names, a.seconds, a.output)
     from sleep_lightning.commands import evaluate
 
     if a.command == "predict" and a.rows < 1:

@@ -36,6 +36,10 @@ class TrainingConfig:
     """auto runs all windows layer by layer where that is the same (N=1, pass_input=embed); windows never does."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the forward: fp32, or bf16 autocast. The memory stays fp32."""
+    fp32_matmul: Literal["auto", "torch"] = "auto"
+    """auto sends fp32 products to oneDNN where a probe shows that they stay fp32; torch leaves torch's choice."""
+    compile: bool = False
+    """torch.compile one pass: pays on long runs (the first step takes a minute)."""
     muon_lr: float = 2e-2
     """Learning rate of Muon, for the hidden matrices."""
     adamw_lr: float = 3e-3

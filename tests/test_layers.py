@@ -16,6 +16,7 @@ FLOORS = [
     "run_directory",
     "training",
     "tracking",
+    "bench",
     "commands",
     "__main__",
 ]

@@ -1,14 +1,11 @@
 """``fit``: train, validate, record, and say where everything lies."""
 
-import logging
 import shlex
-import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.console import Console
 
 from sleep_lightning.commands.report import print_facts, score_table
@@ -19,10 +16,12 @@ from sleep_lightning.tracking.figures import draw_learning_curve
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.environment import describe_environment
-from sleep_lightning.training.interruption import AtomicCheckpointIO, SaveOnException, StopOnSignal
+from sleep_lightning.training.interruption import SaveOnException, StopOnSignal
+from sleep_lightning.training.matmul import choose_fp32_matmul
 from sleep_lightning.training.metrics import Score
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.progress import RichProgress, with_unit
+from sleep_lightning.training.trainer import build_trainer, quiet_lightning
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,7 @@ def fit(job: Job) -> int:
         pl.seed_everything(experiment.training.seed, verbose=False)
         module, data = SleepModule(experiment), TaskDataModule(experiment)
         environment = describe_environment(trainer.strategy.root_device, experiment.model.backend)
+        environment["fp32_matmul"] = choose_fp32_matmul(experiment.training.fp32_matmul)
         console.print(f"run {run.path}: {_headline(experiment, module)}", highlight=False, soft_wrap=True)
         if logger is not None:
             logger.log_hyperparams(_flat_params(experiment))
@@ -121,19 +121,6 @@ def fit(job: Job) -> int:
     return 0 if stop.received is None else 128 + stop.received
 
 
-def quiet_lightning() -> None:
-    """Lightning's hints about devices, workers and tips are noise here."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for message in (
-        ".*does not have many workers.*",
-        ".*IterableDataset.*__len__.*",
-        ".*Checkpoint directory.*",
-        ".*LeafSpec.*",
-    ):
-        warnings.filterwarnings("ignore", message)
-
-
 def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None:
     """The MLflow run of a run directory, begun or continued. Raises ValueError if the store cannot be used."""
     t = experiment.tracking
@@ -143,41 +130,6 @@ def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None
     logger = MLflowRun(t.uri, t.experiment, name, run.mlflow_run_id, t.flush_seconds, run.path / "metrics_unsent.jsonl")
     run.record_mlflow_run(logger.run_id)
     return logger
-
-
-def build_trainer(
-    experiment: Experiment, run: RunDirectory | None, logger: MLflowRun | None, callbacks: list[pl.Callback]
-) -> pl.Trainer:
-    """A single-device Lightning trainer for the experiment."""
-    t = experiment.training
-    if t.threads is not None:
-        torch.set_num_threads(t.threads)
-    if run is not None:
-        kwargs: dict[str, Any] = {"dirpath": run.checkpoints, "enable_version_counter": False}
-        callbacks = [
-            *callbacks,
-            ModelCheckpoint(filename="last", every_n_train_steps=t.checkpoint_every, **kwargs),
-            ModelCheckpoint(filename="best", monitor="val/exact_match", mode="max", **kwargs),
-        ]
-    return pl.Trainer(
-        accelerator=t.accelerator,
-        devices=1,
-        precision="bf16-mixed" if t.precision == "bf16" else "32-true",
-        max_steps=t.max_steps,
-        max_epochs=-1,
-        val_check_interval=t.val_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        inference_mode=False,  # per-pass diagnostics take gradients during validation
-        logger=logger or False,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
-        enable_checkpointing=run is not None,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=None if run is None else run.path,
-    )
 
 
 def final_scores(trainer: pl.Trainer, module: SleepModule, data: TaskDataModule) -> dict[str, Score]:

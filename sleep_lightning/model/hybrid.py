@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from sleep_lightning.model.attention import Attention
@@ -108,6 +109,16 @@ class HybridLM(nn.Module):
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
         self.reset_parameters()
+        self.compiled = False
+
+    def compile_passes(self) -> None:
+        """torch.compile one pass (``blocks`` and ``write``), whole and with static shapes.
+
+        A graph is made for each window length, batch size and grad mode that comes by, and then used for all
+        windows, passes and N. The memory must require grad from the first window on (``zero_memory`` sees to it).
+        """
+        self._run = torch.compile(self._run, dynamic=False, fullgraph=True)  # type: ignore[method-assign]
+        self.compiled = True
 
     def _mixer(self, letter: str) -> Attention | GatedDeltaNet:
         c = self.config
@@ -147,6 +158,8 @@ class HybridLM(nn.Module):
         """Memory before the first window: all zeros (there is no learned init)."""
         states = tuple(m.A_log.new_zeros(batch_size, m.n_heads, m.key_dim, m.value_dim) for m in self.memory_layers)
         carried = carry_conv_state and self.config.conv_size > 0
+        if self.compiled and torch.is_grad_enabled():  # else the first window would get a graph of its own
+            states = tuple(state.requires_grad_() for state in states)
         return Memory(states, tuple(m.zero_conv(batch_size) for m in self.memory_layers) if carried else ())
 
     def embed(self, tokens_BT: Tensor) -> Tensor:

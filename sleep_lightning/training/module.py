@@ -34,6 +34,8 @@ class SleepModule(pl.LightningModule):
         self.experiment = experiment
         self.task = experiment.task.build()
         self.model = HybridLM(experiment.model, len(self.task.vocab))
+        if experiment.training.compile:
+            self.model.compile_passes()
         cost = sequence_cost(experiment)
         shapes = [(rows, p.shape[1]) for p, splits in hidden_matrices(self.model) for rows in splits]
         self.step_flops = experiment.training.batch_size * cost.total + optimizer_cost(shapes)

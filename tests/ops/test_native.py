@@ -108,6 +108,13 @@ class TestNative(KernelTestCase):
             _, _, errors, states = torch.ops.sleep_lightning.gated_delta_rule(*leaves.values(), 1.0, False)
         assert errors.numel() == states.numel() == 0
 
+    def test_a_second_derivative_is_refused(self) -> None:
+        leaves = {n: x.requires_grad_() for n, x in make_inputs(1, 4, 1, 2, 2).items()}
+        _, state = gated_delta_rule(**leaves, backend="native")
+        (d_k,) = torch.autograd.grad(state.square().sum(), leaves["k"], create_graph=True)
+        with pytest.raises(NotImplementedError, match="differentiable once"):
+            d_k.sum().backward()
+
     def test_compiles_into_one_graph(self) -> None:
         leaves = {n: x.requires_grad_() for n, x in make_inputs(2, 40, 2, 8, 8).items()}
         results = []

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from sleep_lightning.ops.gated_delta_rule.chunked import chunked_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.fla_chunk import fla_gated_delta_rule, why_not_fla
+from sleep_lightning.ops.gated_delta_rule.native import native_gated_delta_rule, why_not_native
 from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.triton_window import triton_gated_delta_rule, why_not_triton
 
 Kernel = Callable[[Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor | None, float], tuple[Tensor | None, Tensor]]
 
@@ -26,7 +28,9 @@ def _always(k: Tensor) -> str | None:
 
 
 BACKENDS: dict[str, Backend] = {
+    "triton": Backend(triton_gated_delta_rule, why_not_triton),
     "fla": Backend(fla_gated_delta_rule, why_not_fla),
+    "native": Backend(native_gated_delta_rule, why_not_native),
     "chunked": Backend(chunked_gated_delta_rule, _always),
     "reference": Backend(reference_gated_delta_rule, _always),
 }

@@ -1,0 +1,89 @@
+"""Peak memory of a training step, each in a process of its own, against the prediction made before it."""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import psutil
+import torch
+
+from sleep_lightning.model import HybridLM, ModelConfig
+from sleep_lightning.sleep import Checkpoint, SleepConfig, plan_windows
+from sleep_lightning.tasks import Rule110Config
+from sleep_lightning.training.activations import predict_activations, probe_pass
+from sleep_lightning.training.tbptt import accumulate_gradients
+
+WINDOW = 24
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training step: windows that sleep, N, width, batch, truncation, checkpointing."""
+
+    windows: int
+    n_passes: int
+    d_model: int
+    batch: int
+    tbptt: int | None = None
+    policy: Checkpoint = "none"
+
+    def __str__(self) -> str:
+        sizes = f"{self.windows} windows, N={self.n_passes}, d={self.d_model}, B={self.batch}"
+        return f"{sizes}, k={self.tbptt}, {self.policy}"
+
+
+CASES = (
+    Case(8, 1, 128, 32),
+    Case(8, 4, 128, 32),
+    Case(16, 4, 128, 32),
+    Case(16, 4, 128, 32, tbptt=3),
+    Case(16, 4, 128, 32, policy="window"),
+    Case(16, 4, 128, 32, policy="pass"),
+    Case(64, 4, 256, 32, policy="pass"),
+)
+
+
+def bench_memory(seconds: float, cases: tuple[Case, ...] = CASES) -> Iterator[dict[str, object]]:
+    """A row per case: predicted and measured activation bytes, the peak of the process, the time of the step."""
+    for case in cases:
+        command = [sys.executable, "-m", "sleep_lightning.bench.memory", json.dumps(asdict(case))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        measured = json.loads(done.stdout)
+        yield {"what": "peak memory of a step", "shape": str(case), "dtype": "fp32"} | measured
+
+
+def measure(case: Case) -> dict[str, object]:
+    """One step in this process; MB above what the process held before it."""
+    torch.manual_seed(0)
+    task = Rule110Config(ring_size=WINDOW, n_strings=case.windows, steps=[1]).build()
+    model = HybridLM(ModelConfig(d_model=case.d_model, n_heads=4), len(task.vocab))
+    sleep = SleepConfig(WINDOW, case.n_passes)
+    batch = task.batch(case.batch, seed=0, position=0)
+    small = Rule110Config(ring_size=WINDOW, n_strings=1, steps=[1]).build().batch(1, seed=0, position=0)
+    accumulate_gradients(model, small, sleep, policy=case.policy, executor="windows")  # gradients, kernels, pools
+    predicted = predict_activations(
+        probe_pass(model, WINDOW),
+        plan_windows(batch.labels, WINDOW),
+        sleep,
+        case.batch,
+        tbptt_windows=case.tbptt,
+        policy=case.policy,
+    )
+    before, started = psutil.Process().memory_info().rss, time.perf_counter()
+    accumulate_gradients(model, batch, sleep, tbptt_windows=case.tbptt, policy=case.policy, executor="windows")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "predicted_mb": predicted / 1e6,
+        "measured_mb": (peak - before) / 1e6,
+        "measured_over_predicted": (peak - before) / predicted,
+        "process_peak_mb": peak / 1e6,
+        "step_s": time.perf_counter() - started,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Case(**json.loads(sys.argv[1])))))

@@ -1,0 +1,41 @@
+"""Interleaved timing: A B C A B C ..., so that a drifting machine cannot favour one of them."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one contender: median, minimum, and the number of rounds."""
+
+    median: float
+    minimum: float
+    rounds: int
+
+
+def interleave(
+    contenders: Mapping[str, Callable[[], object]], seconds: float, rounds: int = 5
+) -> dict[str, list[float]]:
+    """Call every contender in turn for about ``seconds`` in all, at least ``rounds`` times, after one warm-up each."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for call in contenders.values():
+        call()
+    end, done = time.perf_counter() + seconds, 0
+    while done < rounds or time.perf_counter() < end:
+        for name, call in contenders.items():
+            started = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - started)
+        done += 1
+    return times
+
+
+def summarize(times: list[float]) -> Timing:
+    return Timing(statistics.median(times), min(times), len(times))
+
+
+def ratio(slow: list[float], fast: list[float]) -> float:
+    """Median of the ratios round by round: how many times faster ``fast`` is."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))

@@ -1,0 +1,834 @@
+// The gated delta rule on CPU, forward and backward, chunk by chunk in WY form. No torch headers: raw pointers,
+// strides in elements. The maths is that of chunked.py; one thread owns a head from its first chunk to its last,
+// so results do not depend on the number of threads.
+//
+// Per chunk of C tokens that starts from state S, with G = cumsum(g), D_ti = exp(G_t - G_i) for i <= t,
+// B_ti = D_ti k_t.k_i for i < t, P = D * (Q K^T), Q already scaled:
+//   E_t = v_t - e^{G_t} S^T k_t - sum_{i<t} B_ti U_i,   U_t = b_t E_t       forward substitution, no inverse
+//   O_t = e^{G_t} S^T q_t + sum_{i<=t} P_ti U_i,        S' = e^{G_C} S + sum_t k_t (e^{G_C - G_t} U_t)^T
+// and backwards, with dS' given:
+//   dR_t = e^{G_C - G_t} dS'^T k_t + sum_{i>=t} P_it dO_i - sum_{i>t} B_it W_i,   W_t = b_t dR_t = dV_t
+//   db_t = dR_t.E_t, so E is what the forward saves.
+//
+// Suffixes name the layout: _CK is a row-major [C, K]; _pCV is cut into column panels, each a row-major
+// [C, panel width], so that a panel of 128 rows stays in L1 without set conflicts. C is padded to Cl, K to Kp and V to
+// Vp, multiples of the vector length, with zeros: a padded token has beta = 0 and g = 0 and changes nothing.
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+#define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+using Index = std::int64_t;
+
+// Tensor and Args are mirrored by native.py.
+struct Tensor {
+    char* data;  // null: absent
+    Index stride_b, stride_t, stride_h, bf16;
+};
+
+struct Args {
+    Index B, T, H, K, V, chunk, segment, threads;
+    double scale;
+    Tensor q, k, v, g, beta;                      // [B, T, H, *]
+    Tensor o, errors;                             // [B, T, H, V]; errors: E, float
+    float *initial_state, *final_state, *states;  // [B, H, K, V]; states [B, H, segments - 1, K, V]
+    Tensor d_o, d_q, d_k, d_v, d_g, d_beta;       // [B, T, H, *]
+    float *d_final_state, *d_initial_state;       // [B, H, K, V]
+};
+
+namespace {
+
+// ROWS x PANEL accumulators, PANEL vectors and one broadcast fit the registers; ROWS divides native.py's 8.
+#if defined(__AVX512F__)
+constexpr int LANES = 16, ROWS = 8;
+#elif defined(__AVX__)
+constexpr int LANES = 8, ROWS = 4;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, ROWS = 8;
+#else
+constexpr int LANES = 4, ROWS = 4;
+#endif
+constexpr int PANEL = 2;
+constexpr int TOKENS = LANES > ROWS ? LANES : ROWS;  // rows are padded to a multiple of this
+
+typedef float Vec __attribute__((vector_size(LANES * 4)));
+typedef std::int32_t IntVec __attribute__((vector_size(LANES * 4)));
+typedef std::uint32_t BitsVec __attribute__((vector_size(LANES * 4)));
+typedef std::uint16_t ShortVec __attribute__((vector_size(LANES * 2)));
+
+// The same bits as another type.
+template <class To, class From>
+INLINE To bits_as(const From& x) {
+    static_assert(sizeof(To) == sizeof(From));
+    To out;
+    std::memcpy(&out, &x, sizeof out);
+    return out;
+}
+
+INLINE Vec load(const float* p) {
+    Vec x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+
+INLINE void store(float* p, Vec x) { std::memcpy(p, &x, sizeof x); }
+
+INLINE Index round_up(Index n, Index to) { return (n + to - 1) / to * to; }
+
+// exp for x <= 0 to 1 ulp; below the smallest normal number it is 0. NaN stays NaN.
+INLINE Vec exp_negative(Vec x) {
+    const float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
+    const Vec lowest = Vec{} - 87.0f;
+    Vec clamped = x < lowest ? lowest : x;
+    Vec shifted = clamped * 1.44269504f + shift;
+    Vec n = shifted - shift;
+    Vec r = clamped - n * 0.693359375f + n * 2.12194440e-4f;
+    Vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const Vec power = bits_as<Vec>((bits_as<IntVec>(shifted) - 0x4B400000 + 127) << 23);
+    return x < lowest ? Vec{} : p * power;
+}
+
+// ---- Transposition: log2(LANES) perfect shuffles of LANES rows.
+
+// The lower (HALF = 0) or upper halves of a and b, lane by lane in turn.
+template <int HALF, int... I>
+INLINE Vec interleave(Vec a, Vec b, std::integer_sequence<int, I...>) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, (I / 2 + HALF * LANES / 2 + I % 2 * LANES)...);
+#else
+    return __builtin_shuffle(a, b, IntVec{(I / 2 + HALF * LANES / 2 + I % 2 * LANES)...});
+#endif
+}
+
+INLINE void transpose_block(Vec (&rows)[LANES]) {
+    constexpr auto lanes = std::make_integer_sequence<int, LANES>();
+    UNROLL for (int stage = 1; stage < LANES; stage *= 2) {
+        Vec next[LANES];
+        UNROLL for (int i = 0; i < LANES / 2; i++) {
+            next[2 * i] = interleave<0>(rows[i], rows[i + LANES / 2], lanes);
+            next[2 * i + 1] = interleave<1>(rows[i], rows[i + LANES / 2], lanes);
+        }
+        UNROLL for (int i = 0; i < LANES; i++) rows[i] = next[i];
+    }
+}
+
+// out[LANES, LANES] = in^T
+INLINE void transpose(float* out, Index ld_out, const float* in, Index ld_in) {
+    Vec rows[LANES];
+    UNROLL for (int i = 0; i < LANES; i++) rows[i] = load(in + i * ld_in);
+    transpose_block(rows);
+    UNROLL for (int i = 0; i < LANES; i++) store(out + i * ld_out, rows[i]);
+}
+
+// sums[t] = the sum of the lanes of rows[t], for n rows, n a multiple of LANES
+void sum_lanes(float* sums, const float* rows, Index n) {
+    for (Index t = 0; t < n; t += LANES) {
+        Vec block[LANES], sum = {};
+        UNROLL for (int i = 0; i < LANES; i++) block[i] = load(rows + (t + i) * LANES);
+        transpose_block(block);
+        UNROLL for (int i = 0; i < LANES; i++) sum += block[i];
+        store(sums + t, sum);
+    }
+}
+
+// ---- The two micro-kernels: a tile of ROWS x (N vectors) in registers.
+
+template <int N>
+struct Tile {
+    Vec at[ROWS][N];
+};
+
+// tile[r] += sum_i a[r, i] * b[i], i < n
+template <int N>
+INLINE void add_product(Tile<N>& tile, const float* a, Index ld_a, const float* b, Index ld_b, Index n) {
+    for (Index i = 0; i < n; i++) {
+        Vec row[N];
+        UNROLL for (int c = 0; c < N; c++) row[c] = load(b + i * ld_b + c * LANES);
+        UNROLL for (int r = 0; r < ROWS; r++) {
+            const float x = a[r * ld_a + i];
+            UNROLL for (int c = 0; c < N; c++) tile.at[r][c] += row[c] * x;
+        }
+    }
+}
+
+// tile[r] += sum_i a[i, r] * b[i], i < n
+template <int N>
+INLINE void add_transposed(Tile<N>& tile, const float* a, Index ld_a, const float* b, Index ld_b, Index n) {
+    for (Index i = 0; i < n; i++) {
+        Vec row[N];
+        UNROLL for (int c = 0; c < N; c++) row[c] = load(b + i * ld_b + c * LANES);
+        UNROLL for (int r = 0; r < ROWS; r++) {
+            const float x = a[i * ld_a + r];
+            UNROLL for (int c = 0; c < N; c++) tile.at[r][c] += row[c] * x;
+        }
+    }
+}
+
+// Calls f(vectors, first column) for every panel of n columns, n a multiple of LANES.
+template <class F>
+INLINE void each_panel(Index n, F f) {
+    Index x = 0;
+    for (; x + PANEL * LANES <= n; x += PANEL * LANES) f(std::integral_constant<int, PANEL>(), x);
+    for (; x < n; x += LANES) f(std::integral_constant<int, 1>(), x);
+}
+
+INLINE Index panel_width(Index left) { return std::min<Index>(left, PANEL * LANES); }
+
+template <int N>
+INLINE void store_tile(float* out, const Tile<N>& tile) {
+    UNROLL for (int r = 0; r < ROWS; r++)
+        UNROLL for (int c = 0; c < N; c++) store(out + (r * N + c) * LANES, tile.at[r][c]);
+}
+
+template <int N>
+INLINE void load_scaled(Tile<N>& tile, const float* in, float scale) {
+    UNROLL for (int r = 0; r < ROWS; r++)
+        UNROLL for (int c = 0; c < N; c++) tile.at[r][c] = load(in + (r * N + c) * LANES) * scale;
+}
+
+float dot(const float* x, const float* y, Index n) {  // n a multiple of 2 * LANES
+    Vec even = {}, odd = {};
+    for (Index i = 0; i < n; i += 2 * LANES) {
+        even += load(x + i) * load(y + i);
+        odd += load(x + i + LANES) * load(y + i + LANES);
+    }
+    even += odd;
+    float sum = 0.0f;
+    for (int i = 0; i < LANES; i++) sum += even[i];
+    return sum;
+}
+
+// sums[r] += tile[r] * x[r], lane by lane
+template <int N>
+INLINE void add_dots(float* sums_CL, const Tile<N>& tile, const float* x, Index ld) {
+    UNROLL for (int r = 0; r < ROWS; r++) {
+        Vec sum = load(sums_CL + r * LANES);
+        UNROLL for (int c = 0; c < N; c++) sum += tile.at[r][c] * load(x + r * ld + c * LANES);
+        store(sums_CL + r * LANES, sum);
+    }
+}
+
+// ---- Reading and writing the caller's tensors.
+
+struct Bf16 {
+    std::uint16_t bits;
+    explicit Bf16(float x) {  // to nearest, ties to even
+        const std::uint32_t wide = bits_as<std::uint32_t>(x);
+        bits = std::uint16_t(x != x ? 0x7FC0 : (wide + 0x7FFF + ((wide >> 16) & 1)) >> 16);
+    }
+    explicit operator float() const { return bits_as<float>(std::uint32_t(bits) << 16); }
+};
+
+INLINE Vec load(const Bf16* p) {
+    ShortVec bits;
+    std::memcpy(&bits, p, sizeof bits);
+    return bits_as<Vec>(__builtin_convertvector(bits, BitsVec) << 16);
+}
+
+INLINE void store(Bf16* p, Vec x) {
+    const BitsVec wide = bits_as<BitsVec>(x), rounded = (wide + 0x7FFF + ((wide >> 16) & 1)) >> 16;
+    const ShortVec bits = __builtin_convertvector(x != x ? BitsVec{} + 0x7FC0 : rounded, ShortVec);
+    std::memcpy(&p->bits, &bits, sizeof bits);
+}
+
+// `count` rows of `width` numbers: the tokens of one head in one chunk, or a state.
+struct Rows {
+    char* data;
+    Index stride, count, width;
+    bool bf16;
+
+    template <class T>
+    T* at(Index t, Index col = 0) const {
+        return reinterpret_cast<T*>(data) + t * stride + col;
+    }
+    Index inside(Index t, Index col) const { return t < count ? width - col : 0; }
+};
+
+template <class T, int N>
+INLINE void read_as(float* out, const Rows& x, Index t, Index col, float scale) {
+    const T* in = x.at<T>(t, col);
+    const Index inside = x.inside(t, col);
+    if (inside >= N * LANES)
+        UNROLL for (int c = 0; c < N; c++) store(out + c * LANES, load(in + c * LANES) * scale);
+    else
+        for (int i = 0; i < N * LANES; i++) out[i] = i < inside ? float(in[i]) * scale : 0.0f;
+}
+
+// N vectors of row t from column `col`, times `scale`; zeros outside the tensor
+template <int N>
+INLINE void read(float* out, const Rows& x, Index t, Index col, float scale = 1.0f) {
+    x.bf16 ? read_as<Bf16, N>(out, x, t, col, scale) : read_as<float, N>(out, x, t, col, scale);
+}
+
+template <class T, int N>
+INLINE void write_as(const Rows& x, Index t, Index col, const float* in) {
+    for (Index r = t; r < t + ROWS; r++, in += N * LANES) {
+        T* out = x.at<T>(r, col);
+        const Index inside = x.inside(r, col);
+        if (inside >= N * LANES)
+            UNROLL for (int c = 0; c < N; c++) store(out + c * LANES, load(in + c * LANES));
+        else
+            for (Index i = 0; i < inside; i++) out[i] = T(in[i]);
+    }
+}
+
+// ROWS rows from row t and column `col`, out of a row-major [ROWS, N * LANES]
+template <int N>
+void write(const Rows& x, Index t, Index col, const float* in) {
+    x.bf16 ? write_as<Bf16, N>(x, t, col, in) : write_as<float, N>(x, t, col, in);
+}
+
+INLINE float read_one(const Rows& x, Index t) {
+    if (t >= x.count) return 0.0f;
+    return x.bf16 ? float(*x.at<Bf16>(t)) : *x.at<float>(t);
+}
+
+INLINE void write_one(const Rows& x, Index t, float value) {
+    if (x.bf16)
+        *x.at<Bf16>(t) = Bf16(value);
+    else
+        *x.at<float>(t) = value;
+}
+
+// ---- One thread's workspace, reused from head to head and from call to call.
+
+struct Buffer {
+    float* data = nullptr;
+    Index size = 0;
+    ~Buffer() { std::free(data); }
+    float* reserve(Index n) {
+        if (n > size) {
+            std::free(data);
+            size = 0;
+            data = static_cast<float*>(std::aligned_alloc(64, round_up(n * sizeof(float), 64)));
+            if (!data) throw std::bad_alloc();
+            size = n;
+        }
+        return data;
+    }
+};
+
+// One head's walk over its chunks: where the numbers are, and the forward.
+struct Head {
+    const Args& a;
+    const Index b, h, K, V, Kp, Vp, Cl, chunks, segments;
+    const bool reads;                  // whether q takes part
+    Index t0 = 0, tokens = 0, Cp = 0;  // the current chunk; Cp: its tokens padded to ROWS
+
+    double* G_C;
+    float *eG_C, *eGC_C, *beta_C;  // eGC: e^{G_C - G_t}
+    float *D_CC, *minusB_CC, *P_CC;
+    float *k_CK, *q_CK, *kT_KC;
+    float *E_pCV, *U_pCV, *Uout_pCV;  // Uout: e^{G_C - G_t} U_t
+    float* S_pKV;
+    Index used = 0;
+
+    Head(const Args& a, Index n, bool reads, float* base)
+        : a(a),
+          b(n / a.H),
+          h(n % a.H),
+          K(a.K),
+          V(a.V),
+          Kp(round_up(K, TOKENS)),
+          Vp(round_up(V, TOKENS)),
+          Cl(round_up(a.chunk, TOKENS)),
+          chunks((a.T + a.chunk - 1) / a.chunk),
+          segments((chunks + a.segment - 1) / a.segment),
+          reads(reads) {
+        G_C = reinterpret_cast<double*>(take(base, 2 * Cl));
+        for (float** p : {&eG_C, &eGC_C, &beta_C}) *p = take(base, Cl);
+        for (float** p : {&D_CC, &minusB_CC, &P_CC}) *p = take(base, Cl * Cl);
+        for (float** p : {&k_CK, &q_CK, &kT_KC}) *p = take(base, Cl * Kp);
+        for (float** p : {&E_pCV, &U_pCV, &Uout_pCV}) *p = take(base, Cl * Vp);
+        S_pKV = take(base, Kp * Vp);
+    }
+
+    // The next n floats of the workspace, on a cache line. Without a base it only counts.
+    float* take(float* base, Index n) {
+        float* p = base ? base + used : nullptr;
+        used += round_up(n, 16);
+        return p;
+    }
+
+    // This head's [K, V] of a [B, H, count, K, V] tensor.
+    float* state(float* x, Index count = 1, Index i = 0) const { return x + (((b * a.H + h) * count) + i) * K * V; }
+
+    // The current chunk's rows of a [B, T, H, width] tensor.
+    Rows rows(const Tensor& x, Index width) const {
+        const Index at = b * x.stride_b + t0 * x.stride_t + h * x.stride_h;
+        return {x.data ? x.data + at * (x.bf16 ? 2 : 4) : nullptr, x.stride_t, tokens, width, x.bf16 != 0};
+    }
+
+    void start_chunk(Index m) {
+        t0 = m * a.chunk;
+        tokens = std::min(a.chunk, a.T - t0);
+        Cp = round_up(tokens, ROWS);
+    }
+
+    void load_rows(float* out_CK, const Tensor& x, float scale) const {
+        const Rows in = rows(x, K);
+        for (Index t = 0; t < Cl; t++)
+            each_panel(Kp, [&](auto n, Index i) { read<n()>(out_CK + t * Kp + i, in, t, i, scale); });
+    }
+
+    // G sums in double: the difference of two float sums loses the small decays that follow a large one.
+    void load_gates() const {
+        const Rows g = rows(a.g, 1), beta = rows(a.beta, 1);
+        double sum = 0;
+        for (Index t = 0; t < Cl; t++) {
+            const float g_t = read_one(g, t);
+            sum += g_t < -1e4f ? -1e4f : g_t;  // so that -inf is a decay to zero, not a NaN
+            G_C[t] = sum;
+            beta_C[t] = read_one(beta, t);
+        }
+        for (Index t = 0; t < Cl; t++) {
+            eG_C[t] = float(G_C[t]);
+            eGC_C[t] = float(sum - G_C[t]);
+        }
+        for (Index t = 0; t < Cl; t += LANES) {
+            store(eG_C + t, exp_negative(load(eG_C + t)));
+            store(eGC_C + t, exp_negative(load(eGC_C + t)));
+        }
+    }
+
+    // D, zero above the diagonal. Only differences <= 0 are exponentiated, so nothing overflows.
+    void load_decays() const {
+        for (Index t = 0; t < Cp; t++) {
+            float* D = D_CC + t * Cl;
+            for (Index i = 0; i <= t; i++) D[i] = float(G_C[t] - G_C[i]);
+            for (Index i = t + 1; i < round_up(t + 1, TOKENS); i++) D[i] = -1e30f;
+            for (Index i = 0; i <= t; i += LANES) store(D + i, exp_negative(load(D + i)));
+        }
+    }
+
+    // D * (rows_CK K^T) * sign in the lower triangle and zeros up to its blocks' right edge.
+    void load_products(float* out_CC, const float* rows_CK, float sign) const {
+        for (Index t = 0; t < Cp; t += ROWS)
+            each_panel(round_up(t + ROWS, TOKENS), [&](auto n, Index i) {
+                constexpr int N = n();
+                Tile<N> tile = {};
+                add_product(tile, rows_CK + t * Kp, Kp, kT_KC + i, Cl, K);
+                UNROLL for (int r = 0; r < ROWS; r++)
+                    UNROLL for (int c = 0; c < N; c++) {
+                        const Index at = (t + r) * Cl + i + c * LANES;
+                        store(out_CC + at, tile.at[r][c] * load(D_CC + at) * sign);
+                    }
+            });
+    }
+
+    // Everything of the chunk that does not depend on a state.
+    void load_chunk() const {
+        load_rows(k_CK, a.k, 1.0f);
+        for (Index t = 0; t < Cl; t += LANES)
+            for (Index i = 0; i < Kp; i += LANES) transpose(kT_KC + i * Cl + t, Cl, k_CK + t * Kp + i, Kp);
+        load_gates();
+        load_decays();
+        load_products(minusB_CC, k_CK, -1.0f);
+        for (Index t = 0; t < Cp; t++) minusB_CC[t * Cl + t] = 0.0f;
+        if (!reads) return;
+        load_rows(q_CK, a.q, float(a.scale));
+        load_products(P_CC, q_CK, 1.0f);
+    }
+
+    void load_state(float* out_pKV, const float* in_KV) const {
+        const Rows in = {reinterpret_cast<char*>(const_cast<float*>(in_KV)), V, K, V, false};
+        each_panel(Vp, [&](auto n, Index x) {
+            for (Index i = 0; i < Kp; i++) read<n()>(out_pKV + x * Kp + i * n() * LANES, in, i, x);
+        });
+    }
+
+    void store_state(float* out_KV, const float* in_pKV) const {
+        const Rows out = {reinterpret_cast<char*>(out_KV), V, K, V, false};
+        each_panel(Vp, [&](auto n, Index x) {
+            for (Index i = 0; i < Kp; i += ROWS) write<n()>(out, i, x, in_pKV + x * Kp + i * n() * LANES);
+        });
+    }
+
+    // E, U, Uout and O of one panel of V, down the rows.
+    template <int N>
+    void forward_panel(Index x, bool live) const {
+        constexpr Index W = N * LANES;
+        const Rows v = rows(a.v, V), o = rows(a.o, V), errors = rows(a.errors, V);
+        const float* S = S_pKV + x * Kp;
+        float *E = E_pCV + x * Cl, *U = U_pCV + x * Cl, *Uout = Uout_pCV + x * Cl;
+        for (Index t = 0; t < Cp; t += ROWS) {
+            for (Index r = t; r < t + ROWS; r++) read<N>(E + r * W, v, r, x);
+            Tile<N> tile = {};
+            if (live) add_product(tile, k_CK + t * Kp, Kp, S, W, K);
+            UNROLL for (int r = 0; r < ROWS; r++)
+                UNROLL for (int c = 0; c < N; c++)
+                    tile.at[r][c] = load(E + (t + r) * W + c * LANES) - tile.at[r][c] * eG_C[t + r];
+            add_product(tile, minusB_CC + t * Cl, Cl, U, W, t);
+            solve_down(tile, t, U);
+            store_tile(E + t * W, tile);
+            for (Index r = t; r < t + ROWS; r++)
+                UNROLL for (int c = 0; c < N; c++)
+                    store(Uout + r * W + c * LANES, load(U + r * W + c * LANES) * eGC_C[r]);
+            if (errors.data) write<N>(errors, t, x, E + t * W);
+            if (reads) read_panel<N>(o, t, x, live);
+        }
+    }
+
+    // Forward substitution inside ROWS rows: tile -> E, and U.
+    template <int N>
+    INLINE void solve_down(Tile<N>& tile, Index t, float* U) const {
+        UNROLL for (int r = 0; r < ROWS; r++)
+            UNROLL for (int c = 0; c < N; c++) {
+                const Vec u = tile.at[r][c] * beta_C[t + r];
+                store(U + ((t + r) * N + c) * LANES, u);
+                UNROLL for (int s = r + 1; s < ROWS; s++) tile.at[s][c] += u * minusB_CC[(t + s) * Cl + t + r];
+            }
+    }
+
+    template <int N>
+    void read_panel(const Rows& o, Index t, Index x, bool live) const {
+        constexpr Index W = N * LANES;
+        Tile<N> tile = {};
+        if (live) add_product(tile, q_CK + t * Kp, Kp, S_pKV + x * Kp, W, K);
+        UNROLL for (int r = 0; r < ROWS; r++)
+            UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= eG_C[t + r];
+        add_product(tile, P_CC + t * Cl, Cl, U_pCV + x * Cl, W, t + ROWS);
+        float out[ROWS * W];
+        store_tile(out, tile);
+        write<N>(o, t, x, out);
+    }
+
+    // S' = e^{G_C} S + K^T Uout, one panel of V.
+    template <int N>
+    void state_panel(Index x, bool live) const {
+        constexpr Index W = N * LANES;
+        for (Index i = 0; i < Kp; i += ROWS) {
+            Tile<N> tile = {};
+            float* S = S_pKV + x * Kp + i * W;
+            if (live) load_scaled(tile, S, eG_C[Cp - 1]);
+            add_transposed(tile, k_CK + i, Kp, Uout_pCV + x * Cl, W, Cp);
+            store_tile(S, tile);
+        }
+    }
+
+    void forward() {
+        bool live = a.initial_state;  // a state that is not live is zero and costs nothing
+        if (live) load_state(S_pKV, state(a.initial_state));
+        for (Index m = 0; m < chunks; m++, live = true) {
+            if (m && m % a.segment == 0 && a.states)
+                store_state(state(a.states, segments - 1, m / a.segment - 1), S_pKV);
+            start_chunk(m);
+            load_chunk();
+            each_panel(Vp, [&](auto n, Index x) { forward_panel<n()>(x, live); });
+            each_panel(Vp, [&](auto n, Index x) { state_panel<n()>(x, live); });
+        }
+        store_state(state(a.final_state), S_pKV);
+    }
+};
+
+struct BackwardHead : Head {
+    float *dO_pCV, *dQS_pCV, *W_pCV, *dKS_pCV;  // dKS, dQS: the gradients of S^T k_t and S^T q_t
+    float *UT_VC, *dB_CC, *dP_CC, *share_CC;  // share: of D, in the gradient of g
+    float *dS_pKV, *dST_pVK, *ST_pVK;  // ST: the state before every chunk of a segment
+    float *read_CL, *leaving_CL, *beta_CL, *crossing_CL;  // one vector of partial sums per token
+    float *column_C, *sums_C;
+
+    BackwardHead(const Args& a, Index n, float* base) : Head(a, n, a.q.data && a.d_o.data, base) {
+        for (float** p : {&dO_pCV, &dQS_pCV, &W_pCV, &dKS_pCV, &UT_VC}) *p = take(base, Cl * Vp);
+        for (float** p : {&dB_CC, &dP_CC, &share_CC}) *p = take(base, Cl * Cl);
+        for (float** p : {&dS_pKV, &dST_pVK}) *p = take(base, Kp * Vp);
+        ST_pVK = take(base, Kp * Vp * std::min(a.segment, chunks));
+        for (float** p : {&read_CL, &leaving_CL, &beta_CL, &crossing_CL}) *p = take(base, Cl * LANES);
+        for (float** p : {&column_C, &sums_C}) *p = take(base, Cl);
+    }
+
+    // E as saved, U and Uout.
+    void load_writes() const {
+        const Rows errors = rows(a.errors, V);
+        each_panel(Vp, [&](auto n, Index x) {
+            constexpr int N = n();
+            for (Index t = 0; t < Cl; t++) {
+                const Index at = x * Cl + t * N * LANES;
+                read<N>(E_pCV + at, errors, t, x);
+                UNROLL for (int c = 0; c < N; c++) {
+                    const Vec u = load(E_pCV + at + c * LANES) * beta_C[t];
+                    store(U_pCV + at + c * LANES, u);
+                    store(Uout_pCV + at + c * LANES, u * eGC_C[t]);
+                }
+            }
+        });
+    }
+
+    void load_output_gradient() const {
+        const Rows d_o = rows(a.d_o, V);
+        each_panel(Vp, [&](auto n, Index x) {
+            constexpr int N = n();
+            for (Index t = 0; t < Cp; t++) {
+                const Index at = x * Cl + t * N * LANES;
+                read<N>(dO_pCV + at, d_o, t, x);
+                UNROLL for (int c = 0; c < N; c++)
+                    store(dQS_pCV + at + c * LANES, load(dO_pCV + at + c * LANES) * eG_C[t]);
+            }
+        });
+    }
+
+    void transpose_state(float* out_pVK, const float* in_pKV) const {
+        for (Index i = 0, wi; i < Kp; i += wi) {
+            wi = panel_width(Kp - i);
+            for (Index x = 0, wx; x < Vp; x += wx) {
+                wx = panel_width(Vp - x);
+                for (Index ii = 0; ii < wi; ii += LANES)
+                    for (Index xx = 0; xx < wx; xx += LANES)
+                        transpose(out_pVK + i * Vp + (x + xx) * wi + ii, wi, in_pKV + x * Kp + (i + ii) * wx + xx, wx);
+            }
+        }
+    }
+
+    void transpose_writes() const {
+        for (Index x = 0, w; x < Vp; x += w) {
+            w = panel_width(Vp - x);
+            for (Index t = 0; t < Cl; t += LANES)
+                for (Index xx = 0; xx < w; xx += LANES)
+                    transpose(UT_VC + (x + xx) * Cl + t, Cl, U_pCV + x * Cl + t * w + xx, w);
+        }
+    }
+
+    // W (the gradient of v) and dKS of one panel of V, up the rows.
+    template <int N>
+    void backward_panel(Index x, bool dS_live) const {
+        constexpr Index width = N * LANES;
+        const Rows d_v = rows(a.d_v, V);
+        const float *E = E_pCV + x * Cl, *U = U_pCV + x * Cl, *dO = dO_pCV + x * Cl;
+        float *W = W_pCV + x * Cl, *dKS = dKS_pCV + x * Cl;
+        for (Index t = Cp - ROWS; t >= 0; t -= ROWS) {
+            const Index below = t + ROWS;
+            Tile<N> tile = {};
+            if (dS_live) {
+                add_product(tile, k_CK + t * Kp, Kp, dS_pKV + x * Kp, width, K);
+                UNROLL for (int r = 0; r < ROWS; r++)
+                    UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= eGC_C[t + r];
+                add_dots(leaving_CL + t * LANES, tile, U + t * width, width);
+            }
+            if (reads) add_transposed(tile, P_CC + t * Cl + t, Cl, dO + t * width, width, Cp - t);
+            add_transposed(tile, minusB_CC + below * Cl + t, Cl, W + below * width, width, Cp - below);
+            solve_up(tile, t, W);
+            add_dots(beta_CL + t * LANES, tile, E + t * width, width);
+            for (Index r = t; r < below; r++)
+                UNROLL for (int c = 0; c < N; c++)
+                    store(dKS + r * width + c * LANES, load(W + r * width + c * LANES) * -eG_C[r]);
+            write<N>(d_v, t, x, W + t * width);
+        }
+    }
+
+    // Backward substitution inside ROWS rows: tile -> dR, and W.
+    template <int N>
+    INLINE void solve_up(Tile<N>& tile, Index t, float* W) const {
+        UNROLL for (int r = ROWS - 1; r >= 0; r--)
+            UNROLL for (int c = 0; c < N; c++) {
+                const Vec w = tile.at[r][c] * beta_C[t + r];
+                store(W + ((t + r) * N + c) * LANES, w);
+                UNROLL for (int s = 0; s < r; s++) tile.at[s][c] += w * minusB_CC[(t + r) * Cl + t + s];
+            }
+    }
+
+    // out = sign * D * (rows U^T); weights * (rows U^T) is added to the share of every decay D in the gradient of g.
+    void score_gradient(float* out_CC, const float* rows_pCV, const float* weights_CC, float sign) const {
+        for (Index t = 0; t < Cp; t += ROWS)
+            each_panel(round_up(t + ROWS, TOKENS), [&](auto n, Index i) {
+                constexpr int N = n();
+                Tile<N> tile = {};
+                for (Index x = 0, w; x < Vp; x += w) {
+                    w = panel_width(Vp - x);
+                    add_product(tile, rows_pCV + x * Cl + t * w, w, UT_VC + x * Cl + i, Cl, w);
+                }
+                UNROLL for (int r = 0; r < ROWS; r++)
+                    UNROLL for (int c = 0; c < N; c++) {
+                        const Index at = (t + r) * Cl + i + c * LANES;
+                        store(share_CC + at, load(share_CC + at) + tile.at[r][c] * load(weights_CC + at));
+                        store(out_CC + at, tile.at[r][c] * load(D_CC + at) * sign);
+                    }
+            });
+    }
+
+    // rows_pCV S^T for ROWS rows and one panel of K
+    template <int N>
+    INLINE void add_state_product(Tile<N>& tile, const float* rows_pCV, Index t, const float* ST) const {
+        for (Index x = 0, w; x < Vp; x += w) {
+            w = panel_width(Vp - x);
+            add_product(tile, rows_pCV + x * Cl + t * w, w, ST + x * N * LANES, N * LANES, w);
+        }
+    }
+
+    template <int N>
+    void query_panel(Index i, const float* ST_pVK, bool live) const {
+        const Rows d_q = rows(a.d_q, K);
+        for (Index t = 0; t < Cp; t += ROWS) {
+            Tile<N> tile = {};
+            if (live) {
+                add_state_product(tile, dQS_pCV, t, ST_pVK + i * Vp);
+                add_dots(read_CL + t * LANES, tile, q_CK + t * Kp + i, Kp);
+            }
+            add_product(tile, dP_CC + t * Cl, Cl, k_CK + i, Kp, t + ROWS);
+            UNROLL for (int r = 0; r < ROWS; r++)
+                UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= float(a.scale);
+            float out[ROWS * N * LANES];
+            store_tile(out, tile);
+            write<N>(d_q, t, i, out);
+        }
+    }
+
+    template <int N>
+    void key_panel(Index i, const float* ST_pVK, bool live, bool dS_live) const {
+        const Rows d_k = rows(a.d_k, K);
+        for (Index t = 0; t < Cp; t += ROWS) {
+            Tile<N> tile = {};
+            if (live) {
+                add_state_product(tile, dKS_pCV, t, ST_pVK + i * Vp);
+                add_dots(read_CL + t * LANES, tile, k_CK + t * Kp + i, Kp);
+            }
+            if (dS_live) add_state_product(tile, Uout_pCV, t, dST_pVK + i * Vp);
+            add_product(tile, dB_CC + t * Cl, Cl, k_CK + i, Kp, t + ROWS);
+            add_transposed(tile, dB_CC + t * Cl + t, Cl, k_CK + t * Kp + i, Kp, Cp - t);
+            if (reads) add_transposed(tile, dP_CC + t * Cl + t, Cl, q_CK + t * Kp + i, Kp, Cp - t);
+            float out[ROWS * N * LANES];
+            store_tile(out, tile);
+            write<N>(d_k, t, i, out);
+        }
+    }
+
+    // dS = e^{G_C} dS' + K^T dKS + Q^T dQS, one panel of V.
+    template <int N>
+    void state_gradient_panel(Index x, bool dS_live) const {
+        constexpr Index W = N * LANES;
+        for (Index i = 0; i < Kp; i += ROWS) {
+            Tile<N> tile = {};
+            float* dS = dS_pKV + x * Kp + i * W;
+            if (dS_live) load_scaled(tile, dS, eG_C[Cp - 1]);
+            add_transposed(tile, k_CK + i, Kp, dKS_pCV + x * Cl, W, Cp);
+            if (reads) add_transposed(tile, q_CK + i, Kp, dQS_pCV + x * Cl, W, Cp);
+            store_tile(dS, tile);
+        }
+    }
+
+    // crossing_CL[j], summed over its lanes: the shares of all D_ti with i < j <= t, whose decay g_j is a part of.
+    void crossing_shares() const {
+        std::fill(column_C, column_C + Cl, 0.0f);
+        for (Index j = Cp - 1; j >= 0; j--) {
+            Vec sum = {};
+            for (Index i = 0; i <= j; i += LANES) {
+                const Vec column = load(column_C + i) + load(share_CC + j * Cl + i);
+                store(column_C + i, column);
+                IntVec lane = {};
+                UNROLL for (int c = 0; c < LANES; c++) lane[c] = int(i) + c;
+                sum += lane < int(j) ? column : Vec{};
+            }
+            store(crossing_CL + j * LANES, sum);
+        }
+    }
+
+    // By direct sums, without a difference: q.dq - k.dk would be shorter and is useless at large decays.
+    void gate_gradients(float state_sum) const {
+        const Rows d_g = rows(a.d_g, 1), d_beta = rows(a.d_beta, 1);
+        sum_lanes(sums_C, beta_CL, Cl);
+        for (Index t = 0; t < tokens; t++) write_one(d_beta, t, sums_C[t]);
+        crossing_shares();
+        sum_lanes(column_C, crossing_CL, Cl);
+        sum_lanes(sums_C, read_CL, Cl);
+        double after = 0;  // reads of the state from token t on
+        for (Index t = Cp - 1; t >= 0; t--) column_C[t] += float(after += sums_C[t]);
+        sum_lanes(sums_C, leaving_CL, Cl);
+        double before = double(state_sum) * eG_C[Cp - 1];  // what leaves the chunk and came before token t
+        for (Index t = 0; t < tokens; t++) {
+            write_one(d_g, t, float(column_C[t] + before));
+            before += sums_C[t];
+        }
+    }
+
+    // ST before each of the chunks [first, last), from the state before the first, which is in S.
+    void recompute_states(Index first, Index last) {
+        for (Index m = first; m < last; m++) {
+            const bool live = m || a.initial_state;
+            if (live) transpose_state(ST_pVK + (m - first) * Kp * Vp, S_pKV);
+            if (m + 1 == last) break;
+            start_chunk(m);
+            load_rows(k_CK, a.k, 1.0f);
+            load_gates();
+            load_writes();
+            each_panel(Vp, [&](auto n, Index x) { state_panel<n()>(x, live); });
+        }
+    }
+
+    void backward_chunk(const float* ST, bool live, bool dS_live, bool needs_dS) const {
+        load_chunk();
+        load_writes();
+        if (reads) load_output_gradient();
+        for (float* x : {read_CL, leaving_CL, beta_CL, crossing_CL}) std::fill(x, x + Cl * LANES, 0.0f);
+        std::fill(share_CC, share_CC + Cl * Cl, 0.0f);
+
+        if (dS_live) transpose_state(dST_pVK, dS_pKV);
+        const float state_sum = live && dS_live ? dot(ST, dST_pVK, Kp * Vp) : 0.0f;
+        each_panel(Vp, [&](auto n, Index x) { backward_panel<n()>(x, dS_live); });
+        transpose_writes();
+        score_gradient(dB_CC, W_pCV, minusB_CC, -1.0f);
+        for (Index t = 0; t < Cp; t++) dB_CC[t * Cl + t] = 0.0f;
+        if (reads) score_gradient(dP_CC, dO_pCV, P_CC, 1.0f);
+        if (reads) each_panel(Kp, [&](auto n, Index i) { query_panel<n()>(i, ST, live); });
+        each_panel(Kp, [&](auto n, Index i) { key_panel<n()>(i, ST, live, dS_live); });
+        gate_gradients(state_sum);
+        if (needs_dS) each_panel(Vp, [&](auto n, Index x) { state_gradient_panel<n()>(x, dS_live); });
+    }
+
+    void backward() {
+        bool dS_live = a.d_final_state;
+        if (dS_live) load_state(dS_pKV, state(a.d_final_state));
+        for (Index segment = segments - 1; segment >= 0; segment--) {
+            const Index first = segment * a.segment, last = std::min(chunks, first + a.segment);
+            if (segment)
+                load_state(S_pKV, state(a.states, segments - 1, segment - 1));
+            else if (a.initial_state)
+                load_state(S_pKV, state(a.initial_state));
+            recompute_states(first, last);
+            for (Index m = last - 1; m >= first; m--, dS_live = true) {
+                start_chunk(m);
+                backward_chunk(ST_pVK + (m - first) * Kp * Vp, m || a.initial_state, dS_live, m || a.d_initial_state);
+            }
+        }
+        if (a.d_initial_state) store_state(state(a.d_initial_state), dS_pKV);
+    }
+};
+
+// Runs work(head number, workspace) for every head, each on one thread.
+template <class F>
+void each_head(const Args& a, Index workspace, F work) {
+    const Index heads = a.B * a.H;
+    const int threads = heads == 1 ? 1 : int(a.threads);  // a smaller team than torch's would be torn down and rebuilt
+#pragma omp parallel num_threads(threads)
+    {
+        thread_local Buffer buffer;
+        float* base = buffer.reserve(workspace);
+#pragma omp for schedule(dynamic)
+        for (Index n = 0; n < heads; n++) work(n, base);
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+void gated_delta_rule_forward(const Args* a) {
+    const bool reads = a->q.data;
+    const Index workspace = Head(*a, 0, reads, nullptr).used;
+    each_head(*a, workspace, [=](Index n, float* base) { Head(*a, n, reads, base).forward(); });
+}
+
+void gated_delta_rule_backward(const Args* a) {
+    const Index workspace = BackwardHead(*a, 0, nullptr).used;
+    each_head(*a, workspace, [=](Index n, float* base) { BackwardHead(*a, n, base).backward(); });
+}
+}

@@ -1,0 +1,119 @@
+"""The gated delta rule on short windows in one Triton kernel each way, for CUDA.
+
+A window too short to fill the many kernels of a chunk-parallel implementation costs mostly their launches. Here each
+(batch, head) is one program that scans its window with the state on chip. Triton and the kernels are imported at the
+first call. Both directions are custom operators: opaque to torch.compile, static shapes, no host synchronisation.
+"""
+
+import functools
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.triton_window_ops import CHUNK, window_gated_delta_rule
+
+MAX_T = 64
+MAX_K = 128
+
+Kernel = Callable[[Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor | None, float], tuple[Tensor | None, Tensor]]
+
+
+def why_not_triton(k: Tensor) -> str | None:
+    """Why the kernel cannot take keys ``k`` ``[B, T, H, K]``; None if it can.
+
+    The first keys of a kind (device, dtype, K) run the self-test; should it fail, a RuntimeWarning says so, once.
+    """
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if k.device.type != "cuda" and not interpreted:
+        return f"the Triton kernel needs a CUDA device, the tensors are on {k.device.type}"
+    if k.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"the Triton kernel has no {k.dtype}"
+    if interpreted and k.dtype == torch.bfloat16:
+        return "Triton's interpreter gets bfloat16 wrong"
+    if k.shape[1] > MAX_T:
+        return f"the Triton kernel takes at most {MAX_T} tokens, not {k.shape[1]}"
+    if k.shape[-1] > MAX_K:
+        return f"the Triton kernel takes a key dim of at most {MAX_K}, not {k.shape[-1]}"
+    return _verdict(k.device, k.dtype, int(k.shape[-1]))
+
+
+def triton_gated_delta_rule(
+    q: Tensor | None,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    beta: Tensor,
+    initial_state: Tensor | None,
+    scale: float,
+) -> tuple[Tensor | None, Tensor]:
+    """Same contract as ``reference_gated_delta_rule``, on CUDA, in fp32 and differentiable once.
+
+    q, k, v, g and beta are read through their strides; T is at most ``MAX_T`` and K at most ``MAX_K``.
+    """
+    B, _, H, K = k.shape
+    if initial_state is None:
+        initial_state = k.new_zeros(B, H, K, v.shape[-1], dtype=torch.float32)
+    o, final_state, _, _ = window_gated_delta_rule(q, k, v, g, beta, initial_state.float(), scale)
+    return (None if q is None else o), final_state
+
+
+def self_test(kernel: Kernel, device: torch.device, dtype: torch.dtype, K: int) -> str | None:
+    """How ``kernel`` differs from the reference (outputs, state and all gradients of a small case); None: it agrees."""
+    T, H = CHUNK + 3, 2
+    generator = torch.Generator().manual_seed(0)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")
+
+    k = torch.nn.functional.normalize(randn(1, T, H, K), dim=-1)
+    inputs = {"q": randn(1, T, H, K), "k": k, "v": randn(1, T, H, K)}
+    inputs = {name: x.to(dtype).double() for name, x in inputs.items()}
+    inputs |= {"g": -randn(1, T, H).abs(), "beta": randn(1, T, H).sigmoid(), "initial_state": randn(1, H, K, K)}
+    d_o, d_state = randn(1, T, H, K), randn(1, H, K, K)
+
+    def results(run: Kernel, device: torch.device, half: torch.dtype, full: torch.dtype) -> dict[str, Tensor]:
+        leaves = {n: x.to(device, half if n in "qkv" else full).requires_grad_() for n, x in inputs.items()}
+        o, state = run(**leaves, scale=K**-0.5)  # type: ignore[call-arg]
+        assert o is not None
+        d = torch.autograd.grad((o, state), list(leaves.values()), (d_o.to(o), d_state.to(state)))
+        return {"o": o.detach(), "final_state": state.detach()} | {f"d_{n}": x for n, x in zip(leaves, d, strict=True)}
+
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            expected = results(reference_gated_delta_rule, torch.device("cpu"), torch.float64, torch.float64)
+            actual = results(kernel, device, dtype, torch.float32)
+    except Exception as failure:  # of the compiler, the driver, memory: whatever it is, the kernel is not to be used
+        return f"it raises {type(failure).__name__}: {failure}"
+    tolerance = 1e-4 if dtype == torch.float32 else 3e-2
+    for name, x in actual.items():
+        error = float((x.double().cpu() - expected[name]).abs().max() / expected[name].abs().max())
+        if not error <= tolerance:
+            return f"{name} is off by {error:.1e} of its largest value"
+    return None
+
+
+def _verdict(device: torch.device, dtype: torch.dtype, K: int) -> str | None:
+    return _cached_verdict(device, dtype, K)
+
+
+# A constant to torch.compile, not code to trace. torch.compiler.assume_constant_result does this and only this, but
+# imports dynamo, and with it Triton, to do it: seconds.
+setattr(_verdict, "_dynamo_marked_constant", True)  # noqa: B010
+
+
+@functools.cache
+def _cached_verdict(device: torch.device, dtype: torch.dtype, K: int) -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    fault = self_test(triton_gated_delta_rule, device, dtype, K)
+    if fault is None:
+        return None
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    reason = f"the Triton kernel is wrong on {name} ({dtype}, K={K}): {fault}"
+    warnings.warn(f"{reason}; it will not be used", RuntimeWarning, stacklevel=2)
+    return reason

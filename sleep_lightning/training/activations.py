@@ -1,0 +1,103 @@
+"""Activation memory of a training step: what autograd keeps, measured, and predicted from two single passes.
+
+Full BPTT keeps every pass of every window until the backward, so memory grows with windows x N, not with the
+model. ``predict_activations`` says how much before step 0; ``bench memory`` holds it against what is kept.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from sleep_lightning.model import HybridLM
+from sleep_lightning.sleep import Checkpoint, SleepConfig, Window, wake
+
+
+class Saved:
+    """Bytes of the distinct storages that autograd saved, parameters and buffers left out."""
+
+    def __init__(self, model: HybridLM) -> None:
+        self._own = {x.untyped_storage().data_ptr() for x in (*model.parameters(), *model.buffers())}
+        self._sizes: dict[int, int] = {}
+        self._alive: list[Tensor] = []
+
+    def pack(self, x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in self._own:
+            self._sizes[storage.data_ptr()] = storage.nbytes()
+            self._alive.append(x)  # a freed storage's address could come back as another's
+        return x
+
+    @property
+    def nbytes(self) -> int:
+        return sum(self._sizes.values())
+
+
+@contextmanager
+def count_saved(model: HybridLM) -> Iterator[Saved]:
+    """Counts what autograd saves inside the block."""
+    saved = Saved(model)
+    with saved_tensors_hooks(saved.pack, lambda x: x):
+        yield saved
+
+
+@dataclass(frozen=True)
+class PassBytes:
+    """Bytes kept for one sequence by a full pass, by a pass that only writes, and by a checkpointed pass."""
+
+    full: int
+    write: int
+    checkpointed: int
+
+
+def probe_pass(model: HybridLM, window_size: int) -> PassBytes:
+    """Run the two kinds of pass once over one sequence and count."""
+    device = model.embedding.weight.device
+    tokens = torch.zeros(1, window_size, dtype=torch.int64, device=device)
+    memory = model.zero_memory(1).map(lambda x: x.requires_grad_())
+    with count_saved(model) as full:
+        h, _ = wake(model, tokens, memory)
+    with count_saved(model) as write:
+        model.write(model.embed(tokens), memory)
+    return PassBytes(full.nbytes, write.nbytes, h.nbytes + memory.nbytes)
+
+
+def predict_activations(
+    passes: PassBytes,
+    windows: list[Window],
+    sleep: SleepConfig,
+    batch_size: int,
+    *,
+    tbptt_windows: int | None = None,
+    policy: Checkpoint = "none",
+) -> int:
+    """Peak bytes of activations in a step, window by window.
+
+    Without checkpointing every pass since the last detach is alive at the backward. With it, only the inputs of
+    each pass (or window) are, and the one pass (or all passes of the one window) that is being recomputed.
+    """
+    k = tbptt_windows or len(windows)
+    segments = [windows[i : i + k] for i in range(0, len(windows), k)]
+    return batch_size * max(_segment_bytes(passes, segment, sleep, policy) for segment in segments)
+
+
+def _segment_bytes(passes: PassBytes, segment: list[Window], sleep: SleepConfig, policy: Checkpoint) -> int:
+    longest = max(window.stop - window.start for window in segment)
+    m = sleep.grad_passes or sleep.n_passes
+    asleep = (m - 1) * passes.full + passes.write
+    kept, recomputed = 0.0, 0.0
+    for window in segment:
+        share = (window.stop - window.start) / longest
+        whole = share * (asleep if window.sleeps else passes.full)
+        if policy == "none":
+            kept += whole
+        elif policy == "window":
+            kept += passes.checkpointed
+            recomputed = max(recomputed, whole)
+        else:
+            kept += passes.checkpointed * (m if window.sleeps else 1)
+            recomputed = max(recomputed, share * passes.full)
+    return int(kept + recomputed)

@@ -1,0 +1,62 @@
+"""The Lightning trainer of an experiment."""
+
+import logging
+import warnings
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+
+from sleep_lightning.config import Experiment
+from sleep_lightning.run_directory import RunDirectory
+from sleep_lightning.training.interruption import AtomicCheckpointIO
+
+
+def quiet_lightning() -> None:
+    """Lightning's hints about devices, workers and tips are noise here."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (
+        ".*does not have many workers.*",
+        ".*IterableDataset.*__len__.*",
+        ".*Checkpoint directory.*",
+        ".*LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def build_trainer(
+    experiment: Experiment, run: RunDirectory | None, logger: Logger | None, callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    """A single-device Lightning trainer for the experiment."""
+    t = experiment.training
+    if t.threads is not None:
+        torch.set_num_threads(t.threads)
+    if run is not None:
+        kwargs: dict[str, Any] = {"dirpath": run.checkpoints, "enable_version_counter": False}
+        callbacks = [
+            *callbacks,
+            ModelCheckpoint(filename="last", every_n_train_steps=t.checkpoint_every, **kwargs),
+            ModelCheckpoint(filename="best", monitor="val/exact_match", mode="max", **kwargs),
+        ]
+    return pl.Trainer(
+        accelerator=t.accelerator,
+        devices=1,
+        precision="bf16-mixed" if t.precision == "bf16" else "32-true",
+        max_steps=t.max_steps,
+        max_epochs=-1,
+        val_check_interval=t.val_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        inference_mode=False,  # per-pass diagnostics take gradients during validation
+        logger=logger or False,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=run is not None,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=None if run is None else run.path,
+    )

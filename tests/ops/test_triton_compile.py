@@ -1,0 +1,86 @@
+"""Compiles the window kernels for GPUs this machine need not have, and bounds what they cost there.
+
+The calls go through the real operators and Triton's real launch path, with a stand-in driver that names a GPU and
+launches that stop after compiling: what is measured is what production runs.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sleep_lightning.ops.gated_delta_rule.triton_window import triton_gated_delta_rule
+from tests.ops.kernel_test_case import make_inputs
+
+triton = pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="interpreted kernels do not compile")
+
+SHARED_MEMORY = 99 * 1024
+"""Bytes a program may take on the CUDA GPUs that have the least (sm_86, sm_89)."""
+
+
+class NamedGpu:
+    """As much of a Triton driver as compiling asks for."""
+
+    def __init__(self, capability: int) -> None:
+        self.capability = capability
+
+    def get_current_target(self) -> Any:
+        return triton.backends.compiler.GPUTarget("cuda", self.capability, 32)
+
+    def get_current_device(self) -> int:
+        return self.capability  # a name to Triton: what it files the compiled kernels under
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+@pytest.fixture
+def compile_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Any]]:
+    """``compile_for(capability)`` makes launches compile only, and returns the list they append their kernels to."""
+    launch = triton.JITFunction.run
+    kernels: list[Any] = []
+
+    def compile_only(self: Any, *args: Any, warmup: bool, **options: Any) -> None:
+        kernels.append(launch(self, *args, warmup=True, **options))
+
+    def compile_for(capability: int) -> list[Any]:
+        monkeypatch.setattr(triton.JITFunction, "run", compile_only)
+        monkeypatch.setattr(triton.runtime.driver, "_active", NamedGpu(capability))
+        return kernels
+
+    return compile_for
+
+
+def resources(kernel: Any, directory: Path) -> dict[str, int]:
+    """Registers and spilled bytes per thread, and bytes of shared memory per program."""
+    cubin = directory / "kernel.cubin"
+    cubin.write_bytes(kernel.asm["cubin"])
+    dump = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", cubin]
+    usage = dict(re.findall(r"(\w+):(\d+)", subprocess.run(dump, check=True, capture_output=True, text=True).stdout))
+    return {"registers": int(usage["REG"]), "spilled": int(usage["STACK"]), "shared": kernel.metadata.shared}
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("K", [64, 128])
+def test_both_kernels_compile_and_stay_on_chip(
+    compile_for: Callable[[int], list[Any]], tmp_path: Path, capability: int, K: int
+) -> None:
+    kernels = compile_for(capability)
+    for T in (24, 64):
+        inputs = {n: x.requires_grad_() for n, x in make_inputs(2, T, 2, K, K).items()}
+        o, state = triton_gated_delta_rule(**inputs, scale=K**-0.5)
+        assert o is not None
+        torch.autograd.grad(o.square().sum() + state.sum(), list(inputs.values()))
+    forward, backward, *longer = kernels
+    assert all(a is b for a, b in zip(longer, (forward, backward), strict=True)), "compiled again for another length"
+    for kernel, most_spilled in ((forward, 16), (backward, 96)):
+        used = resources(kernel, tmp_path)
+        print(f"{kernel.name} sm_{capability} K=V={K}: {used}")
+        assert used["spilled"] <= most_spilled
+        assert used["shared"] <= SHARED_MEMORY
