@@ -5,6 +5,7 @@ cannot go on with a finished run. This one buffers, writes from a thread, and sa
 """
 
 import json
+import logging
 import socket
 import threading
 import time
@@ -65,6 +66,7 @@ class MLflowRun(Logger):
         from mlflow.tracking import MlflowClient
         from sqlalchemy.exc import SQLAlchemyError
 
+        logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it announces every table it makes
         try:
             _check_reachable(self.uri)
             client = MlflowClient(self.uri)

@@ -75,6 +75,7 @@ class RichProgress(pl.Callback):
             f"bit accuracy {score.bit_accuracy:.3f}, {with_unit(self.rate(pl_module))} tokens/s, "
             f"{with_unit(pl_module.steps * pl_module.step_flops)}FLOP",
             highlight=False,
+            soft_wrap=True,
         )
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

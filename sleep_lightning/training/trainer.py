@@ -23,6 +23,7 @@ def quiet_lightning() -> None:
         ".*IterableDataset.*__len__.*",
         ".*Checkpoint directory.*",
         ".*LeafSpec.*",
+        ".*ModelCheckpoint with manual optimization.*",
     ):
         warnings.filterwarnings("ignore", message)
 

@@ -164,16 +164,17 @@ class _ChunkedGatedDeltaRule(torch.autograd.Function):
         dk_out = U @ dS_out.transpose(-1, -2)
         dk = d_reads[:, :, :C] + dKK @ k_ + dKK.transpose(-1, -2) @ k_ + dk_out * eGC[..., None]
 
-        # Gates, by direct sums. q.dq - k.dk would be shorter and is useless at large decays.
-        M_A = dA_KKD * beta_[..., None]
+        # Gates, by direct sums in float64: rows and columns cancel but for the pairs on both sides of a gate.
+        # q.dq - k.dk would be shorter and is useless at large decays.
+        M_A = (dA_KKD * beta_[..., None]).double()
         dG = M_A.sum(-1) - M_A.sum(-2) + (d_reads_S * state_reads).view(N, M, -1, C, V).sum((2, 4))
-        leaving = (k_out * dk_out).sum(-1)
+        leaving = (k_out * dk_out).sum(-1).double()
         dG -= leaving
         dG[..., -1] += leaving.sum(-1) + (S * dS_out).sum((-1, -2)) * eG[..., -1]
         dq = None
         if do is not None and q is not None:
             dP = do_ @ U.transpose(-1, -2)
-            M_P = dP * P
+            M_P = (dP * P).double()
             dG += M_P.sum(-1) - M_P.sum(-2)
             dQK = dP.mul_(D)
             dq = _tokens_first(d_reads[:, :, C:] + dQK @ k_, q)
