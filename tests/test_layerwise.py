@@ -43,7 +43,7 @@ def outcome(model: HybridLM, hidden: dict[int, Tensor], memory: Memory) -> list[
 def test_equals_the_window_loop(
     pattern: str, n_passes: int, pass_input: str, kind: str, T: int, dtype: torch.dtype
 ) -> None:
-    """To rounding in float64; in float32 to 2e-6 of the largest gradient (small ones are all cancellation)."""
+    """To rounding in float64, which is the proof; in float32 to what other orders of the same sums differ by."""
     model = tiny_model(pattern=pattern).to(dtype)
     config = SleepConfig(L, n_passes, pass_input=pass_input)  # type: ignore[arg-type]
     assert why_not_layerwise(model, config) is None
@@ -56,7 +56,7 @@ def test_equals_the_window_loop(
     assert list(actual_hidden) == list(hidden)
     largest = max((float(x.norm()) for x in expected), default=0.0)
     for a, b in zip(outcome(model, actual_hidden, actual_memory), expected, strict=True):
-        assert (a - b).norm() <= (1e-13 if dtype == torch.float64 else 2e-6) * largest
+        assert (a - b).norm() <= (1e-13 if dtype == torch.float64 else 1e-5) * largest
 
 
 def test_what_must_be_sequential_is_named() -> None:

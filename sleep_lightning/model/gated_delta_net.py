@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sleep_lightning.model.dtype import at_least_fp32
-from sleep_lightning.ops import gated_delta_rule
+from sleep_lightning.ops import gated_delta_rule, short_conv
 
 
 class MixerOutput(NamedTuple):
@@ -73,11 +73,11 @@ class GatedDeltaNet(nn.Module):
         self.n_heads, self.key_dim, self.value_dim, self.conv_size = n_heads, key_dim, value_dim, conv_size
         self.norm_eps, self.allow_neg_eigval, self.backend = norm_eps, allow_neg_eigval, backend
         keys, values = n_heads * key_dim, n_heads * value_dim
-        # k, v, q so that a pass that only writes can stop before q and the output gate.
-        self.in_splits = (keys, values, n_heads, n_heads, keys, values)  # k, v, a, b, q, gate
+        # q, k, v side by side are the convolution's input as they come; k, v, a, b those of a pass that only writes.
+        self.in_splits = (keys, keys, values, n_heads, n_heads, values)  # q, k, v, a, b, gate
         self.in_proj = nn.Linear(d_model, sum(self.in_splits), bias=False)
         if conv_size:
-            self.conv_weight = nn.Parameter(torch.empty(conv_size, 2 * keys + values))  # tap-first; k, v, q
+            self.conv_weight = nn.Parameter(torch.empty(conv_size, 2 * keys + values))  # oldest tap first; q, k, v
         self.A_log = nn.Parameter(torch.empty(n_heads))
         self.dt_bias = nn.Parameter(torch.empty(n_heads))
         self.norm_weight = nn.Parameter(torch.ones(value_dim))
@@ -113,20 +113,22 @@ class GatedDeltaNet(nn.Module):
     def project(self, x_BTE: Tensor, conv: Tensor | None, *, read: bool) -> tuple[Projections, Tensor | None]:
         """All that a window's tokens say before the state is looked at, and the conv inputs to carry on."""
         B, T, _ = x_BTE.shape
-        keys, values, H, _, _, _ = self.in_splits
+        keys, _, values, H, _, _ = self.in_splits
         if read or conv is not None:  # carried conv inputs include q's
-            k, v, a, b, q, gate = self.in_proj(x_BTE).split(self.in_splits, -1)
-            convolved, conv = self.short_conv(torch.cat((k, v, q), -1), conv)
+            qkv, a, b, gate = self.in_proj(x_BTE).split((2 * keys + values, H, H, values), -1)
+            convolved, conv = self.convolve(qkv, self.conv_weight if self.conv_size else None, conv)
+            q, k, v = convolved.split((keys, keys, values), -1)
         else:
-            k, v, a, b = F.linear(x_BTE, self.in_proj.weight[: keys + values + 2 * H]).split(self.in_splits[:4], -1)
-            convolved, gate = self.short_conv(torch.cat((k, v), -1), None)[0], None
-        k, v, *rest = convolved.split((keys, values, keys)[: 2 if convolved.shape[-1] == keys + values else 3], -1)
+            writing = self.in_proj.weight[keys : 2 * keys + values + 2 * H]
+            kv, a, b = F.linear(x_BTE, writing).split((keys + values, H, H), -1)
+            convolved, _ = self.convolve(kv, self.conv_weight[:, keys:] if self.conv_size else None, None)
+            k, v = convolved.split((keys, values), -1)
         return Projections(
             k=_unit(k.view(B, T, H, -1)),
             v=v.view(B, T, H, -1),
             g=-self.A_log.exp() * F.softplus(at_least_fp32(a) + self.dt_bias),
             beta=b.sigmoid() * (2 if self.allow_neg_eigval else 1),
-            q=_unit(rest[0].view(B, T, H, -1)) if read else None,
+            q=_unit(q.view(B, T, H, -1)) if read else None,
             gate=gate if read else None,
         ), conv
 
@@ -140,17 +142,11 @@ class GatedDeltaNet(nn.Module):
         normed = F.rms_norm(at_least_fp32(o_BTHV), (self.value_dim,), self.norm_weight, self.norm_eps).to(o_BTHV.dtype)
         return self.out_proj(normed.flatten(2) * F.silu(p.gate))
 
-    def short_conv(self, x_BTC: Tensor, carried: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def convolve(self, x_BTC: Tensor, weight: Tensor | None, carried: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """SiLU of the causal depthwise convolution, and the inputs to carry if any came in."""
-        if not self.conv_size:
+        if weight is None:
             return F.silu(x_BTC), carried
-        T, C = x_BTC.shape[1:]
         if carried is None:
-            padded = F.pad(x_BTC, (0, 0, self.conv_size - 1, 0))
-        else:
-            padded = torch.cat((carried.to(x_BTC.dtype), x_BTC), 1)
-        weight = self.conv_weight[:, :C]
-        out = padded[:, :T] * weight[0]
-        for tap in range(1, self.conv_size):
-            out = torch.addcmul(out, padded[:, tap : tap + T], weight[tap])
-        return F.silu(out), None if carried is None else padded[:, T:]
+            return short_conv(x_BTC, weight), None
+        window = torch.cat((carried.to(x_BTC.dtype), x_BTC), 1)
+        return short_conv(window, weight)[:, carried.shape[1] :], window[:, x_BTC.shape[1] :]

@@ -1,0 +1,52 @@
+"""Predicted activation bytes against what autograd keeps."""
+
+import pytest
+
+from sleep_lightning.model import HybridLM, ModelConfig
+from sleep_lightning.sleep import SleepConfig, plan_windows
+from sleep_lightning.tasks import Rule110Config
+from sleep_lightning.training.activations import count_saved, predict_activations, probe_pass
+from sleep_lightning.training.tbptt import run_windows
+
+L = 12
+
+
+def kept_and_predicted(strings: int, n_passes: int, batch_size: int, policy: str = "none") -> tuple[int, int]:
+    task = Rule110Config(ring_size=L, n_strings=strings, steps=[1]).build()
+    model, sleep = HybridLM(ModelConfig(d_model=64, n_heads=4), len(task.vocab)), SleepConfig(L, n_passes)
+    batch = task.batch(batch_size, seed=0, position=0)
+    windows = plan_windows(batch.labels, L)
+    with count_saved(model) as saved:
+        run_windows(
+            model,
+            batch.tokens,
+            windows,
+            model.zero_memory(batch_size),
+            sleep,
+            policy=policy,  # type: ignore[arg-type]
+            executor="windows",
+        )
+    return saved.nbytes, predict_activations(probe_pass(model, L), windows, sleep, batch_size, policy=policy)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("strings", "n_passes", "batch_size"), [(3, 1, 4), (3, 4, 4), (8, 2, 8), (6, 3, 2)])
+def test_what_autograd_keeps_is_predicted_within_ten_percent(strings: int, n_passes: int, batch_size: int) -> None:
+    kept, predicted = kept_and_predicted(strings, n_passes, batch_size)
+    assert kept == pytest.approx(predicted, rel=0.1)
+
+
+@pytest.mark.parametrize("policy", ["window", "pass"])
+def test_checkpointing_keeps_a_fraction(policy: str) -> None:
+    everything, _ = kept_and_predicted(8, 4, 8)
+    kept, predicted = kept_and_predicted(8, 4, 8, policy)
+    assert kept < everything / 10
+    assert kept < predicted < everything / 3
+
+
+def test_truncation_bounds_memory_by_the_segment() -> None:
+    task = Rule110Config(ring_size=L, n_strings=12, steps=[1]).build()
+    model, sleep = HybridLM(ModelConfig(d_model=64, n_heads=4), len(task.vocab)), SleepConfig(L, 2)
+    windows = plan_windows(task.batch(2, seed=0, position=0).labels, L)
+    passes = probe_pass(model, L)
+    whole = predict_activations(passes, windows, sleep, 2)
+    assert predict_activations(passes, windows, sleep, 2, tbptt_windows=3) == pytest.approx(whole / 4, rel=0.1)
