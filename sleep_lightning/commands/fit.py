@@ -134,7 +134,7 @@ def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None
 
 def final_scores(trainer: pl.Trainer, module: SleepModule, data: TaskDataModule) -> dict[str, Score]:
     """Validation scores of the final weights, whatever step the last validation was at."""
-    if not module.history or module.history[-1]["step"] != module.steps:
+    if not module.scores or module.history[-1]["step"] != module.steps:
         trainer.validate(module, datamodule=data, verbose=False)
     return dict(module.scores)
 

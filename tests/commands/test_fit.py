@@ -189,6 +189,14 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("*.ckpt"))
 
 
+def test_resuming_a_finished_run_reports_it_again(whole: Path) -> None:
+    before = json.loads((whole / "run" / "summary.json").read_text())
+    done = run(whole, "fit", "--resume", "run")
+    assert done.returncode == 0, done.stderr
+    after = json.loads((whole / "run" / "summary.json").read_text())
+    assert (after["steps"], after["exact_match"]) == (before["steps"], before["exact_match"])
+
+
 def test_a_run_directory_is_not_overwritten(whole: Path) -> None:
     done = run(whole, *fit_arguments("run", STEPS))
     assert done.returncode == 2
