@@ -18,13 +18,12 @@ class Timing:
 def interleave(
     contenders: Mapping[str, Callable[[], object]], seconds: float, rounds: int = 5
 ) -> dict[str, list[float]]:
-    """Call every contender in turn for about ``seconds`` in all, at least ``rounds`` times, after one warm-up each."""
+    """Call every contender in turn for about ``seconds``, at least ``rounds`` times; an untimed call precedes each."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for call in contenders.values():
-        call()
     end, done = time.perf_counter() + seconds, 0
     while done < rounds or time.perf_counter() < end:
         for name, call in contenders.items():
+            call()  # untimed: the memory that the contender before gave back must not be its successor's cost
             started = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - started)

@@ -15,7 +15,7 @@ from sleep_lightning.commands.bench import BENCHES, bench, check
 def test_interleaved_ratio() -> None:
     order: list[str] = []
     times = interleave({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, seconds=0, rounds=3)
-    assert order == ["a", "b"] * 4
+    assert order == ["a", "a", "b", "b"] * 3
     assert len(times["a"]) == len(times["b"]) == 3
     assert ratio([2.0, 4.0, 9.0], [1.0, 2.0, 3.0]) == 2.0
 
