@@ -26,6 +26,9 @@ class Shape:
         return f"B{self.B} T{self.T} H{self.H} K{self.K} V{self.V}"
 
 
+RECURRENT_T = 256
+"""Longest sequence on which token-by-token peers are timed: beyond, a call takes seconds and gigabytes."""
+
 SHAPES = (Shape(64, 24, 4, 64, 64), Shape(8, 128, 4, 64, 64), Shape(2, 512, 8, 128, 128))
 
 
@@ -46,7 +49,10 @@ def peers(T: int) -> dict[str, Operator]:
             found["transformers chunk (chunk = T)"] = lambda q, k, v, g, b, s: chunk(
                 q, k, v, g, b, chunk_size=T, initial_state=s, **common
             )
-        found["transformers recurrent"] = lambda q, k, v, g, b, s: recurrent(q, k, v, g, b, initial_state=s, **common)
+        if T <= RECURRENT_T:
+            found["transformers recurrent"] = lambda q, k, v, g, b, s: recurrent(
+                q, k, v, g, b, initial_state=s, **common
+            )
     except ImportError:
         pass
     try:
@@ -55,9 +61,10 @@ def peers(T: int) -> dict[str, Operator]:
         found["fla naive chunk"] = lambda q, k, v, g, b, s: naive.naive_chunk_gated_delta_rule(
             q=q, k=k, v=v, g=g, beta=b, chunk_size=min(T, 64), initial_state=s, output_final_state=True
         )
-        found["fla naive recurrent"] = lambda q, k, v, g, b, s: naive.naive_recurrent_gated_delta_rule(
-            q=q, k=k, v=v, g=g, beta=b, initial_state=s, output_final_state=True
-        )
+        if T <= RECURRENT_T:
+            found["fla naive recurrent"] = lambda q, k, v, g, b, s: naive.naive_recurrent_gated_delta_rule(
+                q=q, k=k, v=v, g=g, beta=b, initial_state=s, output_final_state=True
+            )
     except ImportError:
         pass
     return found
