@@ -196,8 +196,9 @@ def _facts(experiment: Experiment, run: RunDirectory, summary: dict[str, Any]) -
         "trained": f"{summary['steps']} steps, {with_unit(summary['tokens'])} tokens, "
         f"{with_unit(summary['train_flops'])}FLOP, {summary['wall_s']:.0f} s",
         "checkpoint": summary["checkpoint"],
-        "picture": str(run.path / "learning_curve.png"),
     }
+    if (picture := run.path / "learning_curve.png").exists():
+        facts["picture"] = str(picture)
     if experiment.tracking.enabled:
         uri = experiment.tracking.uri
         page = f"mlflow server --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri
