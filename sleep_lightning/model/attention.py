@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 from sleep_lightning.model.dtype import at_least_fp32
 
+TABLE = 512
+"""Positions tabled from the start: a table that grew in mid-run would cost a compiled pass another graph."""
+
 
 class RotaryEmbedding(nn.Module):
     """RoPE in the half-split form. Positions restart in every window: it is relative, so nothing is lost."""
@@ -21,6 +24,7 @@ class RotaryEmbedding(nn.Module):
         self.head_dim, self.base = head_dim, base
         self.register_buffer("cos_TD", torch.empty(0, head_dim), persistent=False)
         self.register_buffer("sin_TD", torch.empty(0, head_dim), persistent=False)
+        self.tables(TABLE)
 
     def tables(self, T: int) -> tuple[Tensor, Tensor]:
         """cos and sin ``[T, D]``, grown when a longer window than any before comes by."""

@@ -1,7 +1,12 @@
-"""Fast paths train like the slow ones: a curve of 200 steps, and one compiled graph for every window and pass."""
+"""Fast paths train like the slow ones, and one compiled graph serves every window and pass.
+
+Training and small badly conditioned models amplify rounding, so both are judged by a yardstick of their own: a
+fast path may not be further from the definition than rounding alone takes the definition from itself.
+"""
 
 import pytest
 import torch
+from torch import Tensor
 
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.model import HybridLM, ModelConfig
@@ -12,13 +17,17 @@ from sleep_lightning.training.tbptt import accumulate_gradients, predict
 from tests.conftest import tiny_batch, tiny_model
 
 
-def curve(sleep: SleepConfig, steps: int, backend: str, executor: str) -> list[float]:
+def curve(sleep: SleepConfig, backend: str, executor: str, perturbation: float = 0.0) -> list[float]:
+    """Losses of 200 steps; ``perturbation`` is a relative one of the first weights."""
     torch.manual_seed(0)
     task = Rule110Config(ring_size=6, n_strings=2, steps=[0]).build()
     model = HybridLM(ModelConfig(d_model=32, n_heads=2, backend=backend), len(task.vocab))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1 + perturbation * torch.randn_like(p))
     optimizer = build_optimizer(model, TrainingConfig(muon_lr=5e-3, adamw_lr=1e-3))
     losses = []
-    for position in range(steps):
+    for position in range(200):
         optimizer.zero_grad()
         batch = task.batch(32, seed=0, position=position)
         losses.append(float(accumulate_gradients(model, batch, sleep, executor=executor)))  # type: ignore[arg-type]
@@ -26,40 +35,59 @@ def curve(sleep: SleepConfig, steps: int, backend: str, executor: str) -> list[f
     return losses
 
 
+def apart(a: list[float], b: list[float], steps: int) -> float:
+    return max(abs(x - y) for x, y in zip(a[:steps], b[:steps], strict=True))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "sleep", [SleepConfig(6, 1), SleepConfig(6, 2), SleepConfig(6, 2, pass_input="embed")], ids=str
-)
-def test_two_hundred_steps_follow_the_definition(sleep: SleepConfig) -> None:
-    """Token by token and window by window, against what ``auto`` takes. Rounding is amplified by training, slowly."""
-    slow, fast = curve(sleep, 200, "reference", "windows"), curve(sleep, 200, "auto", "auto")
+@pytest.mark.parametrize(("n_passes", "pass_input"), [(1, "hidden"), (2, "hidden"), (2, "embed")])
+def test_two_hundred_steps_follow_the_definition(n_passes: int, pass_input: str) -> None:
+    """Token by token and window by window, against what ``auto`` takes; the yardstick is a last-bit perturbation."""
+    sleep = SleepConfig(6, n_passes, pass_input=pass_input)  # type: ignore[arg-type]
+    slow, fast = curve(sleep, "reference", "windows"), curve(sleep, "auto", "auto")
+    nudged = curve(sleep, "reference", "windows", perturbation=2e-7)
     assert slow[-1] < 0.8 * slow[0]
-    for a, b in zip(slow[:20], fast[:20], strict=True):
-        assert abs(a - b) < 1e-3
+    assert apart(slow, fast, 3) < 1e-4
+    for steps in (5, 10, 20):
+        assert apart(slow, fast, steps) <= 5 * apart(slow, nudged, steps)
     assert abs(sum(slow[-50:]) - sum(fast[-50:])) / 50 < 0.05
+
+
+def gradients(model: HybridLM, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Summed over N = 2, 3 and 4."""
+    batch = tiny_batch(ring=6, strings=4)
+    model = model.to(dtype)
+    for n_passes in (2, 3, 4):
+        accumulate_gradients(model, batch, SleepConfig(6, n_passes))
+    return [p.grad.double() for p in model.parameters() if p.grad is not None]
+
+
+def worst(actual: list[Tensor], exact: list[Tensor]) -> float:
+    return max(float((a - b).norm() / b.norm()) for a, b in zip(actual, exact, strict=True))
 
 
 @pytest.mark.slow
 def test_one_graph_serves_all_windows_passes_and_n() -> None:
     import torch._dynamo
 
+    def graphs() -> int:
+        return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     model, batch = tiny_model(), tiny_batch(ring=6, strings=4)
-    eager = tiny_model()
     model.compile_passes()
-    counts = []
-    for n_passes in (2, 3, 4):
-        sleep = SleepConfig(6, n_passes)
-        loss = accumulate_gradients(model, batch, sleep)
-        torch.testing.assert_close(loss, accumulate_gradients(eager, batch, sleep), rtol=1e-5, atol=1e-5)
-        counts.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-    for a, b in zip(model.parameters(), eager.parameters(), strict=True):
-        assert a.grad is not None
-        assert b.grad is not None
-        assert (a.grad - b.grad).norm() <= 1e-4 * b.grad.norm() + 1e-6
-    assert counts[0] == counts[-1] <= 3, counts  # a full pass, a writing pass, the shorter answer
-    predict(model, batch, SleepConfig(6, 2))
-    trained = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     accumulate_gradients(model, batch, SleepConfig(6, 2))
+    in_training = graphs()
+    assert 2 <= in_training <= 3  # a full pass, a writing pass, the shorter answer
+    model.zero_grad()
+    compiled = gradients(model)
+    assert graphs() == in_training
+    exact = gradients(tiny_model(), torch.float64)
+    assert worst(compiled, exact) <= 3 * worst(gradients(tiny_model()), exact) < 0.1
+    predict(model, batch, SleepConfig(6, 2))
+    with_evaluation = graphs()
+    assert with_evaluation <= 2 * in_training
+    accumulate_gradients(model, batch, SleepConfig(6, 3))
     predict(model, batch, SleepConfig(6, 5))
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == trained <= 6
+    assert graphs() == with_evaluation
