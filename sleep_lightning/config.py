@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from sleep_lightning.layerwise import Executor
 from sleep_lightning.model import ModelConfig
-from sleep_lightning.sleep import SleepConfig
+from sleep_lightning.sleep import Checkpoint, SleepConfig
 from sleep_lightning.tasks import TASKS, TaskConfig
 
 
@@ -30,9 +31,9 @@ class TrainingConfig:
     """Seed of the initial weights and of the data stream."""
     tbptt_windows: int | None = None
     """k: detach the memory every k windows; null: backpropagate through the whole sequence (the paper)."""
-    checkpointing: Literal["none", "window", "pass"] = "none"
+    checkpointing: Checkpoint = "none"
     """Recompute activations in the backward: per window (all its passes), per pass, or not at all."""
-    executor: Literal["auto", "windows"] = "auto"
+    executor: Executor = "auto"
     """auto runs all windows layer by layer where that is the same (N=1, pass_input=embed); windows never does."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the forward: fp32, or bf16 autocast. The memory stays fp32."""

@@ -11,6 +11,7 @@ Virtual time: every sleeping window N times in a row, every other once. All wind
 
 from collections.abc import Iterator
 from itertools import groupby
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from sleep_lightning.model import HybridLM, Memory
 from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.gated_delta_net import GatedDeltaNet, Projections
 from sleep_lightning.sleep import SleepConfig, Window
+
+Executor = Literal["auto", "windows"]
+"""``auto``: layer by layer where that is legal; ``windows``: always the window loop."""
 
 
 def why_not_layerwise(model: HybridLM, config: SleepConfig) -> str | None:
@@ -139,14 +143,9 @@ class _Layout:
 
     def project(self, mixer: GatedDeltaNet, x_BTE: Tensor, *, read: bool) -> Projections:
         """Projections ``[B, T, ...]``; the convolution restarts in every window."""
-        head, *tail = (mixer.project(part, None, read=read)[0] for part in self.batches(x_BTE))
-        parts = iter([_join(list(columns), len(x_BTE)) for columns in zip(*map(_present, (head, *tail)), strict=True)])
-        return head.map(lambda _: next(parts))
-
-
-def _present(p: Projections) -> list[Tensor]:
-    """The tensors that are there, in the order in which ``map`` visits them."""
-    return [x for x in (p.q, p.gate, p.k, p.v, p.g, p.beta) if x is not None]
+        parts = [mixer.project(part, None, read=read)[0] for part in self.batches(x_BTE)]
+        fields = zip(*parts, strict=True)
+        return Projections(*(None if f[0] is None else _join(list(f), len(x_BTE)) for f in fields))  # type: ignore[arg-type]
 
 
 def _join(parts: list[Tensor], B: int) -> Tensor:

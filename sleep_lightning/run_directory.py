@@ -22,7 +22,11 @@ class RunDirectory:
 
     @classmethod
     def create(cls, experiment: Experiment) -> "RunDirectory":
-        """A new directory for an experiment. Raises ValueError if it holds a run already or cannot be made."""
+        """A directory for a new run; ``record_experiment`` makes it one.
+
+        Raises:
+            ValueError: it holds a run already, or cannot be made.
+        """
         name = experiment.training.run_dir or f"runs/{experiment.task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         run = cls(Path(name))
         if run.config.exists():
@@ -32,7 +36,6 @@ class RunDirectory:
             )
         try:
             run.checkpoints.mkdir(parents=True, exist_ok=True)
-            run.config.write_text(experiment.to_yaml())
         except OSError as error:
             raise ValueError(
                 f"training.run_dir={name!r} cannot be written: {error.strerror}; choose another"
@@ -80,6 +83,9 @@ class RunDirectory:
         """The MLflow run this directory belongs to, if one was recorded."""
         file = self.path / "run.json"
         return json.loads(file.read_text())["mlflow_run_id"] if file.exists() else None
+
+    def record_experiment(self, experiment: Experiment) -> None:
+        self.config.write_text(experiment.to_yaml())
 
     def record_mlflow_run(self, run_id: str) -> None:
         write_json(self.path / "run.json", {"mlflow_run_id": run_id})

@@ -49,7 +49,9 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
         experiment = load_experiment(config, overrides)
         check_device(experiment)
         run = RunDirectory.create(experiment)
-        return Job(experiment, run, False, open_tracking(experiment, run))
+        logger = open_tracking(experiment, run)
+        run.record_experiment(experiment)  # last: what was refused before may be tried again in the same place
+        return Job(experiment, run, False, logger)
     if config is not None:
         raise ValueError(
             f"--config {config} with --resume: a run goes on with its own config.yaml; drop one of the two"

@@ -62,9 +62,7 @@ class MLflowRun(Logger):
         self._thread.start()
 
     def _open(self, run_name: str | None, run_id: str | None) -> "tuple[MlflowClient, str]":
-        from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
-        from sqlalchemy.exc import SQLAlchemyError
 
         logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it announces every table it makes
         try:
@@ -76,10 +74,10 @@ class MLflowRun(Logger):
             found = client.get_experiment_by_name(self.experiment)
             experiment_id = client.create_experiment(self.experiment) if found is None else found.experiment_id
             return client, cast(str, client.create_run(experiment_id, run_name=run_name).info.run_id)
-        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-            reason = " ".join(str(error).split())[:200].replace(self.uri, redact(self.uri))
+        except _store_errors() as error:
             raise ValueError(
-                f"tracking.uri={redact(self.uri)!r} cannot be used: {reason}; check it, or set tracking.enabled=false"
+                f"tracking.uri={redact(self.uri)!r} cannot be used: {self._reason(error)}; "
+                f"check it, or set tracking.enabled=false"
             ) from error
 
     @property
@@ -117,8 +115,9 @@ class MLflowRun(Logger):
             self._buffer += [Metric(key, float(value), now, step or 0) for key, value in metrics.items()]
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        for key, value in tags.items():
-            self._client.set_tag(self._run_id, key, value)
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(self._run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file into the run."""
@@ -126,9 +125,6 @@ class MLflowRun(Logger):
 
     def flush(self) -> int:
         """Write what is buffered; returns how many metrics could not be written (they stay buffered)."""
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
         with self._writing:
             while True:
                 with self._lock:
@@ -137,9 +133,9 @@ class MLflowRun(Logger):
                     return 0
                 try:
                     self._client.log_batch(self._run_id, metrics=batch)
-                except (MlflowException, SQLAlchemyError, OSError) as error:
-                    reason = " ".join(str(error).split())[:200].replace(self.uri, redact(self.uri))
-                    warnings.warn(f"MLflow did not take {len(batch)} metrics, will retry: {reason}", stacklevel=2)
+                except _store_errors() as error:
+                    text = f"MLflow did not take {len(batch)} metrics, will retry: {self._reason(error)}"
+                    warnings.warn(text, stacklevel=2)
                     return len(self._buffer)
                 with self._lock:
                     del self._buffer[: len(batch)]
@@ -157,9 +153,6 @@ class MLflowRun(Logger):
 
     def end(self, status: Status) -> None:
         """Write everything and close the run. What the store refuses goes to the ``spill`` file."""
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-
         self._stop.set()
         self._thread.join(timeout=30)
         if self.flush() and self.spill is not None:
@@ -168,8 +161,20 @@ class MLflowRun(Logger):
             warnings.warn(f"{len(self._buffer)} metrics are not in MLflow; they lie in {self.spill}", stacklevel=2)
         try:
             self._client.set_terminated(self._run_id, status)
-        except (MlflowException, SQLAlchemyError, OSError) as error:
-            warnings.warn(f"MLflow did not close the run: {' '.join(str(error).split())[:200]}", stacklevel=2)
+        except _store_errors() as error:
+            warnings.warn(f"MLflow did not close the run: {self._reason(error)}", stacklevel=2)
+
+    def _reason(self, error: Exception) -> str:
+        """The error on one line, without the password."""
+        return " ".join(str(error).split())[:200].replace(self.uri, redact(self.uri))
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    """What a tracking store raises when it cannot be reached or does not take what it is given."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, OSError, ImportError  # the last: a database driver
 
 
 def _check_reachable(uri: str) -> None:

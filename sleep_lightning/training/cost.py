@@ -14,8 +14,6 @@ from sleep_lightning.model import ModelConfig
 from sleep_lightning.ops.gated_delta_rule.chunked import chunk_length
 from sleep_lightning.sleep import Window
 
-COMPONENTS = ("attention", "delta_rule", "projections", "mlp", "head")
-
 
 @dataclass(frozen=True)
 class Cost:

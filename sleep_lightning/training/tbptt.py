@@ -1,18 +1,15 @@
 """The training walk: window by window, gradients through every pass, truncated where the config says so."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sleep_lightning.layerwise import run_layerwise, why_not_layerwise
+from sleep_lightning.layerwise import Executor, run_layerwise, why_not_layerwise
 from sleep_lightning.model import HybridLM, Memory
 from sleep_lightning.sleep import IGNORE, AtBoundary, Checkpoint, SleepConfig, Window, plan_windows, walk
 from sleep_lightning.tasks import TaskBatch
-
-Executor = Literal["auto", "windows"]
 
 
 def accumulate_gradients(

@@ -197,6 +197,15 @@ def test_resuming_a_finished_run_reports_it_again(whole: Path) -> None:
     assert (after["steps"], after["exact_match"]) == (before["steps"], before["exact_match"])
 
 
+def test_a_refused_run_leaves_its_directory_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(fit_arguments("run", 1, "tracking.uri=sqlite:////dev/null/x.db")) == 2
+        assert "tracking.uri=" in capsys.readouterr().err
+
+
 def test_a_run_directory_is_not_overwritten(whole: Path) -> None:
     done = run(whole, *fit_arguments("run", STEPS))
     assert done.returncode == 2

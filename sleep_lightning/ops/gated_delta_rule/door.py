@@ -9,10 +9,8 @@ from torch import Tensor
 from sleep_lightning.ops.gated_delta_rule.chunked import chunked_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.fla_chunk import fla_gated_delta_rule, why_not_fla
 from sleep_lightning.ops.gated_delta_rule.native import native_gated_delta_rule, why_not_native
-from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.reference import Kernel, reference_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.triton_window import triton_gated_delta_rule, why_not_triton
-
-Kernel = Callable[[Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor | None, float], tuple[Tensor | None, Tensor]]
 
 
 @dataclass(frozen=True)

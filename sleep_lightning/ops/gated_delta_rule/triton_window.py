@@ -9,18 +9,15 @@ import functools
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.reference import Kernel, reference_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.triton_window_ops import CHUNK, window_gated_delta_rule
 
 MAX_T = 64
 MAX_K = 128
-
-Kernel = Callable[[Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor | None, float], tuple[Tensor | None, Tensor]]
 
 
 def why_not_triton(k: Tensor) -> str | None:
