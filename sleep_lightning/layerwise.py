@@ -18,7 +18,8 @@ from torch import Tensor
 
 from sleep_lightning.model import HybridLM, Memory
 from sleep_lightning.model.attention import Attention
-from sleep_lightning.model.gated_delta_net import GatedDeltaNet, Projections
+from sleep_lightning.model.gated_delta_net import GatedDeltaNet
+from sleep_lightning.ops import DeltaInputs
 from sleep_lightning.sleep import SleepConfig, Window
 
 Executor = Literal["auto", "windows"]
@@ -141,11 +142,11 @@ class _Layout:
     def attend(self, attention: Attention, x_BTE: Tensor) -> Tensor:
         return _join([attention(part) for part in self.batches(x_BTE)], len(x_BTE))
 
-    def project(self, mixer: GatedDeltaNet, x_BTE: Tensor, *, read: bool) -> Projections:
-        """Projections ``[B, T, ...]``; the convolution restarts in every window."""
+    def project(self, mixer: GatedDeltaNet, x_BTE: Tensor, *, read: bool) -> DeltaInputs:
+        """What the rule takes, ``[B, T, ...]``; the convolution restarts in every window."""
         parts = [mixer.project(part, None, read=read)[0] for part in self.batches(x_BTE)]
         fields = zip(*parts, strict=True)
-        return Projections(*(None if f[0] is None else _join(list(f), len(x_BTE)) for f in fields))  # type: ignore[arg-type]
+        return DeltaInputs(*(None if f[0] is None else _join(list(f), len(x_BTE)) for f in fields))  # type: ignore[arg-type]
 
 
 def _join(parts: list[Tensor], B: int) -> Tensor:

@@ -137,7 +137,7 @@ def _next_input(model: HybridLM, config: SleepConfig, embedded: Tensor, h: Tenso
     if config.pass_input == "embed":
         return embedded
     if config.loop_norm:
-        h = model.norm(h)
+        h = model.norm(h).to(h.dtype)
     return h + embedded if config.pass_input == "inject" else h
 
 

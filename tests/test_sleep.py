@@ -15,6 +15,15 @@ from tests.conftest import tiny_batch, tiny_model
 L = 6
 
 
+def rotate(x_BTHD: Tensor) -> Tensor:
+    """RoPE as complex numbers turning with the position, base 10000."""
+    T, _, D = x_BTHD.shape[1:]
+    angle_TD = torch.arange(T)[:, None] * 10000.0 ** (-torch.arange(0, D, 2) / D)
+    x1, x2 = x_BTHD.chunk(2, -1)
+    turned = torch.complex(x1, x2) * torch.polar(torch.ones_like(angle_TD), angle_TD)[:, None]
+    return torch.cat((turned.real, turned.imag), -1)
+
+
 def plain_hybrid(model: HybridLM, tokens_BT: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """The whole sequence at once: block-diagonal causal attention at running positions, one uninterrupted scan."""
     T = tokens_BT.shape[1]
@@ -26,7 +35,7 @@ def plain_hybrid(model: HybridLM, tokens_BT: Tensor) -> tuple[Tensor, tuple[Tens
         if isinstance(block.mixer, Attention):
             heads = (len(tokens_BT), T, block.mixer.n_heads, -1)
             q, k, v = (y.view(heads) for y in block.mixer.in_proj(x).chunk(3, -1))
-            q, k = block.mixer.rope(q), block.mixer.rope(k)
+            q, k = rotate(q), rotate(k)
             o = F.scaled_dot_product_attention(*(y.transpose(1, 2) for y in (q, k, v)), attn_mask=mask_TT)
             h = h + block.mixer.out_proj(o.transpose(1, 2).flatten(2))
         else:

@@ -11,8 +11,10 @@ from torch.nn.utils import clip_grad_norm_
 from sleep_lightning.bench.operator import peers
 from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.config import Experiment, TrainingConfig
-from sleep_lightning.model import HybridLM, ModelConfig, attention
+from sleep_lightning.model import HybridLM, ModelConfig
+from sleep_lightning.ops import attention
 from sleep_lightning.ops.gated_delta_rule.door import BACKENDS, Backend
+from sleep_lightning.ops.native import build
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import Rule110Config, TaskBatch
 from sleep_lightning.training.cost import sequence_cost
@@ -143,11 +145,12 @@ def shelf_parts() -> Iterator[None]:
         return (None if q is None else o), final
 
     short, attention.SHORT = attention.SHORT, 0
+    why_not, build.why_not = build.why_not, lambda: "the shelf has none"
     BACKENDS[SHELF] = Backend(run, lambda k: None)
     try:
         yield
     finally:
-        attention.SHORT = short
+        attention.SHORT, build.why_not = short, why_not
         del BACKENDS[SHELF]
 
 

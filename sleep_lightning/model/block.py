@@ -1,10 +1,24 @@
 """One block of the hybrid: pre-norm mixer and SwiGLU, each on a residual branch."""
 
+import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.gated_delta_net import GatedDeltaNet
+from sleep_lightning.ops import rms_norm, swiglu
+
+
+class RMSNorm(nn.Module):
+    """``x / rms(x) * weight`` over the last dim; under autocast in its dtype, as the projection behind it wants."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., width] -> [..., width]``."""
+        return rms_norm(x, self.weight, self.eps)
 
 
 class SwiGLU(nn.Module):
@@ -17,8 +31,7 @@ class SwiGLU(nn.Module):
         self.out_proj = nn.Linear(d_ff, d_model, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.in_proj(x).chunk(2, -1)
-        return self.out_proj(F.silu(gate) * up)
+        return self.out_proj(swiglu(self.in_proj(x)))
 
 
 class Block(nn.Module):
@@ -26,9 +39,9 @@ class Block(nn.Module):
 
     def __init__(self, mixer: Attention | GatedDeltaNet, d_model: int, d_ff: int, norm_eps: float) -> None:
         super().__init__()
-        self.mixer_norm = nn.RMSNorm(d_model, norm_eps)
+        self.mixer_norm = RMSNorm(d_model, norm_eps)
         self.mixer = mixer
-        self.mlp_norm = nn.RMSNorm(d_model, norm_eps)
+        self.mlp_norm = RMSNorm(d_model, norm_eps)
         self.mlp = SwiGLU(d_model, d_ff)
 
     def feed_forward(self, h: Tensor) -> Tensor:

@@ -4,15 +4,20 @@ Shape suffixes: B batch, T tokens, H heads, K key dim, V value dim, E d_model, C
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sleep_lightning.model.dtype import at_least_fp32
-from sleep_lightning.ops import gated_delta_rule, short_conv
+from sleep_lightning.ops import (
+    DeltaInputs,
+    Layout,
+    delta_inputs,
+    delta_inputs_after,
+    gated_delta_rule,
+    gated_rms_norm,
+)
 
 
 class MixerOutput(NamedTuple):
@@ -21,27 +26,6 @@ class MixerOutput(NamedTuple):
     y: Tensor | None
     state: Tensor
     conv: Tensor | None
-
-
-class Projections(NamedTuple):
-    """k, q [B, T, H, K], v [B, T, H, V], g and beta [B, T, H], gate [B, T, H V]; q and gate None in a write."""
-
-    k: Tensor
-    v: Tensor
-    g: Tensor
-    beta: Tensor
-    q: Tensor | None
-    gate: Tensor | None
-
-    def map(self, f: Callable[[Tensor], Tensor]) -> "Projections":
-        """Apply ``f`` to every tensor that is there."""
-        q, gate = (None if x is None else f(x) for x in (self.q, self.gate))
-        return Projections(f(self.k), f(self.v), f(self.g), f(self.beta), q, gate)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """L2-normalised over the last dim, in fp32."""
-    return F.normalize(at_least_fp32(x), dim=-1).to(x.dtype)
 
 
 class GatedDeltaNet(nn.Module):
@@ -107,46 +91,29 @@ class GatedDeltaNet(nn.Module):
             read: False computes the new state only (the dead tail of a last sleeping pass is not run).
         """
         projections, conv = self.project(x_BTE, conv, read=read)
-        o_BTHV, state = self.scan(projections, state)
+        o_BTHV, state = self.scan(projections, state, read=read)
         return MixerOutput(None if o_BTHV is None else self.read_out(o_BTHV, projections), state, conv)
 
-    def project(self, x_BTE: Tensor, conv: Tensor | None, *, read: bool) -> tuple[Projections, Tensor | None]:
-        """All that a window's tokens say before the state is looked at, and the conv inputs to carry on."""
-        B, T, _ = x_BTE.shape
+    def project(self, x_BTE: Tensor, conv: Tensor | None, *, read: bool) -> tuple[DeltaInputs, Tensor | None]:
+        """All that a window's tokens say before the state is looked at, and the conv inputs to carry on.
+
+        Without ``read`` there are no queries and no output gate (``rest``), unless their conv inputs are carried.
+        """
         keys, _, values, H, _, _ = self.in_splits
-        if read or conv is not None:  # carried conv inputs include q's
-            qkv, a, b, gate = self.in_proj(x_BTE).split((2 * keys + values, H, H, values), -1)
-            convolved, conv = self.convolve(qkv, self.conv_weight if self.conv_size else None, conv)
-            q, k, v = convolved.split((keys, keys, values), -1)
-        else:
-            writing = self.in_proj.weight[keys : 2 * keys + values + 2 * H]
-            kv, a, b = F.linear(x_BTE, writing).split((keys + values, H, H), -1)
-            convolved, _ = self.convolve(kv, self.conv_weight[:, keys:] if self.conv_size else None, None)
-            k, v = convolved.split((keys, values), -1)
-        return Projections(
-            k=_unit(k.view(B, T, H, -1)),
-            v=v.view(B, T, H, -1),
-            g=-self.A_log.exp() * F.softplus(at_least_fp32(a) + self.dt_bias),
-            beta=b.sigmoid() * (2 if self.allow_neg_eigval else 1),
-            q=_unit(q.view(B, T, H, -1)) if read else None,
-            gate=gate if read else None,
-        ), conv
+        whole = read or conv is not None
+        layout = Layout(H, self.key_dim, self.value_dim, whole, 2 if self.allow_neg_eigval else 1)
+        weight = self.in_proj.weight if whole else self.in_proj.weight[keys : 2 * keys + values + 2 * H]
+        taps = None if not self.conv_size else self.conv_weight if whole else self.conv_weight[:, keys:]
+        projected = F.linear(x_BTE, weight)
+        if conv is None or taps is None:
+            return delta_inputs(projected, taps, self.A_log, self.dt_bias, layout), conv
+        return delta_inputs_after(conv, projected, taps, self.A_log, self.dt_bias, layout)
 
-    def scan(self, p: Projections, state: Tensor) -> tuple[Tensor | None, Tensor]:
-        """The recurrence: reads ``[B, T, H, V]`` (None without q) and the state after the last token."""
-        return gated_delta_rule(p.q, p.k, p.v, p.g, p.beta, state, backend=self.backend)
+    def scan(self, p: DeltaInputs, state: Tensor, *, read: bool = True) -> tuple[Tensor | None, Tensor]:
+        """The recurrence: reads ``[B, T, H, V]`` (None without read) and the state after the last token."""
+        return gated_delta_rule(p.q if read else None, p.k, p.v, p.g, p.beta, state, backend=self.backend)
 
-    def read_out(self, o_BTHV: Tensor, p: Projections) -> Tensor:
+    def read_out(self, o_BTHV: Tensor, p: DeltaInputs) -> Tensor:
         """Gated RMSNorm of the reads and the output projection, ``[B, T, E]``."""
-        assert p.gate is not None
-        normed = F.rms_norm(at_least_fp32(o_BTHV), (self.value_dim,), self.norm_weight, self.norm_eps).to(o_BTHV.dtype)
-        return self.out_proj(normed.flatten(2) * F.silu(p.gate))
-
-    def convolve(self, x_BTC: Tensor, weight: Tensor | None, carried: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """SiLU of the causal depthwise convolution, and the inputs to carry if any came in."""
-        if weight is None:
-            return F.silu(x_BTC), carried
-        if carried is None:
-            return short_conv(x_BTC, weight), None
-        window = torch.cat((carried.to(x_BTC.dtype), x_BTC), 1)
-        return short_conv(window, weight)[:, carried.shape[1] :], window[:, x_BTC.shape[1] :]
+        assert p.rest is not None
+        return self.out_proj(gated_rms_norm(o_BTHV, p.rest, self.norm_weight, self.norm_eps))

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from sleep_lightning.model.attention import Attention
-from sleep_lightning.model.block import Block
-from sleep_lightning.model.dtype import at_least_fp32
+from sleep_lightning.model.block import Block, RMSNorm
 from sleep_lightning.model.gated_delta_net import GatedDeltaNet
 from sleep_lightning.model.memory import Memory
+from sleep_lightning.ops.dtype import at_least_fp32
 
 
 @dataclass
@@ -104,7 +104,7 @@ class HybridLM(nn.Module):
         self.layers = nn.ModuleList(
             Block(self._mixer(letter), config.d_model, config.mlp_width, config.norm_eps) for letter in config.pattern
         )
-        self.norm = nn.RMSNorm(config.d_model, config.norm_eps)
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = nn.Linear(config.d_model, vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight

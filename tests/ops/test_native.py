@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from sleep_lightning.ops import available_backends, gated_delta_rule, select_backend
-from sleep_lightning.ops.gated_delta_rule import native, native_build
+from sleep_lightning.ops.gated_delta_rule import native
 from sleep_lightning.ops.gated_delta_rule.door import BACKENDS, Backend
 from sleep_lightning.ops.gated_delta_rule.native import native_gated_delta_rule, why_not_native
+from sleep_lightning.ops.native import build
 from tests.ops.kernel_test_case import KernelTestCase, make_inputs, relative_error, run
 
 BACKENDS.setdefault("native", Backend(native_gated_delta_rule, why_not_native))
@@ -143,11 +144,11 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.Mo
     """An empty cache directory, nothing loaded, the default compiler."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.delenv(native_build.SWITCH, raising=False)
-    monkeypatch.setattr(native_build, "FLAGS", [*native_build.FLAGS, "-O0"])  # fast to compile
-    native_build._load.cache_clear()
+    monkeypatch.delenv(build.SWITCH, raising=False)
+    monkeypatch.setattr(build, "FLAGS", [*build.FLAGS, "-O0"])  # fast to compile
+    build._load.cache_clear()
     yield monkeypatch
-    native_build._load.cache_clear()
+    build._load.cache_clear()
 
 
 class TestBuild:
@@ -173,7 +174,7 @@ class TestBuild:
     def test_a_source_that_does_not_compile(self, fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
         source = tmp_path / "broken.cpp"
         source.write_text("int broken(")
-        fresh.setattr(native_build, "SOURCE", source)
+        fresh.setattr(build, "SOURCES", [*build.SOURCES, source])
         self.assert_falls_back("broken.cpp")
 
     def test_a_directory_that_cannot_be_written(self, fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ class TestBuild:
         self.assert_falls_back("cannot write .* set XDG_CACHE_HOME")
 
     def test_switched_off(self, fresh: pytest.MonkeyPatch) -> None:
-        fresh.setenv(native_build.SWITCH, "0")
+        fresh.setenv(build.SWITCH, "0")
         k = make_inputs(1, 4, 1, 2, 2)["k"]
         assert why_not_native(k) == "switched off by SLEEP_LIGHTNING_NATIVE=0"
         assert "native" not in available_backends(k)
@@ -193,19 +194,19 @@ class TestBuild:
 
     @pytest.mark.usefixtures("built")
     def test_a_runtime_that_does_not_link_gives_way_to_the_systems(self, fresh: pytest.MonkeyPatch) -> None:
-        fresh.setattr(native_build, "torch_openmp", lambda: ["/no/such/libgomp.so.1"])
-        assert native_build.build().exists()
+        fresh.setattr(build, "torch_openmp", lambda: ["/no/such/libgomp.so.1"])
+        assert build.build().exists()
 
     @pytest.mark.usefixtures("built")
     def test_another_cpu_or_compiler_gets_a_library_of_its_own(self, fresh: pytest.MonkeyPatch) -> None:
-        first = native_build.build()
-        assert native_build.build() == first
-        fresh.setattr(native_build, "_cpu", lambda: "another")
-        assert native_build.build() != first
+        first = build.build()
+        assert build.build() == first
+        fresh.setattr(build, "_cpu", lambda: "another")
+        assert build.build() != first
 
     @pytest.mark.usefixtures("built")
     def test_three_processes_build_at_once(self, fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        code = "from sleep_lightning.ops.gated_delta_rule import native_build as b; b.FLAGS += ['-O0']; b.load()"
+        code = "from sleep_lightning.ops.native import build as b; b.FLAGS += ['-O0']; b.load()"
         processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(3)]
         for process in processes:
             _, errors = process.communicate(timeout=120)

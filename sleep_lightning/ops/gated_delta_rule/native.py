@@ -1,4 +1,4 @@
-"""The gated delta rule in C++ (``native.cpp``), forward and backward, as operators that torch.compile sees whole."""
+"""The gated delta rule in C++ (``ops/native``), forward and backward, as operators that torch.compile sees whole."""
 
 import ctypes
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sleep_lightning.ops.gated_delta_rule import native_build
+from sleep_lightning.ops.native import build
 
 FORWARD, BACKWARD = "sleep_lightning::gated_delta_rule", "sleep_lightning::gated_delta_rule_backward"
 ROWS = 8  # a chunk is a multiple of the kernel's rows
@@ -17,7 +17,7 @@ STATES = ("initial_state", "final_state", "states", "d_final_state", "d_initial_
 
 
 class _Tensor(ctypes.Structure):
-    """``Tensor`` of native.cpp: strides in elements over batch, token and head."""
+    """``Tensor`` of gated_delta_rule.cpp: strides in elements over batch, token and head."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -29,7 +29,7 @@ class _Tensor(ctypes.Structure):
 
 
 class _Args(ctypes.Structure):
-    """``Args`` of native.cpp, field by field."""
+    """``Args`` of gated_delta_rule.cpp, field by field."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("B", "T", "H", "K", "V", "chunk", "segment", "threads")),
@@ -73,7 +73,7 @@ def _call(function: str, shape: torch.Size, V: int, scale: float, **tensors: Ten
             x = x if x.dim() == 3 or x.stride(-1) == 1 else x.contiguous()
             setattr(args, name, _Tensor(x.data_ptr(), *x.stride()[:3], x.dtype == torch.bfloat16))
         kept.append(x)
-    getattr(native_build.load(), function)(ctypes.byref(args))
+    getattr(build.load(), function)(ctypes.byref(args))
 
 
 def _forward(
@@ -208,7 +208,7 @@ def why_not_native(k: Tensor) -> str | None:
         return f"the native kernel runs on cpu, the tensors are on {k.device.type}"
     if k.dtype not in DTYPES:
         return f"the native kernel takes float32 and bfloat16, not {k.dtype}"
-    return native_build.why_not()
+    return build.why_not()
 
 
 def native_gated_delta_rule(

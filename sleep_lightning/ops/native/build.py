@@ -1,4 +1,4 @@
-"""Builds and loads ``native.cpp``: once per machine, at the first call, into the user's cache directory."""
+"""Builds and loads the C++ kernels: once per machine, at the first call, into the user's cache directory."""
 
 import ctypes
 import functools
@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-SOURCE = Path(__file__).with_name("native.cpp")
+SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
+HEADERS = sorted(Path(__file__).parent.glob("*.h"))
 SWITCH = "SLEEP_LIGHTNING_NATIVE"
 # No -ffast-math: sums keep the order they are written in, and NaN and infinity their meaning.
 FLAGS = [
@@ -87,16 +88,23 @@ def build() -> Path:
     Several processes may build at once: each writes a file of its own and renames it. Raises BuildError.
     """
     command, openmp = compiler(), torch_openmp()
-    parts = [SOURCE.read_text(), *FLAGS, *LINK, *openmp, _run([*command, "--version"]), _cpu()]
+    parts = [
+        *(path.read_text() for path in SOURCES + HEADERS),
+        *FLAGS,
+        *LINK,
+        *openmp,
+        _run([*command, "--version"]),
+        _cpu(),
+    ]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    library = cache_directory() / f"gated_delta_rule-{key}.so"
+    library = cache_directory() / f"kernels-{key}.so"
     if library.exists():
         return library
     try:
         library.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=library.parent) as directory:
             built = Path(directory) / library.name
-            compile_source = [*command, *FLAGS, str(SOURCE), "-o", str(built), *LINK]
+            compile_source = [*command, *FLAGS, *map(str, SOURCES), "-o", str(built), *LINK]
             try:
                 _run([*compile_source, *openmp])
             except BuildError:
@@ -115,7 +123,7 @@ def _load() -> ctypes.CDLL | str:
         return ctypes.CDLL(str(build()))
     except (BuildError, OSError) as error:
         warnings.warn(
-            f"the native CPU kernel of the gated delta rule is not available, the slower 'chunked' takes its place "
+            f"the native CPU kernels are not available, slower code in torch takes their place "
             f"(set {SWITCH}=0 to silence this): {error}",
             RuntimeWarning,
             stacklevel=2,

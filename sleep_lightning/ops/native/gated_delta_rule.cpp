@@ -14,19 +14,11 @@
 // [C, panel width], so that a panel of 128 rows stays in L1 without set conflicts. C is padded to Cl, K to Kp and V to
 // Vp, multiples of the vector length, with zeros: a padded token has beta = 0 and g = 0 and changes nothing.
 #include <algorithm>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <new>
-#include <type_traits>
-#include <utility>
 
-#define INLINE inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
+#include "parallel.h"
+#include "tile.h"
 
-using Index = std::int64_t;
-
-// Tensor and Args are mirrored by native.py.
+// Tensor and Args are mirrored by gated_delta_rule/native.py.
 struct Tensor {
     char* data;  // null: absent
     Index stride_b, stride_t, stride_h, bf16;
@@ -44,203 +36,7 @@ struct Args {
 
 namespace {
 
-// ROWS x PANEL accumulators, PANEL vectors and one broadcast fit the registers; ROWS divides native.py's 8.
-#if defined(__AVX512F__)
-constexpr int LANES = 16, ROWS = 8;
-#elif defined(__AVX__)
-constexpr int LANES = 8, ROWS = 4;
-#elif defined(__aarch64__)
-constexpr int LANES = 4, ROWS = 8;
-#else
-constexpr int LANES = 4, ROWS = 4;
-#endif
-constexpr int PANEL = 2;
-constexpr int TOKENS = LANES > ROWS ? LANES : ROWS;  // rows are padded to a multiple of this
-
-typedef float Vec __attribute__((vector_size(LANES * 4)));
-typedef std::int32_t IntVec __attribute__((vector_size(LANES * 4)));
-typedef std::uint32_t BitsVec __attribute__((vector_size(LANES * 4)));
-typedef std::uint16_t ShortVec __attribute__((vector_size(LANES * 2)));
-
-// The same bits as another type.
-template <class To, class From>
-INLINE To bits_as(const From& x) {
-    static_assert(sizeof(To) == sizeof(From));
-    To out;
-    std::memcpy(&out, &x, sizeof out);
-    return out;
-}
-
-INLINE Vec load(const float* p) {
-    Vec x;
-    std::memcpy(&x, p, sizeof x);
-    return x;
-}
-
-INLINE void store(float* p, Vec x) { std::memcpy(p, &x, sizeof x); }
-
-INLINE Index round_up(Index n, Index to) { return (n + to - 1) / to * to; }
-
-// exp for x <= 0 to 1 ulp; below the smallest normal number it is 0. NaN stays NaN.
-INLINE Vec exp_negative(Vec x) {
-    const float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
-    const Vec lowest = Vec{} - 87.0f;
-    Vec clamped = x < lowest ? lowest : x;
-    Vec shifted = clamped * 1.44269504f + shift;
-    Vec n = shifted - shift;
-    Vec r = clamped - n * 0.693359375f + n * 2.12194440e-4f;
-    Vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    const Vec power = bits_as<Vec>((bits_as<IntVec>(shifted) - 0x4B400000 + 127) << 23);
-    return x < lowest ? Vec{} : p * power;
-}
-
-// ---- Transposition: log2(LANES) perfect shuffles of LANES rows.
-
-// The lower (HALF = 0) or upper halves of a and b, lane by lane in turn.
-template <int HALF, int... I>
-INLINE Vec interleave(Vec a, Vec b, std::integer_sequence<int, I...>) {
-#if defined(__clang__)
-    return __builtin_shufflevector(a, b, (I / 2 + HALF * LANES / 2 + I % 2 * LANES)...);
-#else
-    return __builtin_shuffle(a, b, IntVec{(I / 2 + HALF * LANES / 2 + I % 2 * LANES)...});
-#endif
-}
-
-INLINE void transpose_block(Vec (&rows)[LANES]) {
-    constexpr auto lanes = std::make_integer_sequence<int, LANES>();
-    UNROLL for (int stage = 1; stage < LANES; stage *= 2) {
-        Vec next[LANES];
-        UNROLL for (int i = 0; i < LANES / 2; i++) {
-            next[2 * i] = interleave<0>(rows[i], rows[i + LANES / 2], lanes);
-            next[2 * i + 1] = interleave<1>(rows[i], rows[i + LANES / 2], lanes);
-        }
-        UNROLL for (int i = 0; i < LANES; i++) rows[i] = next[i];
-    }
-}
-
-// out[LANES, LANES] = in^T
-INLINE void transpose(float* out, Index ld_out, const float* in, Index ld_in) {
-    Vec rows[LANES];
-    UNROLL for (int i = 0; i < LANES; i++) rows[i] = load(in + i * ld_in);
-    transpose_block(rows);
-    UNROLL for (int i = 0; i < LANES; i++) store(out + i * ld_out, rows[i]);
-}
-
-// sums[t] = the sum of the lanes of rows[t], for n rows, n a multiple of LANES
-void sum_lanes(float* sums, const float* rows, Index n) {
-    for (Index t = 0; t < n; t += LANES) {
-        Vec block[LANES], sum = {};
-        UNROLL for (int i = 0; i < LANES; i++) block[i] = load(rows + (t + i) * LANES);
-        transpose_block(block);
-        UNROLL for (int i = 0; i < LANES; i++) sum += block[i];
-        store(sums + t, sum);
-    }
-}
-
-// ---- The two micro-kernels: a tile of ROWS x (N vectors) in registers.
-
-template <int N>
-struct Tile {
-    Vec at[ROWS][N];
-};
-
-// tile[r] += sum_i a[r, i] * b[i], i < n
-template <int N>
-INLINE void add_product(Tile<N>& tile, const float* a, Index ld_a, const float* b, Index ld_b, Index n) {
-    for (Index i = 0; i < n; i++) {
-        Vec row[N];
-        UNROLL for (int c = 0; c < N; c++) row[c] = load(b + i * ld_b + c * LANES);
-        UNROLL for (int r = 0; r < ROWS; r++) {
-            const float x = a[r * ld_a + i];
-            UNROLL for (int c = 0; c < N; c++) tile.at[r][c] += row[c] * x;
-        }
-    }
-}
-
-// tile[r] += sum_i a[i, r] * b[i], i < n
-template <int N>
-INLINE void add_transposed(Tile<N>& tile, const float* a, Index ld_a, const float* b, Index ld_b, Index n) {
-    for (Index i = 0; i < n; i++) {
-        Vec row[N];
-        UNROLL for (int c = 0; c < N; c++) row[c] = load(b + i * ld_b + c * LANES);
-        UNROLL for (int r = 0; r < ROWS; r++) {
-            const float x = a[i * ld_a + r];
-            UNROLL for (int c = 0; c < N; c++) tile.at[r][c] += row[c] * x;
-        }
-    }
-}
-
-// Calls f(vectors, first column) for every panel of n columns, n a multiple of LANES.
-template <class F>
-INLINE void each_panel(Index n, F f) {
-    Index x = 0;
-    for (; x + PANEL * LANES <= n; x += PANEL * LANES) f(std::integral_constant<int, PANEL>(), x);
-    for (; x < n; x += LANES) f(std::integral_constant<int, 1>(), x);
-}
-
-INLINE Index panel_width(Index left) { return std::min<Index>(left, PANEL * LANES); }
-
-template <int N>
-INLINE void store_tile(float* out, const Tile<N>& tile) {
-    UNROLL for (int r = 0; r < ROWS; r++)
-        UNROLL for (int c = 0; c < N; c++) store(out + (r * N + c) * LANES, tile.at[r][c]);
-}
-
-template <int N>
-INLINE void load_scaled(Tile<N>& tile, const float* in, float scale) {
-    UNROLL for (int r = 0; r < ROWS; r++)
-        UNROLL for (int c = 0; c < N; c++) tile.at[r][c] = load(in + (r * N + c) * LANES) * scale;
-}
-
-float dot(const float* x, const float* y, Index n) {  // n a multiple of 2 * LANES
-    Vec even = {}, odd = {};
-    for (Index i = 0; i < n; i += 2 * LANES) {
-        even += load(x + i) * load(y + i);
-        odd += load(x + i + LANES) * load(y + i + LANES);
-    }
-    even += odd;
-    float sum = 0.0f;
-    for (int i = 0; i < LANES; i++) sum += even[i];
-    return sum;
-}
-
-// sums[r] += tile[r] * x[r], lane by lane
-template <int N>
-INLINE void add_dots(float* sums_CL, const Tile<N>& tile, const float* x, Index ld) {
-    UNROLL for (int r = 0; r < ROWS; r++) {
-        Vec sum = load(sums_CL + r * LANES);
-        UNROLL for (int c = 0; c < N; c++) sum += tile.at[r][c] * load(x + r * ld + c * LANES);
-        store(sums_CL + r * LANES, sum);
-    }
-}
-
 // ---- Reading and writing the caller's tensors.
-
-struct Bf16 {
-    std::uint16_t bits;
-    explicit Bf16(float x) {  // to nearest, ties to even
-        const std::uint32_t wide = bits_as<std::uint32_t>(x);
-        bits = std::uint16_t(x != x ? 0x7FC0 : (wide + 0x7FFF + ((wide >> 16) & 1)) >> 16);
-    }
-    explicit operator float() const { return bits_as<float>(std::uint32_t(bits) << 16); }
-};
-
-INLINE Vec load(const Bf16* p) {
-    ShortVec bits;
-    std::memcpy(&bits, p, sizeof bits);
-    return bits_as<Vec>(__builtin_convertvector(bits, BitsVec) << 16);
-}
-
-INLINE void store(Bf16* p, Vec x) {
-    const BitsVec wide = bits_as<BitsVec>(x), rounded = (wide + 0x7FFF + ((wide >> 16) & 1)) >> 16;
-    const ShortVec bits = __builtin_convertvector(x != x ? BitsVec{} + 0x7FC0 : rounded, ShortVec);
-    std::memcpy(&p->bits, &bits, sizeof bits);
-}
 
 // `count` rows of `width` numbers: the tokens of one head in one chunk, or a state.
 struct Rows {
@@ -300,24 +96,6 @@ INLINE void write_one(const Rows& x, Index t, float value) {
     else
         *x.at<float>(t) = value;
 }
-
-// ---- One thread's workspace, reused from head to head and from call to call.
-
-struct Buffer {
-    float* data = nullptr;
-    Index size = 0;
-    ~Buffer() { std::free(data); }
-    float* reserve(Index n) {
-        if (n > size) {
-            std::free(data);
-            size = 0;
-            data = static_cast<float*>(std::aligned_alloc(64, round_up(n * sizeof(float), 64)));
-            if (!data) throw std::bad_alloc();
-            size = n;
-        }
-        return data;
-    }
-};
 
 // One head's walk over its chunks: where the numbers are, and the forward.
 struct Head {
@@ -803,20 +581,6 @@ struct BackwardHead : Head {
     }
 };
 
-// Runs work(head number, workspace) for every head, each on one thread.
-template <class F>
-void each_head(const Args& a, Index workspace, F work) {
-    const Index heads = a.B * a.H;
-    const int threads = heads == 1 ? 1 : int(a.threads);  // a smaller team than torch's would be torn down and rebuilt
-#pragma omp parallel num_threads(threads)
-    {
-        thread_local Buffer buffer;
-        float* base = buffer.reserve(workspace);
-#pragma omp for schedule(dynamic)
-        for (Index n = 0; n < heads; n++) work(n, base);
-    }
-}
-
 }  // namespace
 
 extern "C" {
@@ -824,11 +588,11 @@ extern "C" {
 void gated_delta_rule_forward(const Args* a) {
     const bool reads = a->q.data;
     const Index workspace = Head(*a, 0, reads, nullptr).used;
-    each_head(*a, workspace, [=](Index n, float* base) { Head(*a, n, reads, base).forward(); });
+    share(a->B * a->H, a->threads, workspace, [=](Index n, float* base) { Head(*a, n, reads, base).forward(); });
 }
 
 void gated_delta_rule_backward(const Args* a) {
     const Index workspace = BackwardHead(*a, 0, nullptr).used;
-    each_head(*a, workspace, [=](Index n, float* base) { BackwardHead(*a, n, base).backward(); });
+    share(a->B * a->H, a->threads, workspace, [=](Index n, float* base) { BackwardHead(*a, n, base).backward(); });
 }
 }

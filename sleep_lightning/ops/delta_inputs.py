@@ -1,0 +1,176 @@
+"""From a fused projection to what the gated delta rule takes: short convolution, unit keys and queries, gates."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from sleep_lightning.ops.dtype import at_least_fp32
+from sleep_lightning.ops.native.kernel import Kernel, usable
+from sleep_lightning.ops.short_conv import short_conv
+
+MAX_TAPS = 4  # of the native kernel
+UNITS = 16  # groups of batch rows whose contributions to the weights' gradients are summed first
+
+_delta_inputs = Kernel(
+    "B T heads key_dim queries values taps threads bf16 x_stride sequences",
+    "beta_scale",
+    "x weight A_log dt_bias q k v beta g dq dk dv dbeta dg dx dweight dA_log ddt_bias",
+)
+
+
+class DeltaInputs(NamedTuple):
+    """q, k ``[B, T, H, K]``, v ``[B, T, H, V]``, g (fp32) and beta ``[B, T, H]``, rest ``[B, T, *]``; q and rest may
+    be None."""
+
+    q: Tensor | None
+    k: Tensor
+    v: Tensor
+    g: Tensor
+    beta: Tensor
+    rest: Tensor | None
+
+    def map(self, f: Callable[[Tensor], Tensor]) -> "DeltaInputs":
+        """Apply ``f`` to every tensor that is there."""
+        q, rest = (None if x is None else f(x) for x in (self.q, self.rest))
+        return DeltaInputs(q, f(self.k), f(self.v), f(self.g), f(self.beta), rest)
+
+
+class Layout(NamedTuple):
+    """Heads, their key and value dims, whether the projection starts with queries, and the largest write strength."""
+
+    heads: int
+    key_dim: int
+    value_dim: int
+    reads: bool
+    beta_scale: int
+
+    @property
+    def splits(self) -> tuple[int, int, int]:
+        """Channels of q, k and v: what is convolved."""
+        keys = self.heads * self.key_dim
+        return (keys if self.reads else 0, keys, self.heads * self.value_dim)
+
+
+def delta_inputs(
+    x_BTC: Tensor, weight_JC: Tensor | None, A_log: Tensor, dt_bias: Tensor, layout: Layout
+) -> DeltaInputs:
+    """``q, k = unit(SiLU(conv(.)))``, ``v = SiLU(conv(.))``, ``g = -exp(A_log) softplus(a + dt_bias)``,
+    ``beta = scale sigmoid(b)`` (Gated DeltaNet's equations; the convolution starts from zeros).
+
+    Args:
+        x_BTC: channels of q, k, v, then a and b (one per head), then a rest that is handed through.
+        weight_JC: taps of the convolution on q, k, v, oldest first; None for none.
+        A_log, dt_bias: ``[H]``.
+        layout: where is what.
+    """
+    taps = 0 if weight_JC is None else len(weight_JC)
+    if taps <= MAX_TAPS and A_log.dtype == torch.float32 and usable(x_BTC):
+        q, k, v, g, beta, rest = _DeltaInputs.apply(x_BTC, weight_JC, A_log, dt_bias, layout)
+        return DeltaInputs(q, k, v, g, beta, rest)
+    qkv, gates = x_BTC.tensor_split((sum(layout.splits),), -1)
+    convolved = F.silu(qkv) if weight_JC is None else short_conv(qkv, weight_JC)
+    return _from_convolved(convolved, gates, A_log, dt_bias, layout)
+
+
+def delta_inputs_after(
+    carried_BJC: Tensor, x_BTC: Tensor, weight_JC: Tensor, A_log: Tensor, dt_bias: Tensor, layout: Layout
+) -> tuple[DeltaInputs, Tensor]:
+    """As ``delta_inputs``, after the convolution's inputs ``[B, taps - 1, q k v]`` of the tokens before.
+
+    Returns:
+        The inputs of the rule, and what the next window is to be given as ``carried_BJC``.
+    """
+    qkv, gates = x_BTC.tensor_split((sum(layout.splits),), -1)
+    window = torch.cat((carried_BJC.to(qkv.dtype), qkv), 1)
+    convolved = short_conv(window, weight_JC)[:, carried_BJC.shape[1] :]
+    return _from_convolved(convolved, gates, A_log, dt_bias, layout), window[:, qkv.shape[1] :]
+
+
+def _from_convolved(
+    convolved_BTC: Tensor, gates_BTC: Tensor, A_log: Tensor, dt_bias: Tensor, layout: Layout
+) -> DeltaInputs:
+    """The definition behind the convolution: ``gates_BTC`` holds a, b and the rest."""
+    B, T, _ = convolved_BTC.shape
+    heads = layout.heads
+    q, k, v = (x.view(B, T, heads, -1) if x.shape[-1] else None for x in convolved_BTC.split(layout.splits, -1))
+    a, b, rest = gates_BTC.split((heads, heads, gates_BTC.shape[-1] - 2 * heads), -1)
+    assert k is not None and v is not None
+    return DeltaInputs(
+        q=None if q is None else _unit(q),
+        k=_unit(k),
+        v=v,
+        g=-A_log.exp() * F.softplus(at_least_fp32(a) + dt_bias),
+        beta=b.sigmoid() * layout.beta_scale,
+        rest=rest if rest.shape[-1] else None,
+    )
+
+
+def _unit(x: Tensor) -> Tensor:
+    """L2-normalised over the last dim, in fp32."""
+    return F.normalize(at_least_fp32(x), dim=-1).to(x.dtype)
+
+
+class _DeltaInputs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, A_log: Tensor, dt_bias: Tensor, layout: Layout
+    ) -> tuple[Tensor | None, ...]:
+        x, weight = x.contiguous(), None if weight is None else weight.contiguous()
+        B, T, _ = x.shape
+        queries, keys, values = layout.splits
+        q, k = (x.new_empty(B, T, layout.heads, layout.key_dim) if n else None for n in (queries, keys))
+        v, beta = x.new_empty(B, T, layout.heads, layout.value_dim), x.new_empty(B, T, layout.heads)
+        g = torch.empty_like(beta, dtype=torch.float32)
+        given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
+        _delta_inputs("delta_inputs_forward", **_sizes(x, weight, layout), **given, q=q, k=k, v=v, beta=beta, g=g)
+        ctx.save_for_backward(x, weight, A_log, dt_bias)
+        ctx.layout = layout
+        first = queries + keys + values + 2 * layout.heads
+        return q, k, v, g, beta, x[..., first:] if x.shape[-1] > first else None
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,
+        dq: Tensor | None,
+        dk: Tensor,
+        dv: Tensor,
+        dg: Tensor,
+        dbeta: Tensor,
+        d_rest: Tensor | None,
+    ) -> tuple[Tensor | None, ...]:
+        x, weight, A_log, dt_bias = ctx.saved_tensors
+        sizes, dx = _sizes(x, weight, ctx.layout), torch.empty_like(x)
+        units = -(-sizes["B"] // sizes["sequences"])
+        dweight = None if weight is None else weight.new_empty(units, *weight.shape)
+        dA_log, ddt_bias = A_log.new_empty(units, len(A_log)), A_log.new_empty(units, len(A_log))
+        given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
+        kept = [None if d is None else d.contiguous() for d in (dq, dk, dv, dg, dbeta)]
+        given |= dict(zip(("dq", "dk", "dv", "dg", "dbeta"), kept, strict=True))
+        sums = {"dweight": dweight, "dA_log": dA_log, "ddt_bias": ddt_bias}
+        _delta_inputs("delta_inputs_backward", **sizes, **given, dx=dx, **sums)
+        if d_rest is not None:
+            dx[..., dx.shape[-1] - d_rest.shape[-1] :] = d_rest
+        return dx, None if dweight is None else dweight.sum(0), dA_log.sum(0), ddt_bias.sum(0), None
+
+
+def _sizes(x: Tensor, weight: Tensor | None, layout: Layout) -> dict[str, int]:
+    B, T, C = x.shape
+    queries, _, values = layout.splits
+    return {
+        "B": B,
+        "T": T,
+        "heads": layout.heads,
+        "key_dim": layout.key_dim,
+        "queries": queries,
+        "values": values,
+        "taps": 0 if weight is None else len(weight),
+        "bf16": x.dtype == torch.bfloat16,
+        "x_stride": C,
+        "sequences": max(1, -(-B // UNITS)),
+        "beta_scale": layout.beta_scale,
+    }

@@ -1,0 +1,40 @@
+// Work shared among threads, each with a workspace of its own.
+#pragma once
+#include <cstdlib>
+#include <new>
+
+#include "vector.h"
+
+namespace {
+
+// One thread's workspace, reused from call to call.
+struct Buffer {
+    float* data = nullptr;
+    Index size = 0;
+    ~Buffer() { std::free(data); }
+    float* reserve(Index n) {
+        if (n > size) {
+            std::free(data);
+            size = 0;
+            data = static_cast<float*>(std::aligned_alloc(64, round_up(n * sizeof(float), 64)));
+            if (!data) throw std::bad_alloc();
+            size = n;
+        }
+        return data;
+    }
+};
+
+// Runs work(i, workspace) for every i < n, each on one thread, so that results do not depend on their number.
+template <class F>
+void share(Index n, Index threads, Index workspace, F work) {
+    const int team = n == 1 ? 1 : int(threads);  // a smaller team than torch's would be torn down and rebuilt
+#pragma omp parallel num_threads(team)
+    {
+        thread_local Buffer buffer;
+        float* base = buffer.reserve(workspace);
+#pragma omp for schedule(dynamic)
+        for (Index i = 0; i < n; i++) work(i, base);
+    }
+}
+
+}  // namespace
