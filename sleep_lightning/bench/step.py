@@ -1,7 +1,7 @@
-"""A whole training step against what one would write with the parts on the shelf."""
+"""A whole training step against what one would write with the parts on the shelf, each in a process of its own."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.bench.operator import peers
 from sleep_lightning.bench.timing import interleave, ratio, summarize
+from sleep_lightning.bench.worker import Worker
 from sleep_lightning.config import Experiment, TrainingConfig
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.ops import attention
@@ -17,6 +18,7 @@ from sleep_lightning.ops.gated_delta_rule.door import BACKENDS, Backend
 from sleep_lightning.ops.native import build
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import Rule110Config, TaskBatch
+from sleep_lightning.training.allocator import keep_freed_memory
 from sleep_lightning.training.cost import sequence_cost
 from sleep_lightning.training.matmul import choose_fp32_matmul
 from sleep_lightning.training.optim import build_optimizer, hidden_matrices
@@ -57,13 +59,22 @@ def bench_step(
     for setting in settings:
         experiment = setting.experiment()
         batch = experiment.task.build().batch(setting.batch, seed=0, position=0)
-        steps = {"shelf": shelf_step(experiment, batch), "ours fp32": our_step(experiment, batch)}
+        contenders: dict[str, tuple[Callable[..., Callable[[], object]], bool, bool]] = {
+            "shelf": (shelf_step, False, False),
+            "ours fp32": (our_step, False, False),
+            "ours bf16": (our_step, False, True),
+        }
         if with_compile and setting == SETTINGS[0]:
-            steps["ours fp32 + compile"] = our_step(experiment, batch, compiled=True)
-            steps["ours bf16 + compile"] = our_step(experiment, batch, compiled=True, bf16=True)
-        times = interleave(steps, seconds, rounds=3)
+            contenders["ours fp32 + compile"] = (our_step, True, False)
+            contenders["ours bf16 + compile"] = (our_step, True, True)
+        with ExitStack() as stack:
+            steps: dict[str, Callable[[], object]] = {}
+            for name, (build, compiled, bf16) in contenders.items():
+                options = (compiled, bf16) if build is our_step else ()
+                steps[name] = stack.enter_context(Worker(build, experiment, batch, *options))
+            times = interleave(steps, seconds, rounds=5, warm=False)
         flops = setting.batch * sequence_cost(experiment).total
-        for name in steps:
+        for name in contenders:
             timing = summarize(times[name])
             yield {
                 "what": "training step",
@@ -85,27 +96,23 @@ def bench_step(
 
 
 def our_step(
-    experiment: Experiment, batch: TaskBatch, *, compiled: bool = False, bf16: bool = False
+    experiment: Experiment, batch: TaskBatch, compiled: bool = False, bf16: bool = False
 ) -> Callable[[], Tensor]:
-    """As ``fit`` trains: probed matmul mode, fast executor, batched Muon."""
+    """As ``fit`` trains: probed matmul mode, memory kept, fast executor, fused kernels, batched Muon."""
+    keep_freed_memory()
+    choose_fp32_matmul("auto")
     torch.manual_seed(0)
     model = HybridLM(experiment.model, len(experiment.task.build().vocab))
     if compiled:
         model.compile_passes()
     optimizer = build_optimizer(model, experiment.training)
-    precision = torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
 
     def step() -> Tensor:
-        before = torch.get_float32_matmul_precision()
-        choose_fp32_matmul("auto")
-        try:
-            optimizer.zero_grad()
-            with precision:
-                loss = accumulate_gradients(model, batch, experiment.sleep)
-            clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-        finally:
-            torch.set_float32_matmul_precision(before)
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = accumulate_gradients(model, batch, experiment.sleep)
+        clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
         return loss
 
     return step

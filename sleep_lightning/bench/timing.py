@@ -16,14 +16,18 @@ class Timing:
 
 
 def interleave(
-    contenders: Mapping[str, Callable[[], object]], seconds: float, rounds: int = 5
+    contenders: Mapping[str, Callable[[], object]], seconds: float, rounds: int = 5, *, warm: bool = True
 ) -> dict[str, list[float]]:
-    """Call every contender in turn for about ``seconds``, at least ``rounds`` times; an untimed call precedes each."""
+    """Call every contender in turn for about ``seconds``, at least ``rounds`` times.
+
+    Each is called once, untimed, before the first round and, with ``warm``, before every other.
+    """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     end, done = time.perf_counter() + seconds, 0
     while done < rounds or time.perf_counter() < end:
         for name, call in contenders.items():
-            call()  # untimed: the memory that the contender before gave back must not be its successor's cost
+            if warm or not done:  # in one process, what a contender gives back must not be its successor's cost
+                call()
             started = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - started)

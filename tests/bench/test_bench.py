@@ -1,6 +1,8 @@
 """The benchmarks measure what they name: peers agree, ratios are ratios. Speed itself is not tested."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from sleep_lightning.bench.operator import Shape, bench_operator, peers
 from sleep_lightning.bench.step import Setting, our_step, shelf_step
 from sleep_lightning.bench.timing import interleave, ratio
+from sleep_lightning.bench.worker import Worker
 from sleep_lightning.commands.bench import BENCHES, bench, check
 
 
@@ -18,6 +21,33 @@ def test_interleaved_ratio() -> None:
     assert order == ["a", "a", "b", "b"] * 3
     assert len(times["a"]) == len(times["b"]) == 3
     assert ratio([2.0, 4.0, 9.0], [1.0, 2.0, 3.0]) == 2.0
+    order.clear()
+    interleave({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, seconds=0, rounds=2, warm=False)
+    assert order == ["a", "a", "b", "b", "a", "b"]
+
+
+def say(text: str) -> Callable[[], object]:
+    return lambda: Path(text).write_text(f"{os.getpid()} {torch.get_num_threads()}")
+
+
+def fail() -> Callable[[], object]:
+    def call() -> None:
+        raise SystemExit(7)
+
+    return call
+
+
+def test_a_worker_is_a_process_with_our_threads(tmp_path: Path) -> None:
+    with Worker(say, str(tmp_path / "said")) as worker:
+        worker()
+    pid, threads = (tmp_path / "said").read_text().split()
+    assert int(pid) != os.getpid()
+    assert int(threads) == torch.get_num_threads()
+
+
+def test_a_worker_that_dies_is_an_error_and_no_wait() -> None:
+    with Worker(fail) as worker, pytest.raises(RuntimeError, match="died with exit code 7"):
+        worker()
 
 
 def test_operator_peers_compute_the_same_gradients() -> None:

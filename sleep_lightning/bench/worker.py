@@ -1,0 +1,58 @@
+"""A contender in a process of its own: its allocator, its thread pools and its matmul mode are nobody else's."""
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+
+class Worker:
+    """Builds a callable in a new process; calling the worker calls it there, and waits.
+
+    Args:
+        build: a function at the top of a module, called there with ``arguments``; returns the callable.
+        arguments: what can be pickled.
+    """
+
+    def __init__(self, build: Callable[..., Callable[[], object]], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        call = (there, torch.get_num_threads(), build, arguments)
+        self._process = context.Process(target=_serve, args=call, daemon=True)
+        self._process.start()
+        there.close()
+
+    def __call__(self) -> None:
+        """Raises RuntimeError if the process has died; it has said why on standard error."""
+        try:
+            self._here.send(None)
+            self._here.recv()
+        except (EOFError, BrokenPipeError) as error:
+            self._process.join()
+            raise RuntimeError(f"a benchmark process died with exit code {self._process.exitcode}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._here.close()  # the process ends when nobody is left to ask it
+        self._process.join()
+
+
+def _serve(
+    connection: Connection, threads: int, build: Callable[..., Callable[[], object]], arguments: tuple[Any, ...]
+) -> None:
+    torch.set_num_threads(threads)
+    call = build(*arguments)
+    try:
+        while True:
+            connection.recv()
+            call()
+            connection.send(None)
+    except (EOFError, KeyboardInterrupt):
+        return
