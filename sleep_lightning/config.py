@@ -39,8 +39,8 @@ class TrainingConfig:
     """Arithmetic of the forward: fp32, or bf16 autocast. The memory stays fp32."""
     fp32_matmul: Literal["auto", "torch"] = "auto"
     """auto sends fp32 products to oneDNN where a probe shows that they stay fp32; torch leaves torch's choice."""
-    keep_freed_memory: bool = True
-    """glibc keeps the memory of a step for the next one instead of faulting it in again (the peak is the same)."""
+    allocator: Literal["auto", "libc"] = "auto"
+    """auto tunes glibc's malloc: keep freed memory, or return it at once under checkpointing; libc does not."""
     compile: bool = False
     """torch.compile one pass: pays on long runs (the first step takes a minute)."""
     muon_lr: float = 2e-2

@@ -6,15 +6,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 
 import psutil
 import torch
 
+from sleep_lightning.bench.step import Setting, our_step
+from sleep_lightning.bench.timing import interleave, ratio, summarize
+from sleep_lightning.bench.worker import Worker
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.sleep import Checkpoint, SleepConfig, plan_windows
 from sleep_lightning.tasks import Rule110Config
-from sleep_lightning.training.activations import predict_activations, probe_pass
+from sleep_lightning.training.activations import predict_peak, probe_pass
+from sleep_lightning.training.allocator import tune_allocator
+from sleep_lightning.training.matmul import choose_fp32_matmul
 from sleep_lightning.training.tbptt import accumulate_gradients
 
 WINDOW = 24
@@ -54,10 +60,36 @@ def bench_memory(seconds: float, cases: tuple[Case, ...] = CASES) -> Iterator[di
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         measured = json.loads(done.stdout)
         yield {"what": "peak memory of a step", "shape": str(case), "dtype": "fp32"} | measured
+    yield from _time_of_checkpointing(seconds)
+
+
+def _time_of_checkpointing(seconds: float, setting: Setting = Setting(4)) -> Iterator[dict[str, object]]:  # noqa: B008
+    experiment = setting.experiment()
+    batch = experiment.task.build().batch(setting.batch, seed=0, position=0)
+    policies: tuple[Checkpoint, ...] = ("none", "pass", "window")
+    with ExitStack() as stack:
+        steps = {}
+        for policy in policies:
+            training = replace(experiment.training, checkpointing=policy)
+            worker = Worker(our_step, replace(experiment, training=training), batch)
+            steps[policy] = stack.enter_context(worker)
+        times = interleave(steps, seconds, rounds=5, warm=False)
+    for policy in policies:
+        yield {
+            "what": "time of checkpointing",
+            "shape": str(setting),
+            "dtype": "fp32",
+            "contender": policy,
+            "median_ms": 1e3 * summarize(times[policy]).median,
+            "times_slower_than_none": ratio(times[policy], times["none"]),
+            "rounds": len(times[policy]),
+        }
 
 
 def measure(case: Case) -> dict[str, object]:
     """One step in this process; MB above what the process held before it."""
+    tune_allocator("auto", case.policy)
+    choose_fp32_matmul("auto")
     torch.manual_seed(0)
     task = Rule110Config(ring_size=WINDOW, n_strings=case.windows, steps=[1]).build()
     model = HybridLM(ModelConfig(d_model=case.d_model, n_heads=4), len(task.vocab))
@@ -65,11 +97,12 @@ def measure(case: Case) -> dict[str, object]:
     batch = task.batch(case.batch, seed=0, position=0)
     small = Rule110Config(ring_size=WINDOW, n_strings=1, steps=[1]).build().batch(1, seed=0, position=0)
     accumulate_gradients(model, small, sleep, policy=case.policy, executor="windows")  # gradients, kernels, pools
-    predicted = predict_activations(
+    predicted = predict_peak(
         probe_pass(model, WINDOW),
         plan_windows(batch.labels, WINDOW),
         sleep,
         case.batch,
+        len(model.config.pattern),
         tbptt_windows=case.tbptt,
         policy=case.policy,
     )

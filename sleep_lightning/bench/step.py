@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.bench.operator import peers
@@ -13,12 +14,12 @@ from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.config import Experiment, TrainingConfig
 from sleep_lightning.model import HybridLM, ModelConfig
-from sleep_lightning.ops import attention
+from sleep_lightning.ops import attention, delta_rule_inputs
 from sleep_lightning.ops.gated_delta_rule.door import BACKENDS, Backend
 from sleep_lightning.ops.native import build
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import Rule110Config, TaskBatch
-from sleep_lightning.training.allocator import keep_freed_memory
+from sleep_lightning.training.allocator import tune_allocator
 from sleep_lightning.training.cost import sequence_cost
 from sleep_lightning.training.matmul import choose_fp32_matmul
 from sleep_lightning.training.optim import build_optimizer, hidden_matrices
@@ -99,7 +100,7 @@ def our_step(
     experiment: Experiment, batch: TaskBatch, compiled: bool = False, bf16: bool = False
 ) -> Callable[[], Tensor]:
     """As ``fit`` trains: probed matmul mode, memory kept, fast executor, fused kernels, batched Muon."""
-    keep_freed_memory()
+    tune_allocator("auto", experiment.training.checkpointing)
     choose_fp32_matmul("auto")
     torch.manual_seed(0)
     model = HybridLM(experiment.model, len(experiment.task.build().vocab))
@@ -110,7 +111,7 @@ def our_step(
     def step() -> Tensor:
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = accumulate_gradients(model, batch, experiment.sleep)
+            loss = accumulate_gradients(model, batch, experiment.sleep, policy=experiment.training.checkpointing)
         clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         return loss
@@ -119,7 +120,7 @@ def our_step(
 
 
 def shelf_step(experiment: Experiment, batch: TaskBatch) -> Callable[[], Tensor]:
-    """The same model with transformers' torch chunk as shipped, SDPA, window by window, torch's own optimizers."""
+    """The same model with transformers' torch chunk as shipped, SDPA, conv1d, window by window, torch's optimizers."""
     torch.manual_seed(0)
     model = HybridLM(replace(experiment.model, backend=SHELF), len(experiment.task.build().vocab))
     hidden = [p for p, _ in hidden_matrices(model)]
@@ -141,7 +142,7 @@ def shelf_step(experiment: Experiment, batch: TaskBatch) -> Callable[[], Tensor]
 
 @contextmanager
 def shelf_parts() -> Iterator[None]:
-    """Inside, the shelf's operator is a backend and attention is ``scaled_dot_product_attention`` at any length."""
+    """Inside, the shelf's operator is a backend, attention is ``scaled_dot_product_attention``, conv ``conv1d``."""
     chunk = peers(WINDOW)["transformers chunk (as shipped)"]
 
     def run(
@@ -152,13 +153,22 @@ def shelf_parts() -> Iterator[None]:
         return (None if q is None else o), final
 
     short, attention.SHORT = attention.SHORT, 0
+    conv, delta_rule_inputs.short_conv = delta_rule_inputs.short_conv, shelf_conv  # type: ignore[attr-defined]
     why_not, build.why_not = build.why_not, lambda: "the shelf has none"
     BACKENDS[SHELF] = Backend(run, lambda k: None)
     try:
         yield
     finally:
         attention.SHORT, build.why_not = short, why_not
+        delta_rule_inputs.short_conv = conv  # type: ignore[attr-defined]
         del BACKENDS[SHELF]
+
+
+def shelf_conv(x_BTC: Tensor, weight_KC: Tensor) -> Tensor:
+    """``ops.short_conv`` as transformers' models write it."""
+    taps, T = len(weight_KC), x_BTC.shape[1]
+    y = F.conv1d(x_BTC.transpose(1, 2), weight_KC.t()[:, None], padding=taps - 1, groups=weight_KC.shape[1])
+    return F.silu(y[:, :, :T]).transpose(1, 2)
 
 
 def best_matmul_rate(size: int = 4096) -> float:

@@ -14,7 +14,7 @@ from sleep_lightning.ops import select_backend
 from sleep_lightning.run_directory import RunDirectory, load_checkpoint, write_json
 from sleep_lightning.tracking.figures import draw_learning_curve
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
-from sleep_lightning.training.allocator import keep_freed_memory
+from sleep_lightning.training.allocator import tune_allocator
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.environment import describe_environment
 from sleep_lightning.training.interruption import SaveOnException, StopOnSignal
@@ -92,7 +92,7 @@ def fit(job: Job) -> int:
         pl.seed_everything(experiment.training.seed, verbose=False)
         module, data = SleepModule(experiment), TaskDataModule(experiment)
         environment = describe_environment(trainer.strategy.root_device, experiment.model.backend)
-        environment["keeps_freed_memory"] = str(experiment.training.keep_freed_memory and keep_freed_memory())
+        environment["allocator"] = tune_allocator(experiment.training.allocator, experiment.training.checkpointing)
         environment["fp32_matmul"] = choose_fp32_matmul(experiment.training.fp32_matmul)
         console.print(f"run {run.path}: {_headline(experiment, module)}", highlight=False, soft_wrap=True)
         if logger is not None:

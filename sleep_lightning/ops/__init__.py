@@ -1,7 +1,7 @@
 """Pure tensor functions: the operators the model is made of."""
 
 from sleep_lightning.ops.attention import window_attention
-from sleep_lightning.ops.delta_inputs import DeltaInputs, Layout, delta_inputs, delta_inputs_after
+from sleep_lightning.ops.delta_rule_inputs import DeltaInputs, Layout, delta_inputs, delta_inputs_after
 from sleep_lightning.ops.gated_delta_rule import available_backends, gated_delta_rule, select_backend
 from sleep_lightning.ops.rms_norm import gated_rms_norm, rms_norm
 from sleep_lightning.ops.short_conv import short_conv

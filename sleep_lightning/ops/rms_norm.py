@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from sleep_lightning.ops.dtype import at_least_fp32
 from sleep_lightning.ops.native.kernel import DTYPES, Kernel, usable
 
-BLOCK = 32  # rows whose contributions to the weight's gradient are summed first, as in pointwise.cpp
+BLOCK = 32  # rows whose contributions to the weight's gradient are summed first, BLOCK of pointwise.cpp
 
 _norm = Kernel("rows heads width gate_stride threads x_bf16 y_bf16", "eps", "x gate weight y rstd dy dx dgate dweight")
 

@@ -1,7 +1,8 @@
 """Activation memory of a training step: what autograd keeps, measured, and predicted from two single passes.
 
 Full BPTT keeps every pass of every window until the backward, so memory grows with windows x N, not with the
-model. ``predict_activations`` says how much before step 0; ``bench memory`` holds it against what is kept.
+model. ``predict_activations`` says how much before step 0, ``predict_peak`` what the process will need; ``bench
+memory`` holds it against what the process took.
 """
 
 from collections.abc import Iterator
@@ -82,6 +83,28 @@ def predict_activations(
     k = tbptt_windows or len(windows)
     segments = [windows[i : i + k] for i in range(0, len(windows), k)]
     return batch_size * max(_segment_bytes(passes, segment, sleep, policy) for segment in segments)
+
+
+GRAPH_BYTES = 40 << 10
+"""The graph itself, a block of a pass: its nodes stay alive under checkpointing too (measured on CPU, torch 2.13)."""
+
+
+def predict_peak(
+    passes: PassBytes,
+    windows: list[Window],
+    sleep: SleepConfig,
+    batch_size: int,
+    n_blocks: int,
+    *,
+    tbptt_windows: int | None = None,
+    policy: Checkpoint = "none",
+) -> int:
+    """Peak bytes of a step above parameters, gradients and optimizer: activations, the gradients of one pass that are
+    in flight during the backward, and the graph."""
+    kept = predict_activations(passes, windows, sleep, batch_size, tbptt_windows=tbptt_windows, policy=policy)
+    k, m = tbptt_windows or len(windows), sleep.grad_passes or sleep.n_passes
+    alive = max(sum(m if w.sleeps else 1 for w in windows[i : i + k]) for i in range(0, len(windows), k))
+    return kept + batch_size * passes.full + alive * n_blocks * GRAPH_BYTES
 
 
 def _segment_bytes(passes: PassBytes, segment: list[Window], sleep: SleepConfig, policy: Checkpoint) -> int:

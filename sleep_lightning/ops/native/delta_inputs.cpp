@@ -9,7 +9,7 @@
 
 #include "parallel.h"
 
-// Mirrored by delta_inputs.py.
+// Mirrored by delta_rule_inputs.py.
 struct DeltaInputs {
     Index B, T, heads, key_dim, queries, values, taps, threads, bf16;  // queries: q's channels, 0 in a write; taps <= 4
     Index x_stride, sequences;   // floats from token to token; batch rows per unit of work

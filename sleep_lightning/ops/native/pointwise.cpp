@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr Index BLOCK = 32;  // mirrored by pointwise.py
+constexpr Index BLOCK = 32;  // mirrored by rms_norm.py
 
 template <class F>
 void each_block(Index rows, Index threads, Index workspace, F work) {
