@@ -39,8 +39,8 @@ class TrainingConfig:
     """Arithmetic of the forward: fp32, or bf16 autocast. The memory stays fp32."""
     fp32_matmul: Literal["auto", "torch"] = "auto"
     """auto sends fp32 products to oneDNN where a probe shows that they stay fp32; torch leaves torch's choice."""
-    allocator: Literal["auto", "libc"] = "auto"
-    """auto tunes glibc's malloc: keep freed memory, or return it at once under checkpointing; libc does not."""
+    allocator: Literal["keep", "return", "libc"] = "keep"
+    """glibc keeps freed memory for the next step (fast), returns it at once (smallest peak), or does as it likes."""
     compile: bool = False
     """torch.compile one pass: pays on long runs (the first step takes a minute)."""
     muon_lr: float = 2e-2

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from sleep_lightning.model import HybridLM, Memory
+from sleep_lightning.ops import mapped
 
 IGNORE = -100
 """Label of a token without loss."""
@@ -203,5 +204,12 @@ def _sleep_window(
 def _call(f: Callable[..., Any], recompute: bool, *args: Any) -> Any:
     """``f(*args)``, its activations recomputed in the backward if asked and if there will be one."""
     if recompute and torch.is_grad_enabled():
-        return checkpoint(f, *args, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(f, *map(_kept, args), use_reentrant=False, preserve_rng_state=False)
     return f(*args)
+
+
+def _kept(argument: Any) -> Any:
+    """An argument of a checkpointed call, which stays until the backward, where it does not fragment the heap."""
+    if isinstance(argument, Memory):
+        return argument.map(mapped)
+    return mapped(argument) if isinstance(argument, Tensor) else argument

@@ -5,7 +5,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 
@@ -19,7 +19,7 @@ from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.sleep import Checkpoint, SleepConfig, plan_windows
 from sleep_lightning.tasks import Rule110Config
 from sleep_lightning.training.activations import predict_peak, probe_pass
-from sleep_lightning.training.allocator import tune_allocator
+from sleep_lightning.training.allocator import Allocator, tune_allocator
 from sleep_lightning.training.matmul import choose_fp32_matmul
 from sleep_lightning.training.tbptt import accumulate_gradients
 
@@ -28,7 +28,10 @@ WINDOW = 24
 
 @dataclass(frozen=True)
 class Case:
-    """A training step: windows that sleep, N, width, batch, truncation, checkpointing."""
+    """A training step: windows that sleep, N, width, batch, truncation, checkpointing, and what malloc does.
+
+    The prediction is of what is alive, which is what the process takes if freed memory is returned at once.
+    """
 
     windows: int
     n_passes: int
@@ -36,10 +39,11 @@ class Case:
     batch: int
     tbptt: int | None = None
     policy: Checkpoint = "none"
+    allocator: Allocator = "return"
 
     def __str__(self) -> str:
         sizes = f"{self.windows} windows, N={self.n_passes}, d={self.d_model}, B={self.batch}"
-        return f"{sizes}, k={self.tbptt}, {self.policy}"
+        return f"{sizes}, k={self.tbptt}, {self.policy}, {self.allocator}"
 
 
 CASES = (
@@ -50,6 +54,7 @@ CASES = (
     Case(16, 4, 128, 32, policy="window"),
     Case(16, 4, 128, 32, policy="pass"),
     Case(64, 4, 256, 32, policy="pass"),
+    Case(64, 4, 256, 32, policy="pass", allocator="keep"),
 )
 
 
@@ -68,7 +73,7 @@ def _time_of_checkpointing(seconds: float, setting: Setting = Setting(4)) -> Ite
     batch = experiment.task.build().batch(setting.batch, seed=0, position=0)
     policies: tuple[Checkpoint, ...] = ("none", "pass", "window")
     with ExitStack() as stack:
-        steps = {}
+        steps: dict[str, Callable[[], object]] = {}
         for policy in policies:
             training = replace(experiment.training, checkpointing=policy)
             worker = Worker(our_step, replace(experiment, training=training), batch)
@@ -88,7 +93,7 @@ def _time_of_checkpointing(seconds: float, setting: Setting = Setting(4)) -> Ite
 
 def measure(case: Case) -> dict[str, object]:
     """One step in this process; MB above what the process held before it."""
-    tune_allocator("auto", case.policy)
+    tune_allocator(case.allocator)
     choose_fp32_matmul("auto")
     torch.manual_seed(0)
     task = Rule110Config(ring_size=WINDOW, n_strings=case.windows, steps=[1]).build()

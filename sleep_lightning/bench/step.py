@@ -100,7 +100,7 @@ def our_step(
     experiment: Experiment, batch: TaskBatch, compiled: bool = False, bf16: bool = False
 ) -> Callable[[], Tensor]:
     """As ``fit`` trains: probed matmul mode, memory kept, fast executor, fused kernels, batched Muon."""
-    tune_allocator("auto", experiment.training.checkpointing)
+    tune_allocator("keep")
     choose_fp32_matmul("auto")
     torch.manual_seed(0)
     model = HybridLM(experiment.model, len(experiment.task.build().vocab))

@@ -92,7 +92,7 @@ def fit(job: Job) -> int:
         pl.seed_everything(experiment.training.seed, verbose=False)
         module, data = SleepModule(experiment), TaskDataModule(experiment)
         environment = describe_environment(trainer.strategy.root_device, experiment.model.backend)
-        environment["allocator"] = tune_allocator(experiment.training.allocator, experiment.training.checkpointing)
+        environment["allocator"] = tune_allocator(experiment.training.allocator)
         environment["fp32_matmul"] = choose_fp32_matmul(experiment.training.fp32_matmul)
         console.print(f"run {run.path}: {_headline(experiment, module)}", highlight=False, soft_wrap=True)
         if logger is not None:

@@ -2,29 +2,26 @@
 
 import ctypes
 import platform
+from typing import Literal
 
-from sleep_lightning.sleep import Checkpoint
-
+Allocator = Literal["keep", "return", "libc"]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 NEVER = -1  # the largest size_t
 LARGE = 64 << 10  # bytes
 
 
-def tune_allocator(mode: str, checkpointing: Checkpoint) -> str:
-    """Tune glibc's malloc to how a training step allocates, and say in words what it does.
-
-    Without checkpointing a step allocates the same blocks as the one before: what is freed is kept, or every step
-    faults gigabytes back in page by page. With checkpointing small blocks that stay lie between large ones that don't:
-    large blocks get mappings of their own, or the peak would be three times what is alive.
+def tune_allocator(mode: Allocator) -> str:
+    """Tune glibc's malloc to how training allocates, and say in words what it does.
 
     Args:
-        mode: ``auto``, or ``libc`` to change nothing.
-        checkpointing: the policy of the training step.
+        mode: ``keep`` what a step frees for the next one, which would else fault gigabytes back in page by page.
+            ``return`` large blocks at once: the process takes only what is alive (under checkpointing, half as much
+            as with keep), and a step takes up to twice as long. ``libc`` changes nothing.
     """
     if mode == "libc" or platform.libc_ver()[0] != "glibc":
         return "as the C library does"
     mallopt = ctypes.CDLL(None).mallopt
-    if checkpointing == "none":
+    if mode == "keep":
         mallopt(M_TRIM_THRESHOLD, NEVER)
         mallopt(M_MMAP_MAX, 0)
         return "keeps freed memory"

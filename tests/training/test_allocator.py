@@ -9,7 +9,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallo
 FAULTS = """
 import resource, sys, torch
 from sleep_lightning.training.allocator import tune_allocator
-print(tune_allocator(sys.argv[1], "none"))
+print(tune_allocator(sys.argv[1]))
 def step():
     return [torch.ones(1 << 20) for _ in range(20)]
 for _ in range(3): step()
@@ -21,7 +21,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 PEAK = """
 import resource, sys, torch
 from sleep_lightning.training.allocator import tune_allocator
-print(tune_allocator(sys.argv[1], "pass"))
+print(tune_allocator(sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 kept = []
 for i in range(60):  # a pass: what it computes with, and the little that it leaves
@@ -40,14 +40,14 @@ def run(code: str, mode: str) -> tuple[str, int]:
 
 def test_a_step_finds_the_memory_of_the_one_before() -> None:
     """80 MB a step: 20,000 pages to fault in if they were handed back."""
-    words, faults = run(FAULTS, "auto")
+    words, faults = run(FAULTS, "keep")
     assert words == "keeps freed memory"
     assert faults < 2_000
 
 
-def test_under_checkpointing_the_peak_is_what_is_alive() -> None:
+def test_if_memory_is_returned_the_peak_is_what_is_alive() -> None:
     """31 MB stay and 22 MB come and go."""
-    words, kilobytes = run(PEAK, "auto")
+    words, kilobytes = run(PEAK, "return")
     assert words == "returns freed memory"
     assert kilobytes < 1.15 * 53 * 1024
 
