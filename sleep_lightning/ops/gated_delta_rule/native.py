@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from sleep_lightning.ops.native import build
+from sleep_lightning.ops.native.kernel import DTYPES
 
 FORWARD, BACKWARD = "sleep_lightning::gated_delta_rule", "sleep_lightning::gated_delta_rule_backward"
 ROWS = 8  # a chunk is a multiple of the kernel's rows
 MAX_CHUNK = 32
 SEGMENT_FLOATS = 1 << 17  # states that the backward recomputes at a time: they stay in the L2 cache
-DTYPES = (torch.float32, torch.bfloat16)
 STATES = ("initial_state", "final_state", "states", "d_final_state", "d_initial_state")  # [B, H, ..., K, V], float32
 
 
