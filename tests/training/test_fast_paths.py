@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.model import HybridLM, ModelConfig
+from sleep_lightning.ops.native import build
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import Rule110Config
 from sleep_lightning.training.optim import build_optimizer
@@ -41,15 +42,23 @@ def apart(a: list[float], b: list[float], steps: int) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_passes", "pass_input"), [(1, "hidden"), (2, "hidden"), (2, "embed")])
-def test_two_hundred_steps_follow_the_definition(n_passes: int, pass_input: str) -> None:
-    """Token by token and window by window, against what ``auto`` takes; the yardstick is a last-bit perturbation."""
+def test_two_hundred_steps_follow_the_definition(
+    n_passes: int, pass_input: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain torch, token by token and window by window, against what ``auto`` takes.
+
+    The first step amplifies rounding by its own nature (Adam divides by a gradient that may be all rounding), so the
+    yardstick is what perturbations of the last bit do to the definition.
+    """
     sleep = SleepConfig(6, n_passes, pass_input=pass_input)  # type: ignore[arg-type]
-    slow, fast = curve(sleep, "reference", "windows"), curve(sleep, "auto", "auto")
-    nudged = curve(sleep, "reference", "windows", perturbation=2e-7)
+    fast = curve(sleep, "auto", "auto")
+    monkeypatch.setenv(build.SWITCH, "0")
+    slow = curve(sleep, "reference", "windows")
+    nudged = [curve(sleep, "reference", "windows", perturbation=p) for p in (2e-7, 1.9e-7)]
     assert slow[-1] < 0.8 * slow[0]
-    assert apart(slow, fast, 3) < 1e-4
-    for steps in (5, 10, 20):
-        assert apart(slow, fast, steps) <= 5 * apart(slow, nudged, steps)
+    assert apart(slow, fast, 1) < 2e-6
+    for steps in (3, 5, 10, 20):
+        assert apart(slow, fast, steps) <= 5 * max(apart(slow, other, steps) for other in nudged)
     assert abs(sum(slow[-50:]) - sum(fast[-50:])) / 50 < 0.05
 
 
