@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -60,19 +61,16 @@ def bench_step(
     for setting in settings:
         experiment = setting.experiment()
         batch = experiment.task.build().batch(setting.batch, seed=0, position=0)
-        contenders: dict[str, tuple[Callable[..., Callable[[], object]], bool, bool]] = {
-            "shelf": (shelf_step, False, False),
-            "ours fp32": (our_step, False, False),
-            "ours bf16": (our_step, False, True),
+        contenders: dict[str, Callable[..., Callable[[], object]]] = {
+            "shelf": shelf_step,
+            "ours fp32": our_step,
+            "ours bf16": partial(our_step, bf16=True),
         }
         if with_compile and setting == SETTINGS[0]:
-            contenders["ours fp32 + compile"] = (our_step, True, False)
-            contenders["ours bf16 + compile"] = (our_step, True, True)
+            contenders["ours fp32 + compile"] = partial(our_step, compiled=True)
+            contenders["ours bf16 + compile"] = partial(our_step, compiled=True, bf16=True)
         with ExitStack() as stack:
-            steps: dict[str, Callable[[], object]] = {}
-            for name, (build, compiled, bf16) in contenders.items():
-                options = (compiled, bf16) if build is our_step else ()
-                steps[name] = stack.enter_context(Worker(build, experiment, batch, *options))
+            steps = {name: stack.enter_context(Worker(f, experiment, batch)) for name, f in contenders.items()}
             times = interleave(steps, seconds, rounds=5, warm=False)
         flops = setting.batch * sequence_cost(experiment).total
         for name in contenders:
@@ -97,7 +95,7 @@ def bench_step(
 
 
 def our_step(
-    experiment: Experiment, batch: TaskBatch, compiled: bool = False, bf16: bool = False
+    experiment: Experiment, batch: TaskBatch, *, compiled: bool = False, bf16: bool = False
 ) -> Callable[[], Tensor]:
     """As ``fit`` trains: probed matmul mode, memory kept, fast executor, fused kernels, batched Muon."""
     tune_allocator("keep")
