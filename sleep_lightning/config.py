@@ -130,13 +130,23 @@ class Experiment:
     def __post_init__(self) -> None:
         self._check_windows()
         self._check_truncation()
-        if "G" not in self.model.pattern and self.sleep.n_passes > 1:
-            raise ValueError(
-                f"sleep.n_passes={self.sleep.n_passes} with model.pattern={self.model.pattern!r} sleeps for nothing: "
-                f"no block holds memory; put a G into the pattern or set sleep.n_passes=1"
-            )
+        self._check_loop()
         if self.sleep.carry_conv_state and not self.model.conv_size:
             raise ValueError("sleep.carry_conv_state=true with model.conv_size=0 carries nothing; set one of the two")
+
+    def _check_loop(self) -> None:
+        m, s = self.model, self.sleep
+        _, core, coda = s.parts(len(m.pattern))
+        if s.eviction == "sliding" and "A" not in m.pattern:
+            raise ValueError(
+                f"sleep.eviction=sliding with model.pattern={m.pattern!r} keeps nothing: no block attends; use hard"
+            )
+        if s.n_passes > 1 and m.last_writer(range(core.start, coda.stop), cached=s.eviction == "sliding") < 0:
+            blocks = f"model.pattern={m.pattern!r}" + (f" and sleep.loop={s.loop!r}" if s.loop != "all" else "")
+            raise ValueError(
+                f"sleep.n_passes={s.n_passes} with {blocks} sleeps for nothing: "
+                f"no block holds memory; put a G into the pattern or set sleep.n_passes=1"
+            )
 
     def _check_windows(self) -> None:
         task, L = self.task.build(), self.sleep.window_size

@@ -30,6 +30,14 @@ def why_not_layerwise(model: HybridLM, config: SleepConfig) -> str | None:
     """Why passes or windows must be run in sequence; None if layer by layer is the same."""
     if config.n_passes > 1 and config.pass_input != "embed":
         return f"sleep.pass_input={config.pass_input} feeds every pass with the one before"
+    if config.n_passes > 1 and config.loop != "all":
+        return f"sleep.loop={config.loop} loops a part of the stack"
+    if config.eviction != "hard":
+        return f"sleep.eviction={config.eviction} lets a window attend to the one before"
+    if config.wake_passes > 1:
+        return f"sleep.wake_passes={config.wake_passes} loops over answers"
+    if model.neutral_pad is not None:
+        return "neutral pads are left out window by window"
     if config.n_passes > 1 and config.reset_memory_between_passes:
         return "sleep.reset_memory_between_passes starts every pass from the same memory"
     if config.grad_passes not in (None, config.n_passes):

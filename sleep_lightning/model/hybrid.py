@@ -12,6 +12,9 @@ from sleep_lightning.model.gated_delta_net import GatedDeltaNet
 from sleep_lightning.model.memory import Memory
 from sleep_lightning.ops.dtype import at_least_fp32
 
+MEMORY_LETTERS = "G"
+"""Letters of a pattern that stand for blocks with fast weights."""
+
 
 @dataclass
 class ModelConfig:
@@ -86,6 +89,15 @@ class ModelConfig:
     def mlp_width(self) -> int:
         return self.d_ff or -(-8 * self.d_model // (3 * 64)) * 64
 
+    def last_writer(self, part: range | None = None, *, cached: bool = False) -> int:
+        """The last block (of a part) that leaves something for later windows; -1 if none does.
+
+        Fast weights do; attention does only where its keys and values are ``cached`` over windows.
+        """
+        letters = MEMORY_LETTERS + "A" * cached
+        blocks = range(len(self.pattern)) if part is None else part
+        return max((i for i in blocks if self.pattern[i] in letters), default=-1)
+
 
 class HybridLM(nn.Module):
     """A hybrid language model over one window at a time.
@@ -95,11 +107,12 @@ class HybridLM(nn.Module):
     Args:
         config: sizes and pattern.
         vocab_size: number of tokens of the task.
+        neutral_pad: token that is not attended to, writes nothing and lets nothing decay; None if there is none.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+    def __init__(self, config: ModelConfig, vocab_size: int, neutral_pad: int | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.neutral_pad = config, neutral_pad
         self.embedding = nn.Embedding(vocab_size, config.d_model)
         self.layers = nn.ModuleList(
             Block(self._mixer(letter), config.d_model, config.mlp_width, config.norm_eps) for letter in config.pattern
@@ -154,46 +167,83 @@ class HybridLM(nn.Module):
         """The blocks, first to last."""
         return cast(list[Block], list(self.layers))
 
-    def zero_memory(self, batch_size: int, *, carry_conv_state: bool = False) -> Memory:
-        """Memory before the first window: all zeros (there is no learned init)."""
+    def zero_memory(self, batch_size: int, *, carry_conv_state: bool = False, cached_tokens: int = 0) -> Memory:
+        """Memory before the first window: all zeros (there is no learned init).
+
+        Args:
+            batch_size: sequences.
+            carry_conv_state: make room for the short convolutions' inputs.
+            cached_tokens: keys and values that attention keeps over windows (sliding eviction: L - 1).
+        """
         states = tuple(m.A_log.new_zeros(batch_size, m.n_heads, m.key_dim, m.value_dim) for m in self.memory_layers)
         carried = carry_conv_state and self.config.conv_size > 0
         if self.compiled and torch.is_grad_enabled():  # else the first window would get a graph of its own
             states = tuple(state.requires_grad_() for state in states)
-        return Memory(states, tuple(m.zero_conv(batch_size) for m in self.memory_layers) if carried else ())
+        conv = tuple(m.zero_conv(batch_size) for m in self.memory_layers) if carried else ()
+        if not cached_tokens or "A" not in self.config.pattern:
+            return Memory(states, conv)
+        c, weight = self.config, self.norm.weight
+        size = (batch_size, cached_tokens, 2, c.n_heads, c.d_model // c.n_heads)
+        kv = tuple(weight.new_zeros(size) for letter in c.pattern if letter == "A")
+        return Memory(states, conv, kv, (weight.new_zeros(batch_size, cached_tokens),))
 
     def embed(self, tokens_BT: Tensor) -> Tensor:
         """Token ids ``[B, T]`` -> hidden states ``[B, T, d_model]``."""
         return self.embedding(tokens_BT)
 
-    def blocks(self, h: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
-        """One pass over one window: ``h`` ``[B, T, d_model]`` and memory in, both out."""
-        return self._run(h, memory, stop_at=None)
+    def padding(self, tokens_BT: Tensor) -> Tensor | None:
+        """Where neutral pads are, ``[B, T]`` bool; None for a model that knows none."""
+        return None if self.neutral_pad is None else tokens_BT == self.neutral_pad
 
-    def write(self, h: Tensor, memory: Memory) -> Memory:
-        """One pass of which only the memory is wanted: equal to ``blocks(h, memory)[1]``, without the dead tail.
+    def blocks(
+        self, h: Tensor, memory: Memory, pad: Tensor | None = None, part: range | None = None
+    ) -> tuple[Tensor, Memory]:
+        """One pass over one window: ``h`` ``[B, T, d_model]`` and memory in, both out.
 
-        Everything after the last state write (its read-out, its MLP, later attention blocks) is not run.
+        Args:
+            h: hidden states.
+            memory: what earlier windows left.
+            pad: neutral pads ``[B, T]``, from ``padding``.
+            part: consecutive blocks to run; None for all.
         """
-        last = self.config.pattern.rfind("G")
-        return memory if last < 0 else self._run(h, memory, stop_at=last)[1]
+        return self._run(h, memory, pad, range(len(self.config.pattern)) if part is None else part, None)
 
-    def _run(self, h: Tensor, memory: Memory, stop_at: int | None) -> tuple[Tensor, Memory]:
-        states, conv, i = list(memory.states), list(memory.conv), 0
-        for index, block in enumerate(self.stack):
+    def write(self, h: Tensor, memory: Memory, pad: Tensor | None = None, part: range | None = None) -> Memory:
+        """One pass of which only the memory is wanted: equal to ``blocks(...)[1]``, without the dead tail.
+
+        Everything after the last write (its read-out, its MLP, later blocks) is not run.
+        """
+        last = self.config.last_writer(part, cached=bool(memory.kv))
+        if last < 0:
+            return memory
+        return self._run(h, memory, pad, range(part.start if part else 0, last + 1), last)[1]
+
+    def _run(
+        self, h: Tensor, memory: Memory, pad: Tensor | None, part: range, stop_at: int | None
+    ) -> tuple[Tensor, Memory]:
+        states, conv, kv = list(memory.states), list(memory.conv), list(memory.kv)
+        before = self.config.pattern[: part.start]
+        attention = before.count("A")
+        i = len(before) - attention
+        for index in part:
+            block = self.stack[index]
             x = block.mixer_norm(h)
             if isinstance(block.mixer, Attention):
-                h = h + block.mixer(x)
+                if kv:
+                    y, kv[attention] = block.mixer.slide(x, kv[attention], memory.present[0], pad, index != stop_at)
+                else:
+                    y = block.mixer(x, pad)
+                attention += 1
             else:
-                out = block.mixer(x, states[i], conv[i] if conv else None, read=index != stop_at)
-                states[i] = out.state
+                out = block.mixer(x, states[i], conv[i] if conv else None, read=index != stop_at, pad=pad)
+                y, states[i] = out.y, out.state
                 if out.conv is not None:
                     conv[i] = out.conv
-                if out.y is None:
-                    break
-                h, i = h + out.y, i + 1
-            h = block.feed_forward(h)
-        return h, Memory(tuple(states), tuple(conv))
+                i += 1
+            if y is None:
+                break
+            h = block.feed_forward(h + y)
+        return h, Memory(tuple(states), tuple(conv), tuple(kv), memory.present)
 
     def logits(self, h: Tensor) -> Tensor:
         """Hidden states ``[B, T, d_model]`` -> fp32 logits ``[B, T, vocab]``."""

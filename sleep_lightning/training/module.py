@@ -33,7 +33,7 @@ class SleepModule(pl.LightningModule):
         self.automatic_optimization = False
         self.experiment = experiment
         self.task = experiment.task.build()
-        self.model = HybridLM(experiment.model, len(self.task.vocab))
+        self.model = HybridLM(experiment.model, len(self.task.vocab), self.task.neutral_pad)
         if experiment.training.compile:
             self.model.compile_passes()
         cost = sequence_cost(experiment)

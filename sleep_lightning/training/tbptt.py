@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from sleep_lightning.layerwise import Executor, run_layerwise, why_not_layerwise
 from sleep_lightning.model import HybridLM, Memory
-from sleep_lightning.sleep import IGNORE, AtBoundary, Checkpoint, SleepConfig, Window, plan_windows, walk
+from sleep_lightning.sleep import IGNORE, AtBoundary, Checkpoint, SleepConfig, Window, plan_windows, walk, zero_memory
 from sleep_lightning.tasks import TaskBatch
 
 
@@ -40,7 +40,7 @@ def accumulate_gradients(
     """
     windows = plan_windows(batch.labels, sleep.window_size)
     n_labels = (batch.labels != IGNORE).sum().clamp(min=1)
-    memory = model.zero_memory(len(batch.tokens), carry_conv_state=sleep.carry_conv_state)
+    memory = zero_memory(model, len(batch.tokens), sleep)
     total = torch.zeros((), device=batch.tokens.device)
     k = tbptt_windows or len(windows)
     for first in range(0, len(windows), k):
@@ -87,7 +87,7 @@ def predict(model: HybridLM, batch: TaskBatch, sleep: SleepConfig, *, at_boundar
     ``at_boundary`` may change the memory between windows (zero it, say): that is how ablations are done.
     """
     windows = plan_windows(batch.labels, sleep.window_size)
-    memory = model.zero_memory(len(batch.tokens), carry_conv_state=sleep.carry_conv_state)
+    memory = zero_memory(model, len(batch.tokens), sleep)
     logits_BTV = torch.zeros(*batch.tokens.shape, model.head.out_features, device=batch.tokens.device)
     for window, h in run_windows(model, batch.tokens, windows, memory, sleep, at_boundary=at_boundary)[0]:
         logits_BTV[:, window.start : window.stop] = model.logits(h)
