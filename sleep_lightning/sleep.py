@@ -21,6 +21,8 @@ from sleep_lightning.ops import mapped
 IGNORE = -100
 """Label of a token without loss."""
 
+Eviction = Literal["hard", "sliding"]
+
 
 @dataclass
 class SleepConfig:
@@ -28,7 +30,7 @@ class SleepConfig:
     """L: tokens of a window, and of the attention cache."""
     n_passes: int = 1
     """N: TOTAL passes over a window before it is evicted; 1 is the plain hybrid."""
-    eviction: Literal["hard", "sliding"] = "hard"
+    eviction: Eviction = "hard"
     """What happens to attention's cache at a window's end: hard forgets it, sliding keeps its last L - 1 tokens."""
     loop: str = "all"
     """Blocks that are looped: all, or prelude/core/coda as counts (7/14/7: only the middle 14 run N times)."""

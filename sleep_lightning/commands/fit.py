@@ -133,6 +133,8 @@ def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None
     name = t.run_name or run.path.name
     logger = MLflowRun(t.uri, t.experiment, name, run.mlflow_run_id, t.flush_seconds, run.path / "metrics_unsent.jsonl")
     run.record_mlflow_run(logger.run_id)
+    if t.parent_run_id is not None:
+        logger.set_tags({"mlflow.parentRunId": t.parent_run_id})
     return logger
 
 
@@ -181,6 +183,7 @@ def _summary(
         "checkpoint": str(run.last),
         "best_checkpoint": str(run.best) if run.best.exists() else None,
         "mlflow_run_id": None if logger is None else logger.run_id,
+        "data_digests": module.digests,
         "seed": experiment.training.seed,
         "environment": environment,
     }

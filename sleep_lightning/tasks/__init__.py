@@ -2,7 +2,7 @@
 
 from sleep_lightning.tasks.depo import Depo, DepoConfig
 from sleep_lightning.tasks.rule110 import Rule110, Rule110Config
-from sleep_lightning.tasks.task import Baselines, Split, Task, TaskBatch, TaskConfig, baselines, by_answer
+from sleep_lightning.tasks.task import Baselines, Split, Task, TaskBatch, TaskConfig, baselines, by_answer, random_seed
 
 TASKS: dict[str, type[TaskConfig]] = {"rule110": Rule110Config, "depo": DepoConfig}
 """Task configs by ``task.name``."""
@@ -20,4 +20,5 @@ __all__ = [
     "TaskConfig",
     "baselines",
     "by_answer",
+    "random_seed",
 ]

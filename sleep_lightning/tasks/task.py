@@ -23,17 +23,20 @@ class TaskBatch:
         labels: int64 ``[B, T]``, -100 where there is no loss.
         slices: difficulty, name -> int64 ``[B]`` of every row or ``[B, answers of a row]`` of every answer.
         answers: int64 ``[B, T]``, which answer of its row a label belongs to, from 0; None: a row is one answer.
+        digest: hash of this batch and all that the training stream gave before it; "" outside training.
     """
 
     tokens: Tensor
     labels: Tensor
     slices: Mapping[str, Tensor] = field(default_factory=dict)
     answers: Tensor | None = None
+    digest: str = ""
 
     def map(self, f: Callable[[Tensor], Tensor]) -> "TaskBatch":
         """Apply ``f`` to every tensor."""
         slices = {name: f(x) for name, x in self.slices.items()}
-        return TaskBatch(f(self.tokens), f(self.labels), slices, None if self.answers is None else f(self.answers))
+        answers = None if self.answers is None else f(self.answers)
+        return TaskBatch(f(self.tokens), f(self.labels), slices, answers, self.digest)
 
     def to(self, device: torch.device) -> "TaskBatch":
         return self.map(lambda x: x.to(device))
@@ -70,12 +73,12 @@ class Task(ABC):
 
     def batch(self, batch_size: int, *, seed: int, position: int, split: Split = "train") -> TaskBatch:
         """The batch at a position of the endless stream (seed, split): the same for every model and every N."""
-        generator = torch.Generator().manual_seed(_mix(seed, SPLITS.index(split), position))
+        generator = torch.Generator().manual_seed(random_seed(seed, SPLITS.index(split), position))
         return self.sample(batch_size, generator, split)
 
 
-def _mix(*numbers: int) -> int:
-    """A 63-bit hash of integers (splitmix64 steps), so that neighbouring positions share no random stream."""
+def random_seed(*numbers: int) -> int:
+    """A seed out of several numbers: a 63-bit hash (splitmix64 steps), so that neighbours share no random stream."""
     mask, state = (1 << 64) - 1, 0x9E3779B97F4A7C15
     for number in numbers:
         state = (state ^ number) * 0xBF58476D1CE4E5B9 & mask
