@@ -36,6 +36,10 @@ def why_not_layerwise(model: HybridLM, config: SleepConfig) -> str | None:
         return f"sleep.eviction={config.eviction} lets a window attend to the one before"
     if config.wake_passes > 1:
         return f"sleep.wake_passes={config.wake_passes} loops over answers"
+    if config.retrieved_windows:
+        return f"sleep.retrieved_windows={config.retrieved_windows} puts windows in front of others"
+    if model.config.summary_tokens:
+        return f"model.summary_tokens={model.config.summary_tokens} makes windows wait for summaries"
     if model.neutral_pad is not None:
         return "neutral pads are left out window by window"
     if config.n_passes > 1 and config.reset_memory_between_passes:

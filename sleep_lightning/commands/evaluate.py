@@ -15,7 +15,7 @@ from sleep_lightning.commands.report import score_table
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import HybridLM
 from sleep_lightning.run_directory import experiment_of, load_checkpoint, write_json
-from sleep_lightning.sleep import IGNORE, plan_windows, wake, walk, zero_memory
+from sleep_lightning.sleep import IGNORE, is_answer, plan_windows, retrieve, wake, walk, zero_memory
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.metrics import Answers, score
 from sleep_lightning.training.tbptt import predict as teacher_forced_logits
@@ -84,13 +84,14 @@ def decode(model: HybridLM, batch: TaskBatch, experiment: Experiment) -> Tensor:
     for window in windows:
         before = memory
         if not window.sleeps:
+            retrieved = retrieve(model, tokens, is_answer(batch.labels), window, experiment.sleep)
             for t in range(window.start, window.stop):
                 if labelled_BT[:, t].any():
-                    h, _ = wake(model, tokens[:, window.start : t + 1], before, experiment.sleep)
+                    h, _ = wake(model, tokens[:, window.start : t + 1], before, experiment.sleep, retrieved)
                     answers[:, t] = model.logits(h[:, -1]).argmax(-1).where(labelled_BT[:, t], IGNORE)
                     if t + 1 < tokens.shape[1]:
                         tokens[:, t + 1] = answers[:, t].where(labelled_BT[:, t], tokens[:, t + 1])
-        _, _, memory = next(walk(model, tokens, [window], before, experiment.sleep))
+        _, _, memory = next(walk(model, tokens, [window], before, experiment.sleep, answers_BT=is_answer(batch.labels)))
     return answers
 
 

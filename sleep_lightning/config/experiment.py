@@ -36,7 +36,20 @@ class Experiment:
             raise ValueError(
                 f"sleep.eviction=sliding with model.pattern={m.pattern!r} keeps nothing: no block attends; use hard"
             )
-        if s.n_passes > 1 and m.last_writer(range(core.start, coda.stop), cached=s.eviction == "sliding") < 0:
+        for key, value in (
+            ("model.summary_tokens", m.summary_tokens),
+            ("sleep.retrieved_windows", s.retrieved_windows),
+        ):
+            if value and (s.eviction == "sliding" or s.carry_conv_state or "A" not in m.pattern):
+                raise ValueError(
+                    f"{key}={value} needs attention and windows that stand alone: use a model.pattern with an A, "
+                    f"sleep.eviction=hard and sleep.carry_conv_state=false, or {key}=0"
+                )
+        if (
+            s.n_passes > 1
+            and not m.summary_tokens
+            and m.last_writer(range(core.start, coda.stop), cached=s.eviction == "sliding") < 0
+        ):
             blocks = f"model.pattern={m.pattern!r}" + (f" and sleep.loop={s.loop!r}" if s.loop != "all" else "")
             raise ValueError(
                 f"sleep.n_passes={s.n_passes} with {blocks} sleeps for nothing: "

@@ -34,6 +34,8 @@ class ModelConfig:
     """Width of the SwiGLU; null: 8/3 d_model rounded up to a multiple of 64."""
     conv_size: int = 4
     """Taps of the short convolution in front of the fast weights; 0 for none."""
+    summary_tokens: int = 0
+    """m: learned summary tokens that every window leaves in the context (a control: compaction)."""
     rope_base: float = 10000.0
     """Base of the rotary position embedding."""
     tie_embeddings: bool = True
@@ -52,6 +54,8 @@ class ModelConfig:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ValueError(f"model.{key}={value} must be at least 1")
+        if self.summary_tokens < 0:
+            raise ValueError(f"model.summary_tokens={self.summary_tokens} must be 0 (no compaction) or more")
         if self.conv_size < 0:
             raise ValueError(f"model.conv_size={self.conv_size} must be 0 (no convolution) or more; try 4")
         if self.d_model % self.n_heads or self.d_model // self.n_heads % 2:
@@ -121,6 +125,8 @@ class HybridLM(nn.Module):
         self.head = nn.Linear(config.d_model, vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
+        if config.summary_tokens:
+            self.summary = nn.Parameter(torch.empty(config.summary_tokens, config.d_model))
         self.reset_parameters()
         self.compiled = False
 
@@ -156,6 +162,8 @@ class HybridLM(nn.Module):
                 gain = depth if name.endswith("out_proj") else 1.0
                 nn.init.normal_(module.weight, std=gain * module.in_features**-0.5)
         nn.init.normal_(self.embedding.weight, std=self.config.d_model**-0.5)
+        if self.config.summary_tokens:
+            nn.init.normal_(self.summary, std=self.config.d_model**-0.5)
 
     @property
     def memory_layers(self) -> list[GatedDeltaNet]:
@@ -180,9 +188,10 @@ class HybridLM(nn.Module):
         if self.compiled and torch.is_grad_enabled():  # else the first window would get a graph of its own
             states = tuple(state.requires_grad_() for state in states)
         conv = tuple(m.zero_conv(batch_size) for m in self.memory_layers) if carried else ()
-        if not cached_tokens or "A" not in self.config.pattern:
-            return Memory(states, conv)
         c, weight = self.config, self.norm.weight
+        summaries = (weight.new_zeros(batch_size, 0, c.d_model),) if c.summary_tokens else ()
+        if not cached_tokens or "A" not in c.pattern:
+            return Memory(states, conv, summaries=summaries)
         size = (batch_size, cached_tokens, 2, c.n_heads, c.d_model // c.n_heads)
         kv = tuple(weight.new_zeros(size) for letter in c.pattern if letter == "A")
         return Memory(states, conv, kv, (weight.new_zeros(batch_size, cached_tokens),))
@@ -243,7 +252,7 @@ class HybridLM(nn.Module):
             if y is None:
                 break
             h = block.feed_forward(h + y)
-        return h, Memory(tuple(states), tuple(conv), tuple(kv), memory.present)
+        return h, Memory(tuple(states), tuple(conv), tuple(kv), memory.present, memory.summaries)
 
     def logits(self, h: Tensor) -> Tensor:
         """Hidden states ``[B, T, d_model]`` -> fp32 logits ``[B, T, vocab]``."""

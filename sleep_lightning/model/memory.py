@@ -22,12 +22,14 @@ class Memory:
         kv: per attention layer keys (not yet rotated) and values of the last L - 1 tokens
             ``[B, L - 1, 2, heads, head dim]``; empty under hard eviction.
         present: one tensor ``[B, L - 1]``, 1 where ``kv`` holds a token and 0 where it is empty; empty as kv is.
+        summaries: under compaction one tensor ``[B, m x windows so far, d_model]``; else empty.
     """
 
     states: tuple[Tensor, ...]
     conv: tuple[Tensor, ...] = ()
     kv: tuple[Tensor, ...] = ()
     present: tuple[Tensor, ...] = ()
+    summaries: tuple[Tensor, ...] = ()
 
     def map(self, f: Callable[[Tensor], Tensor]) -> Self:
         """Apply ``f`` to every tensor."""
@@ -71,6 +73,6 @@ class Memory:
             raise ValueError(f"{path} is not a memory file ({error}); give a file written by Memory.save") from error
         counts = {part.name: sum(name.startswith(f"{part.name}.") for name in tensors) for part in fields(cls)}
         names = {part: [f"{part}.{i}" for i in range(n)] for part, n in counts.items()}
-        if tensors.keys() != {name for part in names.values() for name in part} or not counts["states"] + counts["kv"]:
+        if tensors.keys() != {name for part in names.values() for name in part} or not tensors:
             raise ValueError(f"{path} holds {sorted(tensors)}, not a memory; give a file written by Memory.save")
         return cls(*(tuple(tensors[name] for name in part) for part in names.values()))

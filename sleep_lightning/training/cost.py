@@ -52,17 +52,24 @@ def sequence_cost(experiment: Experiment) -> Cost:
     recompute = experiment.training.checkpointing != "none"
     _, core, _ = sleep.parts(len(model.pattern))
     gradient_from = sleep.n_passes - (sleep.grad_passes or sleep.n_passes)
+    summaries, m = 0, model.summary_tokens
     for window in planned_windows(task.sequence_length, task.context_length, sleep.window_size):
+        own = window.stop - window.start
+        T = own + summaries
+        if window.sleeps:
+            T, summaries = T + m, summaries + m
+        else:
+            T += min(sleep.retrieved_windows, window.start // sleep.window_size) * sleep.window_size
         for n, part, write_only in window_passes(model, sleep, window):
-            T = window.stop - window.start
             ahead, back = pass_cost(model, T, write_only, part, sleep.cached_tokens)
             if not window.sleeps and part.stop == len(model.pattern) and n == sleep.wake_passes - 1:
-                ahead["head"] = 2 * T * model.d_model * len(task.vocab)
+                ahead["head"] = 2 * own * model.d_model * len(task.vocab)
                 back["head"] = 2 * ahead["head"]
+                ahead["retrieval"] = 2 * own * window.start * model.d_model if sleep.retrieved_windows else 0
             if window.sleeps and n < gradient_from and part == core:
                 back.clear()
             elif recompute:
-                back += Counter({k: v for k, v in ahead.items() if k != "head"})
+                back += Counter({k: v for k, v in ahead.items() if k not in ("head", "retrieval")})
             forward += ahead
             backward += back
             by_pass[n] += ahead.total() + back.total()
@@ -73,13 +80,14 @@ def window_passes(model: ModelConfig, sleep: SleepConfig, window: Window) -> Ite
     """What ``sleep`` and ``wake`` run over a window: the pass (from 0), the blocks, and whether they only write."""
     prelude, core, coda = sleep.parts(len(model.pattern))
     N = sleep.n_passes if window.sleeps else sleep.wake_passes
-    tail = model.last_writer(coda, cached=sleep.cached_tokens > 0) >= 0 if window.sleeps else bool(coda)
+    whole = not window.sleeps or model.summary_tokens > 0
+    tail = bool(coda) if whole else model.last_writer(coda, cached=sleep.cached_tokens > 0) >= 0
     if prelude:
         yield 0, prelude, False
     for n in range(N):
-        yield n, core, window.sleeps and n == N - 1 and not tail
+        yield n, core, not whole and not tail and n == N - 1
     if tail:
-        yield N - 1, coda, window.sleeps
+        yield N - 1, coda, not whole
 
 
 def pass_cost(

@@ -48,7 +48,14 @@ def test_equals_the_dispatched_count(
 
 @pytest.mark.parametrize("pattern", ["AGAG", "GAAA", "GAGA"])
 @pytest.mark.parametrize(
-    "sleep", [{"loop": "1/2/1"}, {"eviction": "sliding"}, {"eviction": "sliding", "loop": "2/1/1"}, {"wake_passes": 4}]
+    "sleep",
+    [
+        {"loop": "1/2/1"},
+        {"eviction": "sliding"},
+        {"eviction": "sliding", "loop": "2/1/1"},
+        {"wake_passes": 4},
+        {"retrieved_windows": 1},
+    ],
 )
 def test_options_equal_the_dispatched_count(
     pattern: str, sleep: dict[str, object], monkeypatch: pytest.MonkeyPatch
@@ -57,6 +64,12 @@ def test_options_equal_the_dispatched_count(
     if pattern == "GAAA" and sleep.get("loop") == "1/2/1":
         pytest.skip("nothing in the loop or after it holds memory")
     check(experiment(3, 8, sleep, pattern=pattern))
+
+
+@pytest.mark.parametrize(("pattern", "loop"), [("AAAA", "all"), ("AGAG", "1/2/1")])
+def test_compaction_equals_the_dispatched_count(pattern: str, loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(build.SWITCH, "0")
+    check(experiment(2, 8, {"loop": loop}, pattern=pattern, summary_tokens=3))
 
 
 def check(e: Experiment) -> None:
