@@ -9,6 +9,7 @@ COMMANDS = {
     "validate": "score a checkpoint on the validation split",
     "test": "score a checkpoint on the test split",
     "predict": "print a checkpoint's answers as JSON lines",
+    "compare": "train several arms over seeds and print one table",
     "config": "print the resolved experiment as YAML",
     "bench": "measure speed and memory against named peers",
 }
@@ -35,6 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("--seconds", type=float, default=20, help="time per table (default: 20)")
             command.add_argument("--output", metavar="FILE", help="write the rows to a file (JSON)")
             continue
+        if name == "compare":
+            _add_compare_arguments(command)
+            continue
         command.add_argument("overrides", nargs="*", metavar="key=value", help="change a key, e.g. sleep.n_passes=4")
         if name in ("fit", "config"):
             command.add_argument("--config", metavar="YAML", help="experiment file, e.g. conf/rule110.yaml")
@@ -48,6 +52,21 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "predict":
             command.add_argument("--rows", type=int, default=8, help="sequences to answer (default: 8)")
     return parser
+
+
+def _add_compare_arguments(command: argparse.ArgumentParser) -> None:
+    from sleep_lightning.comparison.arms import ARMS
+
+    command.add_argument("config", metavar="YAML", help="experiment the arms change, e.g. conf/rule110.yaml")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="change a key for all arms")
+    lines = "; ".join(f"{name}: {about}" for name, (about, _) in ARMS.items())
+    command.add_argument(
+        "--arms", nargs="+", required=True, metavar="ARM", help=f"n1, n2, ...: N passes; {lines}; or name:key=value;..."
+    )
+    command.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    command.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    command.add_argument("--test-passes", nargs="+", type=int, default=[], metavar="N", help="also test with these N")
+    command.add_argument("--output", metavar="DIR", help="where runs and results go (default: runs/compare-<yaml>)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,16 +100,24 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
 
         job = fit.prepare(a.config, a.overrides, a.resume)
         return lambda: fit.fit(job)
+    if a.command == "compare":
+        from sleep_lightning.commands import compare
+
+        if misplaced := [text for text in a.arms if "=" in text and ":" not in text]:
+            raise ValueError(f"--arms {misplaced[0]!r} is a key=value: write those behind the YAML, before --arms")
+        request = compare.prepare(a.config, a.overrides, a.arms, a.seeds, a.jobs, a.output, a.test_passes)
+        return lambda: compare.compare(request)
     if a.command == "bench":
         from sleep_lightning.commands import bench
 
         bench.check(a.names, a.seconds)
         return lambda: bench.bench(a.names, a.seconds, a.output)
     from sleep_lightning.commands import evaluate
+    from sleep_lightning.training.evaluation import load_trained
 
     if a.command == "predict" and a.rows < 1:
         raise ValueError(f"--rows {a.rows} must be at least 1")
-    experiment, model = evaluate.load_trained(a.checkpoint, a.overrides)
+    experiment, model = load_trained(a.checkpoint, a.overrides)
     if a.command == "predict":
         return lambda: evaluate.predict(experiment, model, a.rows, a.output)
     return lambda: evaluate.evaluate(experiment, model, "validation" if a.command == "validate" else "test", a.output)

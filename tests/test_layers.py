@@ -17,6 +17,7 @@ FLOORS = [
     "training",
     "tracking",
     "bench",
+    "comparison",
     "commands",
     "__main__",
 ]

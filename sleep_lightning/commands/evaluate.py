@@ -10,50 +10,20 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from sleep_lightning.commands.fit import check_device
 from sleep_lightning.commands.report import score_table
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import HybridLM
-from sleep_lightning.run_directory import experiment_of, load_checkpoint, write_json
+from sleep_lightning.run_directory import write_json
 from sleep_lightning.sleep import IGNORE, is_answer, plan_windows, retrieve, wake, walk, zero_memory
 from sleep_lightning.tasks import TaskBatch
-from sleep_lightning.training.metrics import Answers, score
-from sleep_lightning.training.tbptt import predict as teacher_forced_logits
-
-
-def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, HybridLM]:
-    """The model of a checkpoint under its experiment with ``key=value`` changes (``sleep.n_passes=8``, say).
-
-    Raises:
-        ValueError: no such checkpoint, bad overrides, or overrides that change the model's shape.
-    """
-    content = load_checkpoint(checkpoint)
-    experiment = experiment_of(content, overrides)
-    device = check_device(experiment)
-    task = experiment.task.build()
-    model = HybridLM(experiment.model, len(task.vocab), task.neutral_pad)
-    weights = {name.removeprefix("model."): x for name, x in content["state_dict"].items()}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"--checkpoint {checkpoint} does not fit the overrides {overrides}: {reason}; leave model.* and the task's "
-            f"vocabulary as trained"
-        ) from error
-    return experiment, model.to(device).eval()
+from sleep_lightning.training.evaluation import score_split
 
 
 def evaluate(
     experiment: Experiment, model: HybridLM, split: Literal["validation", "test"], output: str | None = None
 ) -> int:
     """Print accuracy by slice beside the baselines; with ``output`` also write it as JSON."""
-    t, task = experiment.training, experiment.task.build()
-    answers = []
-    for position in range(t.val_batches):
-        batch = task.batch(t.val_batch_size, seed=0, position=position, split=split).to(model.embedding.weight.device)
-        answers.append(Answers.of(teacher_forced_logits(model, batch, experiment.sleep), batch))
-    scores = score(answers)
+    scores = score_split(experiment, model, split)
     Console().print(score_table(scores, f"{split}, N={experiment.sleep.n_passes}"))
     if output is not None:
         content = {"split": split, "n_passes": experiment.sleep.n_passes}

@@ -5,18 +5,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from rich.console import Console
 
 from sleep_lightning.commands.report import print_facts, score_table
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.ops import select_backend
 from sleep_lightning.run_directory import RunDirectory, load_checkpoint, write_json
 from sleep_lightning.tracking.figures import draw_learning_curve
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.training.allocator import tune_allocator
 from sleep_lightning.training.datamodule import TaskDataModule
-from sleep_lightning.training.environment import describe_environment
+from sleep_lightning.training.environment import check_device, describe_environment
 from sleep_lightning.training.interruption import SaveOnException, StopOnSignal
 from sleep_lightning.training.matmul import choose_fp32_matmul
 from sleep_lightning.training.metrics import Score
@@ -65,17 +63,6 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
     if run.last.exists():
         load_checkpoint(run.last)
     return Job(experiment, run, True, open_tracking(experiment, run))
-
-
-def check_device(experiment: Experiment) -> torch.device:
-    """The device the experiment will run on. Raises ValueError if it, or the backend on it, is not there."""
-    wanted, present = experiment.training.accelerator, torch.cuda.is_available()
-    if wanted == "cuda" and not present:
-        raise ValueError("training.accelerator='cuda' but torch sees no CUDA device here; use auto or cpu")
-    device = torch.device("cuda" if present and wanted != "cpu" else "cpu")
-    K = experiment.model.key_dim_per_head
-    select_backend(torch.empty(1, experiment.sleep.window_size, 1, K, device=device), experiment.model.backend)
-    return device
 
 
 def fit(job: Job) -> int:

@@ -1,6 +1,8 @@
-"""Pictures of a run. matplotlib is imported at the first one."""
+"""Pictures of runs. matplotlib is imported at the first one."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 
 def draw_learning_curve(history: list[dict[str, float]], path: Path, title: str) -> None:
@@ -26,4 +28,42 @@ def draw_learning_curve(history: list[dict[str, float]], path: Path, title: str)
     axes.set(xlabel="training FLOPs", ylabel="validation accuracy", ylim=(0, 1.02), title=title)
     axes.grid(alpha=0.3)
     axes.legend(loc="center right")
+    figure.savefig(path, dpi=120)
+
+
+class Compared(Protocol):
+    """What is drawn of a row of a comparison."""
+
+    @property
+    def arm(self) -> str: ...
+    @property
+    def test_passes(self) -> int: ...
+    @property
+    def train_passes(self) -> str: ...
+    @property
+    def train_flops(self) -> int: ...
+    @property
+    def exact_match(self) -> list[float]: ...
+    @property
+    def majority(self) -> float: ...
+
+
+def draw_comparison(rows: Sequence[Compared], path: Path, title: str) -> None:
+    """Exact match against training FLOPs: a point an arm, a bar from the worst seed to the best (PNG)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for i, row in enumerate(row for row in rows if row.train_passes == str(row.test_passes) or "," in row.train_passes):
+        middle = sum(row.exact_match) / len(row.exact_match)
+        reach = ([middle - min(row.exact_match)], [max(row.exact_match) - middle])
+        style = {"marker": "osD^vP*X"[i % 8], "color": f"C{i % 10}", "capsize": 4, "linestyle": "none"}
+        axes.errorbar([row.train_flops], [middle], yerr=reach, label=row.arm, **style)  # type: ignore[arg-type]
+    level = rows[0].majority
+    axes.axhline(level, color="grey", linestyle="--", label=f"majority answer {level:.3f}")
+    axes.set(xlabel="training FLOPs", ylabel="test exact match", ylim=(0, 1.02), xscale="log", title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=120)

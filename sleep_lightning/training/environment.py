@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from sleep_lightning import __version__
+from sleep_lightning.config import Experiment
 from sleep_lightning.ops import select_backend
 
 PACKAGES = ("torch", "lightning", "flash-linear-attention", "triton", "omegaconf", "mlflow")
@@ -38,3 +39,14 @@ def git_commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return done.stdout.strip()
+
+
+def check_device(experiment: Experiment) -> torch.device:
+    """The device the experiment will run on. Raises ValueError if it, or the backend on it, is not there."""
+    wanted, present = experiment.training.accelerator, torch.cuda.is_available()
+    if wanted == "cuda" and not present:
+        raise ValueError("training.accelerator='cuda' but torch sees no CUDA device here; use auto or cpu")
+    device = torch.device("cuda" if present and wanted != "cpu" else "cpu")
+    K = experiment.model.key_dim_per_head
+    select_backend(torch.empty(1, experiment.sleep.window_size, 1, K, device=device), experiment.model.backend)
+    return device

@@ -1,0 +1,44 @@
+"""A trained model scored on held-out sequences."""
+
+import torch
+
+from sleep_lightning.config import Experiment
+from sleep_lightning.model import HybridLM
+from sleep_lightning.run_directory import experiment_of, load_checkpoint
+from sleep_lightning.tasks import Split
+from sleep_lightning.training.environment import check_device
+from sleep_lightning.training.metrics import Answers, Score, score
+from sleep_lightning.training.tbptt import predict
+
+
+def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, HybridLM]:
+    """The model of a checkpoint under its experiment with ``key=value`` changes (``sleep.n_passes=8``, say).
+
+    Raises:
+        ValueError: no such checkpoint, bad overrides, or overrides that change the model's shape.
+    """
+    content = load_checkpoint(checkpoint)
+    experiment = experiment_of(content, overrides)
+    device = check_device(experiment)
+    task = experiment.task.build()
+    model = HybridLM(experiment.model, len(task.vocab), task.neutral_pad)
+    weights = {name.removeprefix("model."): x for name, x in content["state_dict"].items()}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"--checkpoint {checkpoint} does not fit the overrides {overrides}: {reason}; leave model.* and the task's "
+            f"vocabulary as trained"
+        ) from error
+    return experiment, model.to(device).eval()
+
+
+@torch.no_grad()
+def score_split(experiment: Experiment, model: HybridLM, split: Split) -> dict[str, Score]:
+    """Scores by slice on the first ``val_batches`` batches of a split: the same sequences for every model and seed."""
+    t, task, answers = experiment.training, experiment.task.build(), []
+    for position in range(t.val_batches):
+        batch = task.batch(t.val_batch_size, seed=0, position=position, split=split).to(model.embedding.weight.device)
+        answers.append(Answers.of(predict(model, batch, experiment.sleep), batch))
+    return score(answers)
