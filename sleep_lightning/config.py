@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from sleep_lightning.layerwise import Executor
-from sleep_lightning.model import ModelConfig
+from sleep_lightning.model import MEMORY_MIXERS, ModelConfig
 from sleep_lightning.sleep import Checkpoint, SleepConfig
 from sleep_lightning.tasks import TASKS, TaskConfig
 
@@ -130,10 +130,10 @@ class Experiment:
     def __post_init__(self) -> None:
         self._check_windows()
         self._check_truncation()
-        if "G" not in self.model.pattern and self.sleep.n_passes > 1:
+        if self.model.last_memory < 0 and self.sleep.n_passes > 1:
             raise ValueError(
                 f"sleep.n_passes={self.sleep.n_passes} with model.pattern={self.model.pattern!r} sleeps for nothing: "
-                f"no block holds memory; put a G into the pattern or set sleep.n_passes=1"
+                f"no block holds memory; put a {' or '.join(MEMORY_MIXERS)} into the pattern or set sleep.n_passes=1"
             )
         if self.sleep.carry_conv_state and not self.model.conv_size:
             raise ValueError("sleep.carry_conv_state=true with model.conv_size=0 carries nothing; set one of the two")

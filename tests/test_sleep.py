@@ -39,18 +39,20 @@ def plain_hybrid(model: HybridLM, tokens_BT: Tensor) -> tuple[Tensor, tuple[Tens
             o = F.scaled_dot_product_attention(*(y.transpose(1, 2) for y in (q, k, v)), attn_mask=mask_TT)
             h = h + block.mixer.out_proj(o.transpose(1, 2).flatten(2))
         else:
-            zero = torch.zeros(len(tokens_BT), block.mixer.n_heads, block.mixer.key_dim, block.mixer.value_dim)
-            out = block.mixer(x, zero)
+            out = block.mixer(x, block.mixer.zero_state(len(tokens_BT)))
             states.append(out.state)
             h = h + out.y
         h = block.feed_forward(h)
     return h, tuple(states)
 
 
-@pytest.mark.parametrize("conv_size", [0, 4])
-def test_one_pass_is_the_plain_hybrid(conv_size: int) -> None:
+@pytest.mark.parametrize(
+    ("pattern", "conv_size"),
+    [("AGAG", 0), ("AGAG", 4), ("AHAH", 0), ("AHAH", 4), ("ADAD", 0), ("ADAD", 4), ("AJAJ", 4), ("HAJDG", 4)],
+)
+def test_one_pass_is_the_plain_hybrid(pattern: str, conv_size: int) -> None:
     """N = 1 == vanilla hybrid, values and every gradient (conv off, or carried over windows)."""
-    batch, model = tiny_batch(ring=L), tiny_model(conv_size=conv_size)
+    batch, model = tiny_batch(ring=L), tiny_model(pattern=pattern, conv_size=conv_size)
     config = SleepConfig(window_size=L, n_passes=1, carry_conv_state=conv_size > 0)
     memory = model.zero_memory(len(batch.tokens), carry_conv_state=config.carry_conv_state)
     windows = plan_windows(batch.labels, L)

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from sleep_lightning.commands.report import print_facts, score_table
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.ops import select_backend
 from sleep_lightning.run_directory import RunDirectory, load_checkpoint, write_json
 from sleep_lightning.tracking.figures import draw_learning_curve
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
@@ -73,8 +72,9 @@ def check_device(experiment: Experiment) -> torch.device:
     if wanted == "cuda" and not present:
         raise ValueError("training.accelerator='cuda' but torch sees no CUDA device here; use auto or cpu")
     device = torch.device("cuda" if present and wanted != "cpu" else "cpu")
-    K = experiment.model.key_dim_per_head
-    select_backend(torch.empty(1, experiment.sleep.window_size, 1, K, device=device), experiment.model.backend)
+    k = torch.empty(1, experiment.sleep.window_size, 1, experiment.model.key_dim_per_head, device=device)
+    for rule in experiment.model.rules:
+        rule.select(k, experiment.model.backend)
     return device
 
 
@@ -91,7 +91,7 @@ def fit(job: Job) -> int:
         )
         pl.seed_everything(experiment.training.seed, verbose=False)
         module, data = SleepModule(experiment), TaskDataModule(experiment)
-        environment = describe_environment(trainer.strategy.root_device, experiment.model.backend)
+        environment = describe_environment(trainer.strategy.root_device, experiment.model)
         environment["allocator"] = tune_allocator(experiment.training.allocator)
         environment["fp32_matmul"] = choose_fp32_matmul(experiment.training.fp32_matmul)
         console.print(f"run {run.path}: {_headline(experiment, module)}", highlight=False, soft_wrap=True)
@@ -181,6 +181,7 @@ def _summary(
         "checkpoint": str(run.last),
         "best_checkpoint": str(run.best) if run.best.exists() else None,
         "mlflow_run_id": None if logger is None else logger.run_id,
+        "state_bytes": module.model.state_bytes(carry_conv_state=experiment.sleep.carry_conv_state),
         "seed": experiment.training.seed,
         "environment": environment,
     }
@@ -201,6 +202,8 @@ def _facts(experiment: Experiment, run: RunDirectory, summary: dict[str, Any]) -
         f"{with_unit(summary['train_flops'])}FLOP, {summary['wall_s']:.0f} s",
         "checkpoint": summary["checkpoint"],
     }
+    if layers := summary["state_bytes"]:
+        facts["memory"] = f"{with_unit(sum(layers))}B a sequence, in {len(layers)} layers of {experiment.model.pattern}"
     if (picture := run.path / "learning_curve.png").exists():
         facts["picture"] = str(picture)
     if experiment.tracking.enabled:

@@ -1,4 +1,4 @@
-"""HybridLM: attention and gated-delta-net blocks in any order. It reads windows; it does not know what sleep is."""
+"""HybridLM: attention and fast-weight blocks in any order. It reads windows; it does not know what sleep is."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -8,9 +8,17 @@ from torch import Tensor, nn
 
 from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.block import Block, RMSNorm
+from sleep_lightning.model.delta_net import DeltaNet
+from sleep_lightning.model.fast_weights import FastWeights
 from sleep_lightning.model.gated_delta_net import GatedDeltaNet
+from sleep_lightning.model.gated_hebbian import GatedHebbian
+from sleep_lightning.model.jet import JetBlock
 from sleep_lightning.model.memory import Memory
+from sleep_lightning.ops import Rule
 from sleep_lightning.ops.dtype import at_least_fp32
+
+MEMORY_MIXERS: dict[str, type[FastWeights]] = {"G": GatedDeltaNet, "H": GatedHebbian, "D": DeltaNet, "J": JetBlock}
+"""The letters of ``model.pattern`` whose blocks hold memory."""
 
 
 @dataclass
@@ -18,7 +26,7 @@ class ModelConfig:
     d_model: int = 64
     """Width of the residual stream."""
     pattern: str = "AGAG"
-    """One letter per block, first to last: A attention, G gated delta net."""
+    """One letter per block, first to last: A attention; G gated delta net, H gated Hebbian, D DeltaNet, J Jet block."""
     n_heads: int = 2
     """Attention heads."""
     gdn_heads: int | None = None
@@ -40,17 +48,25 @@ class ModelConfig:
     norm_eps: float = 1e-6
     """Epsilon of every RMSNorm."""
     backend: str = "auto"
-    """Implementation of the gated delta rule: auto, or a name the error message lists."""
+    """Implementation of the memory rules: auto, or a name the error message lists."""
 
     def __post_init__(self) -> None:
-        if not self.pattern or set(self.pattern) - set("AG"):
-            raise ValueError(f"model.pattern={self.pattern!r} must be one or more of the letters A and G; try AGAG")
+        if not self.pattern or set(self.pattern) - {"A", *MEMORY_MIXERS}:
+            raise ValueError(
+                f"model.pattern={self.pattern!r} must be one or more of the letters A, {', '.join(MEMORY_MIXERS)}; "
+                f"try AGAG"
+            )
         for key in ("d_model", "n_heads", "gdn_heads", "key_dim", "d_ff"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ValueError(f"model.{key}={value} must be at least 1")
         if self.conv_size < 0:
             raise ValueError(f"model.conv_size={self.conv_size} must be 0 (no convolution) or more; try 4")
+        if not self.conv_size and "J" in self.pattern:
+            raise ValueError(
+                f"model.conv_size=0 takes from the J in model.pattern={self.pattern!r} the convolution that makes it a "
+                f"Jet block; use G, or model.conv_size=4"
+            )
         if self.d_model % self.n_heads or self.d_model // self.n_heads % 2:
             fits = [n for n in range(1, self.d_model + 1) if self.d_model % n == 0 and self.d_model // n % 2 == 0]
             raise ValueError(
@@ -69,6 +85,16 @@ class ModelConfig:
                 f"model.expand_v={self.expand_v} times the key dim {self.key_dim_per_head} must be a whole number "
                 f">= 1; try 1 or 2"
             )
+
+    @property
+    def last_memory(self) -> int:
+        """Index of the last block that holds memory; -1: none does."""
+        return max(map(self.pattern.rfind, MEMORY_MIXERS))
+
+    @property
+    def rules(self) -> list[Rule]:
+        """The memory rules that the pattern uses, each once."""
+        return list({r.name: r for r in (MEMORY_MIXERS[x].rule for x in self.pattern if x in MEMORY_MIXERS)}.values())
 
     @property
     def fast_weight_heads(self) -> int:
@@ -120,11 +146,11 @@ class HybridLM(nn.Module):
         self._run = torch.compile(self._run, dynamic=False, fullgraph=True)  # type: ignore[method-assign]
         self.compiled = True
 
-    def _mixer(self, letter: str) -> Attention | GatedDeltaNet:
+    def _mixer(self, letter: str) -> Attention | FastWeights:
         c = self.config
         if letter == "A":
             return Attention(c.d_model, c.n_heads, c.rope_base)
-        return GatedDeltaNet(
+        return MEMORY_MIXERS[letter](
             c.d_model,
             c.fast_weight_heads,
             c.key_dim_per_head,
@@ -136,18 +162,25 @@ class HybridLM(nn.Module):
         )
 
     def reset_parameters(self) -> None:
-        """Linear weights N(0, 1/fan_in), residual outputs scaled down with depth, embedding N(0, 1/d_model)."""
-        depth = (2 * len(self.layers)) ** -0.5
+        """Linear weights N(0, 1/fan_in), residual outputs scaled down with depth, embedding N(0, 1/d_model).
+
+        A Jet block's taps start as their bias.
+        """
+        gains = {"out_proj": (2 * len(self.layers)) ** -0.5, "tap_proj": 0.0}
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                gain = depth if name.endswith("out_proj") else 1.0
+                gain = gains.get(name.rpartition(".")[2], 1.0)
                 nn.init.normal_(module.weight, std=gain * module.in_features**-0.5)
         nn.init.normal_(self.embedding.weight, std=self.config.d_model**-0.5)
 
     @property
-    def memory_layers(self) -> list[GatedDeltaNet]:
+    def memory_layers(self) -> list[FastWeights]:
         """The layers that hold fast weights, first to last."""
-        return [layer.mixer for layer in self.stack if isinstance(layer.mixer, GatedDeltaNet)]
+        return [layer.mixer for layer in self.stack if isinstance(layer.mixer, FastWeights)]
+
+    def state_bytes(self, *, carry_conv_state: bool = False) -> list[int]:
+        """Bytes of one sequence's memory in each layer that holds some: what crosses a window."""
+        return [m.state_bytes(carry_conv_state=carry_conv_state) for m in self.memory_layers]
 
     @property
     def stack(self) -> list[Block]:
@@ -156,7 +189,7 @@ class HybridLM(nn.Module):
 
     def zero_memory(self, batch_size: int, *, carry_conv_state: bool = False) -> Memory:
         """Memory before the first window: all zeros (there is no learned init)."""
-        states = tuple(m.A_log.new_zeros(batch_size, m.n_heads, m.key_dim, m.value_dim) for m in self.memory_layers)
+        states = tuple(m.zero_state(batch_size) for m in self.memory_layers)
         carried = carry_conv_state and self.config.conv_size > 0
         if self.compiled and torch.is_grad_enabled():  # else the first window would get a graph of its own
             states = tuple(state.requires_grad_() for state in states)
@@ -175,7 +208,7 @@ class HybridLM(nn.Module):
 
         Everything after the last state write (its read-out, its MLP, later attention blocks) is not run.
         """
-        last = self.config.pattern.rfind("G")
+        last = self.config.last_memory
         return memory if last < 0 else self._run(h, memory, stop_at=last)[1]
 
     def _run(self, h: Tensor, memory: Memory, stop_at: int | None) -> tuple[Tensor, Memory]:

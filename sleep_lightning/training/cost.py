@@ -1,6 +1,6 @@
 """FLOPs of a training step, known before step 0: a pure function of the configuration.
 
-Counted are the matrix products, the attention and the delta rule as they are run (a multiply-add is 2 FLOPs);
+Counted are the matrix products, the attention and the memory rules as they are run (a multiply-add is 2 FLOPs);
 norms, activations and other elementwise work are not. ``tests/training/test_cost.py`` holds it against a count
 of the operations torch dispatches.
 """
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import ModelConfig
-from sleep_lightning.ops.gated_delta_rule.chunked import chunk_length
+from sleep_lightning.model.jet import REDUCTION
+from sleep_lightning.ops.chunks import chunk_length
 from sleep_lightning.sleep import Window
 
 
@@ -71,8 +72,7 @@ def pass_cost(model: ModelConfig, T: int, write_only: bool) -> tuple[Counter[str
     """Forward and backward FLOPs of one pass of the block stack over T tokens of one sequence."""
     forward: Counter[str] = Counter()
     backward: Counter[str] = Counter()
-    d, last = model.d_model, model.pattern.rfind("G")
-    H, K, V = model.fast_weight_heads, model.key_dim_per_head, model.value_dim_per_head
+    d, last = model.d_model, model.last_memory
     for index, letter in enumerate(model.pattern[: last + 1] if write_only else model.pattern):
         dense: Counter[str] = Counter()
         writes = write_only and index == last
@@ -80,16 +80,43 @@ def pass_cost(model: ModelConfig, T: int, write_only: bool) -> tuple[Counter[str
             dense["projections"] = 2 * T * d * 4 * d
             dense["attention"] = 4 * T * T * d
         else:
-            rule_forward, rule_backward = delta_rule_cost(T, H, K, V, read=not writes)
-            forward["delta_rule"] += rule_forward
-            backward["delta_rule"] += rule_backward
-            rows = H * (K + V + 2) + (0 if writes else H * (K + V))  # k, v, gates; q and the output gate
-            dense["projections"] = 2 * T * d * (rows + (0 if writes else H * V))
+            rule_forward, rule_backward = rule_cost(model, letter, T, read=not writes)
+            forward["memory_rule"] += rule_forward
+            backward["memory_rule"] += rule_backward
+            dense["projections"] = 2 * T * memory_weights(model, letter, read=not writes)
         if not writes:
             dense["mlp"] = 6 * T * d * model.mlp_width
         forward += dense
         backward += Counter({name: 2 * flops for name, flops in dense.items()})
     return forward, backward
+
+
+def memory_weights(model: ModelConfig, letter: str, read: bool = True) -> int:
+    """Weights of the projections of a fast-weight block that a token passes through."""
+    H, keys = model.fast_weight_heads, model.fast_weight_heads * model.key_dim_per_head
+    values = model.fast_weight_heads * model.value_dim_per_head
+    rows, weights = keys + values + (H if letter == "D" else 2 * H), 0  # k, v, gates
+    if letter == "J":
+        hidden = max(1, values // REDUCTION)
+        rows, weights = rows + hidden, hidden * model.conv_size * values
+    if read:
+        rows, weights = rows + keys + values, weights + model.d_model * values  # q and the output gate; the output
+    return weights + model.d_model * rows
+
+
+def rule_cost(model: ModelConfig, letter: str, T: int, read: bool = True) -> tuple[int, int]:
+    """Forward and backward FLOPs of the rule of a fast-weight block over T tokens of one sequence."""
+    cost = gated_hebbian_cost if letter == "H" else delta_rule_cost
+    return cost(T, model.fast_weight_heads, model.key_dim_per_head, model.value_dim_per_head, read)
+
+
+def gated_hebbian_cost(T: int, H: int, K: int, V: int, read: bool = True) -> tuple[int, int]:
+    """Matrix products of ``ops.gated_hebbian`` in chunked form."""
+    C = chunk_length(T)
+    forward = 2 * C * K * V
+    if read:
+        forward += 2 * C * K * V + 2 * C * C * (K + V)
+    return H * math.ceil(T / C) * forward, 2 * H * math.ceil(T / C) * forward
 
 
 def delta_rule_cost(T: int, H: int, K: int, V: int, read: bool = True) -> tuple[int, int]:

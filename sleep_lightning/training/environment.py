@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 
 from sleep_lightning import __version__
-from sleep_lightning.ops import select_backend
+from sleep_lightning.model import ModelConfig
 
 PACKAGES = ("torch", "lightning", "flash-linear-attention", "triton", "omegaconf", "mlflow")
 
 
-def describe_environment(device: torch.device, backend: str = "auto") -> dict[str, str]:
-    """Plain strings: package versions, git commit (``-dirty`` if changed), machine, device, threads, backend."""
+def describe_environment(device: torch.device, model: ModelConfig | None = None) -> dict[str, str]:
+    """Plain strings: package versions, git commit (``-dirty`` if changed), machine, device, threads, and the
+    backend of each memory rule of the model (the default's without one)."""
     facts = {"sleep_lightning": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -26,7 +27,9 @@ def describe_environment(device: torch.device, backend: str = "auto") -> dict[st
     facts["machine"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     facts["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     facts["threads"] = str(torch.get_num_threads())
-    facts["gated_delta_rule"] = select_backend(torch.empty(1, 1, 1, 1, device=device), backend)
+    model = model or ModelConfig()
+    for rule in model.rules:
+        facts[rule.name] = rule.select(torch.empty(1, 1, 1, 1, device=device), model.backend)
     return facts
 
 
