@@ -20,7 +20,7 @@ def tiny_model(vocab_size: int = 3, **overrides: object) -> HybridLM:
         if layer.A_log is not None:
             torch.nn.init.constant_(layer.A_log, -2.0)
         if isinstance(layer, JetBlock):
-            torch.nn.init.normal_(layer.tap_proj.weight)
+            torch.nn.init.normal_(layer.tap_proj.weight, std=0.5)
     return model
 
 

@@ -21,18 +21,19 @@ def dynamic_conv(x_BSC: Tensor, taps_BTJC: Tensor) -> Tensor:
 
 
 def _reaches(S: int, T: int, J: int) -> list[tuple[int, slice, slice]]:
-    """Each tap that looks back: its distance j, the tokens that have an input so far back, and these inputs."""
+    """Each tap that reaches an input: its distance j, the tokens that have an input so far back, and these inputs."""
     past = S - T
-    first = {j: max(0, j - past) for j in range(1, min(J, S))}
+    first = {j: max(0, j - past) for j in range(min(J, S))}
     return [(j, slice(t, None), slice(past + t - j, S - j)) for j, t in first.items()]
 
 
 class _DynamicConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, taps: Tensor) -> Tensor:
-        T, J = taps.shape[1:3]
-        z = x[:, x.shape[1] - T :] * taps[:, :, -1]
-        for j, tokens, inputs in _reaches(x.shape[1], T, J):
+        S, (T, J) = x.shape[1], taps.shape[1:3]
+        (_, _, now), *earlier = _reaches(S, T, J)
+        z = x[:, now] * taps[:, :, -1]
+        for j, tokens, inputs in earlier:
             z[:, tokens].addcmul_(x[:, inputs], taps[:, tokens, -1 - j])
         ctx.save_for_backward(x, taps, z)
         return torch.nn.functional.silu(z)
@@ -41,12 +42,10 @@ class _DynamicConv(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         x, taps, z = ctx.saved_tensors
-        (T, J), past = taps.shape[1:3], x.shape[1] - taps.shape[1]
+        S, (T, J) = x.shape[1], taps.shape[1:3]
         dz = torch.ops.aten.silu_backward(dy, z)
         dx, d_taps = torch.zeros_like(x), torch.zeros_like(taps)
-        torch.mul(dz, taps[:, :, -1], out=dx[:, past:])
-        torch.mul(dz, x[:, past:], out=d_taps[:, :, -1])
-        for j, tokens, inputs in _reaches(x.shape[1], T, J):
+        for j, tokens, inputs in _reaches(S, T, J):
             dx[:, inputs].addcmul_(dz[:, tokens], taps[:, tokens, -1 - j])
-            torch.mul(dz[:, tokens], x[:, inputs], out=d_taps[:, tokens, -1 - j])
+            d_taps[:, tokens, -1 - j].addcmul_(dz[:, tokens], x[:, inputs])
         return dx, d_taps
