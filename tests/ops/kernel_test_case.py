@@ -118,6 +118,17 @@ class KernelTestCase:
         assert o is not None and o.dtype == torch.bfloat16
         assert state.dtype == torch.float32
 
+    def test_autocast_changes_nothing(self) -> None:
+        """Neither forward nor backward, which runs inside the caller's autocast too."""
+        if self.backend == "reference" or not self.supports_bfloat16:
+            pytest.skip(f"not for {self.backend} here")
+        inputs = make_inputs(2, 40, 2, 16, 16)
+        expected = run(self.backend, inputs, rule=self.rule)
+        with torch.autocast("cpu", torch.bfloat16):
+            actual = run(self.backend, inputs, rule=self.rule)
+        for name, value in actual.items():
+            assert torch.equal(value, expected[name]), name
+
     def test_no_initial_state_is_a_zero_state(self) -> None:
         inputs = make_inputs(2, 20, 2, 8, 8)
         zeros = inputs | {"initial_state": torch.zeros_like(inputs["initial_state"])}

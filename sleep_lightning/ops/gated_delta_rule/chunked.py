@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sleep_lightning.ops.chunks import chunk_length, decays, heads_first, tokens_first
+from sleep_lightning.ops.dtype import outside_autocast
 
 
 def chunked_gated_delta_rule(
@@ -44,6 +45,7 @@ def chunked_gated_delta_rule(
 
 class _ChunkedGatedDeltaRule(torch.autograd.Function):
     @staticmethod
+    @outside_autocast
     def forward(
         ctx: Any,
         q: Tensor | None,
@@ -91,6 +93,7 @@ class _ChunkedGatedDeltaRule(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @outside_autocast
     def backward(ctx: Any, do: Tensor | None, d_final: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, g, beta, reads, v_, beta_, eG, eGC, D, KKD, P, inverse, states, state_reads, U = ctx.saved_tensors
         C, scale = ctx.chunk, ctx.scale
