@@ -30,6 +30,18 @@ def why_not_layerwise(model: HybridLM, config: SleepConfig) -> str | None:
     """Why passes or windows must be run in sequence; None if layer by layer is the same."""
     if config.n_passes > 1 and config.pass_input != "embed":
         return f"sleep.pass_input={config.pass_input} feeds every pass with the one before"
+    if config.n_passes > 1 and config.loop != "all":
+        return f"sleep.loop={config.loop} loops a part of the stack"
+    if config.eviction != "hard":
+        return f"sleep.eviction={config.eviction} lets a window attend to the one before"
+    if config.wake_passes > 1:
+        return f"sleep.wake_passes={config.wake_passes} loops over answers"
+    if config.retrieved_windows:
+        return f"sleep.retrieved_windows={config.retrieved_windows} puts windows in front of others"
+    if model.config.summary_tokens:
+        return f"model.summary_tokens={model.config.summary_tokens} makes windows wait for summaries"
+    if model.neutral_pad is not None:
+        return "neutral pads are left out window by window"
     if config.n_passes > 1 and config.reset_memory_between_passes:
         return "sleep.reset_memory_between_passes starts every pass from the same memory"
     if config.grad_passes not in (None, config.n_passes):
@@ -57,7 +69,7 @@ def run_layerwise(
     """
     layout = _Layout(windows, config.n_passes)
     h = model.embed(tokens_BT[:, windows[0].start : windows[-1].stop])
-    states, i, last = list(memory.states), 0, model.config.last_memory
+    states, i, last = list(memory.states), 0, model.config.last_writer()
     if last < 0:  # no memory: only the windows that answer matter
         h, layout = layout.awake(h)
     for index, block in enumerate(model.stack):

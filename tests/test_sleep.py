@@ -1,6 +1,7 @@
 """Properties of Algorithm 1 that hold whatever executes it."""
 
 from itertools import pairwise
+from typing import Literal
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 from sleep_lightning.model import HybridLM
 from sleep_lightning.model.attention import Attention
-from sleep_lightning.sleep import IGNORE, PassRecord, SleepConfig, Window, plan_windows, sleep, wake, walk
+from sleep_lightning.sleep import IGNORE, PassRecord, SleepConfig, Window, plan_windows, sleep, wake, walk, zero_memory
 from tests.conftest import tiny_batch, tiny_model
 
 L = 6
@@ -24,11 +25,14 @@ def rotate(x_BTHD: Tensor) -> Tensor:
     return torch.cat((turned.real, turned.imag), -1)
 
 
-def plain_hybrid(model: HybridLM, tokens_BT: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The whole sequence at once: block-diagonal causal attention at running positions, one uninterrupted scan."""
+def plain_hybrid(model: HybridLM, tokens_BT: Tensor, eviction: str = "hard") -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The whole sequence at once: causal attention at running positions, in blocks of L (hard) or over the last L
+    tokens (sliding), and one uninterrupted scan."""
     T = tokens_BT.shape[1]
     position = torch.arange(T)
-    mask_TT = (position[:, None] >= position) & (position[:, None] // L == position // L)
+    same_block = position[:, None] // L == position // L
+    recent = position[:, None] - position < L
+    mask_TT = (position[:, None] >= position) & (same_block if eviction == "hard" else recent)
     h, states = model.embed(tokens_BT), []
     for block in model.layers:
         x = block.mixer_norm(h)
@@ -46,25 +50,27 @@ def plain_hybrid(model: HybridLM, tokens_BT: Tensor) -> tuple[Tensor, tuple[Tens
     return h, tuple(states)
 
 
-@pytest.mark.parametrize(
-    ("pattern", "conv_size"),
-    [("AGAG", 0), ("AGAG", 4), ("AHAH", 0), ("AHAH", 4), ("ADAD", 0), ("ADAD", 4), ("AJAJ", 4), ("HAJDG", 4)],
-)
-def test_one_pass_is_the_plain_hybrid(pattern: str, conv_size: int) -> None:
+PATTERNS = [("AGAG", 0), ("AGAG", 4), ("GAGA", 4), ("AHAH", 0), ("AHAH", 4), ("ADAD", 4), ("AJAJ", 4), ("HAJDG", 4)]
+
+
+@pytest.mark.parametrize("eviction", ["hard", "sliding"])
+@pytest.mark.parametrize(("pattern", "conv_size"), PATTERNS)
+def test_one_pass_is_the_plain_hybrid(conv_size: int, pattern: str, eviction: Literal["hard", "sliding"]) -> None:
     """N = 1 == vanilla hybrid, values and every gradient (conv off, or carried over windows)."""
-    batch, model = tiny_batch(ring=L), tiny_model(pattern=pattern, conv_size=conv_size)
-    config = SleepConfig(window_size=L, n_passes=1, carry_conv_state=conv_size > 0)
-    memory = model.zero_memory(len(batch.tokens), carry_conv_state=config.carry_conv_state)
+    batch, model = tiny_batch(ring=L), tiny_model(conv_size=conv_size, pattern=pattern)
+    config = SleepConfig(window_size=L, n_passes=1, carry_conv_state=conv_size > 0, eviction=eviction)
+    memory = zero_memory(model, len(batch.tokens), config)
     windows = plan_windows(batch.labels, L)
     *_, (window, h, final) = walk(model, batch.tokens, windows, memory, config)
-    expected_h, expected_states = plain_hybrid(model, batch.tokens)
+    expected_h, expected_states = plain_hybrid(model, batch.tokens, eviction)
     assert h is not None
     torch.testing.assert_close(h, expected_h[:, window.start :], rtol=1e-5, atol=1e-5)
     for a, b in zip(final.states, expected_states, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     weight = torch.randn(h.shape)
-    gradients = torch.autograd.grad((h * weight).sum(), list(model.layers.parameters()))
-    expected = torch.autograd.grad((expected_h[:, window.start :] * weight).sum(), list(model.layers.parameters()))
+    parameters = list(model.layers.parameters())
+    gradients = torch.autograd.grad((h * weight).sum(), parameters)
+    expected = torch.autograd.grad((expected_h[:, window.start :] * weight).sum(), parameters)
     for a, b in zip(gradients, expected, strict=True):
         assert (a - b).norm() <= 1e-5 * b.norm() + 1e-6
 
@@ -100,6 +106,12 @@ def test_rows_that_disagree_about_labels_are_refused() -> None:
     labels[0, 8] = 1
     with pytest.raises(ValueError, match=r"tokens 6:12 have labels in 1 of 2 rows"):
         plan_windows(labels, 6)
+
+
+def test_rows_that_are_done_do_not_hold_up_the_others() -> None:
+    labels = torch.full((2, 24), IGNORE)
+    labels[0, [8, 13]] = labels[1, 9] = 1
+    assert [w.sleeps for w in plan_windows(labels, 6)] == [True, False, False, False]  # nothing is asked of the last
 
 
 def test_gradient_reaches_pass_one_only_through_memory() -> None:
@@ -162,10 +174,11 @@ def test_grad_passes_keeps_only_the_last() -> None:
     torch.testing.assert_close(records[-1].memory_out.states, full.states)
 
 
-def test_streaming_tokens_equals_the_window() -> None:
-    """Token by token with carried memory equals one wake pass where no attention is involved."""
-    model, tokens = tiny_model(pattern="GG"), torch.randint(2, (2, L))
-    memory = model.zero_memory(2, carry_conv_state=True)
+@pytest.mark.parametrize(("pattern", "cached_tokens"), [("GG", 0), ("AGAG", L - 1)])
+def test_streaming_tokens_equals_the_window(pattern: str, cached_tokens: int) -> None:
+    """Token by token equals one wake pass: without attention, or with its keys and values carried."""
+    model, tokens = tiny_model(pattern=pattern), torch.randint(2, (2, L))
+    memory = model.zero_memory(2, carry_conv_state=True, cached_tokens=cached_tokens)
     h, expected = wake(model, tokens, memory)
     for t in range(L):
         h_t, memory = wake(model, tokens[:, t : t + 1], memory)

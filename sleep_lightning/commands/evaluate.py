@@ -15,7 +15,7 @@ from sleep_lightning.commands.report import score_table
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import HybridLM
 from sleep_lightning.run_directory import experiment_of, load_checkpoint, write_json
-from sleep_lightning.sleep import IGNORE, plan_windows, wake, walk
+from sleep_lightning.sleep import IGNORE, is_answer, plan_windows, retrieve, wake, walk, zero_memory
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.metrics import Answers, score
 from sleep_lightning.training.tbptt import predict as teacher_forced_logits
@@ -30,7 +30,8 @@ def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, Hyb
     content = load_checkpoint(checkpoint)
     experiment = experiment_of(content, overrides)
     device = check_device(experiment)
-    model = HybridLM(experiment.model, len(experiment.task.build().vocab))
+    task = experiment.task.build()
+    model = HybridLM(experiment.model, len(task.vocab), task.neutral_pad)
     weights = {name.removeprefix("model."): x for name, x in content["state_dict"].items()}
     try:
         model.load_state_dict(weights)
@@ -78,26 +79,29 @@ def decode(model: HybridLM, batch: TaskBatch, experiment: Experiment) -> Tensor:
     """Greedy answers ``[B, T]`` (-100 where there is no label): each is fed back as the next token."""
     tokens, answers = batch.tokens.clone(), torch.full_like(batch.labels, IGNORE)
     windows = plan_windows(batch.labels, experiment.sleep.window_size)
-    labelled = (batch.labels != IGNORE).any(0)
-    memory = model.zero_memory(len(tokens), carry_conv_state=experiment.sleep.carry_conv_state)
+    labelled_BT = batch.labels != IGNORE
+    memory = zero_memory(model, len(tokens), experiment.sleep)
     for window in windows:
         before = memory
         if not window.sleeps:
+            retrieved = retrieve(model, tokens, is_answer(batch.labels), window, experiment.sleep)
             for t in range(window.start, window.stop):
-                if labelled[t]:
-                    h, _ = wake(model, tokens[:, window.start : t + 1], before)
-                    answers[:, t] = model.logits(h[:, -1]).argmax(-1)
-                    if t + 1 < tokens.shape[1] and labelled[t + 1]:
-                        tokens[:, t + 1] = answers[:, t]
-        _, _, memory = next(walk(model, tokens, [window], before, experiment.sleep))
+                if labelled_BT[:, t].any():
+                    h, _ = wake(model, tokens[:, window.start : t + 1], before, experiment.sleep, retrieved)
+                    answers[:, t] = model.logits(h[:, -1]).argmax(-1).where(labelled_BT[:, t], IGNORE)
+                    if t + 1 < tokens.shape[1]:
+                        tokens[:, t + 1] = answers[:, t].where(labelled_BT[:, t], tokens[:, t + 1])
+        _, _, memory = next(walk(model, tokens, [window], before, experiment.sleep, answers_BT=is_answer(batch.labels)))
     return answers
 
 
 def _lines(vocab: tuple[str, ...], batch: TaskBatch, answers: Tensor, context: int) -> Iterator[dict[str, Any]]:
     for tokens, labels, answer in zip(batch.tokens, batch.labels, answers, strict=True):
         spoken = labels != IGNORE
+        asked = [t for t in range(context, len(tokens)) if not spoken[t - 1]]  # a token behind a label is an answer
         yield {
-            "context": " ".join(vocab[i] for i in tokens[: context + 1]),
+            "context": " ".join(vocab[i] for i in tokens[:context]),
+            "questions": " ".join(vocab[i] for i in tokens[asked]),
             "answer": [vocab[i] for i in answer[spoken]],
             "label": [vocab[i] for i in labels[spoken]],
             "exact_match": bool((answer[spoken] == labels[spoken]).all()),

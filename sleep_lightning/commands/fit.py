@@ -133,6 +133,8 @@ def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None
     name = t.run_name or run.path.name
     logger = MLflowRun(t.uri, t.experiment, name, run.mlflow_run_id, t.flush_seconds, run.path / "metrics_unsent.jsonl")
     run.record_mlflow_run(logger.run_id)
+    if t.parent_run_id is not None:
+        logger.set_tags({"mlflow.parentRunId": t.parent_run_id})
     return logger
 
 
@@ -169,11 +171,11 @@ def _summary(
         "status": status,
         "steps": module.steps,
         "exact_match": score.exact_match,
-        "bit_accuracy": score.bit_accuracy,
+        "token_accuracy": score.token_accuracy,
         "loss": score.loss,
         "majority_baseline": score.baselines.majority_exact_match,
         "uniform_baseline": score.baselines.uniform_exact_match,
-        "majority_bit_baseline": score.baselines.majority_bit_accuracy,
+        "majority_token_baseline": score.baselines.majority_token_accuracy,
         "slices": {name: asdict(s) for name, s in module.scores.items()},
         "tokens": int(cost["cost/tokens"]),
         "train_flops": int(cost["cost/train_flops"]),
@@ -182,6 +184,7 @@ def _summary(
         "best_checkpoint": str(run.best) if run.best.exists() else None,
         "mlflow_run_id": None if logger is None else logger.run_id,
         "state_bytes": module.model.state_bytes(carry_conv_state=experiment.sleep.carry_conv_state),
+        "data_digests": module.digests,
         "seed": experiment.training.seed,
         "environment": environment,
     }

@@ -12,12 +12,14 @@ def score_table(scores: Mapping[str, Score], title: str) -> Table:
     """Accuracy by slice, each beside its baselines."""
     table = Table(title=title, title_justify="left")
     table.add_column("slice")
-    for column in ("rows", "exact", "majority", "uniform", "bits", "majority", "loss"):
+    for column in ("answers", "exact", "majority", "uniform", "tokens", "majority", "loss"):
         table.add_column(column, justify="right")
     for name, s in scores.items():
         b = s.baselines
-        numbers = (s.exact_match, b.majority_exact_match, b.uniform_exact_match, s.bit_accuracy)
-        table.add_row(name, str(s.rows), *(f"{x:.4f}" for x in (*numbers, b.majority_bit_accuracy)), f"{s.loss:.4f}")
+        numbers = (s.exact_match, b.majority_exact_match, b.uniform_exact_match, s.token_accuracy)
+        table.add_row(
+            name, str(s.answers), *(f"{x:.4f}" for x in (*numbers, b.majority_token_accuracy)), f"{s.loss:.4f}"
+        )
     return table
 
 

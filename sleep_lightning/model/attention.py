@@ -1,4 +1,4 @@
-"""Causal softmax attention inside one window. Nothing of it survives the window.
+"""Causal softmax attention inside one window, or over the L tokens before each of its own.
 
 Shape suffixes: B batch, T tokens of the window, P q, k and v, H heads, D head dim, E d_model.
 """
@@ -6,7 +6,7 @@ Shape suffixes: B batch, T tokens of the window, P q, k and v, H heads, D head d
 import torch
 from torch import Tensor, nn
 
-from sleep_lightning.ops import window_attention
+from sleep_lightning.ops import sliding_attention, window_attention
 
 TABLE = 512
 """Positions tabled from the start: a table that grew in mid-run would cost a compiled pass another graph."""
@@ -51,9 +51,42 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
         self.rope = RotaryEmbedding(d_model // n_heads, rope_base)
 
-    def forward(self, x_BTE: Tensor) -> Tensor:
-        """``[B, T, E] -> [B, T, E]``."""
-        B, T, E = x_BTE.shape
-        qkv_BTPHD = self.in_proj(x_BTE).view(B, T, 3, self.n_heads, E // self.n_heads)
-        o_BTHD = window_attention(qkv_BTPHD, *self.rope.tables(T))
+    def forward(self, x_BTE: Tensor, pad_BT: Tensor | None = None) -> Tensor:
+        """``[B, T, E] -> [B, T, E]``; nothing of it survives the window. ``pad_BT``: tokens not attended to."""
+        qkv_BTPHD = self._project(x_BTE)
+        if pad_BT is None:
+            o_BTHD = window_attention(qkv_BTPHD, *self.rope.tables(x_BTE.shape[1]))
+        else:
+            nothing = qkv_BTPHD[:, :0, 1:]
+            present_BT = (~pad_BT).to(qkv_BTPHD.dtype)
+            o_BTHD = sliding_attention(qkv_BTPHD, nothing, present_BT, *self.rope.tables(x_BTE.shape[1]))
         return self.out_proj(o_BTHD.flatten(2))
+
+    def slide(
+        self, x_BTE: Tensor, kv_BSPHD: Tensor, present_BS: Tensor, pad_BT: Tensor | None = None, read: bool = True
+    ) -> tuple[Tensor | None, Tensor]:
+        """Sliding-window attention: each token sees the S = L - 1 before it, those of earlier windows from a cache.
+
+        Args:
+            x_BTE: normed hidden states.
+            kv_BSPHD: keys (not rotated) and values of the S tokens before ``[B, S, 2, H, D]``.
+            present_BS: 1 where the cache holds a token, 0 where it is empty.
+            pad_BT: tokens not attended to.
+            read: False only computes the new cache.
+
+        Returns:
+            ``[B, T, E]`` (None without read), and the cache for the window after.
+        """
+        qkv_BTPHD = self._project(x_BTE)
+        B, T, S = *x_BTE.shape[:2], kv_BSPHD.shape[1]
+        kept = torch.cat((kv_BSPHD, qkv_BTPHD[:, :, 1:].to(kv_BSPHD.dtype)), 1)[:, T:]
+        if not read:
+            return None, kept
+        own_BT = present_BS.new_ones(B, T) if pad_BT is None else (~pad_BT).to(present_BS.dtype)
+        present = torch.cat((present_BS, own_BT), 1)
+        o_BTHD = sliding_attention(qkv_BTPHD, kv_BSPHD.to(qkv_BTPHD.dtype), present, *self.rope.tables(S + T))
+        return self.out_proj(o_BTHD.flatten(2)), kept
+
+    def _project(self, x_BTE: Tensor) -> Tensor:
+        B, T, E = x_BTE.shape
+        return self.in_proj(x_BTE).view(B, T, 3, self.n_heads, E // self.n_heads)

@@ -110,7 +110,15 @@ class FastWeights(nn.Module):
         """Conv inputs before the first token, ``[B, conv_size - 1, C]``."""
         return self.norm_weight.new_zeros(batch_size, max(self.conv_size - 1, 0), self.conv_channels)
 
-    def forward(self, x_BTE: Tensor, state: Tensor, conv: Tensor | None = None, *, read: bool = True) -> MixerOutput:
+    def forward(
+        self,
+        x_BTE: Tensor,
+        state: Tensor,
+        conv: Tensor | None = None,
+        *,
+        read: bool = True,
+        pad: Tensor | None = None,
+    ) -> MixerOutput:
         """One window.
 
         Args:
@@ -118,8 +126,14 @@ class FastWeights(nn.Module):
             state: fast weights ``[B, H, K, V]`` fp32 on entry.
             conv: conv inputs carried from the tokens before, or None to start from zeros.
             read: False computes the new state only (the dead tail of a last sleeping pass is not run).
+            pad: neutral tokens ``[B, T]``: no write, no decay, zeros to the convolution.
         """
-        projections, conv = self.project(x_BTE, conv, read=read)
+        if pad is None:
+            projections, conv = self.project(x_BTE, conv, read=read)
+        else:
+            projections, conv = self.project(x_BTE.masked_fill(pad[..., None], 0), conv, read=read)
+            g, beta = (x.masked_fill(pad[..., None], 0) for x in (projections.g, projections.beta))
+            projections = projections._replace(g=g, beta=beta)
         o_BTHV, state = self.scan(projections, state, read=read)
         return MixerOutput(None if o_BTHV is None else self.read_out(o_BTHV, projections), state, conv)
 

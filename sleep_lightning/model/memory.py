@@ -1,7 +1,7 @@
-"""Fast weights: the only thing that crosses a window boundary under hard eviction."""
+"""What crosses a window boundary: fast weights, and under sliding eviction the last keys and values."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from os import PathLike
 from typing import Self
 
@@ -19,14 +19,21 @@ class Memory:
         states: per layer ``[B, H, K, V]``, fp32.
         conv: per layer the last ``conv_size - 1`` inputs of its short convolution
             ``[B, conv_size - 1, channels]``; empty when convolutions restart at every pass.
+        kv: per attention layer keys (not yet rotated) and values of the last L - 1 tokens
+            ``[B, L - 1, 2, heads, head dim]``; empty under hard eviction.
+        present: one tensor ``[B, L - 1]``, 1 where ``kv`` holds a token and 0 where it is empty; empty as kv is.
+        summaries: under compaction one tensor ``[B, m x windows so far, d_model]``; else empty.
     """
 
     states: tuple[Tensor, ...]
     conv: tuple[Tensor, ...] = ()
+    kv: tuple[Tensor, ...] = ()
+    present: tuple[Tensor, ...] = ()
+    summaries: tuple[Tensor, ...] = ()
 
     def map(self, f: Callable[[Tensor], Tensor]) -> Self:
         """Apply ``f`` to every tensor."""
-        return type(self)(tuple(map(f, self.states)), tuple(map(f, self.conv)))
+        return type(self)(*(tuple(map(f, getattr(self, part.name))) for part in fields(self)))
 
     def detach(self) -> Self:
         """Same values, cut off from the graph: where truncated BPTT stops."""
@@ -47,13 +54,15 @@ class Memory:
     @property
     def nbytes(self) -> int:
         """Size of all tensors in bytes: what a user pays to keep a session."""
-        return sum(x.nbytes for x in (*self.states, *self.conv))
+        return sum(x.nbytes for x in self.named_tensors().values())
+
+    def named_tensors(self) -> dict[str, Tensor]:
+        """Every tensor by ``field.index``."""
+        return {f"{part.name}.{i}": x for part in fields(self) for i, x in enumerate(getattr(self, part.name))}
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a safetensors file."""
-        tensors = {f"states.{i}": x for i, x in enumerate(self.states)}
-        tensors |= {f"conv.{i}": x for i, x in enumerate(self.conv)}
-        save_file({name: x.detach().contiguous() for name, x in tensors.items()}, path)
+        save_file({name: x.detach().contiguous() for name, x in self.named_tensors().items()}, path)
 
     @classmethod
     def load(cls, path: str | PathLike[str], device: str = "cpu") -> Self:
@@ -62,11 +71,8 @@ class Memory:
             tensors = load_file(path, device=device)
         except SafetensorError as error:
             raise ValueError(f"{path} is not a memory file ({error}); give a file written by Memory.save") from error
-        n_conv = sum(name.startswith("conv.") for name in tensors)
-        states = {f"states.{i}" for i in range(len(tensors) - n_conv)}
-        if tensors.keys() != states | {f"conv.{i}" for i in range(n_conv)}:
+        counts = {part.name: sum(name.startswith(f"{part.name}.") for name in tensors) for part in fields(cls)}
+        names = {part: [f"{part}.{i}" for i in range(n)] for part, n in counts.items()}
+        if tensors.keys() != {name for part in names.values() for name in part} or not tensors:
             raise ValueError(f"{path} holds {sorted(tensors)}, not a memory; give a file written by Memory.save")
-        return cls(
-            tuple(tensors[f"states.{i}"] for i in range(len(states))),
-            tuple(tensors[f"conv.{i}"] for i in range(n_conv)),
-        )
+        return cls(*(tuple(tensors[name] for name in part) for part in names.values()))

@@ -1,6 +1,6 @@
 """Pure tensor functions: the operators the model is made of."""
 
-from sleep_lightning.ops.attention import window_attention
+from sleep_lightning.ops.attention import sliding_attention, window_attention
 from sleep_lightning.ops.delta_rule_inputs import DeltaInputs, Layout, delta_inputs, delta_inputs_after
 from sleep_lightning.ops.dynamic_conv import dynamic_conv
 from sleep_lightning.ops.gated_delta_rule import available_backends, gated_delta_rule, select_backend
@@ -26,6 +26,7 @@ __all__ = [
     "rms_norm",
     "select_backend",
     "short_conv",
+    "sliding_attention",
     "swiglu",
     "window_attention",
 ]

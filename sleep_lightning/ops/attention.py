@@ -1,6 +1,6 @@
-"""Causal softmax attention of a window on itself, with RoPE, out of a fused projection.
+"""Causal softmax attention of a window on itself, or on a cache too, with RoPE, out of a fused projection.
 
-Shape suffixes: B batch, T tokens of the window, H heads, D head dim.
+Shape suffixes: B batch, T tokens of the window, S cached tokens, P q, k and v, H heads, D head dim.
 """
 
 from typing import Any
@@ -42,6 +42,32 @@ def window_attention(qkv_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tenso
     above_TT = torch.full((T, T), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
     scores = torch.baddbmm(above_TT, q, k.transpose(1, 2), alpha=D**-0.5)
     return torch.bmm(scores.softmax(-1), v).view_as(q_BHTD).transpose(1, 2)
+
+
+def sliding_attention(qkv_BTPHD: Tensor, kv_BSPHD: Tensor, present: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Each token attends to itself and to those of the S + T - 1 around that are at most max(S, T - 1) before it.
+
+    With a cache of S = L - 1 tokens that is sliding-window attention of width L; without one (S = 0) it is
+    ``window_attention`` with tokens left out. Positions are counted from the cache's start.
+
+    Args:
+        qkv_BTPHD: queries, keys and values of the window ``[B, T, 3, H, D]``, not rotated.
+        kv_BSPHD: keys and values before it ``[B, S, 2, H, D]``, not rotated.
+        present: ``[B, S + T]``, 0 for tokens that are not to be seen (but always by themselves).
+        cos, sin: RoPE in the half-split form ``[S + T, D]``, fp32.
+
+    Returns:
+        ``[B, T, H, D]`` in the dtype of qkv.
+    """
+    S, T = kv_BSPHD.shape[1], qkv_BTPHD.shape[1]
+    q_BTHD = _rotate(qkv_BTPHD[:, :, :1], cos[S:], sin[S:])[:, :, 0]
+    kv = torch.cat((kv_BSPHD, qkv_BTPHD[:, :, 1:]), 1)
+    k = _rotate(kv[:, :, :1], cos, sin)[:, :, 0]
+    distance = torch.arange(S, S + T, device=k.device)[:, None] - torch.arange(S + T, device=k.device)
+    near = (distance >= 0) & (distance <= max(S, T - 1))
+    mask = near & (present[:, None] > 0) | (distance == 0)
+    q_BHTD, k, v = (x.transpose(1, 2) for x in (q_BTHD, k, kv[:, :, 1]))
+    return F.scaled_dot_product_attention(q_BHTD, k, v, attn_mask=mask[:, None]).transpose(1, 2)
 
 
 def _rotate(x_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:

@@ -21,16 +21,22 @@ class TaskBatch:
     Attributes:
         tokens: int64 ``[B, T]``.
         labels: int64 ``[B, T]``, -100 where there is no loss.
-        slices: difficulty of every row, name -> int64 ``[B]``.
+        slices: difficulty, name -> int64 ``[B]`` of every row or ``[B, answers of a row]`` of every answer.
+        answers: int64 ``[B, T]``, which answer of its row a label belongs to, from 0; None: a row is one answer.
+        digest: hash of this batch and all that the training stream gave before it; "" outside training.
     """
 
     tokens: Tensor
     labels: Tensor
     slices: Mapping[str, Tensor] = field(default_factory=dict)
+    answers: Tensor | None = None
+    digest: str = ""
 
     def map(self, f: Callable[[Tensor], Tensor]) -> "TaskBatch":
         """Apply ``f`` to every tensor."""
-        return TaskBatch(f(self.tokens), f(self.labels), {name: f(x) for name, x in self.slices.items()})
+        slices = {name: f(x) for name, x in self.slices.items()}
+        answers = None if self.answers is None else f(self.answers)
+        return TaskBatch(f(self.tokens), f(self.labels), slices, answers, self.digest)
 
     def to(self, device: torch.device) -> "TaskBatch":
         return self.map(lambda x: x.to(device))
@@ -52,12 +58,14 @@ class Task(ABC):
     """A generator of sequences whose answers depend on evidence that has left the window.
 
     Subclasses set ``vocab`` (printable tokens by id), ``sequence_length`` (T) and ``context_length`` (tokens
-    before the first that may carry a label), and implement ``sample``.
+    before the first that may carry a label), and implement ``sample``. ``neutral_pad`` is the token, if any, that
+    the model must not notice.
     """
 
     vocab: tuple[str, ...]
     sequence_length: int
     context_length: int
+    neutral_pad: int | None = None
 
     @abstractmethod
     def sample(self, batch_size: int, generator: torch.Generator, split: Split = "train") -> TaskBatch:
@@ -65,12 +73,12 @@ class Task(ABC):
 
     def batch(self, batch_size: int, *, seed: int, position: int, split: Split = "train") -> TaskBatch:
         """The batch at a position of the endless stream (seed, split): the same for every model and every N."""
-        generator = torch.Generator().manual_seed(_mix(seed, SPLITS.index(split), position))
+        generator = torch.Generator().manual_seed(random_seed(seed, SPLITS.index(split), position))
         return self.sample(batch_size, generator, split)
 
 
-def _mix(*numbers: int) -> int:
-    """A 63-bit hash of integers (splitmix64 steps), so that neighbouring positions share no random stream."""
+def random_seed(*numbers: int) -> int:
+    """A seed out of several numbers: a 63-bit hash (splitmix64 steps), so that neighbours share no random stream."""
     mask, state = (1 << 64) - 1, 0x9E3779B97F4A7C15
     for number in numbers:
         state = (state ^ number) * 0xBF58476D1CE4E5B9 & mask
@@ -84,26 +92,56 @@ class Baselines:
     """What a model that ignores the evidence scores: printed beside every accuracy.
 
     Attributes:
-        majority_exact_match: share of rows that the best constant answer gets wholly right.
-        majority_bit_accuracy: share of labels that the best constant per position gets right.
-        uniform_exact_match: expected exact match of guessing uniformly among the labels that occur.
+        majority_exact_match: share of answers that the best constant answer gets wholly right.
+        majority_token_accuracy: share of labels that the best constant per position gets right.
+        uniform_exact_match: expected exact match of guessing uniformly among the labels that occur at each position.
     """
 
     majority_exact_match: float
-    majority_bit_accuracy: float
+    majority_token_accuracy: float
     uniform_exact_match: float
 
 
-def baselines(labels_BT: Tensor) -> Baselines:
-    """Baselines of a batch of labels ``[B, T]`` (-100: none), fitted on those very labels (so never too low)."""
-    answers = labels_BT[:, (labels_BT != IGNORE).any(0)]
-    majority = answers.mode(0).values
+def baselines(labels_AW: Tensor) -> Baselines:
+    """Baselines of answers, a row each (-100: no label), fitted on those very labels (so never too low)."""
+    answers = labels_AW[:, (labels_AW != IGNORE).any(0)]
+    spoken = answers != IGNORE
     _, counts = torch.unique(answers, dim=0, return_counts=True)
-    choices = len(torch.unique(answers[answers != IGNORE]))
-    lengths = (answers != IGNORE).sum(1).double()
-    right = (answers == majority) & (answers != IGNORE)
+    right, guessed = 0, torch.ones(len(answers), dtype=torch.float64)
+    for column, has_label in zip(answers.T, spoken.T, strict=True):
+        occurring, times = torch.unique(column[has_label], return_counts=True)
+        right += int(times.max())
+        guessed[has_label] /= len(occurring)
     return Baselines(
         majority_exact_match=float(counts.max() / len(answers)),
-        majority_bit_accuracy=float(right.sum() / lengths.sum()),
-        uniform_exact_match=float((1.0 / choices) ** lengths.mean()) if choices else 0.0,
+        majority_token_accuracy=float(right / spoken.sum()),
+        uniform_exact_match=float(guessed.mean()),
     )
+
+
+def by_answer(batch: TaskBatch, *per_label: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Cut rows into answers: what is said of each label ``[B, T]`` as ``[answers, most labels of one]``, and slices.
+
+    The first tensor must be ``batch.labels``, whose rows end in -100; those of the others are 0 there.
+    """
+    labels = batch.labels
+    number_BT = torch.zeros_like(labels) if batch.answers is None else batch.answers
+    n_answers = int(number_BT.max()) + 1
+    mine_BAT = (number_BT[:, None] == torch.arange(n_answers, device=labels.device)[:, None]) & (labels != IGNORE)[
+        :, None
+    ]
+    mine = mine_BAT.flatten(0, 1)
+    kept = mine.any(1)
+    width = int(mine.sum(1).max())
+    order = (~mine[kept]).to(torch.int8).argsort(dim=1, stable=True)[:, :width]
+    spoken = mine[kept].gather(1, order)
+
+    def cut(x: Tensor) -> Tensor:
+        of_answer = x[:, None].expand(-1, n_answers, -1).flatten(0, 1)[kept].gather(1, order)
+        return of_answer.masked_fill(~spoken, IGNORE if x is labels else 0)
+
+    slices = {
+        name: (x if x.ndim == 2 else x[:, None].expand(-1, n_answers)).reshape(-1)[kept]
+        for name, x in batch.slices.items()
+    }
+    return [cut(x) for x in per_label], slices

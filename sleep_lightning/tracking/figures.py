@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 def draw_learning_curve(history: list[dict[str, float]], path: Path, title: str) -> None:
-    """Exact match and bit accuracy against training FLOPs, with the majority baselines as dashed lines (PNG).
+    """Exact match and token accuracy against training FLOPs, with the majority baselines as dashed lines (PNG).
 
     Args:
         history: one dict a validation, with ``cost/train_flops`` and the names of ``Score.as_metrics``.
@@ -18,7 +18,7 @@ def draw_learning_curve(history: list[dict[str, float]], path: Path, title: str)
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     flops = [row["cost/train_flops"] for row in history]
-    lines = (("exact_match", "majority_exact_match", "C0"), ("bit_accuracy", "majority_bit_accuracy", "C1"))
+    lines = (("exact_match", "majority_exact_match", "C0"), ("token_accuracy", "majority_token_accuracy", "C1"))
     for metric, baseline, color in lines:
         axes.plot(flops, [row[metric] for row in history], color=color, marker="o", label=metric.replace("_", " "))
         level = history[-1][baseline]

@@ -7,13 +7,14 @@ of the operations torch dispatches.
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.model.jet import REDUCTION
 from sleep_lightning.ops.chunks import chunk_length
-from sleep_lightning.sleep import Window
+from sleep_lightning.sleep import SleepConfig, Window
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Cost:
     Attributes:
         forward: by component (embedding look-ups cost no FLOPs).
         backward: by component, recomputation under checkpointing included.
-        by_pass: forward and backward of pass 1, 2, ... N over all windows; an answer window is a pass 1.
+        by_pass: forward and backward of pass 1, 2, ... N over all windows; an answer window is a pass 1
+            (if ``wake_passes`` is 1), a prelude belongs to the first pass and a coda to the last.
     """
 
     forward: Counter[str]
@@ -47,43 +49,68 @@ def sequence_cost(experiment: Experiment) -> Cost:
     task, model, sleep = experiment.task.build(), experiment.model, experiment.sleep
     forward: Counter[str] = Counter()
     backward: Counter[str] = Counter()
-    by_pass = [0] * sleep.n_passes
+    by_pass = [0] * max(sleep.n_passes, sleep.wake_passes)
     recompute = experiment.training.checkpointing != "none"
+    _, core, _ = sleep.parts(len(model.pattern))
     gradient_from = sleep.n_passes - (sleep.grad_passes or sleep.n_passes)
+    summaries, m = 0, model.summary_tokens
     for window in planned_windows(task.sequence_length, task.context_length, sleep.window_size):
-        T = window.stop - window.start
-        for n in range(sleep.n_passes if window.sleeps else 1):
-            write_only = window.sleeps and n == sleep.n_passes - 1
-            ahead, back = pass_cost(model, T, write_only)
-            if not window.sleeps:
-                ahead["head"] = 2 * T * model.d_model * len(task.vocab)
+        own = window.stop - window.start
+        T = own + summaries
+        if window.sleeps:
+            T, summaries = T + m, summaries + m
+        else:
+            T += min(sleep.retrieved_windows, window.start // sleep.window_size) * sleep.window_size
+        for n, part, write_only in window_passes(model, sleep, window):
+            ahead, back = pass_cost(model, T, write_only, part, sleep.cached_tokens)
+            if not window.sleeps and part.stop == len(model.pattern) and n == sleep.wake_passes - 1:
+                ahead["head"] = 2 * own * model.d_model * len(task.vocab)
                 back["head"] = 2 * ahead["head"]
-            if window.sleeps and n < gradient_from:
+                ahead["retrieval"] = 2 * own * window.start * model.d_model if sleep.retrieved_windows else 0
+            if window.sleeps and n < gradient_from and part == core:
                 back.clear()
             elif recompute:
-                back += Counter({k: v for k, v in ahead.items() if k != "head"})
+                back += Counter({k: v for k, v in ahead.items() if k not in ("head", "retrieval")})
             forward += ahead
             backward += back
             by_pass[n] += ahead.total() + back.total()
     return Cost(forward, backward, tuple(by_pass))
 
 
-def pass_cost(model: ModelConfig, T: int, write_only: bool) -> tuple[Counter[str], Counter[str]]:
-    """Forward and backward FLOPs of one pass of the block stack over T tokens of one sequence."""
+def window_passes(model: ModelConfig, sleep: SleepConfig, window: Window) -> Iterator[tuple[int, range, bool]]:
+    """What ``sleep`` and ``wake`` run over a window: the pass (from 0), the blocks, and whether they only write."""
+    prelude, core, coda = sleep.parts(len(model.pattern))
+    N = sleep.n_passes if window.sleeps else sleep.wake_passes
+    whole = not window.sleeps or model.summary_tokens > 0
+    tail = bool(coda) if whole else model.last_writer(coda, cached=sleep.cached_tokens > 0) >= 0
+    if prelude:
+        yield 0, prelude, False
+    for n in range(N):
+        yield n, core, not whole and not tail and n == N - 1
+    if tail:
+        yield N - 1, coda, not whole
+
+
+def pass_cost(
+    model: ModelConfig, T: int, write_only: bool, part: range | None = None, cached_tokens: int = 0
+) -> tuple[Counter[str], Counter[str]]:
+    """Forward and backward FLOPs of one pass of the block stack, or a part of it, over T tokens of one sequence."""
     forward: Counter[str] = Counter()
     backward: Counter[str] = Counter()
-    d, last = model.d_model, model.last_memory
-    for index, letter in enumerate(model.pattern[: last + 1] if write_only else model.pattern):
+    d = model.d_model
+    blocks = range(len(model.pattern)) if part is None else part
+    last = model.last_writer(blocks, cached=cached_tokens > 0)
+    for index in range(blocks.start, last + 1) if write_only else blocks:
         dense: Counter[str] = Counter()
         writes = write_only and index == last
-        if letter == "A":
-            dense["projections"] = 2 * T * d * 4 * d
-            dense["attention"] = 4 * T * T * d
+        if model.pattern[index] == "A":
+            dense["projections"] = 2 * T * d * (3 if writes else 4) * d
+            dense["attention"] = 0 if writes else 4 * T * (T + cached_tokens) * d
         else:
-            rule_forward, rule_backward = rule_cost(model, letter, T, read=not writes)
+            rule_forward, rule_backward = rule_cost(model, model.pattern[index], T, read=not writes)
             forward["memory_rule"] += rule_forward
             backward["memory_rule"] += rule_backward
-            dense["projections"] = 2 * T * memory_weights(model, letter, read=not writes)
+            dense["projections"] = 2 * T * memory_weights(model, model.pattern[index], read=not writes)
         if not writes:
             dense["mlp"] = 6 * T * d * model.mlp_width
         forward += dense

@@ -1,6 +1,9 @@
 """Batches by position in an endless stream: any step's data can be made again, on any machine, for any N."""
 
+import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,14 +15,15 @@ from sleep_lightning.tasks import Split, Task, TaskBatch
 
 
 class _Stream(IterableDataset[TaskBatch]):
-    def __init__(self, task: Task, batch_size: int, seed: int, start: int) -> None:
-        self.task, self.batch_size, self.seed, self.start = task, batch_size, seed, start
+    def __init__(self, task: Task, batch_size: int, seed: int, start: int, digest: str) -> None:
+        self.task, self.batch_size, self.seed, self.start, self.digest = task, batch_size, seed, start, digest
 
     def __iter__(self) -> Iterator[TaskBatch]:
-        position = self.start
-        while True:
-            yield self.task.batch(self.batch_size, seed=self.seed, position=position)
-            position += 1
+        digest = self.digest
+        for position in count(self.start):
+            batch = self.task.batch(self.batch_size, seed=self.seed, position=position)
+            digest = chained_digest(digest, batch)
+            yield replace(batch, digest=digest)
 
 
 class _Fixed(Dataset[TaskBatch]):
@@ -35,6 +39,14 @@ class _Fixed(Dataset[TaskBatch]):
         return self.task.batch(self.batch_size, seed=self.seed, position=position, split=self.split)
 
 
+def chained_digest(before: str, batch: TaskBatch) -> str:
+    """Hash of everything up to this batch: two runs with the same one have seen the same data in the same order."""
+    digest = hashlib.sha256(before.encode())
+    for x in (batch.tokens, batch.labels):
+        digest.update(x.numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
 def _loader(dataset: Dataset[TaskBatch]) -> DataLoader[TaskBatch]:
     """Batches as they come. Its own generator: a loader must not advance the RNG that checkpoints save."""
     return DataLoader(dataset, batch_size=None, generator=torch.Generator())
@@ -45,15 +57,20 @@ class TaskDataModule(pl.LightningDataModule):
 
     Attributes:
         position: training batches consumed so far; saved in checkpoints, so a resumed run sees the next batch.
+        digest: hash of those batches in order, so that runs can prove that they saw the same.
     """
 
     def __init__(self, experiment: Experiment) -> None:
         super().__init__()
-        self.experiment, self.task, self.position = experiment, experiment.task.build(), 0
+        self.experiment, self.task, self.position, self.digest = experiment, experiment.task.build(), 0, ""
+
+    def consumed(self, batch: TaskBatch) -> None:
+        """A training step has been made with this batch."""
+        self.position, self.digest = self.position + 1, batch.digest
 
     def train_dataloader(self) -> DataLoader[TaskBatch]:
         t = self.experiment.training
-        return _loader(_Stream(self.task, t.batch_size, t.seed, self.position))
+        return _loader(_Stream(self.task, t.batch_size, t.seed, self.position, self.digest))
 
     def val_dataloader(self) -> DataLoader[TaskBatch]:
         return self._fixed("validation")
@@ -69,7 +86,7 @@ class TaskDataModule(pl.LightningDataModule):
         return batch.to(device)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position}
+        return {"position": self.position, "digest": self.digest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.position = state_dict["position"]
+        self.position, self.digest = state_dict["position"], state_dict["digest"]

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sleep_lightning.model import HybridLM, Memory
-from sleep_lightning.sleep import IGNORE, PassRecord, SleepConfig, Window, plan_windows, walk
+from sleep_lightning.sleep import IGNORE, PassRecord, SleepConfig, Window, is_answer, plan_windows, walk, zero_memory
 from sleep_lightning.tasks import TaskBatch
 
 
@@ -37,12 +37,13 @@ def diagnose_passes(model: HybridLM, batch: TaskBatch, sleep: SleepConfig) -> di
 
     windows = plan_windows(batch.labels, sleep.window_size)
     with torch.enable_grad():
-        memory = model.zero_memory(len(batch.tokens), carry_conv_state=sleep.carry_conv_state)
+        memory = zero_memory(model, len(batch.tokens), sleep)
+        walked = walk(model, batch.tokens, windows, memory, sleep, observe=observe, answers_BT=is_answer(batch.labels))
         losses = [
             F.cross_entropy(
                 model.logits(h).flatten(0, 1), batch.labels[:, w.start : w.stop].flatten(), ignore_index=IGNORE
             )
-            for w, h, _ in walk(model, batch.tokens, windows, memory, sleep, observe=observe)
+            for w, h, _ in walked
             if h is not None
         ]
         states = [state for _, m in written for state in m.states]

@@ -1,4 +1,4 @@
-"""Exact match, per-label accuracy and loss, by slice, always beside the baselines."""
+"""Exact match, token accuracy and loss, by slice, always beside the baselines."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,36 +8,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sleep_lightning.sleep import IGNORE
-from sleep_lightning.tasks import Baselines, TaskBatch, baselines
+from sleep_lightning.tasks import Baselines, TaskBatch, baselines, by_answer
 
 
 @dataclass(frozen=True)
 class Score:
-    """Scores over a set of rows.
+    """Scores over a set of answers.
 
     Attributes:
-        rows: sequences scored.
-        exact_match: share of rows with every label right.
-        bit_accuracy: share of labels right.
+        answers: answers scored.
+        exact_match: share of answers with every label right.
+        token_accuracy: share of labels right.
         loss: mean cross-entropy per label, nats.
-        baselines: what ignoring the evidence scores on the same rows.
+        baselines: what ignoring the evidence scores on the same answers.
     """
 
-    rows: int
+    answers: int
     exact_match: float
-    bit_accuracy: float
+    token_accuracy: float
     loss: float
     baselines: Baselines
 
     def as_metrics(self) -> dict[str, float]:
         """Flat names for loggers."""
-        own = {"exact_match": self.exact_match, "bit_accuracy": self.bit_accuracy, "loss": self.loss}
+        own = {"exact_match": self.exact_match, "token_accuracy": self.token_accuracy, "loss": self.loss}
         return own | vars(self.baselines)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said on a batch, on CPU: right or wrong and loss per position, labels, slices."""
+    """What a model said on a batch, on CPU, a row an answer: right or wrong and loss per label, labels, slices."""
 
     right: Tensor
     loss: Tensor
@@ -48,14 +48,17 @@ class Answers:
     def of(cls, logits_BTV: Tensor, batch: TaskBatch) -> "Answers":
         loss = F.cross_entropy(logits_BTV.transpose(1, 2), batch.labels, ignore_index=IGNORE, reduction="none")
         right = logits_BTV.argmax(-1) == batch.labels
-        slices = {name: x.cpu() for name, x in batch.slices.items()}
-        return cls(right.cpu(), loss.cpu(), batch.labels.cpu(), slices)
+        (labels, right, loss), slices = by_answer(batch, batch.labels, right, loss)
+        return cls(right.cpu(), loss.cpu(), labels.cpu(), {name: x.cpu() for name, x in slices.items()})
 
 
 def score(answers: Iterable[Answers]) -> dict[str, Score]:
     """Scores by slice: ``all``, then ``name_value`` for every slice that has more than one value."""
     parts = list(answers)
-    right, loss, labels = (torch.cat([getattr(p, name) for p in parts]) for name in ("right", "loss", "labels"))
+    width = max(p.labels.shape[1] for p in parts)
+    right = torch.cat([F.pad(p.right, (0, width - p.right.shape[1])) for p in parts])
+    loss = torch.cat([F.pad(p.loss, (0, width - p.loss.shape[1])) for p in parts])
+    labels = torch.cat([F.pad(p.labels, (0, width - p.labels.shape[1]), value=IGNORE) for p in parts])
     everything = torch.ones(len(labels), dtype=torch.bool)
     scores = {"all": _score(right, loss, labels, everything)}
     for name in parts[0].slices:
@@ -66,13 +69,13 @@ def score(answers: Iterable[Answers]) -> dict[str, Score]:
     return scores
 
 
-def _score(right: Tensor, loss: Tensor, labels: Tensor, rows: Tensor) -> Score:
-    right, loss, labels = right[rows], loss[rows], labels[rows]
+def _score(right: Tensor, loss: Tensor, labels: Tensor, mine: Tensor) -> Score:
+    right, loss, labels = right[mine], loss[mine], labels[mine]
     has_label = labels != IGNORE
     return Score(
-        rows=len(labels),
+        answers=len(labels),
         exact_match=float((right | ~has_label).all(1).double().mean()),
-        bit_accuracy=float(right[has_label].double().mean()),
+        token_accuracy=float(right[has_label].double().mean()),
         loss=float(loss[has_label].double().mean()),
         baselines=baselines(labels),
     )

@@ -1,6 +1,7 @@
 """The LightningModule: one training step is one optimiser step over one batch, window by window."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,11 +12,13 @@ from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import HybridLM
+from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.cost import optimizer_cost, sequence_cost
 from sleep_lightning.training.diagnostics import diagnose_passes
 from sleep_lightning.training.metrics import Answers, Score, score
 from sleep_lightning.training.optim import build_optimizer, build_schedule, hidden_matrices
+from sleep_lightning.training.stages import set_trained, sleep_of, stage_of
 from sleep_lightning.training.tbptt import accumulate_gradients, predict
 
 DIAGNOSED_ROWS = 32
@@ -33,15 +36,17 @@ class SleepModule(pl.LightningModule):
         self.automatic_optimization = False
         self.experiment = experiment
         self.task = experiment.task.build()
-        self.model = HybridLM(experiment.model, len(self.task.vocab))
+        self.model = HybridLM(experiment.model, len(self.task.vocab), self.task.neutral_pad)
         if experiment.training.compile:
             self.model.compile_passes()
-        cost = sequence_cost(experiment)
         shapes = [(rows, p.shape[1]) for p, splits in hidden_matrices(self.model) for rows in splits]
-        self.step_flops = experiment.training.batch_size * cost.total + optimizer_cost(shapes)
+        self._optimizer_flops = optimizer_cost(shapes)
+        self._sequence_flops: dict[str, int] = {}
+        self.train_flops = 0
         self.step_tokens = experiment.training.batch_size * self.task.sequence_length
         self.scores: dict[str, Score] = {}
         self.history: list[dict[str, float]] = []
+        self.digests: dict[str, str] = {}  # by step: hash of the training data up to there
         self._answers: list[Answers] = []
         self._wall_before, self._started = 0.0, time.monotonic()
         self._first_batch: TaskBatch | None = None
@@ -55,8 +60,15 @@ class SleepModule(pl.LightningModule):
         """Tokens and FLOPs of training until now: logged beside every metric."""
         return {
             "cost/tokens": float(self.steps * self.step_tokens),
-            "cost/train_flops": float(self.steps * self.step_flops),
+            "cost/train_flops": float(self.train_flops),
         }
+
+    def step_flops(self, sleep: SleepConfig) -> int:
+        """FLOPs of an optimiser step with this sleep, as if all parameters were trained (in a stage, not all are)."""
+        key = str(sleep)
+        if key not in self._sequence_flops:
+            self._sequence_flops[key] = sequence_cost(replace(self.experiment, sleep=sleep)).total
+        return self.experiment.training.batch_size * self._sequence_flops[key] + self._optimizer_flops
 
     @property
     def wall_s(self) -> float:
@@ -71,25 +83,29 @@ class SleepModule(pl.LightningModule):
         t = self.experiment.training
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         optimizer.zero_grad()  # type: ignore[union-attr]
+        sleep = sleep_of(self.experiment, self.steps)
+        if t.stages:
+            set_trained(self.model, stage_of(self.experiment, self.steps))
         loss = torch.zeros((), device=self.device)
         for rows in range(0, t.batch_size, t.batch_size // t.accumulate):
-            loss += self._accumulate(batch.rows(rows, rows + t.batch_size // t.accumulate)) / t.accumulate
+            loss += self._accumulate(batch.rows(rows, rows + t.batch_size // t.accumulate), sleep) / t.accumulate
+        self.train_flops += self.step_flops(sleep)
         norm = clip_grad_norm_(self.model.parameters(), t.clip_norm or torch.inf)
         optimizer.step()  # type: ignore[union-attr]
         schedule.step()  # type: ignore[union-attr]
-        self.trainer.datamodule.position += 1  # type: ignore[attr-defined]  # here: checkpoints are saved right after
+        self.trainer.datamodule.consumed(batch)  # type: ignore[attr-defined]  # here: checkpoints are saved right after
         if self.steps % t.log_every == 0 and self.logger is not None:
             learning_rate = optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
             metrics = {"train/loss": float(loss), "train/grad_norm": float(norm), "train/muon_lr": learning_rate}
             self.logger.log_metrics(metrics | self.cost_so_far(), self.steps)
         return loss
 
-    def _accumulate(self, batch: TaskBatch) -> Tensor:
+    def _accumulate(self, batch: TaskBatch, sleep: SleepConfig) -> Tensor:
         t = self.experiment.training
         return accumulate_gradients(
             self.model,
             batch,
-            self.experiment.sleep,
+            sleep,
             tbptt_windows=t.tbptt_windows,
             policy=t.checkpointing,
             executor=t.executor,
@@ -107,6 +123,7 @@ class SleepModule(pl.LightningModule):
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
         metrics = self.cost_so_far()
+        self.digests[str(self.steps)] = self.trainer.datamodule.digest  # type: ignore[attr-defined]
         self.history.append({"step": self.steps} | metrics | self.scores["all"].as_metrics())
         if self.logger is None:
             return
@@ -128,7 +145,9 @@ class SleepModule(pl.LightningModule):
         checkpoint["rng"] = torch.get_rng_state()
         checkpoint["history"] = self.history
         checkpoint["wall_s"] = self.wall_s
+        checkpoint["train_flops"], checkpoint["digests"] = self.train_flops, self.digests
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         torch.set_rng_state(checkpoint["rng"])
         self.history, self._wall_before = checkpoint["history"], checkpoint["wall_s"]
+        self.train_flops, self.digests = checkpoint["train_flops"], checkpoint["digests"]

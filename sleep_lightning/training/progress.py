@@ -60,7 +60,7 @@ class RichProgress(pl.Callback):
             self.bar,
             completed=pl_module.steps,
             rate=with_unit(self.rate(pl_module)),
-            flops=with_unit(pl_module.steps * pl_module.step_flops),
+            flops=with_unit(pl_module.train_flops),
         )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -72,8 +72,8 @@ class RichProgress(pl.Callback):
         self.console.print(
             f"step {pl_module.steps}: loss {score.loss:.4f}, exact match {score.exact_match:.3f} (majority "
             f"{score.baselines.majority_exact_match:.3f}, uniform {score.baselines.uniform_exact_match:.3f}), "
-            f"bit accuracy {score.bit_accuracy:.3f}, {with_unit(self.rate(pl_module))} tokens/s, "
-            f"{with_unit(pl_module.steps * pl_module.step_flops)}FLOP",
+            f"token accuracy {score.token_accuracy:.3f}, {with_unit(self.rate(pl_module))} tokens/s, "
+            f"{with_unit(pl_module.train_flops)}FLOP",
             highlight=False,
             soft_wrap=True,
         )

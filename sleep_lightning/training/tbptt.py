@@ -8,7 +8,17 @@ from torch.nn import functional as F
 
 from sleep_lightning.layerwise import Executor, run_layerwise, why_not_layerwise
 from sleep_lightning.model import HybridLM, Memory
-from sleep_lightning.sleep import IGNORE, AtBoundary, Checkpoint, SleepConfig, Window, plan_windows, walk
+from sleep_lightning.sleep import (
+    IGNORE,
+    AtBoundary,
+    Checkpoint,
+    SleepConfig,
+    Window,
+    is_answer,
+    plan_windows,
+    walk,
+    zero_memory,
+)
 from sleep_lightning.tasks import TaskBatch
 
 
@@ -40,12 +50,21 @@ def accumulate_gradients(
     """
     windows = plan_windows(batch.labels, sleep.window_size)
     n_labels = (batch.labels != IGNORE).sum().clamp(min=1)
-    memory = model.zero_memory(len(batch.tokens), carry_conv_state=sleep.carry_conv_state)
-    total = torch.zeros((), device=batch.tokens.device)
+    memory = zero_memory(model, len(batch.tokens), sleep)
+    total, answers_BT = torch.zeros((), device=batch.tokens.device), is_answer(batch.labels)
     k = tbptt_windows or len(windows)
     for first in range(0, len(windows), k):
         segment = windows[first : first + k]
-        awake, memory = run_windows(model, batch.tokens, segment, memory, sleep, policy=policy, executor=executor)
+        awake, memory = run_windows(
+            model,
+            batch.tokens,
+            segment,
+            memory,
+            sleep,
+            policy=policy,
+            executor=executor,
+            answers_BT=answers_BT,
+        )
         losses = [
             _loss_sum(model.logits(h), batch.labels[:, window.start : window.stop]) / n_labels for window, h in awake
         ]
@@ -67,12 +86,15 @@ def run_windows(
     policy: Checkpoint = "none",
     executor: Executor = "auto",
     at_boundary: AtBoundary | None = None,
+    answers_BT: Tensor | None = None,
 ) -> tuple[list[tuple[Window, Tensor]], Memory]:
     """Consecutive windows by the fastest legal executor: those that answer with their hidden states, and memory."""
     if executor == "auto" and policy == "none" and at_boundary is None and why_not_layerwise(model, sleep) is None:
         hidden, memory = run_layerwise(model, tokens_BT, windows, memory, sleep)
         return [(windows[i], h) for i, h in hidden.items()], memory
-    walked = list(walk(model, tokens_BT, windows, memory, sleep, policy=policy, at_boundary=at_boundary))
+    walked = list(
+        walk(model, tokens_BT, windows, memory, sleep, policy=policy, at_boundary=at_boundary, answers_BT=answers_BT)
+    )
     return [(window, h) for window, h, _ in walked if h is not None], walked[-1][2]
 
 
@@ -87,8 +109,11 @@ def predict(model: HybridLM, batch: TaskBatch, sleep: SleepConfig, *, at_boundar
     ``at_boundary`` may change the memory between windows (zero it, say): that is how ablations are done.
     """
     windows = plan_windows(batch.labels, sleep.window_size)
-    memory = model.zero_memory(len(batch.tokens), carry_conv_state=sleep.carry_conv_state)
+    memory = zero_memory(model, len(batch.tokens), sleep)
     logits_BTV = torch.zeros(*batch.tokens.shape, model.head.out_features, device=batch.tokens.device)
-    for window, h in run_windows(model, batch.tokens, windows, memory, sleep, at_boundary=at_boundary)[0]:
+    awake, _ = run_windows(
+        model, batch.tokens, windows, memory, sleep, at_boundary=at_boundary, answers_BT=is_answer(batch.labels)
+    )
+    for window, h in awake:
         logits_BTV[:, window.start : window.stop] = model.logits(h)
     return logits_BTV

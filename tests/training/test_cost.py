@@ -11,15 +11,17 @@ from sleep_lightning.ops.chunks import chunk_length
 from sleep_lightning.ops.native import build
 from sleep_lightning.sleep import SleepConfig, plan_windows
 from sleep_lightning.tasks import Rule110Config
-from sleep_lightning.training.cost import optimizer_cost, planned_windows, rule_cost, sequence_cost
+from sleep_lightning.training.cost import optimizer_cost, planned_windows, rule_cost, sequence_cost, window_passes
 from sleep_lightning.training.optim import Muon
 from sleep_lightning.training.tbptt import accumulate_gradients
 
 
-def experiment(n_passes: int = 1, window: int = 8, **model: object) -> Experiment:
+def experiment(
+    n_passes: int = 1, window: int = 8, sleep: dict[str, object] | None = None, **model: object
+) -> Experiment:
     config = ModelConfig(**({"d_model": 32, "n_heads": 2, "backend": "chunked"} | model))  # type: ignore[arg-type]
     task = Rule110Config(ring_size=8, n_strings=2, steps=[1])
-    return Experiment(task, config, SleepConfig(window, n_passes), TrainingConfig(batch_size=3))
+    return Experiment(task, config, SleepConfig(window, n_passes, **(sleep or {})), TrainingConfig(batch_size=3))  # type: ignore[arg-type]
 
 
 def inverses(e: Experiment) -> int:
@@ -27,9 +29,9 @@ def inverses(e: Experiment) -> int:
     unseen = 0
     for window in planned_windows(18, 16, e.sleep.window_size):
         T = window.stop - window.start
-        passes = e.sleep.n_passes if window.sleeps else 1
-        solved = sum(letter in "GDJ" for letter in e.model.pattern)
-        unseen += passes * solved * e.model.fast_weight_heads * (chunk_length(T) ** 3 // 3)
+        for _, part, _ in window_passes(e.model, e.sleep, window):
+            layers = sum(letter in "GDJ" for letter in e.model.pattern[part.start : part.stop])
+            unseen += layers * e.model.fast_weight_heads * (chunk_length(T) ** 3 // 3)
     return unseen
 
 
@@ -41,7 +43,36 @@ def test_equals_the_dispatched_count(
     pattern: str, n_passes: int, window: int, expand_v: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(build.SWITCH, "0")  # the counter does not see into the C++ kernels
-    e = experiment(n_passes, window, pattern=pattern, expand_v=expand_v)
+    check(experiment(n_passes, window, pattern=pattern, expand_v=expand_v))
+
+
+@pytest.mark.parametrize("pattern", ["AGAG", "GAAA", "GAGA"])
+@pytest.mark.parametrize(
+    "sleep",
+    [
+        {"loop": "1/2/1"},
+        {"eviction": "sliding"},
+        {"eviction": "sliding", "loop": "2/1/1"},
+        {"wake_passes": 4},
+        {"retrieved_windows": 1},
+    ],
+)
+def test_options_equal_the_dispatched_count(
+    pattern: str, sleep: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(build.SWITCH, "0")
+    if pattern == "GAAA" and sleep.get("loop") == "1/2/1":
+        pytest.skip("nothing in the loop or after it holds memory")
+    check(experiment(3, 8, sleep, pattern=pattern))
+
+
+@pytest.mark.parametrize(("pattern", "loop"), [("AAAA", "all"), ("AGAG", "1/2/1")])
+def test_compaction_equals_the_dispatched_count(pattern: str, loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(build.SWITCH, "0")
+    check(experiment(2, 8, {"loop": loop}, pattern=pattern, summary_tokens=3))
+
+
+def check(e: Experiment) -> None:
     task = e.task.build()
     model, batch = HybridLM(e.model, len(task.vocab)), task.batch(3, seed=0, position=0)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):

@@ -17,9 +17,9 @@ def test_scores_by_hand() -> None:
     first = answers([[9 % 3, 1, 0], [0, 1, 1]], [[x, 1, 0], [x, 1, 0]], [1, 2])
     second = answers([[0, 0, 0]], [[x, 1, 1]], [2])
     scores = score([first, second])
-    assert scores["all"].rows == 3
+    assert scores["all"].answers == 3
     assert scores["all"].exact_match == pytest.approx(1 / 3)
-    assert scores["all"].bit_accuracy == pytest.approx(3 / 6)
+    assert scores["all"].token_accuracy == pytest.approx(3 / 6)
     assert scores["t_1"].exact_match == 1
     assert scores["t_2"].exact_match == 0
     assert scores["t_1"].loss < 1e-3 < scores["t_2"].loss
@@ -29,5 +29,5 @@ def test_baselines_by_hand() -> None:
     x = IGNORE
     found = baselines(torch.tensor([[x, 1, 1], [x, 1, 1], [x, 0, 1], [x, 0, 0]]))
     assert found.majority_exact_match == 0.5
-    assert found.majority_bit_accuracy == pytest.approx(5 / 8)
+    assert found.majority_token_accuracy == pytest.approx(5 / 8)
     assert found.uniform_exact_match == 0.25

@@ -48,6 +48,13 @@ def train(e: Experiment, run: RunDirectory | None = None, *callbacks: pl.Callbac
         "model.tie_embeddings=false",
         "model.allow_neg_eigval=true",
         "task.steps=[0,1,2]",
+        "sleep.eviction=sliding",
+        "sleep.loop=1/2/1",
+        "sleep.wake_passes=2",
+        "sleep.retrieved_windows=1",
+        "model.summary_tokens=2",
+        "training.sampled_passes=[1,3]",
+        "training.stages=[{steps: 2, train: memory, eviction: sliding}]",
         "sleep.window_size=20",
     ],
 )

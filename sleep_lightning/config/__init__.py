@@ -1,0 +1,20 @@
+"""A whole experiment: five sections of dataclasses, merged defaults <- YAML <- ``key=value`` arguments.
+
+Every mistake ends in one sentence (ValueError) that names the key, the value and the fix, before any compute.
+"""
+
+from sleep_lightning.config.experiment import Experiment
+from sleep_lightning.config.load import SECTIONS, load_experiment, type_name
+from sleep_lightning.config.tracking import TrackingConfig, redact
+from sleep_lightning.config.training import Stage, TrainingConfig
+
+__all__ = [
+    "SECTIONS",
+    "Experiment",
+    "Stage",
+    "TrackingConfig",
+    "TrainingConfig",
+    "load_experiment",
+    "redact",
+    "type_name",
+]

@@ -1,0 +1,92 @@
+"""A whole experiment: its sections, and what must hold between them."""
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+
+from sleep_lightning.config.tracking import TrackingConfig, redact
+from sleep_lightning.config.training import TrainingConfig
+from sleep_lightning.model import MEMORY_MIXERS, ModelConfig
+from sleep_lightning.sleep import SleepConfig
+from sleep_lightning.tasks import TaskConfig
+
+
+@dataclass
+class Experiment:
+    """All that is needed to repeat a run."""
+
+    task: TaskConfig
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sleep: SleepConfig = field(default_factory=SleepConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        self._check_windows()
+        self._check_truncation()
+        self._check_loop()
+        if self.sleep.carry_conv_state and not self.model.conv_size:
+            raise ValueError("sleep.carry_conv_state=true with model.conv_size=0 carries nothing; set one of the two")
+
+    def _check_loop(self) -> None:
+        m, s = self.model, self.sleep
+        _, core, coda = s.parts(len(m.pattern))
+        if s.eviction == "sliding" and "A" not in m.pattern:
+            raise ValueError(
+                f"sleep.eviction=sliding with model.pattern={m.pattern!r} keeps nothing: no block attends; use hard"
+            )
+        for key, value in (
+            ("model.summary_tokens", m.summary_tokens),
+            ("sleep.retrieved_windows", s.retrieved_windows),
+        ):
+            if value and (s.eviction == "sliding" or s.carry_conv_state or "A" not in m.pattern):
+                raise ValueError(
+                    f"{key}={value} needs attention and windows that stand alone: use a model.pattern with an A, "
+                    f"sleep.eviction=hard and sleep.carry_conv_state=false, or {key}=0"
+                )
+        if (
+            s.n_passes > 1
+            and not m.summary_tokens
+            and m.last_writer(range(core.start, coda.stop), cached=s.eviction == "sliding") < 0
+        ):
+            blocks = f"model.pattern={m.pattern!r}" + (f" and sleep.loop={s.loop!r}" if s.loop != "all" else "")
+            raise ValueError(
+                f"sleep.n_passes={s.n_passes} with {blocks} sleeps for nothing: "
+                f"no block holds memory; put a {' or '.join(MEMORY_MIXERS)} into the pattern or set sleep.n_passes=1"
+            )
+
+    def _check_windows(self) -> None:
+        task, L = self.task.build(), self.sleep.window_size
+        if L < task.sequence_length and task.context_length % L:
+            fits = [n for n in range(2, task.context_length + 1) if task.context_length % n == 0]
+            raise ValueError(
+                f"sleep.window_size={L} puts evidence and answers into one window: it does not divide the "
+                f"{task.context_length} context tokens; use one of {fits} (or at least {task.sequence_length}: "
+                f"no eviction)"
+            )
+
+    def _check_truncation(self) -> None:
+        task, k, L = self.task.build(), self.training.tbptt_windows, self.sleep.window_size
+        first, last = task.context_length // L, (task.sequence_length - 1) // L
+        if k is None or first == 0 or any(i // k * k < first for i in range(first, last + 1)):
+            return
+        fits = [n for n in range(2, last + 1) if first // n * n < first]
+        raise ValueError(
+            f"training.tbptt_windows={k} cuts the loss off from every sleep: memory is detached every {k} windows, "
+            f"the answers begin with window {first + 1}, so no gradient would reach a window that slept; "
+            f"use null{f' or one of {fits}' if fits else ''}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers: what checkpoints, logs and ``config.yaml`` hold. Passwords are not among it."""
+        sections = {
+            name: cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(section)))
+            for name, section in vars(self).items()
+        }
+        sections["tracking"]["uri"] = redact(self.tracking.uri)
+        return sections
+
+    def to_yaml(self) -> str:
+        """The resolved experiment as YAML that ``load_experiment`` reads back."""
+        return OmegaConf.to_yaml(OmegaConf.create(self.to_dict()))

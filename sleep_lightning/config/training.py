@@ -1,0 +1,107 @@
+"""How a model is trained."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sleep_lightning.layerwise import Executor
+from sleep_lightning.sleep import Checkpoint, Eviction
+
+
+@dataclass
+class Stage:
+    steps: int
+    """Optimiser steps of the stage."""
+    train: Literal["all", "memory"] = "all"
+    """What learns: everything, or only the mixers that hold fast weights and the norms in front of them."""
+    eviction: Eviction | None = None
+    """Eviction during the stage; null: sleep.eviction."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"training.stages: steps={self.steps} must be at least 1")
+
+
+@dataclass
+class TrainingConfig:
+    max_steps: int = 1000
+    """Optimiser steps."""
+    batch_size: int = 64
+    """Sequences of an optimiser step."""
+    accumulate: int = 1
+    """Micro-batches an optimiser step is cut into; divides batch_size."""
+    stages: list[Stage] = field(default_factory=list)
+    """Stages to begin with, for example [{steps: 500, train: memory, eviction: hard}]; then all as configured."""
+    sampled_passes: list[int] = field(default_factory=list)
+    """N of each step, drawn uniformly from these; empty: sleep.n_passes. Validation always takes sleep.n_passes."""
+    seed: int = 0
+    """Seed of the initial weights and of the data stream."""
+    tbptt_windows: int | None = None
+    """k: detach the memory every k windows; null: backpropagate through the whole sequence (the paper)."""
+    checkpointing: Checkpoint = "none"
+    """Recompute activations in the backward: per window (all its passes), per pass, or not at all."""
+    executor: Executor = "auto"
+    """auto runs all windows layer by layer where that is the same (N=1, pass_input=embed); windows never does."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the forward: fp32, or bf16 autocast. The memory stays fp32."""
+    fp32_matmul: Literal["auto", "torch"] = "auto"
+    """auto sends fp32 products to oneDNN where a probe shows that they stay fp32; torch leaves torch's choice."""
+    allocator: Literal["keep", "return", "libc"] = "keep"
+    """glibc keeps freed memory for the next step (fast), returns it at once (smallest peak), or does as it likes."""
+    compile: bool = False
+    """torch.compile one pass: pays on long runs (the first step takes a minute)."""
+    muon_lr: float = 2e-2
+    """Learning rate of Muon, for the hidden matrices."""
+    adamw_lr: float = 3e-3
+    """Learning rate of AdamW, for embeddings, head, norms, gates and convolutions."""
+    weight_decay: float = 1e-4
+    """Decoupled weight decay of both; norms, gates and convolutions have none."""
+    momentum: float = 0.95
+    """Nesterov momentum of Muon."""
+    warmup: float = 0.05
+    """Share of max_steps in which the learning rate rises."""
+    cooldown: float = 0.4
+    """Share of max_steps in which it falls to zero at the end (warm-up, stable, decay)."""
+    clip_norm: float = 1.0
+    """Clip the gradient to this L2 norm; 0: don't."""
+    val_every: int = 100
+    """Steps between validations."""
+    val_batches: int = 4
+    """Batches of a validation."""
+    val_batch_size: int = 256
+    """Sequences of a validation batch."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints."""
+    log_every: int = 10
+    """Steps between logged training metrics."""
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device: auto takes CUDA if there is one."""
+    threads: int | None = None
+    """CPU threads; null: torch's choice."""
+    run_dir: str | None = None
+    """Directory of the run; null: runs/<task>-<time>."""
+
+    def __post_init__(self) -> None:
+        at_least = {"max_steps": 1, "batch_size": 1, "accumulate": 1, "val_every": 1, "val_batches": 1}
+        at_least |= {"val_batch_size": 1, "checkpoint_every": 1, "log_every": 1, "tbptt_windows": 1, "threads": 1}
+        at_least |= {"seed": 0, "muon_lr": 0, "adamw_lr": 0, "weight_decay": 0, "clip_norm": 0}
+        for key, low in at_least.items():
+            if (value := getattr(self, key)) is not None and value < low:
+                raise ValueError(f"training.{key}={value} must be at least {low}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"training.accumulate={self.accumulate} does not divide training.batch_size={self.batch_size}"
+            )
+        if sum(stage.steps for stage in self.stages) > self.max_steps:
+            raise ValueError(
+                f"training.stages take {sum(stage.steps for stage in self.stages)} steps, more than "
+                f"training.max_steps={self.max_steps}; shorten one of them"
+            )
+        if self.sampled_passes and min(self.sampled_passes) < 1:
+            raise ValueError(f"training.sampled_passes={self.sampled_passes} must be numbers of passes from 1")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"training.momentum={self.momentum} must be in [0, 1); try 0.95")
+        if min(self.warmup, self.cooldown) < 0 or self.warmup + self.cooldown > 1:
+            raise ValueError(
+                f"training.warmup={self.warmup} and training.cooldown={self.cooldown} are shares of max_steps: "
+                f"both >= 0, together at most 1"
+            )

@@ -1,0 +1,31 @@
+"""Algorithm 1 of the paper: read a window, sleep on it, forget it. The one place that knows what sleep is.
+
+A sequence is cut into windows of L tokens. Of each window only the memory survives (under sliding eviction also
+the keys and values of the last L - 1 tokens, those of the last pass). A window without any target token sleeps:
+the block stack, or its core, runs N times over it in total, each pass fed the hidden states of the pass before and
+the memory carried on. A window with targets is read in one pass, and still writes memory.
+"""
+
+from sleep_lightning.sleep.config import Eviction, SleepConfig
+from sleep_lightning.sleep.passes import PassRecord, sleep, wake, zero_memory
+from sleep_lightning.sleep.retrieval import retrieve
+from sleep_lightning.sleep.walk import AtBoundary, Checkpoint, Observer, walk
+from sleep_lightning.sleep.windows import IGNORE, Window, is_answer, plan_windows
+
+__all__ = [
+    "IGNORE",
+    "AtBoundary",
+    "Checkpoint",
+    "Eviction",
+    "Observer",
+    "PassRecord",
+    "SleepConfig",
+    "Window",
+    "is_answer",
+    "plan_windows",
+    "retrieve",
+    "sleep",
+    "wake",
+    "walk",
+    "zero_memory",
+]

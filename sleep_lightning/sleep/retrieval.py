@@ -1,0 +1,53 @@
+"""Retrieval, what is used today instead of sleep: evicted windows most like the question come back to be read again.
+
+A window's likeness to the question is, summed over the question's tokens, the largest cosine between the token's
+embedding and one of the window's ("late interaction", arXiv:2004.12832, on the model's own token embeddings). It
+has no parameters of its own and no gradient.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sleep_lightning.model import HybridLM
+from sleep_lightning.sleep.config import SleepConfig
+from sleep_lightning.sleep.windows import Window
+
+
+def retrieve(
+    model: HybridLM, tokens_BT: Tensor, answers_BT: Tensor | None, window: Window, config: SleepConfig
+) -> Tensor | None:
+    """Tokens ``[B, k * L]`` of the k windows before ``window`` most like its question, in their order.
+
+    Args:
+        model: whose embeddings compare tokens.
+        tokens_BT: the whole batch.
+        answers_BT: which of its tokens are answers, and so not part of a question.
+        window: the window that asks.
+        config: k and L.
+
+    Returns:
+        None without retrieval, or with nothing evicted yet. Fewer windows if there are not k.
+    """
+    L, n_before = config.window_size, window.start // config.window_size
+    k = min(config.retrieved_windows, n_before)
+    if not k:
+        return None
+    assert answers_BT is not None, "retrieval must know which tokens are answers"
+    evicted_BWL = tokens_BT[:, : window.start].unflatten(1, (n_before, L))
+    scores_BW = likeness(
+        model, tokens_BT[:, window.start : window.stop], answers_BT[:, window.start : window.stop], evicted_BWL
+    )
+    chosen_Bk = scores_BW.topk(k, dim=1).indices.sort(dim=1).values
+    return evicted_BWL.gather(1, chosen_Bk[:, :, None].expand(-1, -1, L)).flatten(1)
+
+
+@torch.no_grad()
+def likeness(model: HybridLM, asking_BT: Tensor, answers_BT: Tensor, evicted_BWL: Tensor) -> Tensor:
+    """Scores ``[B, W]``: for each question token the best cosine in the window, summed over question tokens."""
+    unit = F.normalize(model.embedding.weight.float(), dim=-1)
+    asking_BTE, evicted_BWLE = unit[asking_BT], unit[evicted_BWL]
+    best_BWT = torch.einsum("bte,bwle->bwtl", asking_BTE, evicted_BWLE).amax(-1)
+    if model.neutral_pad is not None:
+        answers_BT = answers_BT | (asking_BT == model.neutral_pad)
+    return best_BWT.masked_fill(answers_BT[:, None], 0).sum(-1)

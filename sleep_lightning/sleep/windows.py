@@ -1,0 +1,47 @@
+"""How a sequence is cut: which windows sleep, and which answer."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+IGNORE = -100
+"""Label of a token without loss."""
+
+
+class Window(NamedTuple):
+    """Tokens ``start:stop`` of a sequence, and whether they are slept on."""
+
+    start: int
+    stop: int
+    sleeps: bool
+
+
+def plan_windows(labels_BT: Tensor, window_size: int) -> list[Window]:
+    """Cut a batch into windows; a window sleeps if no row has a label there (Algorithm 1).
+
+    Windows after the last label of all rows do not sleep: nothing is asked of what they hold.
+
+    Raises:
+        ValueError: if some rows have labels in a window and others, not yet done, don't: one batch, one plan.
+    """
+    T = labels_BT.shape[1]
+    has_label_BT = labels_BT != IGNORE
+    last = int(has_label_BT.any(0).nonzero().max()) if has_label_BT.any() else T
+    windows = []
+    for start in range(0, T, window_size):
+        stop = min(start + window_size, T)
+        rows = has_label_BT[:, start:stop].any(1)
+        done = has_label_BT[:, :start].any(1) & ~has_label_BT[:, start:].any(1)
+        if bool(rows.any()) and not bool((rows | done).all()):
+            raise ValueError(
+                f"tokens {start}:{start + window_size} have labels in {int(rows.sum())} of {len(rows)} rows; "
+                f"every row of a batch must have its labels in the same windows"
+            )
+        windows.append(Window(start, stop, sleeps=not bool(rows.any()) and start <= last))
+    return windows
+
+
+def is_answer(labels_BT: Tensor) -> Tensor:
+    """Which tokens are answers and not part of a question: those behind a position with a label, ``[B, T]`` bool."""
+    return torch.nn.functional.pad(labels_BT[:, :-1] != IGNORE, (1, 0))
