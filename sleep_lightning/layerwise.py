@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sleep_lightning.model import HybridLM, Memory
 from sleep_lightning.model.attention import Attention
-from sleep_lightning.model.gated_delta_net import GatedDeltaNet
+from sleep_lightning.model.fast_weights import FastWeights
 from sleep_lightning.ops import DeltaInputs
 from sleep_lightning.sleep import SleepConfig, Window
 
@@ -69,7 +69,7 @@ def run_layerwise(
     """
     layout = _Layout(windows, config.n_passes)
     h = model.embed(tokens_BT[:, windows[0].start : windows[-1].stop])
-    states, i, last = list(memory.states), 0, model.config.pattern.rfind("G")
+    states, i, last = list(memory.states), 0, model.config.last_writer()
     if last < 0:  # no memory: only the windows that answer matter
         h, layout = layout.awake(h)
     for index, block in enumerate(model.stack):
@@ -93,9 +93,7 @@ def run_layerwise(
     return dict(zip(layout.names, h.split(layout.lengths, 1), strict=True)), Memory(tuple(states))
 
 
-def _answer(
-    mixer: GatedDeltaNet, x_BTE: Tensor, layout: "_Layout", state: Tensor, unroll: bool
-) -> tuple[Tensor, Tensor]:
+def _answer(mixer: FastWeights, x_BTE: Tensor, layout: "_Layout", state: Tensor, unroll: bool) -> tuple[Tensor, Tensor]:
     """The last fast-weight layer: everything writes; only windows that answer read, ``[B, their tokens, E]``."""
     reads = [x_BTE[:, :0]]
     for run, x in layout.runs(x_BTE):
@@ -154,7 +152,7 @@ class _Layout:
     def attend(self, attention: Attention, x_BTE: Tensor) -> Tensor:
         return _join([attention(part) for part in self.batches(x_BTE)], len(x_BTE))
 
-    def project(self, mixer: GatedDeltaNet, x_BTE: Tensor, *, read: bool) -> DeltaInputs:
+    def project(self, mixer: FastWeights, x_BTE: Tensor, *, read: bool) -> DeltaInputs:
         """What the rule takes, ``[B, T, ...]``; the convolution restarts in every window."""
         parts = [mixer.project(part, None, read=read)[0] for part in self.batches(x_BTE)]
         fields = zip(*parts, strict=True)

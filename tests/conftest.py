@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from sleep_lightning.model import HybridLM, ModelConfig
+from sleep_lightning.model.jet import JetBlock
 from sleep_lightning.tasks import Rule110Config, TaskBatch
 
 
@@ -11,12 +12,15 @@ def _seeded() -> None:
 
 
 def tiny_model(vocab_size: int = 3, **overrides: object) -> HybridLM:
-    """A small hybrid with gates opened, so that memory matters from the first step."""
+    """A small hybrid with gates opened and taps generated, so that all of a memory rule matters from the first step."""
     torch.manual_seed(0)
     config = ModelConfig(**({"d_model": 16, "pattern": "AGAG", "n_heads": 2, "d_ff": 24} | overrides))  # type: ignore[arg-type]
     model = HybridLM(config, vocab_size)
     for layer in model.memory_layers:
-        torch.nn.init.constant_(layer.A_log, -2.0)
+        if layer.A_log is not None:
+            torch.nn.init.constant_(layer.A_log, -2.0)
+        if isinstance(layer, JetBlock):
+            torch.nn.init.normal_(layer.tap_proj.weight, std=0.5)
     return model
 
 

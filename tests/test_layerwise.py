@@ -35,7 +35,7 @@ def outcome(model: HybridLM, hidden: dict[int, Tensor], memory: Memory) -> list[
     return [*(x.detach() for x in outputs), *(torch.zeros(()) if g is None else g for g in gradients)]
 
 
-@pytest.mark.parametrize("pattern", ["AGAG", "G", "GA", "AAGG", "A"])
+@pytest.mark.parametrize("pattern", ["AGAG", "G", "GA", "AAGG", "A", "AHAH", "H", "DAD", "AJAJ", "JA", "GAHDJ"])
 @pytest.mark.parametrize(("n_passes", "pass_input"), [(1, "hidden"), (3, "embed")])
 @pytest.mark.parametrize("kind", ["answer last", "all asleep", "all awake", "mixed"])
 @pytest.mark.parametrize("T", [4 * L, 3 * L + 2])

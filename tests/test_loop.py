@@ -54,6 +54,7 @@ def zero_states(model: HybridLM, rows: int) -> dict[int, Tensor]:
         ("AGAGAA", "2/2/2"),
         ("AGAG", "0/3/1"),
         ("GAAG", "1/3/0"),
+        ("HADAJ", "2/2/1"),
     ],
 )
 def test_sleep_and_wake_are_the_unrolled_network(pattern: str, loop: str, n_passes: int, eviction) -> None:  # type: ignore[no-untyped-def]

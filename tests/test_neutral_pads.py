@@ -12,8 +12,9 @@ L, PAD = 8, 2
 
 @pytest.mark.parametrize("backend", ["auto", "chunked", "reference"])
 @pytest.mark.parametrize("n_passes", [1, 3])
-def test_a_window_of_pads_leaves_memory_bit_unchanged(backend: str, n_passes: int) -> None:
-    model = tiny_model(backend=backend)
+@pytest.mark.parametrize("pattern", ["AGAG", "AHAH", "ADAD", "AJAJ"])
+def test_a_window_of_pads_leaves_memory_bit_unchanged(backend: str, n_passes: int, pattern: str) -> None:
+    model = tiny_model(backend=backend, pattern=pattern)
     model.neutral_pad = PAD
     memory = model.zero_memory(2).map(torch.randn_like)
     for a, b in zip(
@@ -23,9 +24,10 @@ def test_a_window_of_pads_leaves_memory_bit_unchanged(backend: str, n_passes: in
 
 
 @pytest.mark.parametrize("eviction", ["hard", "sliding"])
-def test_pads_on_the_left_are_as_if_they_were_not_there(eviction) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("pattern", ["AGAG", "AHAH", "ADAD", "AJAJ"])
+def test_pads_on_the_left_are_as_if_they_were_not_there(eviction, pattern: str) -> None:  # type: ignore[no-untyped-def]
     """5 pads and 3 tokens in one window, the same tokens alone in another, and what follows both."""
-    model, config = tiny_model(vocab_size=3), SleepConfig(L, 2, eviction=eviction)
+    model, config = tiny_model(vocab_size=3, pattern=pattern), SleepConfig(L, 2, eviction=eviction)
     model.neutral_pad = PAD
     tokens, later = torch.randint(2, (4, 3)), torch.randint(2, (4, L))
     padded = torch.cat((torch.full((4, L - 3), PAD), tokens), 1)

@@ -43,17 +43,18 @@ def plain_hybrid(model: HybridLM, tokens_BT: Tensor, eviction: str = "hard") -> 
             o = F.scaled_dot_product_attention(*(y.transpose(1, 2) for y in (q, k, v)), attn_mask=mask_TT)
             h = h + block.mixer.out_proj(o.transpose(1, 2).flatten(2))
         else:
-            zero = torch.zeros(len(tokens_BT), block.mixer.n_heads, block.mixer.key_dim, block.mixer.value_dim)
-            out = block.mixer(x, zero)
+            out = block.mixer(x, block.mixer.zero_state(len(tokens_BT)))
             states.append(out.state)
             h = h + out.y
         h = block.feed_forward(h)
     return h, tuple(states)
 
 
+PATTERNS = [("AGAG", 0), ("AGAG", 4), ("GAGA", 4), ("AHAH", 0), ("AHAH", 4), ("ADAD", 4), ("AJAJ", 4), ("HAJDG", 4)]
+
+
 @pytest.mark.parametrize("eviction", ["hard", "sliding"])
-@pytest.mark.parametrize("pattern", ["AGAG", "GAGA"])
-@pytest.mark.parametrize("conv_size", [0, 4])
+@pytest.mark.parametrize(("pattern", "conv_size"), PATTERNS)
 def test_one_pass_is_the_plain_hybrid(conv_size: int, pattern: str, eviction: Literal["hard", "sliding"]) -> None:
     """N = 1 == vanilla hybrid, values and every gradient (conv off, or carried over windows)."""
     batch, model = tiny_batch(ring=L), tiny_model(conv_size=conv_size, pattern=pattern)

@@ -16,8 +16,9 @@ from sleep_lightning.bench.worker import Worker
 from sleep_lightning.config import Experiment, TrainingConfig
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.ops import attention, delta_rule_inputs
-from sleep_lightning.ops.gated_delta_rule.door import BACKENDS, Backend
+from sleep_lightning.ops.gated_delta_rule.door import BACKENDS
 from sleep_lightning.ops.native import build
+from sleep_lightning.ops.rule import Backend
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import Rule110Config, TaskBatch
 from sleep_lightning.training.allocator import tune_allocator

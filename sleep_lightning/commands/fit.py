@@ -78,7 +78,7 @@ def fit(job: Job) -> int:
         )
         pl.seed_everything(experiment.training.seed, verbose=False)
         module, data = SleepModule(experiment), TaskDataModule(experiment)
-        environment = describe_environment(trainer.strategy.root_device, experiment.model.backend)
+        environment = describe_environment(trainer.strategy.root_device, experiment.model)
         environment["allocator"] = tune_allocator(experiment.training.allocator)
         environment["fp32_matmul"] = choose_fp32_matmul(experiment.training.fp32_matmul)
         console.print(f"run {run.path}: {_headline(experiment, module)}", highlight=False, soft_wrap=True)
@@ -170,6 +170,7 @@ def _summary(
         "checkpoint": str(run.last),
         "best_checkpoint": str(run.best) if run.best.exists() else None,
         "mlflow_run_id": None if logger is None else logger.run_id,
+        "state_bytes": module.model.state_bytes(carry_conv_state=experiment.sleep.carry_conv_state),
         "data_digests": module.digests,
         "seed": experiment.training.seed,
         "environment": environment,
@@ -191,6 +192,8 @@ def _facts(experiment: Experiment, run: RunDirectory, summary: dict[str, Any]) -
         f"{with_unit(summary['train_flops'])}FLOP, {summary['wall_s']:.0f} s",
         "checkpoint": summary["checkpoint"],
     }
+    if layers := summary["state_bytes"]:
+        facts["memory"] = f"{with_unit(sum(layers))}B a sequence, in {len(layers)} layers of {experiment.model.pattern}"
     if (picture := run.path / "learning_curve.png").exists():
         facts["picture"] = str(picture)
     if experiment.tracking.enabled:

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from sleep_lightning.config.tracking import TrackingConfig, redact
 from sleep_lightning.config.training import TrainingConfig
-from sleep_lightning.model import ModelConfig
+from sleep_lightning.model import MEMORY_MIXERS, ModelConfig
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import TaskConfig
 
@@ -53,7 +53,7 @@ class Experiment:
             blocks = f"model.pattern={m.pattern!r}" + (f" and sleep.loop={s.loop!r}" if s.loop != "all" else "")
             raise ValueError(
                 f"sleep.n_passes={s.n_passes} with {blocks} sleeps for nothing: "
-                f"no block holds memory; put a G into the pattern or set sleep.n_passes=1"
+                f"no block holds memory; put a {' or '.join(MEMORY_MIXERS)} into the pattern or set sleep.n_passes=1"
             )
 
     def _check_windows(self) -> None:

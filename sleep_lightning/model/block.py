@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from sleep_lightning.model.attention import Attention
-from sleep_lightning.model.gated_delta_net import GatedDeltaNet
+from sleep_lightning.model.fast_weights import FastWeights
 from sleep_lightning.ops import rms_norm, swiglu
 
 
@@ -35,9 +35,9 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """``h + mixer(norm(h))``, then ``h + mlp(norm(h))``. The hybrid hands a GDN mixer its state."""
+    """``h + mixer(norm(h))``, then ``h + mlp(norm(h))``. The hybrid hands a fast-weight mixer its state."""
 
-    def __init__(self, mixer: Attention | GatedDeltaNet, d_model: int, d_ff: int, norm_eps: float) -> None:
+    def __init__(self, mixer: Attention | FastWeights, d_model: int, d_ff: int, norm_eps: float) -> None:
         super().__init__()
         self.mixer_norm = RMSNorm(d_model, norm_eps)
         self.mixer = mixer

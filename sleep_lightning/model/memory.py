@@ -13,11 +13,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Memory:
-    """State of every GDN layer, first to last (paper section 3.1: S).
+    """State of every fast-weight layer, first to last (paper section 3.1: S).
 
     Attributes:
         states: per layer ``[B, H, K, V]``, fp32.
-        conv: per layer the last ``conv_size - 1`` inputs of the short convolution
+        conv: per layer the last ``conv_size - 1`` inputs of its short convolution
             ``[B, conv_size - 1, channels]``; empty when convolutions restart at every pass.
         kv: per attention layer keys (not yet rotated) and values of the last L - 1 tokens
             ``[B, L - 1, 2, heads, head dim]``; empty under hard eviction.

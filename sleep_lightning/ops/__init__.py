@@ -2,19 +2,25 @@
 
 from sleep_lightning.ops.attention import sliding_attention, window_attention
 from sleep_lightning.ops.delta_rule_inputs import DeltaInputs, Layout, delta_inputs, delta_inputs_after
+from sleep_lightning.ops.dynamic_conv import dynamic_conv
 from sleep_lightning.ops.gated_delta_rule import available_backends, gated_delta_rule, select_backend
+from sleep_lightning.ops.gated_hebbian import gated_hebbian
 from sleep_lightning.ops.mapped import mapped
 from sleep_lightning.ops.rms_norm import gated_rms_norm, rms_norm
+from sleep_lightning.ops.rule import Rule
 from sleep_lightning.ops.short_conv import short_conv
 from sleep_lightning.ops.swiglu import swiglu
 
 __all__ = [
     "DeltaInputs",
     "Layout",
+    "Rule",
     "available_backends",
     "delta_inputs",
     "delta_inputs_after",
+    "dynamic_conv",
     "gated_delta_rule",
+    "gated_hebbian",
     "gated_rms_norm",
     "mapped",
     "rms_norm",

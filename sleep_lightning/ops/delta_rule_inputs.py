@@ -56,7 +56,7 @@ class Layout(NamedTuple):
 
 
 def delta_inputs(
-    x_BTC: Tensor, weight_JC: Tensor | None, A_log: Tensor, dt_bias: Tensor, layout: Layout
+    x_BTC: Tensor, weight_JC: Tensor | None, A_log: Tensor | None, dt_bias: Tensor | None, layout: Layout
 ) -> DeltaInputs:
     """``q, k = unit(SiLU(conv(.)))``, ``v = SiLU(conv(.))``, ``g = -exp(A_log) softplus(a + dt_bias)``,
     ``beta = scale sigmoid(b)`` (Gated DeltaNet's equations; the convolution starts from zeros).
@@ -64,11 +64,11 @@ def delta_inputs(
     Args:
         x_BTC: channels of q, k, v, then a and b (one per head), then a rest that is handed through.
         weight_JC: taps of the convolution on q, k, v, oldest first; None for none.
-        A_log, dt_bias: ``[H]``.
+        A_log, dt_bias: ``[H]``; None for no decay: there is no a, and g is 0.
         layout: where is what.
     """
     taps = 0 if weight_JC is None else len(weight_JC)
-    if taps <= MAX_TAPS and A_log.dtype == torch.float32 and usable(x_BTC):
+    if taps <= MAX_TAPS and (A_log is None or A_log.dtype == torch.float32) and usable(x_BTC):
         q, k, v, g, beta, rest = _DeltaInputs.apply(x_BTC, weight_JC, A_log, dt_bias, layout)
         return DeltaInputs(q, k, v, g, beta, rest)
     qkv, gates = x_BTC.tensor_split((sum(layout.splits),), -1)
@@ -77,7 +77,12 @@ def delta_inputs(
 
 
 def delta_inputs_after(
-    carried_BJC: Tensor, x_BTC: Tensor, weight_JC: Tensor, A_log: Tensor, dt_bias: Tensor, layout: Layout
+    carried_BJC: Tensor,
+    x_BTC: Tensor,
+    weight_JC: Tensor,
+    A_log: Tensor | None,
+    dt_bias: Tensor | None,
+    layout: Layout,
 ) -> tuple[DeltaInputs, Tensor]:
     """As ``delta_inputs``, after the convolution's inputs ``[B, taps - 1, q k v]`` of the tokens before.
 
@@ -91,19 +96,23 @@ def delta_inputs_after(
 
 
 def _from_convolved(
-    convolved_BTC: Tensor, gates_BTC: Tensor, A_log: Tensor, dt_bias: Tensor, layout: Layout
+    convolved_BTC: Tensor, gates_BTC: Tensor, A_log: Tensor | None, dt_bias: Tensor | None, layout: Layout
 ) -> DeltaInputs:
-    """The definition behind the convolution: ``gates_BTC`` holds a, b and the rest."""
+    """The definition behind the convolution: ``gates_BTC`` holds a (if there is decay), b and the rest."""
     B, T, _ = convolved_BTC.shape
-    heads = layout.heads
-    q, k, v = (x.view(B, T, heads, -1) if x.shape[-1] else None for x in convolved_BTC.split(layout.splits, -1))
-    a, b, rest = gates_BTC.split((heads, heads, gates_BTC.shape[-1] - 2 * heads), -1)
-    assert k is not None and v is not None
+    H = layout.heads
+    q, k, v = (x.view(B, T, H, x.shape[-1] // H) for x in convolved_BTC.split(layout.splits, -1))
+    decays = 0 if A_log is None else H
+    a, b, rest = gates_BTC.split((decays, H, gates_BTC.shape[-1] - decays - H), -1)
+    if A_log is None or dt_bias is None:
+        g = torch.zeros_like(b, dtype=torch.promote_types(b.dtype, torch.float32))
+    else:
+        g = -A_log.exp() * F.softplus(at_least_fp32(a) + dt_bias)
     return DeltaInputs(
-        q=None if q is None else _unit(q),
+        q=_unit(q) if layout.reads else None,
         k=_unit(k),
         v=v,
-        g=-A_log.exp() * F.softplus(at_least_fp32(a) + dt_bias),
+        g=g,
         beta=b.sigmoid() * layout.beta_scale,
         rest=rest if rest.shape[-1] else None,
     )
@@ -117,19 +126,26 @@ def _unit(x: Tensor) -> Tensor:
 class _DeltaInputs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, A_log: Tensor, dt_bias: Tensor, layout: Layout
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        A_log: Tensor | None,
+        dt_bias: Tensor | None,
+        layout: Layout,
     ) -> tuple[Tensor | None, ...]:
         x, weight = x.contiguous(), None if weight is None else weight.contiguous()
         B, T, _ = x.shape
         queries, keys, values = layout.splits
         q, k = (x.new_empty(B, T, layout.heads, layout.key_dim) if n else None for n in (queries, keys))
         v, beta = x.new_empty(B, T, layout.heads, layout.value_dim), x.new_empty(B, T, layout.heads)
-        g = torch.empty_like(beta, dtype=torch.float32)
+        g = (torch.zeros_like if A_log is None else torch.empty_like)(beta, dtype=torch.float32)
         given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
         _delta_inputs("delta_inputs_forward", **_sizes(x, weight, layout), **given, q=q, k=k, v=v, beta=beta, g=g)
         ctx.save_for_backward(x, weight, A_log, dt_bias)
+        if A_log is None:
+            ctx.mark_non_differentiable(g)
         ctx.layout = layout
-        first = queries + keys + values + 2 * layout.heads
+        first = queries + keys + values + (1 if A_log is None else 2) * layout.heads
         return q, k, v, g, beta, x[..., first:] if x.shape[-1] > first else None
 
     @staticmethod
@@ -147,7 +163,7 @@ class _DeltaInputs(torch.autograd.Function):
         sizes, dx = _sizes(x, weight, ctx.layout), torch.empty_like(x)
         units = -(-sizes["B"] // sizes["sequences"])
         dweight = None if weight is None else weight.new_empty(units, *weight.shape)
-        dA_log, ddt_bias = A_log.new_empty(units, len(A_log)), A_log.new_empty(units, len(A_log))
+        dA_log, ddt_bias = (None if p is None else p.new_empty(units, len(p)) for p in (A_log, dt_bias))
         given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
         kept = [None if d is None else d.contiguous() for d in (dq, dk, dv, dg, dbeta)]
         given |= dict(zip(("dq", "dk", "dv", "dg", "dbeta"), kept, strict=True))
@@ -155,7 +171,7 @@ class _DeltaInputs(torch.autograd.Function):
         _delta_inputs("delta_inputs_backward", **sizes, **given, dx=dx, **sums)
         if d_rest is not None:
             dx[..., dx.shape[-1] - d_rest.shape[-1] :] = d_rest
-        return dx, None if dweight is None else dweight.sum(0), dA_log.sum(0), ddt_bias.sum(0), None
+        return dx, *(None if d is None else d.sum(0) for d in (dweight, dA_log, ddt_bias)), None
 
 
 def _sizes(x: Tensor, weight: Tensor | None, layout: Layout) -> dict[str, int]:

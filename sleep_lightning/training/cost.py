@@ -1,6 +1,6 @@
 """FLOPs of a training step, known before step 0: a pure function of the configuration.
 
-Counted are the matrix products, the attention and the delta rule as they are run (a multiply-add is 2 FLOPs);
+Counted are the matrix products, the attention and the memory rules as they are run (a multiply-add is 2 FLOPs);
 norms, activations and other elementwise work are not. ``tests/training/test_cost.py`` holds it against a count
 of the operations torch dispatches.
 """
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import ModelConfig
-from sleep_lightning.ops.gated_delta_rule.chunked import chunk_length
+from sleep_lightning.model.jet import REDUCTION
+from sleep_lightning.ops.chunks import chunk_length
 from sleep_lightning.sleep import SleepConfig, Window
 
 
@@ -99,7 +100,6 @@ def pass_cost(
     d = model.d_model
     blocks = range(len(model.pattern)) if part is None else part
     last = model.last_writer(blocks, cached=cached_tokens > 0)
-    H, K, V = model.fast_weight_heads, model.key_dim_per_head, model.value_dim_per_head
     for index in range(blocks.start, last + 1) if write_only else blocks:
         dense: Counter[str] = Counter()
         writes = write_only and index == last
@@ -107,16 +107,43 @@ def pass_cost(
             dense["projections"] = 2 * T * d * (3 if writes else 4) * d
             dense["attention"] = 0 if writes else 4 * T * (T + cached_tokens) * d
         else:
-            rule_forward, rule_backward = delta_rule_cost(T, H, K, V, read=not writes)
-            forward["delta_rule"] += rule_forward
-            backward["delta_rule"] += rule_backward
-            rows = H * (K + V + 2) + (0 if writes else H * (K + V))  # k, v, gates; q and the output gate
-            dense["projections"] = 2 * T * d * (rows + (0 if writes else H * V))
+            rule_forward, rule_backward = rule_cost(model, model.pattern[index], T, read=not writes)
+            forward["memory_rule"] += rule_forward
+            backward["memory_rule"] += rule_backward
+            dense["projections"] = 2 * T * memory_weights(model, model.pattern[index], read=not writes)
         if not writes:
             dense["mlp"] = 6 * T * d * model.mlp_width
         forward += dense
         backward += Counter({name: 2 * flops for name, flops in dense.items()})
     return forward, backward
+
+
+def memory_weights(model: ModelConfig, letter: str, read: bool = True) -> int:
+    """Weights of the projections of a fast-weight block that a token passes through."""
+    H, keys = model.fast_weight_heads, model.fast_weight_heads * model.key_dim_per_head
+    values = model.fast_weight_heads * model.value_dim_per_head
+    rows, weights = keys + values + (H if letter == "D" else 2 * H), 0  # k, v, gates
+    if letter == "J":
+        hidden = max(1, values // REDUCTION)
+        rows, weights = rows + hidden, hidden * model.conv_size * values
+    if read:
+        rows, weights = rows + keys + values, weights + model.d_model * values  # q and the output gate; the output
+    return weights + model.d_model * rows
+
+
+def rule_cost(model: ModelConfig, letter: str, T: int, read: bool = True) -> tuple[int, int]:
+    """Forward and backward FLOPs of the rule of a fast-weight block over T tokens of one sequence."""
+    cost = gated_hebbian_cost if letter == "H" else delta_rule_cost
+    return cost(T, model.fast_weight_heads, model.key_dim_per_head, model.value_dim_per_head, read)
+
+
+def gated_hebbian_cost(T: int, H: int, K: int, V: int, read: bool = True) -> tuple[int, int]:
+    """Matrix products of ``ops.gated_hebbian`` in chunked form."""
+    C = chunk_length(T)
+    forward = 2 * C * K * V
+    if read:
+        forward += 2 * C * K * V + 2 * C * C * (K + V)
+    return H * math.ceil(T / C) * forward, 2 * H * math.ceil(T / C) * forward
 
 
 def delta_rule_cost(T: int, H: int, K: int, V: int, read: bool = True) -> tuple[int, int]:

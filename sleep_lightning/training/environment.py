@@ -10,13 +10,14 @@ import torch
 
 from sleep_lightning import __version__
 from sleep_lightning.config import Experiment
-from sleep_lightning.ops import select_backend
+from sleep_lightning.model import ModelConfig
 
 PACKAGES = ("torch", "lightning", "flash-linear-attention", "triton", "omegaconf", "mlflow")
 
 
-def describe_environment(device: torch.device, backend: str = "auto") -> dict[str, str]:
-    """Plain strings: package versions, git commit (``-dirty`` if changed), machine, device, threads, backend."""
+def describe_environment(device: torch.device, model: ModelConfig | None = None) -> dict[str, str]:
+    """Plain strings: package versions, git commit (``-dirty`` if changed), machine, device, threads, and the
+    backend of each memory rule of the model (the default's without one)."""
     facts = {"sleep_lightning": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -27,7 +28,9 @@ def describe_environment(device: torch.device, backend: str = "auto") -> dict[st
     facts["machine"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     facts["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     facts["threads"] = str(torch.get_num_threads())
-    facts["gated_delta_rule"] = select_backend(torch.empty(1, 1, 1, 1, device=device), backend)
+    model = model or ModelConfig()
+    for rule in model.rules:
+        facts[rule.name] = rule.select(torch.empty(1, 1, 1, 1, device=device), model.backend)
     return facts
 
 
@@ -47,6 +50,7 @@ def check_device(experiment: Experiment) -> torch.device:
     if wanted == "cuda" and not present:
         raise ValueError("training.accelerator='cuda' but torch sees no CUDA device here; use auto or cpu")
     device = torch.device("cuda" if present and wanted != "cpu" else "cpu")
-    K = experiment.model.key_dim_per_head
-    select_backend(torch.empty(1, experiment.sleep.window_size, 1, K, device=device), experiment.model.backend)
+    k = torch.empty(1, experiment.sleep.window_size, 1, experiment.model.key_dim_per_head, device=device)
+    for rule in experiment.model.rules:
+        rule.select(k, experiment.model.backend)
     return device

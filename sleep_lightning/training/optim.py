@@ -20,7 +20,7 @@ from sleep_lightning.config import TrainingConfig
 from sleep_lightning.model import HybridLM
 from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.block import SwiGLU
-from sleep_lightning.model.gated_delta_net import GatedDeltaNet
+from sleep_lightning.model.fast_weights import FastWeights
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
@@ -119,7 +119,7 @@ def hidden_matrices(model: HybridLM) -> list[tuple[nn.Parameter, tuple[int, ...]
         for name, child in owner.named_children():
             if isinstance(child, nn.Linear):
                 rows = child.weight.shape[0]
-                splits = owner.in_splits if isinstance(owner, Attention | GatedDeltaNet | SwiGLU) else (rows,)
+                splits = owner.in_splits if isinstance(owner, Attention | FastWeights | SwiGLU) else (rows,)
                 matrices.append((cast(nn.Parameter, child.weight), splits if name == "in_proj" else (rows,)))
     return matrices
 

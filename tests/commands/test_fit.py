@@ -69,6 +69,7 @@ def test_leaves_what_it_promises(whole: Path) -> None:
     assert 0.25 < summary["majority_baseline"] < 0.6
     assert summary["train_flops"] > 1e6
     assert summary["wall_s"] > 0
+    assert summary["state_bytes"] and all(n > 0 for n in summary["state_bytes"])
     assert (whole / summary["checkpoint"]).exists()
     assert (whole / "run" / "learning_curve.png").stat().st_size > 5000
     output = (whole / "output").read_text()
@@ -77,6 +78,7 @@ def test_leaves_what_it_promises(whole: Path) -> None:
         "uniform",
         "tokens/s",
         "FLOP",
+        "B a sequence, in",
         "python -m sleep_lightning test --checkpoint run",
         "mlflow",
     ):

@@ -1,4 +1,4 @@
-"""The behaviour suite every gated-delta-rule backend inherits: values, final state, all gradients."""
+"""The behaviour suite every backend of every memory rule inherits: values, final state, all gradients."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sleep_lightning.ops import gated_delta_rule
+from sleep_lightning.ops import Rule, gated_delta_rule
 
 NAMES = ("q", "k", "v", "g", "beta", "initial_state")
 
@@ -31,10 +31,12 @@ def make_inputs(
     return inputs
 
 
-def run(backend: str, inputs: dict[str, Tensor], *, read: bool = True) -> dict[str, Tensor]:
+def run(
+    backend: str, inputs: dict[str, Tensor], *, read: bool = True, rule: Rule = gated_delta_rule
+) -> dict[str, Tensor]:
     """Outputs, final state and gradients of a fixed random projection of both, by name."""
     leaves = {name: x.detach().clone().requires_grad_() for name, x in inputs.items() if read or name != "q"}
-    o, state = gated_delta_rule(**({"q": None} | leaves), backend=backend)
+    o, state = rule(**({"q": None} | leaves), backend=backend)
     generator = torch.Generator().manual_seed(1)
     d_state = torch.randn(state.shape, generator=generator).to(state)
     loss = (state * d_state).sum()
@@ -53,17 +55,18 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 
 class KernelTestCase:
-    """Inherit, set ``backend`` (and what it cannot do), and every property below is checked."""
+    """Inherit, set ``backend`` (and what it cannot do, and the rule), and every property below is checked."""
 
     backend: str
+    rule: Rule = gated_delta_rule
     tolerance = 2e-5
     max_T = 150
     examples = 30
     supports_bfloat16 = True
 
     def compare(self, inputs: dict[str, Tensor], *, tolerance: float | None = None, read: bool = True) -> None:
-        expected = run("reference", {n: x.double() for n, x in inputs.items()}, read=read)
-        actual = run(self.backend, inputs, read=read)
+        expected = run("reference", {n: x.double() for n, x in inputs.items()}, read=read, rule=self.rule)
+        actual = run(self.backend, inputs, read=read, rule=self.rule)
         assert actual.keys() == expected.keys()
         for name, value in actual.items():
             assert torch.isfinite(value).all(), name
@@ -111,17 +114,28 @@ class KernelTestCase:
             pytest.skip(f"{self.backend} has no bfloat16 here")
         inputs = make_inputs(2, 48, 2, 16, 16, dtype=torch.bfloat16)
         self.compare(inputs, tolerance=1e-2)
-        o, state = gated_delta_rule(**inputs, backend=self.backend)
+        o, state = self.rule(**inputs, backend=self.backend)
         assert o is not None and o.dtype == torch.bfloat16
         assert state.dtype == torch.float32
+
+    def test_autocast_changes_nothing(self) -> None:
+        """Neither forward nor backward, which runs inside the caller's autocast too."""
+        if self.backend == "reference" or not self.supports_bfloat16:
+            pytest.skip(f"not for {self.backend} here")
+        inputs = make_inputs(2, 40, 2, 16, 16)
+        expected = run(self.backend, inputs, rule=self.rule)
+        with torch.autocast("cpu", torch.bfloat16):
+            actual = run(self.backend, inputs, rule=self.rule)
+        for name, value in actual.items():
+            assert torch.equal(value, expected[name]), name
 
     def test_no_initial_state_is_a_zero_state(self) -> None:
         inputs = make_inputs(2, 20, 2, 8, 8)
         zeros = inputs | {"initial_state": torch.zeros_like(inputs["initial_state"])}
         without = inputs | {"initial_state": None}
         for a, b in zip(
-            gated_delta_rule(**without, backend=self.backend),
-            gated_delta_rule(**zeros, backend=self.backend),
+            self.rule(**without, backend=self.backend),
+            self.rule(**zeros, backend=self.backend),
             strict=True,
         ):
             torch.testing.assert_close(a, b, rtol=0, atol=0)
@@ -129,22 +143,40 @@ class KernelTestCase:
     def test_state_carries_over_a_split(self) -> None:
         """Two calls with the state handed on equal one call: windows are cuts in one scan."""
         inputs = make_inputs(2, 40, 2, 8, 8)
-        whole_o, whole_state = gated_delta_rule(**inputs, backend=self.backend)
+        whole_o, whole_state = self.rule(**inputs, backend=self.backend)
         state: Tensor | None = inputs["initial_state"]
         parts = []
         for part in (slice(0, 17), slice(17, 40)):
             cut = {n: x[:, part] for n, x in inputs.items() if n != "initial_state"}
-            o, state = gated_delta_rule(**cut, initial_state=state, backend=self.backend)
+            o, state = self.rule(**cut, initial_state=state, backend=self.backend)
             parts.append(o)
         torch.testing.assert_close(torch.cat(parts, 1), whole_o, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(state, whole_state, rtol=1e-5, atol=1e-5)
+
+    def test_a_write_leaves_the_state_that_a_read_leaves(self) -> None:
+        inputs = make_inputs(2, 40, 2, 8, 8)
+        o, written = self.rule(**inputs | {"q": None}, backend=self.backend)
+        assert o is None
+        torch.testing.assert_close(written, self.rule(**inputs, backend=self.backend)[1], rtol=1e-5, atol=1e-5)
+
+    def test_token_by_token_equals_the_window(self) -> None:
+        inputs = make_inputs(2, 9, 2, 8, 8)
+        whole, final = self.rule(**inputs, backend=self.backend)
+        state: Tensor | None = inputs.pop("initial_state")
+        reads = []
+        for t in range(9):
+            token = {n: x[:, t : t + 1] for n, x in inputs.items()}
+            o, state = self.rule(**token, initial_state=state, backend=self.backend)
+            reads.append(o)
+        torch.testing.assert_close(torch.cat(reads, 1), whole, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(state, final, rtol=1e-5, atol=1e-5)
 
     def test_only_the_output_or_only_the_state_carries_gradient(self) -> None:
         for which in (0, 1):
             grads = []
             for backend in ("reference", self.backend):
                 leaves = {n: x.clone().requires_grad_() for n, x in make_inputs(1, 20, 2, 8, 8).items()}
-                out = gated_delta_rule(**leaves, backend=backend)[which]
+                out = self.rule(**leaves, backend=backend)[which]
                 assert out is not None
                 grads.append(torch.autograd.grad(out.square().sum(), list(leaves.values()), allow_unused=True))
             for name, expected, actual in zip(NAMES, *grads, strict=True):

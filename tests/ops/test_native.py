@@ -12,12 +12,9 @@ from torch import Tensor
 
 from sleep_lightning.ops import available_backends, gated_delta_rule, select_backend
 from sleep_lightning.ops.gated_delta_rule import native
-from sleep_lightning.ops.gated_delta_rule.door import BACKENDS, Backend
-from sleep_lightning.ops.gated_delta_rule.native import native_gated_delta_rule, why_not_native
+from sleep_lightning.ops.gated_delta_rule.native import why_not_native
 from sleep_lightning.ops.native import build
 from tests.ops.kernel_test_case import KernelTestCase, make_inputs, relative_error, run
-
-BACKENDS.setdefault("native", Backend(native_gated_delta_rule, why_not_native))
 
 
 @pytest.fixture

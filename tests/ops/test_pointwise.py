@@ -42,11 +42,26 @@ def swiglu_case(B: int, T: int, H: int, D: int) -> Case:
 
 
 def delta_inputs_case(
-    B: int, T: int, H: int, D: int, *, reads: bool = True, taps: int = 4, rest: int = 5, beta_scale: int = 1
+    B: int,
+    T: int,
+    H: int,
+    D: int,
+    *,
+    reads: bool = True,
+    values: bool = True,
+    decays: bool = True,
+    taps: int = 4,
+    rest: int = 5,
+    beta_scale: int = 1,
 ) -> Case:
-    layout = Layout(H, D, D + 3, reads, beta_scale)
+    layout = Layout(H, D, D + 3 if values else 0, reads, beta_scale)
     channels = sum(layout.splits)
+    if not decays:
+        x = torch.randn(B, T, channels + H + rest)
+        return lambda x, w: delta_inputs(x, w, None, None, layout)._replace(g=None), [x, torch.randn(taps, channels)]
     x, gates = torch.randn(B, T, channels + 2 * H + rest), (torch.randn(H), torch.randn(H))
+    if not values:
+        return lambda x, A, b: delta_inputs(x, None, A, b, layout)._replace(v=None), [x, *gates]
     if not taps:
         return lambda x, A, b: delta_inputs(x, None, A, b, layout), [x, *gates]
     return lambda x, w, A, b: delta_inputs(x, w, A, b, layout), [x, torch.randn(taps, channels), *gates]
@@ -67,6 +82,8 @@ CASES = {
     "delta_inputs": delta_inputs_case,
     "a write": partial(delta_inputs_case, reads=False, rest=0, taps=3),
     "no convolution": partial(delta_inputs_case, taps=0, beta_scale=2),
+    "no values": partial(delta_inputs_case, taps=0, values=False),
+    "no decay": partial(delta_inputs_case, decays=False),
     "window_attention": attention_case,
 }
 
@@ -203,6 +220,15 @@ def test_rms_norm_is_torchs(dtype: torch.dtype) -> None:
     torch.testing.assert_close(rms_norm(x, weight, 1e-6), F.rms_norm(x, (12,), weight, 1e-6))
     with torch.autocast("cpu", torch.bfloat16):
         assert rms_norm(x, weight, 1e-6).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_without_decay_g_is_zero_and_has_no_gradient(dtype: torch.dtype) -> None:
+    layout = Layout(2, 4, 6, True, 1)
+    x = torch.randn(3, 5, sum(layout.splits) + 2, dtype=dtype, requires_grad=True)
+    g = delta_inputs(x, None, None, None, layout).g
+    assert g.shape == (3, 5, 2) and g.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert not g.any() and not g.requires_grad
 
 
 def test_carried_conv_inputs_continue_the_convolution() -> None:

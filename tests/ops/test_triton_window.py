@@ -15,17 +15,17 @@ import torch
 from torch import Tensor
 
 from sleep_lightning.ops import gated_delta_rule, select_backend
-from sleep_lightning.ops.gated_delta_rule import door, triton_window
-from sleep_lightning.ops.gated_delta_rule.door import BACKENDS, Backend
+from sleep_lightning.ops.gated_delta_rule import triton_window
+from sleep_lightning.ops.gated_delta_rule.door import BACKENDS
 from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
-from sleep_lightning.ops.gated_delta_rule.triton_window import self_test, triton_gated_delta_rule, why_not_triton
+from sleep_lightning.ops.gated_delta_rule.triton_window import self_test, why_not_triton
 from sleep_lightning.ops.gated_delta_rule.triton_window_ops import (
     window_gated_delta_rule,
     window_gated_delta_rule_backward,
 )
+from sleep_lightning.ops.rule import Kernel
 from tests.ops.kernel_test_case import KernelTestCase, make_inputs, run
 
-BACKENDS.setdefault("triton", Backend(triton_gated_delta_rule, why_not_triton))
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in test_the_kernel_in_tritons_interpreter")
 not_interpreted = pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
@@ -185,14 +185,12 @@ def test_self_test_passes_a_right_kernel_and_names_what_is_wrong() -> None:
 
 @not_interpreted
 @pytest.mark.parametrize("kernel", [_wrong, _broken])
-def test_a_wrong_kernel_is_loud_once_and_auto_goes_on(kernel: door.Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_kernel_is_loud_once_and_auto_goes_on(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(triton_window, "triton_gated_delta_rule", kernel)
-    others = {name: backend for name, backend in BACKENDS.items() if name != "triton"}
-    monkeypatch.setattr(door, "BACKENDS", {"triton": BACKENDS["triton"], **others})
     triton_window._cached_verdict.cache_clear()
     k = torch.empty(1, 4, 1, 8)
-    next_best = next(name for name, backend in others.items() if backend.why_not(k) is None)
+    next_best = next(name for name, b in BACKENDS.items() if name != "triton" and b.why_not(k) is None)
     try:
         with pytest.warns(RuntimeWarning, match=r"the Triton kernel is wrong on cpu .*will not be used"):
             assert select_backend(k) == next_best

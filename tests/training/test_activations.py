@@ -11,9 +11,12 @@ from sleep_lightning.training.tbptt import run_windows
 L = 12
 
 
-def kept_and_predicted(strings: int, n_passes: int, batch_size: int, policy: str = "none") -> tuple[int, int]:
+def kept_and_predicted(
+    strings: int, n_passes: int, batch_size: int, policy: str = "none", pattern: str = "AGAG"
+) -> tuple[int, int]:
     task = Rule110Config(ring_size=L, n_strings=strings, steps=[1]).build()
-    model, sleep = HybridLM(ModelConfig(d_model=64, n_heads=4), len(task.vocab)), SleepConfig(L, n_passes)
+    config, sleep = ModelConfig(d_model=64, n_heads=4, pattern=pattern), SleepConfig(L, n_passes)
+    model = HybridLM(config, len(task.vocab))
     batch = task.batch(batch_size, seed=0, position=0)
     windows = plan_windows(batch.labels, L)
     with count_saved(model) as saved:
@@ -30,8 +33,11 @@ def kept_and_predicted(strings: int, n_passes: int, batch_size: int, policy: str
 
 
 @pytest.mark.parametrize(("strings", "n_passes", "batch_size"), [(3, 1, 4), (3, 4, 4), (8, 2, 8), (6, 3, 2)])
-def test_what_autograd_keeps_is_predicted_within_ten_percent(strings: int, n_passes: int, batch_size: int) -> None:
-    kept, predicted = kept_and_predicted(strings, n_passes, batch_size)
+@pytest.mark.parametrize("pattern", ["AGAG", "AHAH", "ADAD", "AJAJ"])
+def test_what_autograd_keeps_is_predicted_within_ten_percent(
+    strings: int, n_passes: int, batch_size: int, pattern: str
+) -> None:
+    kept, predicted = kept_and_predicted(strings, n_passes, batch_size, pattern=pattern)
     assert kept == pytest.approx(predicted, rel=0.1)
 
 

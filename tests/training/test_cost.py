@@ -7,11 +7,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sleep_lightning.config import Experiment, TrainingConfig
 from sleep_lightning.model import HybridLM, ModelConfig
-from sleep_lightning.ops.gated_delta_rule.chunked import chunk_length
+from sleep_lightning.ops.chunks import chunk_length
 from sleep_lightning.ops.native import build
 from sleep_lightning.sleep import SleepConfig, plan_windows
 from sleep_lightning.tasks import Rule110Config
-from sleep_lightning.training.cost import delta_rule_cost, optimizer_cost, planned_windows, sequence_cost, window_passes
+from sleep_lightning.training.cost import optimizer_cost, planned_windows, rule_cost, sequence_cost, window_passes
 from sleep_lightning.training.optim import Muon
 from sleep_lightning.training.tbptt import accumulate_gradients
 
@@ -30,12 +30,12 @@ def inverses(e: Experiment) -> int:
     for window in planned_windows(18, 16, e.sleep.window_size):
         T = window.stop - window.start
         for _, part, _ in window_passes(e.model, e.sleep, window):
-            layers = e.model.pattern[part.start : part.stop].count("G")
+            layers = sum(letter in "GDJ" for letter in e.model.pattern[part.start : part.stop])
             unseen += layers * e.model.fast_weight_heads * (chunk_length(T) ** 3 // 3)
     return unseen
 
 
-@pytest.mark.parametrize("pattern", ["AGAG", "GA", "AGA"])
+@pytest.mark.parametrize("pattern", ["AGAG", "GA", "AGA", "AHAH", "HA", "ADA", "AJAJ", "JA", "GHDJ"])
 @pytest.mark.parametrize("n_passes", [1, 3])
 @pytest.mark.parametrize("window", [8, 4])
 @pytest.mark.parametrize("expand_v", [1.0, 2.0])
@@ -126,5 +126,7 @@ def test_optimizer_cost_is_the_dispatched_count() -> None:
     assert counter.get_total_flops() == optimizer_cost([(24, 40)])
 
 
-def test_delta_rule_writes_cost_less_than_reads() -> None:
-    assert delta_rule_cost(24, 4, 64, 64, read=False)[0] < delta_rule_cost(24, 4, 64, 64)[0]
+@pytest.mark.parametrize("letter", "GHDJ")
+def test_writes_cost_less_than_reads(letter: str) -> None:
+    model = ModelConfig(d_model=256, n_heads=4)
+    assert rule_cost(model, letter, 24, read=False)[0] < rule_cost(model, letter, 24)[0]

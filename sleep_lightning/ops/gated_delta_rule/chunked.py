@@ -20,12 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-MAX_CHUNK = 64
-
-
-def chunk_length(T: int, longest: int = MAX_CHUNK) -> int:
-    """Shortest chunk that splits T tokens into as few chunks of at most ``longest`` as possible (least padding)."""
-    return math.ceil(T / math.ceil(T / longest))
+from sleep_lightning.ops.chunks import chunk_length, decays, heads_first, tokens_first
+from sleep_lightning.ops.dtype import outside_autocast
 
 
 def chunked_gated_delta_rule(
@@ -47,37 +43,9 @@ def chunked_gated_delta_rule(
     return o, state
 
 
-def _heads_first(x: Tensor, M: int, C: int, dtype: torch.dtype) -> Tensor:
-    """``[B, T, H, ...]`` -> contiguous ``[B*H, M, C, ...]``, zero-padded: padded tokens change nothing."""
-    B, T, H = x.shape[:3]
-    out = x.new_empty(B, H, M * C, *x.shape[3:], dtype=dtype)
-    out[:, :, :T] = x.transpose(1, 2)
-    if M * C > T:
-        out[:, :, T:] = 0
-    return out.view(B * H, M, C, *x.shape[3:])
-
-
-def _tokens_first(x_NMC: Tensor, like: Tensor) -> Tensor:
-    """``[B*H, M, C, ...]`` -> ``[B, T, H, ...]`` in the dtype of ``like``."""
-    B, T, H = like.shape[:3]
-    return x_NMC.reshape(B, H, -1, *like.shape[3:])[:, :, :T].transpose(1, 2).to(like.dtype)
-
-
-def _decay(g_NMC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``e^G`` [N,M,C], ``e^{G_C - G}`` [N,M,C] and the lower-triangular ``D`` [N,M,C,C].
-
-    Sums run in float64: the difference of two float32 running sums loses the small decays that follow a
-    large one. Only differences <= 0 are exponentiated, so nothing overflows.
-    """
-    G = g_NMC.double().cumsum(-1)
-    C, dtype = g_NMC.shape[-1], g_NMC.dtype
-    above = torch.ones(C, C, dtype=torch.bool, device=G.device).triu_(1)
-    D = (G[..., :, None] - G[..., None, :]).to(dtype).masked_fill_(above, -torch.inf).exp_()
-    return G.to(dtype).exp(), (G[..., -1:] - G).to(dtype).exp_(), D
-
-
 class _ChunkedGatedDeltaRule(torch.autograd.Function):
     @staticmethod
+    @outside_autocast
     def forward(
         ctx: Any,
         q: Tensor | None,
@@ -92,9 +60,9 @@ class _ChunkedGatedDeltaRule(torch.autograd.Function):
         B, T, H, K = k.shape
         V, M, N = v.shape[-1], math.ceil(T / C), B * H
         dtype = initial_state.dtype
-        k_, v_, beta_ = (_heads_first(x, M, C, dtype) for x in (k, v, beta))
-        eG, eGC, D = _decay(_heads_first(g, M, C, dtype))
-        reads = k_ if q is None else torch.cat((k_, _heads_first(q, M, C, dtype)), 2)  # rows K, then Q: one GEMM each
+        k_, v_, beta_ = (heads_first(x, M, C, dtype) for x in (k, v, beta))
+        eG, eGC, D = decays(heads_first(g, M, C, dtype))
+        reads = k_ if q is None else torch.cat((k_, heads_first(q, M, C, dtype)), 2)  # rows K, then Q: one GEMM each
         products = reads @ k_.transpose(-1, -2)
         KKD = (products[:, :, :C] * D).tril_(-1)
         P = None if q is None else products[:, :, C:] * D
@@ -118,13 +86,14 @@ class _ChunkedGatedDeltaRule(torch.autograd.Function):
         o = None
         if P is not None:
             o_ = (P @ U).addcmul_(eG[..., None], state_reads[:, :, C:])
-            o = _tokens_first(o_.mul_(scale), v)
+            o = tokens_first(o_.mul_(scale), v)
         ctx.save_for_backward(q, k, v, g, beta, reads, v_, beta_, eG, eGC, D, KKD, P, inverse, states, state_reads, U)
         ctx.scale, ctx.chunk = scale, C
         return o, states[M].view(B, H, K, V)
 
     @staticmethod
     @once_differentiable
+    @outside_autocast
     def backward(ctx: Any, do: Tensor | None, d_final: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, g, beta, reads, v_, beta_, eG, eGC, D, KKD, P, inverse, states, state_reads, U = ctx.saved_tensors
         C, scale = ctx.chunk, ctx.scale
@@ -134,7 +103,7 @@ class _ChunkedGatedDeltaRule(torch.autograd.Function):
         dU = torch.zeros_like(U)
         d_reads_S = U.new_zeros(N, M, reads.shape[2], V)  # gradient of (K S, Q S), rows as in `reads`
         if do is not None and q is not None:
-            do_ = _heads_first(do, M, C, U.dtype).mul_(scale)
+            do_ = heads_first(do, M, C, U.dtype).mul_(scale)
             torch.matmul(P.transpose(-1, -2), do_, out=dU)
             torch.mul(do_, eG[..., None], out=d_reads_S[:, :, C:])
 
@@ -177,15 +146,15 @@ class _ChunkedGatedDeltaRule(torch.autograd.Function):
             M_P = (dP * P).double()
             dG += M_P.sum(-1) - M_P.sum(-2)
             dQK = dP.mul_(D)
-            dq = _tokens_first(d_reads[:, :, C:] + dQK @ k_, q)
+            dq = tokens_first(d_reads[:, :, C:] + dQK @ k_, q)
             dk += dQK.transpose(-1, -2) @ q_
         dg = dG.flip(-1).cumsum(-1).flip(-1)
         return (
             dq,
-            _tokens_first(dk, k),
-            _tokens_first(dR.mul_(beta_[..., None]), v),
-            _tokens_first(dg, g),
-            _tokens_first(d_beta, beta),
+            tokens_first(dk, k),
+            tokens_first(dR.mul_(beta_[..., None]), v),
+            tokens_first(dg, g),
+            tokens_first(d_beta, beta),
             d_states[0].view(B, H, K, V),
             None,
             None,

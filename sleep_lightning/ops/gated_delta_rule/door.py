@@ -1,103 +1,22 @@
-"""The one public door to the gated delta rule: checks the shapes, picks a backend, says which."""
+"""The one public door to the gated delta rule."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-
+from sleep_lightning.ops.fla import why_not_fla
 from sleep_lightning.ops.gated_delta_rule.chunked import chunked_gated_delta_rule
-from sleep_lightning.ops.gated_delta_rule.fla_chunk import fla_gated_delta_rule, why_not_fla
+from sleep_lightning.ops.gated_delta_rule.fla_chunk import fla_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.native import native_gated_delta_rule, why_not_native
-from sleep_lightning.ops.gated_delta_rule.reference import Kernel, reference_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.triton_window import triton_gated_delta_rule, why_not_triton
-
-
-@dataclass(frozen=True)
-class Backend:
-    """An implementation and the reason, if any, why it cannot take ``k`` (None: it can)."""
-
-    run: Kernel
-    why_not: Callable[[Tensor], str | None]
-
-
-def _always(k: Tensor) -> str | None:
-    return None
-
+from sleep_lightning.ops.rule import Backend, Rule, anywhere
 
 BACKENDS: dict[str, Backend] = {
     "triton": Backend(triton_gated_delta_rule, why_not_triton),
     "fla": Backend(fla_gated_delta_rule, why_not_fla),
     "native": Backend(native_gated_delta_rule, why_not_native),
-    "chunked": Backend(chunked_gated_delta_rule, _always),
-    "reference": Backend(reference_gated_delta_rule, _always),
+    "chunked": Backend(chunked_gated_delta_rule, anywhere),
+    "reference": Backend(reference_gated_delta_rule, anywhere),
 }
-"""In order of preference: ``auto`` takes the first that can."""
 
+gated_delta_rule = Rule("gated_delta_rule", BACKENDS)
+"""Gated DeltaNet's rule, the paper's Eq. 3 with the delta correction. Without decay (g = 0) it is DeltaNet's."""
 
-def available_backends(k: Tensor) -> list[str]:
-    """Names of the backends that can run on keys like ``k`` ``[B, T, H, K]``, preferred first."""
-    return [name for name, backend in BACKENDS.items() if backend.why_not(k) is None]
-
-
-def select_backend(k: Tensor, backend: str = "auto") -> str:
-    """The backend that ``gated_delta_rule(..., backend=backend)`` takes for keys like ``k``.
-
-    Raises ValueError if the name is unknown or that backend cannot run here.
-    """
-    if backend == "auto":
-        return available_backends(k)[0]
-    if backend not in BACKENDS:
-        raise ValueError(f"model.backend={backend!r} is unknown; use auto or one of {', '.join(BACKENDS)}")
-    if reason := BACKENDS[backend].why_not(k):
-        raise ValueError(f"model.backend={backend!r} cannot run here: {reason}; use auto")
-    return backend
-
-
-def gated_delta_rule(
-    q: Tensor | None,
-    k: Tensor,
-    v: Tensor,
-    g: Tensor,
-    beta: Tensor,
-    initial_state: Tensor | None = None,
-    scale: float | None = None,
-    backend: str = "auto",
-) -> tuple[Tensor | None, Tensor]:
-    """The gated delta rule over T tokens (Gated DeltaNet; the paper's Eq. 3 with the delta correction).
-
-    Args:
-        q: queries ``[B, T, H, K]``, or None to write the state without reading it.
-        k: keys ``[B, T, H, K]``, L2-normalised by the caller.
-        v: values ``[B, T, H, V]``.
-        g: log decay ``[B, T, H]``, <= 0, fp32.
-        beta: write strength ``[B, T, H]``.
-        initial_state: ``[B, H, K, V]`` fp32, or None for zeros.
-        scale: factor on the reads, default ``K ** -0.5``.
-        backend: ``auto`` or a name of ``available_backends``.
-
-    Returns:
-        ``o`` ``[B, T, H, V]`` in the dtype of v (None without q), and the final state ``[B, H, K, V]`` in fp32.
-
-    Raises:
-        ValueError: shapes that do not fit, or a backend that cannot run here.
-    """
-    _check_shapes(q, k, v, g, beta, initial_state)
-    run = BACKENDS[select_backend(k, backend)].run
-    return run(q, k, v, g, beta, initial_state, k.shape[-1] ** -0.5 if scale is None else scale)
-
-
-def _check_shapes(q: Tensor | None, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor | None) -> None:
-    if k.dim() != 4 or k.shape[1] == 0:
-        raise ValueError(f"k has shape {tuple(k.shape)}; expected [B, T, H, K] with T >= 1")
-    B, T, H, K = k.shape
-    expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
-        ("q", q, (B, T, H, K)),
-        ("v", v, (B, T, H, v.shape[-1])),
-        ("g", g, (B, T, H)),
-        ("beta", beta, (B, T, H)),
-        ("initial_state", state, (B, H, K, v.shape[-1])),
-    ]
-    for name, x, shape in expected:
-        if x is not None and x.shape != torch.Size(shape):
-            raise ValueError(f"{name} has shape {tuple(x.shape)}; expected {shape} from k {tuple(k.shape)}")
+available_backends, select_backend = gated_delta_rule.available, gated_delta_rule.select

@@ -1,18 +1,6 @@
 """flash-linear-attention's Triton chunk kernel, for CUDA. fla is imported at the first call: it takes seconds."""
 
-import torch
 from torch import Tensor
-
-
-def why_not_fla(k: Tensor) -> str | None:
-    """Why fla's kernel cannot take keys ``k`` ``[B, T, H, K]``; None if it can."""
-    if k.device.type != "cuda":
-        return f"fla's kernels need a CUDA device, the tensors are on {k.device.type}"
-    if k.dtype == torch.float64:
-        return "fla's kernels have no float64"
-    if k.shape[-1] > 256:
-        return f"fla's kernels take a key dim of at most 256, not {k.shape[-1]}"
-    return None
 
 
 def fla_gated_delta_rule(

@@ -1,12 +1,7 @@
 """The gated delta rule, token by token: the definition every faster form is tested against."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
-
-Kernel = Callable[[Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor | None, float], tuple[Tensor | None, Tensor]]
-"""What every implementation is: (q, k, v, g, beta, initial state, scale) -> (o, final state)."""
 
 
 def reference_gated_delta_rule(

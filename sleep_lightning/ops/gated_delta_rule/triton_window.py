@@ -13,8 +13,9 @@ import warnings
 import torch
 from torch import Tensor
 
-from sleep_lightning.ops.gated_delta_rule.reference import Kernel, reference_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.triton_window_ops import CHUNK, window_gated_delta_rule
+from sleep_lightning.ops.rule import Kernel
 
 MAX_T = 64
 MAX_K = 128

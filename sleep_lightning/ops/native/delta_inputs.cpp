@@ -15,7 +15,7 @@ struct DeltaInputs {
     Index x_stride, sequences;   // floats from token to token; batch rows per unit of work
     double beta_scale;           // 1, or 2 for write strengths in (0, 2)
     const char* x;               // [B, T, q k v a b ...]
-    const float *weight, *A_log, *dt_bias;  // weight [taps, q k v], oldest tap first
+    const float *weight, *A_log, *dt_bias;  // weight [taps, q k v], oldest tap first; A_log null: no decay, no a in x
     char *q, *k, *v, *beta;      // contiguous [B, T, channels], beta [B, T, heads]
     float* g;                    // [B, T, heads]
     const char *dq, *dk, *dv, *dbeta;
@@ -67,12 +67,12 @@ Index widest(const DeltaInputs& a) { return round_up(std::max(a.key_dim, std::mi
 template <class T, int TAPS>
 struct Sequence {
     const DeltaInputs& a;
-    const Index b, keys, channels, Wp;
+    const Index b, keys, channels, before_b, Wp;  // before_b: a's channels in front of b's; none without decay
     const Workspace work;
 
     Sequence(const DeltaInputs& a, Index b, float* base)
-        : a(a), b(b), keys(a.heads * a.key_dim), channels(a.queries + keys + a.values), Wp(widest(a)),
-          work(a.T, Wp, base) {}
+        : a(a), b(b), keys(a.heads * a.key_dim), channels(a.queries + keys + a.values),
+          before_b(a.A_log ? a.heads : 0), Wp(widest(a)), work(a.T, Wp, base) {}
 
     template <class F>
     void each_span(F f) const {
@@ -118,7 +118,7 @@ struct Sequence {
     INLINE void add(float* sum_L, Vec x) const { store(sum_L, load(sum_L) + x); }
 
     void forward() const {
-        fetch(at(a.x, a.x_stride, 0), a.x_stride, channels + 2 * a.heads);
+        fetch(at(a.x, a.x_stride, 0), a.x_stride, channels + before_b + a.heads);
         each_span([&](const Span& span) {
             std::fill(work.squares_TL, work.squares_TL + a.T * LANES, 0.0f);
             for (Index c = 0; c < span.width; c += LANES)
@@ -139,16 +139,16 @@ struct Sequence {
             const T* gates = at(a.x, a.x_stride, channels) + t * a.x_stride;
             for (Index h = 0; h < a.heads; h++) {
                 const Index i = (b * a.T + t) * a.heads + h;
-                a.g[i] = -std::exp(a.A_log[h]) * softplus(float(gates[h]) + a.dt_bias[h]);
-                reinterpret_cast<T*>(a.beta)[i] = T(sigmoid(float(gates[a.heads + h])) * float(a.beta_scale));
+                if (a.A_log) a.g[i] = -std::exp(a.A_log[h]) * softplus(float(gates[h]) + a.dt_bias[h]);
+                reinterpret_cast<T*>(a.beta)[i] = T(sigmoid(float(gates[before_b + h])) * float(a.beta_scale));
             }
         }
     }
 
     // Adds to the sums of the unit.
     void backward(float* dweight, float* dA_log, float* ddt_bias) const {
-        fetch(at(a.x, a.x_stride, 0), a.x_stride, channels + 2 * a.heads);
-        fetch(at(a.dx, a.x_stride, 0), a.x_stride, channels + 2 * a.heads);
+        fetch(at(a.x, a.x_stride, 0), a.x_stride, channels + before_b + a.heads);
+        fetch(at(a.dx, a.x_stride, 0), a.x_stride, channels + before_b + a.heads);
         for (auto [dy, width] : {std::pair(a.dq, a.queries), std::pair(a.dk, keys), std::pair(a.dv, a.values)})
             fetch(at(dy, width, 0), width, width);
         each_span([&](const Span& span) {
@@ -160,13 +160,15 @@ struct Sequence {
             T* d_gates = at(a.dx, a.x_stride, channels) + t * a.x_stride;
             for (Index h = 0; h < a.heads; h++) {
                 const Index i = (b * a.T + t) * a.heads + h;
-                const float inside = float(gates[h]) + a.dt_bias[h], scaled = -a.dg[i] * std::exp(a.A_log[h]);
-                const float d = scaled * sigmoid(inside), beta = sigmoid(float(gates[a.heads + h]));
+                const float beta = sigmoid(float(gates[before_b + h]));
                 const float dbeta = float(reinterpret_cast<const T*>(a.dbeta)[i]) * float(a.beta_scale);
+                d_gates[before_b + h] = T(dbeta * beta * (1.0f - beta));
+                if (!a.A_log) continue;
+                const float inside = float(gates[h]) + a.dt_bias[h], scaled = -a.dg[i] * std::exp(a.A_log[h]);
+                const float d = scaled * sigmoid(inside);
                 dA_log[h] += scaled * softplus(inside);
                 ddt_bias[h] += d;
                 d_gates[h] = T(d);
-                d_gates[a.heads + h] = T(dbeta * beta * (1.0f - beta));
             }
         }
     }
@@ -266,10 +268,11 @@ void delta_inputs_backward(const DeltaInputs* a) {
     as_types(*a, [=](auto type, auto taps) {
         each_unit(*a, [=](Index unit, Index first, Index last, float* base) {
             float* dweight = a->dweight + unit * weights;
-            float *dA_log = a->dA_log + unit * a->heads, *ddt_bias = a->ddt_bias + unit * a->heads;
+            float* dA_log = a->A_log ? a->dA_log + unit * a->heads : nullptr;
+            float* ddt_bias = a->A_log ? a->ddt_bias + unit * a->heads : nullptr;
             std::fill(dweight, dweight + weights, 0.0f);
-            std::fill(dA_log, dA_log + a->heads, 0.0f);
-            std::fill(ddt_bias, ddt_bias + a->heads, 0.0f);
+            for (float* sums : {dA_log, ddt_bias})
+                if (sums) std::fill(sums, sums + a->heads, 0.0f);
             for (Index b = first; b < last; b++)
                 Sequence<decltype(type), taps()>(*a, b, base).backward(dweight, dA_log, ddt_bias);
         });

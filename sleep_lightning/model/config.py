@@ -1,0 +1,113 @@
+"""Sizes and pattern of the hybrid, and which letter stands for which memory rule."""
+
+from dataclasses import dataclass
+
+from sleep_lightning.model.delta_net import DeltaNet
+from sleep_lightning.model.fast_weights import FastWeights
+from sleep_lightning.model.gated_delta_net import GatedDeltaNet
+from sleep_lightning.model.gated_hebbian import GatedHebbian
+from sleep_lightning.model.jet import JetBlock
+from sleep_lightning.ops import Rule
+
+MEMORY_MIXERS: dict[str, type[FastWeights]] = {"G": GatedDeltaNet, "H": GatedHebbian, "D": DeltaNet, "J": JetBlock}
+"""The letters of ``model.pattern`` whose blocks hold memory."""
+
+
+@dataclass
+class ModelConfig:
+    d_model: int = 64
+    """Width of the residual stream."""
+    pattern: str = "AGAG"
+    """One letter per block, first to last: A attention; G gated delta net, H gated Hebbian, D DeltaNet, J Jet block."""
+    n_heads: int = 2
+    """Attention heads."""
+    gdn_heads: int | None = None
+    """Fast-weight heads; null: n_heads."""
+    key_dim: int | None = None
+    """Key dim of a fast-weight head; null: d_model / gdn_heads."""
+    expand_v: float = 1.0
+    """Value dim of a fast-weight head over its key dim."""
+    d_ff: int | None = None
+    """Width of the SwiGLU; null: 8/3 d_model rounded up to a multiple of 64."""
+    conv_size: int = 4
+    """Taps of the short convolution in front of the fast weights; 0 for none."""
+    summary_tokens: int = 0
+    """m: learned summary tokens that every window leaves in the context (a control: compaction)."""
+    rope_base: float = 10000.0
+    """Base of the rotary position embedding."""
+    tie_embeddings: bool = True
+    """Use the embedding matrix as the output head."""
+    allow_neg_eigval: bool = False
+    """Write strengths in (0, 2) instead of (0, 1)."""
+    norm_eps: float = 1e-6
+    """Epsilon of every RMSNorm."""
+    backend: str = "auto"
+    """Implementation of the memory rules: auto, or a name the error message lists."""
+
+    def __post_init__(self) -> None:
+        if not self.pattern or set(self.pattern) - {"A", *MEMORY_MIXERS}:
+            raise ValueError(
+                f"model.pattern={self.pattern!r} must be one or more of the letters A, {', '.join(MEMORY_MIXERS)}; "
+                f"try AGAG"
+            )
+        for key in ("d_model", "n_heads", "gdn_heads", "key_dim", "d_ff"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ValueError(f"model.{key}={value} must be at least 1")
+        if self.summary_tokens < 0:
+            raise ValueError(f"model.summary_tokens={self.summary_tokens} must be 0 (no compaction) or more")
+        if self.conv_size < 0:
+            raise ValueError(f"model.conv_size={self.conv_size} must be 0 (no convolution) or more; try 4")
+        if not self.conv_size and "J" in self.pattern:
+            raise ValueError(
+                f"model.conv_size=0 takes from the J in model.pattern={self.pattern!r} the convolution that makes it a "
+                f"Jet block; use G, or model.conv_size=4"
+            )
+        if self.d_model % self.n_heads or self.d_model // self.n_heads % 2:
+            fits = [n for n in range(1, self.d_model + 1) if self.d_model % n == 0 and self.d_model // n % 2 == 0]
+            raise ValueError(
+                f"model.n_heads={self.n_heads} does not divide model.d_model={self.d_model} into even head dims "
+                f"(RoPE turns pairs); use one of {fits}"
+                if fits
+                else f"model.d_model={self.d_model} must be even"
+            )
+        if self.key_dim is None and self.d_model % (self.gdn_heads or self.n_heads):
+            raise ValueError(
+                f"model.gdn_heads={self.gdn_heads} does not divide model.d_model={self.d_model}; "
+                f"choose a divisor or set model.key_dim"
+            )
+        if self.value_dim_per_head < 1 or self.value_dim_per_head != self.key_dim_per_head * self.expand_v:
+            raise ValueError(
+                f"model.expand_v={self.expand_v} times the key dim {self.key_dim_per_head} must be a whole number "
+                f">= 1; try 1 or 2"
+            )
+
+    @property
+    def rules(self) -> list[Rule]:
+        """The memory rules that the pattern uses, each once."""
+        return list({r.name: r for r in (MEMORY_MIXERS[x].rule for x in self.pattern if x in MEMORY_MIXERS)}.values())
+
+    @property
+    def fast_weight_heads(self) -> int:
+        return self.gdn_heads or self.n_heads
+
+    @property
+    def key_dim_per_head(self) -> int:
+        return self.key_dim or self.d_model // self.fast_weight_heads
+
+    @property
+    def value_dim_per_head(self) -> int:
+        return int(self.key_dim_per_head * self.expand_v)
+
+    @property
+    def mlp_width(self) -> int:
+        return self.d_ff or -(-8 * self.d_model // (3 * 64)) * 64
+
+    def last_writer(self, part: range | None = None, *, cached: bool = False) -> int:
+        """The last block (of a part) that leaves something for later windows; -1 if none does.
+
+        Fast weights do; attention does only where its keys and values are ``cached`` over windows.
+        """
+        letters = {*MEMORY_MIXERS, "A"} if cached else MEMORY_MIXERS.keys()
+        blocks = range(len(self.pattern)) if part is None else part
+        return max((i for i in blocks if self.pattern[i] in letters), default=-1)

@@ -1,0 +1,162 @@
+"""What every memory rule shares: a state that is written and read token by token, and what stands around it.
+
+Shape suffixes: B batch, T tokens, H heads, K key dim, V value dim, E d_model, C conv channels.
+"""
+
+import math
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sleep_lightning.ops import DeltaInputs, Layout, Rule, delta_inputs, delta_inputs_after, gated_rms_norm
+
+
+class MixerOutput(NamedTuple):
+    """``y`` [B, T, E] (None when only the state was asked for), state [B, H, K, V] fp32, conv inputs to carry."""
+
+    y: Tensor | None
+    state: Tensor
+    conv: Tensor | None
+
+
+class FastWeights(nn.Module):
+    """``y, S' = mixer(x, S)``: short conv, L2-normalised q and k, gates, a rule, gated RMSNorm.
+
+    A subclass names its ``rule``, and overrides what differs. ``forward`` is ``project`` (all windows at once, if
+    need be), ``scan`` (in sequence) and ``read_out`` (all at once again).
+
+    Args:
+        d_model: width of the residual stream.
+        n_heads: heads H of the fast weights.
+        key_dim: K per head.
+        value_dim: V per head.
+        conv_size: taps of the causal depthwise convolution; 0 for none.
+        norm_eps: epsilon of the output norm.
+        allow_neg_eigval: write strengths in (0, 2) instead of (0, 1).
+        backend: backend of the rule.
+    """
+
+    rule: ClassVar[Rule]
+    """The operator on the state."""
+    decays: ClassVar[bool] = True
+    """Whether the state fades by a gate of its own."""
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        key_dim: int,
+        value_dim: int,
+        conv_size: int = 4,
+        norm_eps: float = 1e-6,
+        allow_neg_eigval: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.n_heads, self.key_dim, self.value_dim, self.conv_size = n_heads, key_dim, value_dim, conv_size
+        self.norm_eps, self.allow_neg_eigval, self.backend = norm_eps, allow_neg_eigval, backend
+        self.in_splits = self._input_rows()
+        self.in_proj = nn.Linear(d_model, sum(self.in_splits), bias=False)
+        if conv_size:
+            self._add_convolution(conv_size)
+        self.A_log = nn.Parameter(torch.empty(n_heads)) if self.decays else None
+        self.dt_bias = nn.Parameter(torch.empty(n_heads)) if self.decays else None
+        self.norm_weight = nn.Parameter(torch.ones(value_dim))
+        self.out_proj = nn.Linear(n_heads * value_dim, d_model, bias=False)
+        self.reset_gates()
+
+    def _input_rows(self) -> tuple[int, ...]:
+        """Rows of ``in_proj``: q, k, v, a (if there is decay), b, gate.
+
+        q, k, v side by side are the convolution's input as they come; k to b those of a pass that only writes.
+        """
+        keys, values = self.n_heads * self.key_dim, self.n_heads * self.value_dim
+        gates = (self.n_heads,) * (2 if self.decays else 1)
+        return keys, keys, values, *gates, values
+
+    @property
+    def conv_channels(self) -> int:
+        """C: channels whose last ``conv_size - 1`` inputs a convolution that goes on over windows looks back at."""
+        return sum(self.in_splits[:3])
+
+    def _add_convolution(self, taps: int) -> None:
+        self.conv_weight = nn.Parameter(torch.empty(taps, self.conv_channels))  # oldest tap first; q, k, v
+
+    def reset_gates(self) -> None:
+        """A ~ U(0, 16), dt log-uniform in [1e-3, 1e-1], dt_bias = softplus^-1(dt); taps as nn.Conv1d's."""
+        with torch.no_grad():
+            if self.A_log is not None and self.dt_bias is not None:
+                self.A_log.uniform_(0, 16).clamp_(min=1e-4).log_()
+                dt = torch.empty_like(self.dt_bias).uniform_(math.log(1e-3), math.log(1e-1)).exp_()
+                self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+            if self.conv_size:
+                self._fixed_taps().uniform_(-(self.conv_size**-0.5), self.conv_size**-0.5)
+
+    def _fixed_taps(self) -> Tensor:
+        return self.conv_weight
+
+    def state_bytes(self, *, carry_conv_state: bool = False) -> int:
+        """Bytes that one sequence's memory takes in this layer, all in fp32."""
+        floats = self.n_heads * self.key_dim * self.value_dim
+        return 4 * (floats + (max(self.conv_size - 1, 0) * self.conv_channels if carry_conv_state else 0))
+
+    def zero_state(self, batch_size: int) -> Tensor:
+        """Fast weights before the first token, ``[B, H, K, V]`` fp32."""
+        return self.norm_weight.new_zeros(batch_size, self.n_heads, self.key_dim, self.value_dim)
+
+    def zero_conv(self, batch_size: int) -> Tensor:
+        """Conv inputs before the first token, ``[B, conv_size - 1, C]``."""
+        return self.norm_weight.new_zeros(batch_size, max(self.conv_size - 1, 0), self.conv_channels)
+
+    def forward(
+        self,
+        x_BTE: Tensor,
+        state: Tensor,
+        conv: Tensor | None = None,
+        *,
+        read: bool = True,
+        pad: Tensor | None = None,
+    ) -> MixerOutput:
+        """One window.
+
+        Args:
+            x_BTE: normed hidden states.
+            state: fast weights ``[B, H, K, V]`` fp32 on entry.
+            conv: conv inputs carried from the tokens before, or None to start from zeros.
+            read: False computes the new state only (the dead tail of a last sleeping pass is not run).
+            pad: neutral tokens ``[B, T]``: no write, no decay, zeros to the convolution.
+        """
+        if pad is None:
+            projections, conv = self.project(x_BTE, conv, read=read)
+        else:
+            projections, conv = self.project(x_BTE.masked_fill(pad[..., None], 0), conv, read=read)
+            g, beta = (x.masked_fill(pad[..., None], 0) for x in (projections.g, projections.beta))
+            projections = projections._replace(g=g, beta=beta)
+        o_BTHV, state = self.scan(projections, state, read=read)
+        return MixerOutput(None if o_BTHV is None else self.read_out(o_BTHV, projections), state, conv)
+
+    def project(self, x_BTE: Tensor, conv: Tensor | None, *, read: bool) -> tuple[DeltaInputs, Tensor | None]:
+        """All that a window's tokens say before the state is looked at, and the conv inputs to carry on.
+
+        Without ``read`` there are no queries and no output gate (``rest``), unless their conv inputs are carried.
+        """
+        keys, values = self.in_splits[0], self.in_splits[-1]
+        whole = read or conv is not None
+        layout = Layout(self.n_heads, self.key_dim, self.value_dim, whole, 2 if self.allow_neg_eigval else 1)
+        weight = self.in_proj.weight if whole else self.in_proj.weight[keys:-values]
+        taps = None if not self.conv_size else self.conv_weight if whole else self.conv_weight[:, keys:]
+        projected = F.linear(x_BTE, weight)
+        if conv is None or taps is None:
+            return delta_inputs(projected, taps, self.A_log, self.dt_bias, layout), conv
+        return delta_inputs_after(conv, projected, taps, self.A_log, self.dt_bias, layout)
+
+    def scan(self, p: DeltaInputs, state: Tensor, *, read: bool = True) -> tuple[Tensor | None, Tensor]:
+        """The recurrence: reads ``[B, T, H, V]`` (None without read) and the state after the last token."""
+        return self.rule(p.q if read else None, p.k, p.v, p.g, p.beta, state, backend=self.backend)
+
+    def read_out(self, o_BTHV: Tensor, p: DeltaInputs) -> Tensor:
+        """Gated RMSNorm of the reads and the output projection, ``[B, T, E]``."""
+        assert p.rest is not None
+        return self.out_proj(gated_rms_norm(o_BTHV, p.rest, self.norm_weight, self.norm_eps))

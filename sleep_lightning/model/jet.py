@@ -1,0 +1,61 @@
+"""The Jet block: Gated DeltaNet whose values pass through a convolution that the tokens themselves make (Jet-Nemotron).
+
+Shape suffixes: B batch, T tokens, J taps, H heads, V value dim, E d_model, C = H V.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sleep_lightning.model.fast_weights import FastWeights
+from sleep_lightning.ops import DeltaInputs, Layout, Rule, delta_inputs, dynamic_conv, gated_delta_rule
+
+REDUCTION = 8
+"""Value channels per hidden channel of the taps' generator."""
+
+
+class JetBlock(FastWeights):
+    """The gated delta rule; no convolution on q and k, one with generated taps on v (method 1.3).
+
+    The taps of a token and channel are ``W_2 SiLU(W_1 x) + bias``. W_2 starts at zero, so that the convolution starts
+    as the fixed one that the bias holds. W_1 is a part of ``in_proj``. Arguments and shapes as in ``FastWeights``;
+    ``conv_size`` is at least 1.
+    """
+
+    rule: ClassVar[Rule] = gated_delta_rule
+
+    def _input_rows(self) -> tuple[int, ...]:
+        """Rows of ``in_proj``: q, k, a, b, v, the generator's hidden channels, gate."""
+        keys, values, H = self.n_heads * self.key_dim, self.n_heads * self.value_dim, self.n_heads
+        return keys, keys, H, H, values, max(1, values // REDUCTION), values
+
+    @property
+    def conv_channels(self) -> int:
+        """C: the values."""
+        return self.n_heads * self.value_dim
+
+    def _add_convolution(self, taps: int) -> None:
+        self.tap_proj = nn.Linear(self.in_splits[-2], taps * self.conv_channels)  # rows [J, C], oldest tap first
+        nn.init.zeros_(self.tap_proj.weight)
+
+    def _fixed_taps(self) -> Tensor:
+        return self.tap_proj.bias
+
+    def project(self, x_BTE: Tensor, conv: Tensor | None, *, read: bool) -> tuple[DeltaInputs, Tensor | None]:
+        """As in ``FastWeights``; ``conv`` holds the values' inputs ``[B, J - 1, C]``.
+
+        Without ``read`` there are no queries and no output gate.
+        """
+        keys, *_, values, hidden, gate = self.in_splits
+        layout = Layout(self.n_heads, self.key_dim, 0, read, 2 if self.allow_neg_eigval else 1)
+        weight = self.in_proj.weight if read else self.in_proj.weight[keys:-gate]
+        p = delta_inputs(F.linear(x_BTE, weight), None, self.A_log, self.dt_bias, layout)
+        assert p.rest is not None
+        v_BTC, hidden_BTR, gate_BTC = p.rest.split((values, hidden, gate if read else 0), -1)
+        taps_BTJC = self.tap_proj(F.silu(hidden_BTR)).unflatten(-1, (self.conv_size, values))
+        v_BSC = v_BTC if conv is None else torch.cat((conv.to(v_BTC.dtype), v_BTC), 1)
+        v_BTHV = dynamic_conv(v_BSC, taps_BTJC).unflatten(-1, (self.n_heads, self.value_dim))
+        carried = None if conv is None else v_BSC[:, v_BTC.shape[1] :]
+        return p._replace(v=v_BTHV, rest=gate_BTC if read else None), carried

@@ -1,0 +1,45 @@
+"""What the chunk forms of the memory rules share: layout and decays.
+
+Shape suffixes: N batch x heads, M chunks, C tokens of a chunk.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+MAX_CHUNK = 64
+
+
+def chunk_length(T: int, longest: int = MAX_CHUNK) -> int:
+    """Shortest chunk that splits T tokens into as few chunks of at most ``longest`` as possible (least padding)."""
+    return math.ceil(T / math.ceil(T / longest))
+
+
+def heads_first(x: Tensor, M: int, C: int, dtype: torch.dtype) -> Tensor:
+    """``[B, T, H, ...]`` -> contiguous ``[B*H, M, C, ...]``, zero-padded: padded tokens change nothing."""
+    B, T, H = x.shape[:3]
+    out = x.new_empty(B, H, M * C, *x.shape[3:], dtype=dtype)
+    out[:, :, :T] = x.transpose(1, 2)
+    if M * C > T:
+        out[:, :, T:] = 0
+    return out.view(B * H, M, C, *x.shape[3:])
+
+
+def tokens_first(x_NMC: Tensor, like: Tensor) -> Tensor:
+    """``[B*H, M, C, ...]`` -> ``[B, T, H, ...]`` in the dtype of ``like``."""
+    B, T, H = like.shape[:3]
+    return x_NMC.reshape(B, H, -1, *like.shape[3:])[:, :, :T].transpose(1, 2).to(like.dtype)
+
+
+def decays(g_NMC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``e^G`` [N,M,C], ``e^{G_C - G}`` [N,M,C] and the lower-triangular ``D`` [N,M,C,C].
+
+    Sums run in float64: the difference of two float32 running sums loses the small decays that follow a
+    large one. Only differences <= 0 are exponentiated, so nothing overflows.
+    """
+    G = g_NMC.double().cumsum(-1)
+    C, dtype = g_NMC.shape[-1], g_NMC.dtype
+    above = torch.ones(C, C, dtype=torch.bool, device=G.device).triu_(1)
+    D = (G[..., :, None] - G[..., None, :]).to(dtype).masked_fill_(above, -torch.inf).exp_()
+    return G.to(dtype).exp(), (G[..., -1:] - G).to(dtype).exp_(), D

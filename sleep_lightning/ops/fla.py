@@ -1,0 +1,17 @@
+"""What keeps flash-linear-attention's kernels from running, whichever rule they are of."""
+
+import torch
+from torch import Tensor
+
+
+def why_not_fla(k: Tensor) -> str | None:
+    """Why fla's kernels cannot take keys ``k`` ``[B, T, H, K]``; None if they can."""
+    if k.device.type != "cuda":
+        return f"fla's kernels need a CUDA device, the tensors are on {k.device.type}"
+    if k.dtype == torch.float64:
+        return "fla's kernels have no float64"
+    if k.shape[-1] > 256:
+        return f"fla's kernels take a key dim of at most 256, not {k.shape[-1]}"
+    if torch.compiler.is_compiling():
+        return "fla's kernels would break a compiled pass into pieces"
+    return None

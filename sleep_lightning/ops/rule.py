@@ -1,0 +1,104 @@
+"""A memory rule: one public door to several exact implementations. It checks shapes, picks a backend, says which."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Kernel = Callable[[Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor | None, float], tuple[Tensor | None, Tensor]]
+"""What every implementation is: (q, k, v, g, beta, initial state, scale) -> (o, final state)."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An implementation and the reason, if any, why it cannot take ``k`` (None: it can)."""
+
+    run: Kernel
+    why_not: Callable[[Tensor], str | None]
+
+
+def anywhere(k: Tensor) -> str | None:
+    """``why_not`` of an implementation in plain torch."""
+    return None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a state is written and read, token by token.
+
+    Attributes:
+        name: as messages and recorded facts have it.
+        backends: in order of preference: ``auto`` takes the first that can.
+    """
+
+    name: str
+    backends: dict[str, Backend]
+
+    def available(self, k: Tensor) -> list[str]:
+        """Names of the backends that can run on keys like ``k`` ``[B, T, H, K]``, preferred first."""
+        return [name for name, backend in self.backends.items() if backend.why_not(k) is None]
+
+    def select(self, k: Tensor, backend: str = "auto") -> str:
+        """The backend that a call with ``backend=backend`` takes for keys like ``k``.
+
+        Raises ValueError if the name is unknown or that backend cannot run here.
+        """
+        if backend == "auto":
+            return self.available(k)[0]
+        if backend not in self.backends:
+            raise ValueError(
+                f"model.backend={backend!r} is unknown to {self.name}; use auto or one of {', '.join(self.backends)}"
+            )
+        if reason := self.backends[backend].why_not(k):
+            raise ValueError(f"model.backend={backend!r} cannot run here: {reason}; use auto")
+        return backend
+
+    def __call__(
+        self,
+        q: Tensor | None,
+        k: Tensor,
+        v: Tensor,
+        g: Tensor,
+        beta: Tensor,
+        initial_state: Tensor | None = None,
+        scale: float | None = None,
+        backend: str = "auto",
+    ) -> tuple[Tensor | None, Tensor]:
+        """The rule over T tokens.
+
+        Args:
+            q: queries ``[B, T, H, K]``, or None to write the state without reading it.
+            k: keys ``[B, T, H, K]``, L2-normalised by the caller.
+            v: values ``[B, T, H, V]``.
+            g: log decay ``[B, T, H]``, <= 0, fp32.
+            beta: write strength ``[B, T, H]``.
+            initial_state: ``[B, H, K, V]`` fp32, or None for zeros.
+            scale: factor on the reads, default ``K ** -0.5``.
+            backend: ``auto`` or a name of ``available``.
+
+        Returns:
+            ``o`` ``[B, T, H, V]`` in the dtype of v (None without q), and the final state ``[B, H, K, V]`` in fp32.
+
+        Raises:
+            ValueError: shapes that do not fit, or a backend that cannot run here.
+        """
+        _check_shapes(q, k, v, g, beta, initial_state)
+        run = self.backends[self.select(k, backend)].run
+        return run(q, k, v, g, beta, initial_state, k.shape[-1] ** -0.5 if scale is None else scale)
+
+
+def _check_shapes(q: Tensor | None, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor | None) -> None:
+    if k.dim() != 4 or k.shape[1] == 0:
+        raise ValueError(f"k has shape {tuple(k.shape)}; expected [B, T, H, K] with T >= 1")
+    B, T, H, K = k.shape
+    expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
+        ("q", q, (B, T, H, K)),
+        ("v", v, (B, T, H, v.shape[-1])),
+        ("g", g, (B, T, H)),
+        ("beta", beta, (B, T, H)),
+        ("initial_state", state, (B, H, K, v.shape[-1])),
+    ]
+    for name, x, shape in expected:
+        if x is not None and x.shape != torch.Size(shape):
+            raise ValueError(f"{name} has shape {tuple(x.shape)}; expected {shape} from k {tuple(k.shape)}")
