@@ -1,14 +1,17 @@
 """Tasks: generators of token windows. A new task is one file, one line in ``TASKS``, one YAML, one test class."""
 
+from sleep_lightning.tasks.gsm_infinite import GSMInfinite, GSMInfiniteConfig
 from sleep_lightning.tasks.rule110 import Rule110, Rule110Config
 from sleep_lightning.tasks.task import Baselines, Split, Task, TaskBatch, TaskConfig, baselines
 
-TASKS: dict[str, type[TaskConfig]] = {"rule110": Rule110Config}
+TASKS: dict[str, type[TaskConfig]] = {"rule110": Rule110Config, "gsm_infinite": GSMInfiniteConfig}
 """Task configs by ``task.name``."""
 
 __all__ = [
     "TASKS",
     "Baselines",
+    "GSMInfinite",
+    "GSMInfiniteConfig",
     "Rule110",
     "Rule110Config",
     "Split",
