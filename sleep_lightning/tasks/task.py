@@ -95,8 +95,12 @@ class Baselines:
 
 
 def baselines(labels_BT: Tensor) -> Baselines:
-    """Baselines of a batch of labels ``[B, T]`` (-100: none), fitted on those very labels (so never too low)."""
-    answers = labels_BT[:, (labels_BT != IGNORE).any(0)]
+    """Baselines of a batch of labels ``[B, T]`` (-100: none), fitted on those very labels (so never too low).
+
+    A constant answer is the same wherever it stands in a row: labels are compared by their order in the row.
+    """
+    first = torch.argsort((labels_BT == IGNORE).int(), dim=1, stable=True)
+    answers = labels_BT.gather(1, first)[:, : int((labels_BT != IGNORE).sum(1).max())]
     majority = answers.mode(0).values
     _, counts = torch.unique(answers, dim=0, return_counts=True)
     choices = len(torch.unique(answers[answers != IGNORE]))
