@@ -222,6 +222,14 @@ def test_a_mistake_is_one_sentence(overrides: dict[str, Any], message: str) -> N
     assert "\n" not in str(caught.value)
 
 
+def test_a_split_without_problems_is_refused() -> None:
+    """Six quantities and two constants make twelve problems of one operation: too few for every split to have one."""
+    names: dict[str, Any] = {"settings": ["movies"], "n_places": 3, "n_kinds": 2, "depth": 2, "max_constant": 2}
+    task = GSMInfiniteConfig(**names, ops=[1], min_tokens=20, max_tokens=40).build()
+    with pytest.raises(ValueError, match=r"^task\.n_places=3 and task\.n_kinds=2 leave no validation problem of 1"):
+        task.batch(1, seed=0, position=0, split="validation")
+
+
 def published(n: int, **changes: Any) -> dict[str, Any]:
     """A line as it is published."""
     number, a, b = f"the number of adult owl in Cedar-Ridge {n}", n % 5 + 1, n % 5 + 3

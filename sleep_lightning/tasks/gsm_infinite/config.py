@@ -33,7 +33,7 @@ class GSMInfiniteConfig:
     max_value: int = 1000
     """No quantity is larger; the word tokenizer has a token for every number up to it."""
     n_places: int = PLACES
-    """Names of places in use, of every setting."""
+    """Names of places in use, of every setting; with few, validation and test have few problems of one operation."""
     n_kinds: int = KINDS
     """Names of kinds in use, of every setting."""
     jsonl: str | None = None
@@ -41,7 +41,8 @@ class GSMInfiniteConfig:
     tokenizer: str = "words"
     """words: a token for every word of the settings; else the name or directory of a Hugging Face tokenizer."""
     pad_side: Literal["left", "right"] = "left"
-    """left: the answer is at the same place in every row; right: windows are counted from the start of the text."""
+    """left: the answer is at the same place in every row. right: windows are counted from the start of the text; all
+    answers must fall into one window, so min_tokens is a multiple of the window and max_tokens less than one above."""
     pad: Literal["token", "neutral"] = "token"
     """token: padding is read like any token; neutral: the model passes over it."""
 

@@ -12,11 +12,11 @@ from sleep_lightning.tasks.gsm_infinite.problem import split_of
 from sleep_lightning.tasks.gsm_infinite.settings import SETTINGS
 from sleep_lightning.tasks.task import Split
 
-MODES: dict[str, Mode] = {"normalforward": "forward", "forwardreverse": "reverse"}
+PUBLISHED_MODES: dict[str, Mode] = {"normalforward": "forward", "forwardreverse": "reverse"}
 """Modes by their published names."""
 TEMPLATES = {setting.template: name for name, setting in SETTINGS.items()}
 """Settings by their published names."""
-_ANSWER = re.compile(r"answer:\s*(\d+)\s*\.?\s*$", re.IGNORECASE)
+_ANSWER = re.compile(r"answer:\s*(-?\d+)\s*\.?\s*$", re.IGNORECASE)
 
 
 class Record(NamedTuple):
@@ -77,5 +77,5 @@ def _record(row: Any) -> Record:
     answer = _ANSWER.search(row["solution"])
     if answer is None:
         raise ValueError("'solution' does not end in 'Answer: <integer>'")
-    setting, mode = TEMPLATES.get(row.get("template", "")), MODES.get(row.get("mode", ""))
+    setting, mode = TEMPLATES.get(str(row.get("template"))), PUBLISHED_MODES.get(str(row.get("mode")))
     return Record(row["question"].strip(), row["problem"].strip(), int(answer[1]), row["op"], setting, mode)

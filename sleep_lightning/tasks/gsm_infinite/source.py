@@ -15,7 +15,7 @@ from sleep_lightning.tasks.gsm_infinite.problem import Problem, World, sample_pr
 from sleep_lightning.tasks.gsm_infinite.tokenizer import Tokenizer
 from sleep_lightning.tasks.task import SPLITS, Split
 
-_TRIES = 400
+_TRIES, _SPLIT_TRIES = 400, 20_000
 _WORDS_PER_FACT = 20
 _SHORTEST_FACT = 10
 
@@ -27,13 +27,13 @@ class Sample(NamedTuple):
         ids: question and context.
         answer: the integer.
         op: number of operations.
-        mode: forward, reverse, or None where a file does not say.
+        mode: forward or reverse.
     """
 
     ids: list[int]
     answer: int
     op: int
-    mode: Mode | None
+    mode: Mode
 
 
 class Source(Protocol):
@@ -110,12 +110,21 @@ class GeneratedSource:
         return ids
 
     def draw(self, rng: random.Random, split: Split) -> Sample:
-        """See ``Source``. Draws again, with the same operations and mode, until split and length fit."""
-        op, mode = pick(rng, self.config.ops), cast(Mode, pick(rng, self.config.modes))
-        while True:
+        """See ``Source``. Draws again, with the same operations and mode, until split and length fit.
+
+        Raises:
+            ValueError: if after very many tries none has fitted.
+        """
+        c = self.config
+        op, mode = pick(rng, c.ops), cast(Mode, pick(rng, c.modes))
+        for _ in range(_SPLIT_TRIES):
             problem = sample_problem(rng, self._world(rng), op, mode)
             if problem is not None and problem.split() == split and (ids := self._fill(rng, problem)) is not None:
                 return Sample(ids, problem.answer, op, mode)
+        raise ValueError(
+            f"task.n_places={c.n_places} and task.n_kinds={c.n_kinds} leave no {split} problem of {op} operations with "
+            f"{c.min_tokens} to {c.max_tokens} tokens; raise them, or widen task.min_tokens and task.max_tokens"
+        )
 
     def _fill(self, rng: random.Random, problem: Problem) -> list[int] | None:
         """Tokens of question and shuffled facts, distractors among them; None if the length cannot be met."""
@@ -152,14 +161,15 @@ class FileSource:
         self.problems: dict[Split, dict[int, list[Sample]]] = {split: defaultdict(list) for split in SPLITS}
         lengths = []
         for record in records:
-            if record.op not in config.ops or (record.mode or config.modes[0]) not in config.modes:
+            mode = record.mode or cast(Mode, config.modes[0])
+            if record.op not in config.ops or mode not in config.modes:
                 continue
             if (record.setting or config.settings[0]) not in config.settings:
                 continue
             ids = tokenizer.encode(f"{header(record.question)} {record.context}")
             lengths.append(len(ids))
             if config.min_tokens <= len(ids) <= config.max_tokens:
-                sample = Sample(ids, record.answer, record.op, record.mode)
+                sample = Sample(ids, record.answer, record.op, mode)
                 self.problems[record.split()][record.op].append(sample)
         for split, problems in self.problems.items():
             if not problems:

@@ -7,13 +7,11 @@ token, with no chain of thought.
 
 import random
 from array import array
-from typing import cast
 
 import torch
 
 from sleep_lightning.sleep import IGNORE
-from sleep_lightning.tasks.gsm_infinite.config import GSMInfiniteConfig
-from sleep_lightning.tasks.gsm_infinite.equations import Mode
+from sleep_lightning.tasks.gsm_infinite.config import MODES, GSMInfiniteConfig
 from sleep_lightning.tasks.gsm_infinite.jsonl import read_jsonl
 from sleep_lightning.tasks.gsm_infinite.language import words
 from sleep_lightning.tasks.gsm_infinite.source import FileSource, GeneratedSource, Source
@@ -31,7 +29,8 @@ class GSMInfinite(Task):
         neutral_pad: id of the padding that the model is to pass over, or None.
 
     Raises:
-        ValueError: if no problem of these operations has a length from ``min_tokens`` to ``max_tokens``.
+        ValueError: if a length from ``min_tokens`` to ``max_tokens`` cannot be reached, or the tokenizer or file not
+            be read.
     """
 
     def __init__(self, config: GSMInfiniteConfig) -> None:
@@ -78,7 +77,7 @@ class GSMInfinite(Task):
             modes.append(mode)
         slices = {"op": torch.tensor(ops)}
         if len(c.modes) > 1:
-            slices["mode"] = torch.tensor([cast(list[Mode | None], ["forward", "reverse"]).index(m) for m in modes])
+            slices["mode"] = torch.tensor([MODES.index(mode) for mode in modes])
         return TaskBatch(tokens, labels, slices)
 
     def text(self, batch_row: torch.Tensor) -> str:
