@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import re
 import time
@@ -293,6 +294,14 @@ class TestPublishedFiles:
         with pytest.raises(ValueError, match=message) as caught:
             GSMInfiniteConfig(jsonl=str(path), **self.keys).build()
         assert "\n" not in str(caught.value)
+
+    def test_a_file_that_has_changed_is_read_again(self, tmp_path: Path) -> None:
+        config = GSMInfiniteConfig(jsonl=write(tmp_path / "p.jsonl", [published(n) for n in range(100)]), **self.keys)
+        task = config.build()
+        assert config.build() is task
+        write(tmp_path / "p.jsonl", [published(n, op=4) for n in range(100)])
+        os.utime(tmp_path / "p.jsonl", ns=(1, 1))
+        assert set(config.build().batch(32, seed=0, position=0).slices["op"].tolist()) == {4}
 
     def test_an_empty_file_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "p.jsonl").write_text("\n")

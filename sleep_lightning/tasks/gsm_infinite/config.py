@@ -1,6 +1,9 @@
 """Keys of the GSM-Infinite task."""
 
+import json
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sleep_lightning.tasks.gsm_infinite.settings import KINDS, PLACES, SETTINGS
@@ -73,6 +76,14 @@ class GSMInfiniteConfig:
             )
 
     def build(self) -> "GSMInfinite":
-        from sleep_lightning.tasks.gsm_infinite.task import GSMInfinite
+        """The task; the same one for equal keys while the file of ``jsonl`` stays as it is."""
+        path = Path(self.jsonl) if self.jsonl is not None else None
+        return _build(json.dumps(vars(self)), path.stat().st_mtime_ns if path and path.exists() else None)
 
-        return GSMInfinite(self)
+
+@lru_cache(maxsize=4)
+def _build(keys: str, changed: int | None) -> "GSMInfinite":
+    """An experiment builds its task several times, and a file is long to read."""
+    from sleep_lightning.tasks.gsm_infinite.task import GSMInfinite
+
+    return GSMInfinite(GSMInfiniteConfig(**json.loads(keys)))

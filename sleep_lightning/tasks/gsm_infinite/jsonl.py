@@ -3,8 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sleep_lightning.tasks.gsm_infinite.equations import Mode
@@ -35,7 +33,7 @@ class Record(NamedTuple):
 
 
 def read_jsonl(path: str) -> tuple[Record, ...]:
-    """All problems of a file; read again only if the file has changed.
+    """All problems of a file.
 
     The answer is the number that ends ``solution`` ("Answer: 12."), as it is published.
 
@@ -43,15 +41,9 @@ def read_jsonl(path: str) -> tuple[Record, ...]:
         ValueError: one sentence that names the file, the line and what is wrong with it.
     """
     try:
-        changed = Path(path).stat().st_mtime_ns
-        return _read(path, changed)
+        records = tuple(_records(path))
     except OSError as error:
         raise ValueError(f"task.jsonl={path}: {error.strerror}; give a file, or null to generate problems") from error
-
-
-@lru_cache(maxsize=4)
-def _read(path: str, changed: int) -> tuple[Record, ...]:
-    records = tuple(_records(path))
     if not records:
         raise ValueError(f"task.jsonl={path} holds no problems; give a file with one JSON object a line")
     return records
