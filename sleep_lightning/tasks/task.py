@@ -102,9 +102,13 @@ class Baselines:
     uniform_exact_match: float
 
 
-def baselines(labels_AW: Tensor) -> Baselines:
-    """Baselines of answers, a row each (-100: no label), fitted on those very labels (so never too low)."""
-    answers = labels_AW[:, (labels_AW != IGNORE).any(0)]
+def baselines(labels_AT: Tensor) -> Baselines:
+    """Baselines of answers, a row each (-100: no label), fitted on those very labels (so never too low).
+
+    A constant answer is the same wherever it stands in a row: labels are compared by their order in the row.
+    """
+    order = (labels_AT == IGNORE).to(torch.int8).argsort(dim=1, stable=True)
+    answers = labels_AT.gather(1, order)[:, : int((labels_AT != IGNORE).sum(1).max())]
     spoken = answers != IGNORE
     _, counts = torch.unique(answers, dim=0, return_counts=True)
     right, guessed = 0, torch.ones(len(answers), dtype=torch.float64)
@@ -127,10 +131,8 @@ def by_answer(batch: TaskBatch, *per_label: Tensor) -> tuple[list[Tensor], dict[
     labels = batch.labels
     number_BT = torch.zeros_like(labels) if batch.answers is None else batch.answers
     n_answers = int(number_BT.max()) + 1
-    mine_BAT = (number_BT[:, None] == torch.arange(n_answers, device=labels.device)[:, None]) & (labels != IGNORE)[
-        :, None
-    ]
-    mine = mine_BAT.flatten(0, 1)
+    mine_BAT = number_BT[:, None] == torch.arange(n_answers, device=labels.device)[:, None]
+    mine = (mine_BAT & (labels != IGNORE)[:, None]).flatten(0, 1)
     kept = mine.any(1)
     width = int(mine.sum(1).max())
     order = (~mine[kept]).to(torch.int8).argsort(dim=1, stable=True)[:, :width]

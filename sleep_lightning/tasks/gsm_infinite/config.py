@@ -1,0 +1,89 @@
+"""Keys of the GSM-Infinite task."""
+
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sleep_lightning.tasks.gsm_infinite.settings import KINDS, PLACES, SETTINGS
+
+if TYPE_CHECKING:
+    from sleep_lightning.tasks.gsm_infinite.task import GSMInfinite
+
+MODES = ("forward", "reverse")
+MAX_OP = 40
+
+
+@dataclass
+class GSMInfiniteConfig:
+    name: str = "gsm_infinite"
+    """Name of the task."""
+    ops: list[int] = field(default_factory=lambda: list(range(1, 9)))
+    """Operations of a problem; each problem draws one (those read from a file: of those the file has)."""
+    settings: list[str] = field(default_factory=lambda: ["zoo", "zoo", "schools", "movies"])
+    """Settings, of zoo, schools and movies; each problem draws one, so a name given twice comes twice as often."""
+    modes: list[str] = field(default_factory=lambda: ["forward"])
+    """forward asks for what follows from the facts; reverse gives a total and asks for an unknown below it."""
+    min_tokens: int = 2000
+    """Fewest tokens of question and context; distractors fill up to it."""
+    max_tokens: int = 3300
+    """Most tokens of question and context; rows are padded to it."""
+    depth: int = 3
+    """Levels of the hierarchy: 2 counts the kinds of a place, 3 also the members of every kind (the hard subset)."""
+    max_constant: int = 4
+    """Constants are drawn from 1 to this."""
+    max_value: int = 1000
+    """No quantity is larger; the word tokenizer has a token for every number up to it."""
+    n_places: int = PLACES
+    """Names of places in use, of every setting; with few, validation and test have few problems of one operation."""
+    n_kinds: int = KINDS
+    """Names of kinds in use, of every setting."""
+    jsonl: str | None = None
+    """File in the published format to read problems from; null: generate them."""
+    tokenizer: str = "words"
+    """words: a token for every word of the settings; else the name or directory of a Hugging Face tokenizer."""
+    pad_side: Literal["left", "right"] = "left"
+    """left: the answer is at the same place in every row. right: windows are counted from the start of the text; all
+    answers must fall into one window, so min_tokens is a multiple of the window and max_tokens less than one above."""
+    pad: Literal["token", "neutral"] = "token"
+    """token: padding is read like any token; neutral: the model passes over it."""
+
+    def __post_init__(self) -> None:
+        if not self.ops or min(self.ops) < 1 or max(self.ops) > MAX_OP or len(set(self.ops)) < len(self.ops):
+            raise ValueError(f"task.ops={self.ops} must list different numbers from 1 to {MAX_OP}, for example [2, 4]")
+        if not self.settings or set(self.settings) - set(SETTINGS):
+            raise ValueError(f"task.settings={self.settings} must list one or more of {', '.join(SETTINGS)}")
+        if not self.modes or set(self.modes) - set(MODES) or len(set(self.modes)) < len(self.modes):
+            raise ValueError(f"task.modes={self.modes} must list one or both of {', '.join(MODES)}")
+        if "reverse" in self.modes and min(self.ops) < 2 and self.jsonl is None:
+            raise ValueError(
+                f"task.ops={self.ops} with task.modes={self.modes}: a reverse problem takes at least 2 operations; "
+                f"leave 1 out or use modes [forward]"
+            )
+        if self.depth not in (2, 3):
+            raise ValueError(f"task.depth={self.depth} must be 2 (medium) or 3 (hard)")
+        for key, low, high in (("n_places", 3, PLACES), ("n_kinds", 2, KINDS), ("max_constant", 2, 100)):
+            if not low <= (value := getattr(self, key)) <= high:
+                raise ValueError(f"task.{key}={value} must be from {low} to {high}")
+        if not self.max_constant <= self.max_value <= 1000:
+            raise ValueError(
+                f"task.max_value={self.max_value} must be from task.max_constant={self.max_constant} to 1000"
+            )
+        if not 1 <= self.min_tokens <= self.max_tokens:
+            raise ValueError(
+                f"task.min_tokens={self.min_tokens} must be from 1 to task.max_tokens={self.max_tokens}, the longest"
+            )
+
+    def build(self) -> "GSMInfinite":
+        """The task; the same one for equal keys while the file of ``jsonl`` stays as it is."""
+        path = Path(self.jsonl) if self.jsonl is not None else None
+        return _build(json.dumps(vars(self)), path.stat().st_mtime_ns if path and path.exists() else None)
+
+
+@lru_cache(maxsize=4)
+def _build(keys: str, changed: int | None) -> "GSMInfinite":
+    """An experiment builds its task several times, and a file is long to read."""
+    from sleep_lightning.tasks.gsm_infinite.task import GSMInfinite
+
+    return GSMInfinite(GSMInfiniteConfig(**json.loads(keys)))

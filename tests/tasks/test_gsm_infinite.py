@@ -1,0 +1,355 @@
+import json
+import os
+import random
+import re
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sleep_lightning.config import load_experiment
+from sleep_lightning.sleep import IGNORE, plan_windows
+from sleep_lightning.tasks import GSMInfinite, GSMInfiniteConfig, baselines
+from sleep_lightning.tasks.gsm_infinite.problem import World, sample_problem
+from sleep_lightning.tasks.gsm_infinite.settings import SETTINGS
+from sleep_lightning.tasks.task import SPLITS
+from sleep_lightning.training.metrics import Answers, score
+from tests.tasks.gsm_solver import solve
+from tests.tasks.task_test_case import TaskTestCase
+
+SHORT: dict[str, Any] = {"min_tokens": 100, "max_tokens": 256}
+SMALL: dict[str, Any] = {"min_tokens": 60, "max_tokens": 120, "ops": [2, 3], "max_value": 99}
+
+
+def texts(task: GSMInfinite, rows: int, position: int = 0, **batch: Any) -> list[tuple[str, int, int]]:
+    """Text up to the answer, the answer and the operations of every row."""
+    found = task.batch(rows, seed=0, position=position, **batch)
+    whole = [task.text(row) for row in found.tokens]
+    split = [re.fullmatch(r"(.*) Answer: (\d+)", text, re.DOTALL) for text in whole]
+    assert all(split)
+    return [(m[1], int(m[2]), op) for m, op in zip(split, found.slices["op"].tolist(), strict=True) if m]
+
+
+class GSMTestCase(TaskTestCase):
+    def evidence(self, tokens: torch.Tensor) -> set[tuple[int, ...]]:
+        """Stronger than the whole text: the question and the sentences that the answer follows from, in any order."""
+        task = self.config.build()
+        assert isinstance(task, GSMInfinite)
+        return {(hash(solve(task.text(row)).evidence),) for row in tokens}
+
+    def test_sampling_is_fast(self) -> None:
+        """300 problems/s at the paper's length."""
+        task = GSMInfiniteConfig().build()
+        task.batch(200, seed=0, position=0)  # from here on the tokens of most phrases are known
+        started = time.process_time()
+        task.batch(200, seed=0, position=1)
+        rate = 200 / (time.process_time() - started)
+        assert rate > 300, f"{rate:.3g} problems/s"
+
+
+class TestForward(GSMTestCase):
+    config = GSMInfiniteConfig(**SHORT)
+
+
+class TestReverse(GSMTestCase):
+    config = GSMInfiniteConfig(**SHORT, ops=[2, 5], modes=["reverse"], settings=["schools"])
+
+
+class TestRightPadded(GSMTestCase):
+    config = GSMInfiniteConfig(min_tokens=96, max_tokens=140, ops=[1, 4], depth=2, pad_side="right")
+
+    def test_windows_are_counted_from_the_start_of_the_text(self) -> None:
+        batch = self.task.batch(64, seed=0, position=0)
+        assert [self.task.vocab[i] for i in batch.tokens[:, 0].unique()] == ["Question"]
+        assert [w.sleeps for w in plan_windows(batch.labels, 48)] == [True, True, False]
+
+    def test_a_constant_answer_is_the_same_wherever_it_stands(self) -> None:
+        config = GSMInfiniteConfig(**{**vars(self.config), "pad_side": "left"})
+        left, right = (task.batch(512, seed=0, position=0).labels for task in (config.build(), self.task))
+        assert not torch.equal(left, right)
+        assert baselines(left) == baselines(right)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GSMInfiniteConfig(**SHORT),
+        GSMInfiniteConfig(**SHORT, ops=[2, 3, 4, 6, 8], modes=["reverse"]),
+        GSMInfiniteConfig(**SHORT, depth=2),
+        GSMInfiniteConfig(**SHORT, ops=[2, 4, 8], depth=2, modes=["forward", "reverse"]),
+        GSMInfiniteConfig(
+            min_tokens=300, max_tokens=500, ops=[10, 15, 20], max_constant=9, modes=["forward", "reverse"]
+        ),
+    ],
+    ids=["forward", "reverse", "flat", "flat-both", "deep"],
+)
+def test_an_independent_solver_agrees_on_2000_problems(config: GSMInfiniteConfig) -> None:
+    """10,000 in all: answer, uniqueness and operations, from the text alone."""
+    task = config.build()
+    for position in range(8):
+        for text, answer, op in texts(task, 250, position):
+            found = solve(text)
+            assert (found.answer, found.op) == (answer, op), text
+            assert all(0 <= value <= config.max_value and value.denominator == 1 for value in found.values), text
+            assert 0 < min(found.constants, default=1) <= max(found.constants, default=1) <= config.max_constant
+
+
+@pytest.mark.parametrize(("mode", "depth"), [("forward", 3), ("reverse", 3), ("forward", 2)])
+def test_the_solver_agrees_at_the_papers_length(mode: str, depth: int) -> None:
+    config = GSMInfiniteConfig(modes=[mode], depth=depth, ops=[2, 4, 6, 8] + [1] * (mode == "forward"))
+    task = config.build()
+    for text, answer, op in texts(task, 150):
+        found = solve(text)
+        assert (found.answer, found.op) == (answer, op), text
+        assert 2000 <= len(task.tokenizer.encode(text)) <= 3300
+        assert found.distractors > 50
+        assert all(0 <= value <= 1000 for value in found.values)
+
+
+def test_a_solver_that_reads_the_tokens_scores_one_and_majorities_are_per_op() -> None:
+    task = GSMInfiniteConfig(**SHORT, ops=[1, 2, 8], modes=["forward"]).build()
+    batch = task.batch(128, seed=0, position=0, split="validation")
+    said = torch.full_like(batch.labels, 0)
+    for row, tokens in enumerate(batch.tokens[:, : task.context_length]):
+        answer = [*task.tokenizer.encode(str(solve(task.text(tokens)).answer)), task.tokenizer.eos]
+        said[row, task.context_length + 1 :][: len(answer)] = torch.tensor(answer)
+    logits = F.one_hot(said, len(task.vocab)).float()
+    scores = score([Answers.of(logits, batch)])
+    assert scores["all"].exact_match == 1
+    assert set(scores) == {"all", "op_1", "op_2", "op_8"}
+    rows = texts(task, 128, split="validation")
+    for op in (1, 2, 8):
+        answers = Counter(answer for _, answer, o in rows if o == op)
+        expected = answers.most_common(1)[0][1] / answers.total()
+        assert scores[f"op_{op}"].baselines.majority_exact_match == pytest.approx(expected)
+
+
+def test_shape_of_the_text() -> None:
+    task = GSMInfiniteConfig(**SMALL).build()
+    batch = task.batch(64, seed=0, position=0)
+    assert task.context_length == 120
+    assert task.sequence_length == 123
+    for tokens, labels in zip(batch.tokens, batch.labels, strict=True):
+        spoken = labels != IGNORE
+        assert spoken.nonzero().flatten().tolist() == [121, 122]  # after ":", after the integer
+        assert [task.vocab[i] for i in tokens[120:]] == ["Answer", ":", task.vocab[labels[121]]]
+        assert labels[122] == task.tokenizer.eos
+        text = task.text(tokens)
+        assert text.startswith("Question: ")
+        assert task.tokenizer.encode(text) == tokens[tokens != task.tokenizer.pad].tolist()
+        assert task.tokenizer.decode(task.tokenizer.encode(text)) == text
+
+
+def test_lengths_fill_the_range() -> None:
+    task = GSMInfiniteConfig(min_tokens=2000, max_tokens=3300).build()
+    lengths = (task.batch(200, seed=0, position=0).tokens[:, :3300] != task.tokenizer.pad).sum(1)
+    assert lengths.min() >= 2000
+    assert lengths.min() < 2100
+    assert lengths.max() > 3200
+    exact = GSMInfiniteConfig(min_tokens=96, max_tokens=96, ops=[1, 2]).build()
+    assert (exact.batch(64, seed=0, position=0).tokens != exact.tokenizer.pad).all()
+
+
+def test_ops_modes_and_settings_are_drawn_as_configured() -> None:
+    task = GSMInfiniteConfig(**(SHORT | {"ops": [2, 5], "modes": ["forward", "reverse"]})).build()
+    batch = task.batch(2000, seed=0, position=0)
+    assert batch.slices["op"].bincount()[[2, 5]].tolist() == pytest.approx([1000, 1000], rel=0.1)
+    assert batch.slices["mode"].bincount().tolist() == pytest.approx([1000, 1000], rel=0.1)
+    found = Counter()
+    for row, mode in zip(batch.tokens, batch.slices["mode"].tolist(), strict=True):
+        text = task.text(row)
+        assert ("unknown but above 0" in text) == (mode == 1)
+        found.update(name for name, s in SETTINGS.items() if any(place in text for place in s.places))
+    assert [found[name] / 2000 for name in ("zoo", "schools", "movies")] == pytest.approx([0.5, 0.25, 0.25], abs=0.05)
+
+
+def test_one_neutral_pad_or_none() -> None:
+    assert GSMInfiniteConfig(**SMALL).build().neutral_pad is None
+    assert GSMInfiniteConfig(**SMALL, pad="neutral").build().neutral_pad == 0
+
+
+def test_an_unknown_word_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^task\.tokenizer=words has no token 'zebra';"):
+        GSMInfiniteConfig(**SMALL).build().tokenizer.encode("The zebra")
+
+
+def test_every_problem_has_one_split() -> None:
+    rng, world = random.Random(0), World("zoo", range(4), range(4), 3, 4, 1000)
+    splits = Counter()
+    for _ in range(4000):
+        problem = sample_problem(rng, world, 4, "forward")
+        splits.update([] if problem is None else [problem.split()])
+    assert set(splits) == set(SPLITS)
+    assert splits["validation"] / splits.total() == pytest.approx(1 / 16, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"ops": []}, r"^task\.ops=\[\] must list"),
+        ({"ops": [0]}, r"^task\.ops=\[0\] must list"),
+        ({"ops": [99]}, r"^task\.ops=\[99\] must list .* from 1 to 40"),
+        ({"ops": [1, 2], "modes": ["reverse"]}, r"^task\.ops=\[1, 2\] with task\.modes.*leave 1 out"),
+        ({"settings": ["space"]}, r"^task\.settings=\['space'\] .* zoo, schools, movies"),
+        ({"modes": []}, r"^task\.modes=\[\] must list"),
+        ({"depth": 4}, r"^task\.depth=4 must be 2 \(medium\) or 3 \(hard\)"),
+        ({"n_places": 100}, r"^task\.n_places=100 must be from 3 to 72"),
+        ({"max_value": 3}, r"^task\.max_value=3 must be from task\.max_constant=4 to 1000"),
+        ({"min_tokens": 300, "max_tokens": 200}, r"^task\.min_tokens=300 .*task\.max_tokens=200"),
+        (
+            {"min_tokens": 20, "max_tokens": 50, "ops": [8]},
+            r"^task\.max_tokens=50 is too short .* 8 operations; use at le",
+        ),
+        (
+            {"min_tokens": 90_000, "max_tokens": 90_000},
+            r"^task\.min_tokens=90000 cannot be reached: 72 places and 48 kinds",
+        ),
+        (
+            {"min_tokens": 900, "max_tokens": 900, "n_places": 4, "n_kinds": 4},
+            r"^task\.min_tokens=900 cannot be reached",
+        ),
+        ({"ops": [40], "n_places": 3, "n_kinds": 2, "min_tokens": 20}, r"^task\.ops: no forward problem of 40"),
+        ({"tokenizer": "./nowhere"}, r"^task\.tokenizer=\./nowhere cannot be loaded"),
+        ({"jsonl": "nowhere.jsonl"}, r"^task\.jsonl=nowhere\.jsonl: No such file"),
+    ],
+)
+def test_a_mistake_is_one_sentence(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        GSMInfiniteConfig(**({"min_tokens": 100, "max_tokens": 200} | overrides)).build()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_split_without_problems_is_refused() -> None:
+    """Six quantities and two constants make twelve problems of one operation: too few for every split to have one."""
+    names: dict[str, Any] = {"settings": ["movies"], "n_places": 3, "n_kinds": 2, "depth": 2, "max_constant": 2}
+    task = GSMInfiniteConfig(**names, ops=[1], min_tokens=20, max_tokens=40).build()
+    with pytest.raises(ValueError, match=r"^task\.n_places=3 and task\.n_kinds=2 leave no validation problem of 1"):
+        task.batch(1, seed=0, position=0, split="validation")
+
+
+def published(n: int, **changes: Any) -> dict[str, Any]:
+    """A line as it is published."""
+    number, a, b = f"the number of adult owl in Cedar-Ridge {n}", n % 5 + 1, n % 5 + 3
+    return {
+        "problem": f"T{number[1:]} equals {a}. The number of adult bear in Ruby Bay equals 2 plus {number}.",
+        "question": "How many adult bear does Ruby Bay have?",
+        "solution": f"Define adult owl as k; so k = {a}. Define adult bear as b; so b = 2 + k = {b}. Answer: {b}.",
+        "op": 3 + n % 2,
+        "id": n,
+        "template": "crazy_zootopia",
+        "mode": "normalforward",
+        "length": "zero_context",
+        "d": 2,
+    } | changes
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    return str(path)
+
+
+class TestPublishedFiles:
+    keys: ClassVar[dict[str, Any]] = {"min_tokens": 20, "max_tokens": 64, "ops": [3, 4]}
+
+    def test_reads_problems_and_deals_them_out(self, tmp_path: Path) -> None:
+        config = GSMInfiniteConfig(jsonl=write(tmp_path / "p.jsonl", [published(n) for n in range(300)]), **self.keys)
+        task, seen = config.build(), {}
+        for split in SPLITS:
+            rows = texts(task, 400, split=split)
+            seen[split] = {text for text, _, _ in rows}
+            for text, answer, op in rows:
+                found = re.search(r"Cedar-Ridge (\d+)\.$", text)
+                assert found
+                assert (answer, op) == (int(found[1]) % 5 + 3, 3 + int(found[1]) % 2)
+        assert not seen["train"] & (seen["validation"] | seen["test"])
+        assert not seen["validation"] & seen["test"]
+        assert len(seen["train"]) > 150
+
+    def test_filters(self, tmp_path: Path) -> None:
+        rows = [published(n) for n in range(300)] + [published(n, op=5) for n in range(300, 600)]
+        path = write(tmp_path / "p.jsonl", rows)
+        task = GSMInfiniteConfig(jsonl=path, **(self.keys | {"ops": [3, 5]})).build()
+        assert set(task.batch(64, seed=0, position=0).slices["op"].tolist()) == {3, 5}
+        for wrong in ({"ops": [9]}, {"settings": ["movies"]}, {"modes": ["reverse"]}, {"max_tokens": 30}):
+            with pytest.raises(ValueError, match=r"p\.jsonl has no train problem of task\.ops"):
+                GSMInfiniteConfig(jsonl=path, **(self.keys | wrong)).build()
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            ("{broken", r"p\.jsonl, line 3: Expecting property name.*; fix or delete that line"),
+            ("[1]", r"line 3: a JSON object was expected, not list"),
+            (json.dumps({"problem": "x"}), r"line 3: 'question' is missing"),
+            (json.dumps(published(1, op="3")), r"line 3: 'op' is not int"),
+            (json.dumps(published(1, solution="none")), r"line 3: 'solution' does not end in 'Answer: <integer>'"),
+        ],
+    )
+    def test_a_broken_line_is_named(self, tmp_path: Path, line: str, message: str) -> None:
+        path = tmp_path / "p.jsonl"
+        path.write_text(f"{json.dumps(published(0))}\n\n{line}\n")
+        with pytest.raises(ValueError, match=message) as caught:
+            GSMInfiniteConfig(jsonl=str(path), **self.keys).build()
+        assert "\n" not in str(caught.value)
+
+    def test_a_file_that_has_changed_is_read_again(self, tmp_path: Path) -> None:
+        config = GSMInfiniteConfig(jsonl=write(tmp_path / "p.jsonl", [published(n) for n in range(100)]), **self.keys)
+        task = config.build()
+        assert config.build() is task
+        write(tmp_path / "p.jsonl", [published(n, op=4) for n in range(100)])
+        os.utime(tmp_path / "p.jsonl", ns=(1, 1))
+        assert set(config.build().batch(32, seed=0, position=0).slices["op"].tolist()) == {4}
+
+    def test_an_empty_file_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "p.jsonl").write_text("\n")
+        with pytest.raises(ValueError, match="holds no problems"):
+            GSMInfiniteConfig(jsonl=str(tmp_path / "p.jsonl")).build()
+
+
+@pytest.fixture(scope="module")
+def bpe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small byte-level BPE tokenizer in a directory, in the manner of the pretrained models'."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<|end|>", "<|pad|>"], initial_alphabet=alphabet)
+    corpus = [text for text, _, _ in texts(GSMInfiniteConfig(**SHORT).build(), 64)]
+    tokenizer.train_from_iterator(corpus, trainer)
+    path = tmp_path_factory.mktemp("bpe")
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>")
+    fast.save_pretrained(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("pad_side", ["left", "right"])
+def test_any_hugging_face_tokenizer(bpe: str, pad_side: Any) -> None:
+    config = GSMInfiniteConfig(min_tokens=200, max_tokens=400, ops=[2, 8], tokenizer=bpe, pad_side=pad_side)
+    task = config.build()
+    batch = task.batch(200, seed=0, position=0)
+    assert len(task.vocab) == 600
+    assert (batch.labels[:, : task.context_length] == IGNORE).all()
+    for tokens, labels, (text, answer, op) in zip(batch.tokens, batch.labels, texts(task, 200), strict=True):
+        found = solve(text)
+        assert (found.answer, found.op) == (answer, op)
+        label = labels[labels != IGNORE].tolist()
+        assert label[-1] == task.tokenizer.eos
+        assert task.tokenizer.decode(label) == str(answer)
+        whole = task.tokenizer.encode(f"{text} Answer: {answer}")
+        assert tokens[tokens != task.tokenizer.pad].tolist() == whole  # parts join as if encoded in one
+        first = int((labels != IGNORE).nonzero()[0])
+        assert tokens[first + 1 : first + len(label)].tolist() == label[:-1]
+
+
+@pytest.mark.parametrize("name", ["gsm_infinite", "gsm_infinite_paper"])
+def test_shipped_experiments_draw_batches(name: str) -> None:
+    experiment = load_experiment(Path(__file__).parents[2] / "conf" / f"{name}.yaml")
+    batch = experiment.task.build().batch(8, seed=0, position=0)
+    windows = plan_windows(batch.labels, experiment.sleep.window_size)
+    assert [w.sleeps for w in windows] == [True] * (len(windows) - 1) + [False]
