@@ -19,6 +19,9 @@ def test_commands_run(tmp_path: Path) -> None:
     assert len(commands()) >= 6
     for arguments in commands():
         small = [*SMALL, "training.max_steps=3"] if arguments[0] == "fit" and "--resume" not in arguments else []
+        if arguments[0] == "compare":
+            arguments[2:2] = [*(key for key in SMALL if not key.startswith("task.")), "training.max_steps=3"]
+            small = ["--seeds", "0"]
         done = run(tmp_path, *arguments, *small)
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
 

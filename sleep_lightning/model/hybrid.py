@@ -16,7 +16,7 @@ from sleep_lightning.ops.dtype import at_least_fp32
 class HybridLM(nn.Module):
     """A hybrid language model over one window at a time.
 
-    ``embed`` -> ``blocks`` (once, or N times: that is ``sleep.py``'s business) -> ``logits``.
+    ``embed`` -> ``blocks`` (once, or N times: that is the business of ``sleep``) -> ``logits``.
 
     Args:
         config: sizes and pattern.

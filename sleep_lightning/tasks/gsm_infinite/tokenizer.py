@@ -75,7 +75,7 @@ class HuggingFaceTokenizer:
             from transformers import AutoTokenizer
         except ImportError as error:
             raise ValueError(
-                f"task.tokenizer={name} needs transformers: pip install transformers; or use words"
+                f"task.tokenizer={name} needs transformers: pip install 'sleep-lightning[tokenizers]'; or use words"
             ) from error
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
