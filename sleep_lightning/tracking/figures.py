@@ -4,19 +4,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+MOST_SLICES = 8
+"""Lines by difficulty that a picture can bear."""
+
 
 def draw_learning_curve(history: list[dict[str, float]], path: Path, title: str) -> None:
-    """Exact match and token accuracy against training FLOPs, with the majority baselines as dashed lines (PNG).
+    """Exact match and token accuracy against training FLOPs, with the majority baselines as dashed lines, and exact
+    match by slice where there are several (PNG).
 
     Args:
-        history: one dict a validation, with ``cost/train_flops`` and the names of ``Score.as_metrics``.
+        history: one dict a validation, with ``cost/train_flops``, the names of ``Score.as_metrics``, and
+            ``<slice>/exact_match``.
         path: file to write.
         title: what was trained.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     flops = [row["cost/train_flops"] for row in history]
@@ -25,9 +30,14 @@ def draw_learning_curve(history: list[dict[str, float]], path: Path, title: str)
         axes.plot(flops, [row[metric] for row in history], color=color, marker="o", label=metric.replace("_", " "))
         level = history[-1][baseline]
         axes.axhline(level, color=color, linestyle="--", label=f"{baseline.replace('_', ' ')} {level:.3f}")
+    slices = [key for key in history[-1] if key.endswith("/exact_match") and all(key in row for row in history)]
+    for i, key in enumerate(slices[:MOST_SLICES]):
+        shade = str(0.15 + 0.6 * i / max(len(slices[:MOST_SLICES]) - 1, 1))
+        label = key.removesuffix("/exact_match").replace("_", " ")
+        axes.plot(flops, [row[key] for row in history], color=shade, linewidth=1, label=label)
     axes.set(xlabel="training FLOPs", ylabel="validation accuracy", ylim=(0, 1.02), title=title)
     axes.grid(alpha=0.3)
-    axes.legend(loc="center right")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=120)
 
 

@@ -124,7 +124,8 @@ class SleepModule(pl.LightningModule):
             return
         metrics = self.cost_so_far()
         self.digests[str(self.steps)] = self.trainer.datamodule.digest  # type: ignore[attr-defined]
-        self.history.append({"step": self.steps} | metrics | self.scores["all"].as_metrics())
+        by_slice = {f"{name}/exact_match": one.exact_match for name, one in self.scores.items() if name != "all"}
+        self.history.append({"step": self.steps} | metrics | self.scores["all"].as_metrics() | by_slice)
         if self.logger is None:
             return
         for name, one in self.scores.items():
