@@ -6,7 +6,7 @@ import torch
 
 from sleep_lightning.sleep import IGNORE
 from sleep_lightning.tasks import TASKS, Task, TaskConfig, baselines, by_answer
-from sleep_lightning.tasks.task import SPLITS
+from sleep_lightning.tasks.task import SPLITS, Split
 
 
 class TaskTestCase:
@@ -14,6 +14,7 @@ class TaskTestCase:
 
     config: TaskConfig
     minimum_tokens_per_second = 1_000_000
+    evidence_batches = 8
 
     @property
     def task(self) -> Task:
@@ -50,10 +51,10 @@ class TaskTestCase:
         assert not torch.equal(draw(3, 4), draw(4, 3))
 
     def test_splits_share_no_evidence(self) -> None:
-        seen = [
-            set().union(*(self.evidence(self.task.batch(256, seed=0, position=i, split=s).tokens) for i in range(8)))
-            for s in SPLITS
-        ]
+        def drawn(split: Split, position: int) -> set[tuple[int, ...]]:
+            return self.evidence(self.task.batch(256, seed=0, position=position, split=split).tokens)
+
+        seen = [set().union(*(drawn(split, i) for i in range(self.evidence_batches))) for split in SPLITS]
         assert all(seen)
         assert not seen[0] & seen[1]
         assert not seen[0] & seen[2]

@@ -87,6 +87,7 @@ class TestDepo(DepoTestCase):
 
 class TestDepoOfThePaper(DepoTestCase):
     config = PAPER
+    evidence_batches = 2
 
     def test_lengths_of_the_paper(self) -> None:
         """method 4.2: contexts of 300 and query parts of 60 tokens; test cycles of 214-260, mean 240."""
