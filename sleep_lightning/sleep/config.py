@@ -27,7 +27,7 @@ class SleepConfig:
     reset_memory_between_passes: bool = False
     """Start every pass from the memory the window began with (a control: only h crosses passes)."""
     grad_passes: int | None = None
-    """Only the last m passes of a window carry gradient (so none crosses windows if m < N); null: all."""
+    """m: only the last m passes of a window (and the coda) carry gradient, none crosses windows if m < N; null: all."""
     carry_conv_state: bool = False
     """Carry the short convolution's last inputs over passes and windows instead of restarting it."""
 
@@ -66,6 +66,11 @@ class SleepConfig:
                 f"the three numbers must add up to it"
             )
         return range(prelude), range(prelude, prelude + core), range(prelude + core, n_blocks)
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the first passes of a window carry no gradient, and so nothing before the window does."""
+        return self.grad_passes is not None and self.grad_passes < self.n_passes
 
     @property
     def cached_tokens(self) -> int:

@@ -50,9 +50,11 @@ def sleep(
         observe: called after every pass.
     """
     prelude, core, coda = config.parts(len(model.config.pattern))
+    memory = memory.detach() if config.truncated else memory
     h, pad = behind_summaries(model, model.embed(tokens_BL), model.padding(tokens_BL), memory, leaves_one=True)
     if prelude:
-        h, memory = call(model.blocks, checkpoint_passes, h, memory, pad, prelude)
+        with torch.no_grad() if config.truncated else nullcontext():
+            h, memory = call(model.blocks, checkpoint_passes, h, memory, pad, prelude)
     entry, at_start = h, memory
     tail = model.config.last_writer(coda, cached=bool(memory.kv)) >= 0 or model.config.summary_tokens > 0
     for n in range(1, config.n_passes + 1):

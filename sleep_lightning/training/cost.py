@@ -51,10 +51,11 @@ def sequence_cost(experiment: Experiment) -> Cost:
     backward: Counter[str] = Counter()
     by_pass = [0] * max(sleep.n_passes, sleep.wake_passes)
     recompute = experiment.training.checkpointing != "none"
-    _, core, _ = sleep.parts(len(model.pattern))
     gradient_from = sleep.n_passes - (sleep.grad_passes or sleep.n_passes)
     summaries, m = 0, model.summary_tokens
-    for window in planned_windows(task.sequence_length, task.context_length, sleep.window_size):
+    windows = planned_windows(task.sequence_length, task.context_length, sleep.window_size)
+    reached = windows_with_gradient(windows, sleep.truncated, experiment.training.tbptt_windows)
+    for window, has_gradient in zip(windows, reached, strict=True):
         own = window.stop - window.start
         T = own + summaries
         if window.sleeps:
@@ -67,7 +68,7 @@ def sequence_cost(experiment: Experiment) -> Cost:
                 ahead["head"] = 2 * own * model.d_model * len(task.vocab)
                 back["head"] = 2 * ahead["head"]
                 ahead["retrieval"] = 2 * own * window.start * model.d_model if sleep.retrieved_windows else 0
-            if window.sleeps and n < gradient_from and part == core:
+            if not has_gradient or (window.sleeps and n < gradient_from):
                 back.clear()
             elif recompute:
                 back += Counter({k: v for k, v in ahead.items() if k not in ("head", "retrieval")})
@@ -75,6 +76,19 @@ def sequence_cost(experiment: Experiment) -> Cost:
             backward += back
             by_pass[n] += ahead.total() + back.total()
     return Cost(forward, backward, tuple(by_pass))
+
+
+def windows_with_gradient(windows: list[Window], truncated: bool, tbptt_windows: int | None) -> list[bool]:
+    """Which windows the loss reaches: memory is detached every k windows, and before each that sleeps truncated."""
+    k, reached = tbptt_windows or len(windows), []
+    for first in range(0, len(windows), k):
+        segment, wanted = [], False
+        for window in reversed(windows[first : first + k]):
+            wanted = wanted or not window.sleeps
+            segment.append(wanted)
+            wanted = wanted and not (truncated and window.sleeps)
+        reached += reversed(segment)
+    return reached
 
 
 def window_passes(model: ModelConfig, sleep: SleepConfig, window: Window) -> Iterator[tuple[int, range, bool]]:
