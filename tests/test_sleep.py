@@ -174,6 +174,21 @@ def test_grad_passes_keeps_only_the_last() -> None:
     torch.testing.assert_close(records[-1].memory_out.states, full.states)
 
 
+@pytest.mark.parametrize("overrides", [{}, {"eviction": "sliding"}, {"loop": "2/2/0"}])
+def test_truncated_sleep_lets_no_gradient_cross_windows(overrides: dict[str, object]) -> None:
+    """Neither through states, nor keys and values, nor the prelude; the coda's and the last passes' own is kept."""
+    model, tokens = tiny_model(), torch.randint(2, (2, L))
+    for grad_passes, crosses in ((None, True), (1, False)):
+        config = SleepConfig(L, 2, grad_passes=grad_passes, **overrides)  # type: ignore[arg-type]
+        start = zero_memory(model, 2, config).map(lambda x: torch.randn_like(x).requires_grad_())
+        memory = sleep(model, tokens, start, config)
+        loss = torch.stack([x.square().sum() for x in (*memory.states, *memory.kv)]).sum()
+        inputs = [*start.states, *start.kv]
+        gradients = torch.autograd.grad(loss, [*inputs, model.stack[-1].mixer.in_proj.weight], allow_unused=True)
+        assert any(g is not None for g in gradients[:-1]) == crosses
+        assert gradients[-1] is not None
+
+
 @pytest.mark.parametrize(("pattern", "cached_tokens"), [("GG", 0), ("AGAG", L - 1)])
 def test_streaming_tokens_equals_the_window(pattern: str, cached_tokens: int) -> None:
     """Token by token equals one wake pass: without attention, or with its keys and values carried."""

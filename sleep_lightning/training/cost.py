@@ -26,11 +26,14 @@ class Cost:
         backward: by component, recomputation under checkpointing included.
         by_pass: forward and backward of pass 1, 2, ... N over all windows; an answer window is a pass 1
             (if ``wake_passes`` is 1), a prelude belongs to the first pass and a coda to the last.
+        sleeping, answering: forward and backward of the windows that sleep, and of those with answers.
     """
 
     forward: Counter[str]
     backward: Counter[str]
     by_pass: tuple[int, ...]
+    sleeping: int
+    answering: int
 
     @property
     def total(self) -> int:
@@ -50,6 +53,7 @@ def sequence_cost(experiment: Experiment) -> Cost:
     forward: Counter[str] = Counter()
     backward: Counter[str] = Counter()
     by_pass = [0] * max(sleep.n_passes, sleep.wake_passes)
+    by_kind = Counter({True: 0, False: 0})
     recompute = experiment.training.checkpointing != "none"
     gradient_from = sleep.n_passes - (sleep.grad_passes or sleep.n_passes)
     summaries, m = 0, model.summary_tokens
@@ -75,14 +79,17 @@ def sequence_cost(experiment: Experiment) -> Cost:
             forward += ahead
             backward += back
             by_pass[n] += ahead.total() + back.total()
-    return Cost(forward, backward, tuple(by_pass))
+            by_kind[window.sleeps] += ahead.total() + back.total()
+    return Cost(forward, backward, tuple(by_pass), by_kind[True], by_kind[False])
 
 
 def windows_with_gradient(windows: list[Window], truncated: bool, tbptt_windows: int | None) -> list[bool]:
     """Which windows the loss reaches: memory is detached every k windows, and before each that sleeps truncated."""
-    k, reached = tbptt_windows or len(windows), []
+    k = tbptt_windows or len(windows)
+    reached: list[bool] = []
     for first in range(0, len(windows), k):
-        segment, wanted = [], False
+        segment: list[bool] = []
+        wanted = False
         for window in reversed(windows[first : first + k]):
             wanted = wanted or not window.sleeps
             segment.append(wanted)

@@ -112,7 +112,7 @@ def test_passes_cost_what_the_method_says() -> None:
 def test_by_pass_adds_up_and_truncated_passes_have_no_backward() -> None:
     e = experiment(3)
     cost = sequence_cost(e)
-    assert sum(cost.by_pass) == cost.total
+    assert sum(cost.by_pass) == cost.sleeping + cost.answering == cost.total
     e.sleep = SleepConfig(8, 3, grad_passes=1)
     cut = sequence_cost(e)
     assert cut.forward == cost.forward
