@@ -10,6 +10,7 @@ COMMANDS = {
     "test": "score a checkpoint on the test split",
     "predict": "print a checkpoint's answers as JSON lines",
     "compare": "train several arms over seeds and print one table",
+    "cost": "print what an experiment will take: FLOPs, memory, inference",
     "config": "print the resolved experiment as YAML",
     "bench": "measure speed and memory against named peers",
 }
@@ -40,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
             _add_compare_arguments(command)
             continue
         command.add_argument("overrides", nargs="*", metavar="key=value", help="change a key, e.g. sleep.n_passes=4")
-        if name in ("fit", "config"):
+        if name in ("fit", "config", "cost"):
             command.add_argument("--config", metavar="YAML", help="experiment file, e.g. conf/rule110.yaml")
         if name == "fit":
             command.add_argument(
@@ -95,6 +96,12 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
 
         text = load_experiment(a.config, a.overrides).to_yaml()
         return lambda: print(text, end="") or 0
+    if a.command == "cost":
+        from sleep_lightning.commands.cost import cost
+        from sleep_lightning.config import load_experiment
+
+        experiment = load_experiment(a.config, a.overrides)
+        return lambda: cost(experiment)
     if a.command == "fit":
         from sleep_lightning.commands import fit
 

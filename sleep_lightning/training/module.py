@@ -1,7 +1,6 @@
 """The LightningModule: one training step is one optimiser step over one batch, window by window."""
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,10 +13,10 @@ from sleep_lightning.config import Experiment
 from sleep_lightning.model import HybridLM
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import TaskBatch
-from sleep_lightning.training.cost import optimizer_cost, sequence_cost
 from sleep_lightning.training.diagnostics import diagnose_passes
 from sleep_lightning.training.metrics import Answers, Score, score
-from sleep_lightning.training.optim import build_optimizer, build_schedule, hidden_matrices
+from sleep_lightning.training.optim import build_optimizer, build_schedule
+from sleep_lightning.training.run_cost import StepFlops
 from sleep_lightning.training.stages import set_trained, sleep_of, stage_of
 from sleep_lightning.training.tbptt import accumulate_gradients, predict
 
@@ -39,10 +38,7 @@ class SleepModule(pl.LightningModule):
         self.model = HybridLM(experiment.model, len(self.task.vocab), self.task.neutral_pad)
         if experiment.training.compile:
             self.model.compile_passes()
-        shapes = [(rows, p.shape[1]) for p, splits in hidden_matrices(self.model) for rows in splits]
-        self._optimizer_flops = optimizer_cost(shapes)
-        self._sequence_flops: dict[str, int] = {}
-        self.train_flops = 0
+        self.step_flops, self.train_flops = StepFlops(experiment, self.model), 0
         self.step_tokens = experiment.training.batch_size * self.task.sequence_length
         self.scores: dict[str, Score] = {}
         self.history: list[dict[str, float]] = []
@@ -62,13 +58,6 @@ class SleepModule(pl.LightningModule):
             "cost/tokens": float(self.steps * self.step_tokens),
             "cost/train_flops": float(self.train_flops),
         }
-
-    def step_flops(self, sleep: SleepConfig) -> int:
-        """FLOPs of an optimiser step with this sleep, as if all parameters were trained (in a stage, not all are)."""
-        key = str(sleep)
-        if key not in self._sequence_flops:
-            self._sequence_flops[key] = sequence_cost(replace(self.experiment, sleep=sleep)).total
-        return self.experiment.training.batch_size * self._sequence_flops[key] + self._optimizer_flops
 
     @property
     def wall_s(self) -> float:

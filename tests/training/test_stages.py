@@ -58,8 +58,8 @@ def test_flops_are_those_of_the_passes_that_were_run() -> None:
     module, expected = train(e), 0
     for step in range(6):
         cost = sequence_cost(replace(e, sleep=sleep_of(e, step))).total
-        expected += e.training.batch_size * cost + module._optimizer_flops
-    assert module.train_flops == expected
+        expected += e.training.batch_size * cost + module.step_flops.optimizer
+    assert module.train_flops == module.step_flops.run() == expected
 
 
 @pytest.mark.parametrize(
