@@ -1,0 +1,1 @@
+"""Searches that answer how much sleep is worth its cost."""

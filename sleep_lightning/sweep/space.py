@@ -1,0 +1,123 @@
+"""The search space: which keys of an experiment vary, and how."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+
+@dataclass
+class Parameter:
+    choices: list[Any] | None = None
+    """Values to choose from; or else low and high."""
+    low: Any = None
+    """Lowest value: an int makes the parameter an int."""
+    high: Any = None
+    """Highest value, included."""
+    log: bool = False
+    """Draw on a logarithmic scale."""
+    step: Any = None
+    """Distance between neighbouring values, from low on."""
+    when: dict[str, list[Any]] = field(default_factory=dict)
+    """Only if other keys of the space have one of these values: {sleep.n_passes: [2, 3, 4]}."""
+
+    def distribution(self, key: str) -> BaseDistribution:
+        """Optuna's. Raises ValueError in one sentence that names the key."""
+        if self.choices is not None:
+            if not self.choices or self.low is not None or self.high is not None:
+                raise ValueError(f"space.{key}: give choices (at least one), or low and high, not both")
+            if bad := [c for c in self.choices if not isinstance(c, None | bool | int | float | str)]:
+                raise ValueError(f"space.{key}: choice {bad[0]!r} must be a number, a word, true, false or null")
+            return CategoricalDistribution(self.choices)
+        numbers = [self.low, self.high, *([] if self.step is None else [self.step])]
+        if any(isinstance(x, bool) or not isinstance(x, int | float) for x in numbers):
+            raise ValueError(f"space.{key}: low={self.low!r} and high={self.high!r} must be numbers; or give choices")
+        if self.low > self.high or (self.log and self.low <= 0):
+            raise ValueError(
+                f"space.{key}: low={self.low} must be at most high={self.high}" + (" and above 0" if self.log else "")
+            )
+        if self.log and self.step is not None:
+            raise ValueError(f"space.{key}: step={self.step} and log=true exclude each other; drop one")
+        if all(isinstance(x, int) for x in numbers):
+            return IntDistribution(self.low, self.high, log=self.log, step=1 if self.step is None else self.step)
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+
+@dataclass(frozen=True)
+class Space:
+    """Keys that vary, in an order in which conditions come after what they depend on.
+
+    Raises:
+        ValueError: an empty space, a parameter that is none, or a condition on what is not in the space or in a ring.
+    """
+
+    parameters: dict[str, Parameter]
+
+    def __post_init__(self) -> None:
+        if not self.parameters:
+            raise ValueError(
+                "space is empty; let at least one key vary, for example sleep.n_passes: {choices: [1, 2, 4]}"
+            )
+        for key, parameter in self.parameters.items():
+            parameter.distribution(key)
+            if unknown := parameter.when.keys() - self.parameters.keys():
+                raise ValueError(
+                    f"space.{key}: when names {min(unknown)}, which is not in the space; use one of "
+                    f"{', '.join(k for k in self.parameters if k != key)}"
+                )
+        list(self._ordered())
+
+    def _ordered(self) -> Iterator[str]:
+        done: set[str] = set()
+        while len(done) < len(self.parameters):
+            ready = [k for k, p in self.parameters.items() if k not in done and p.when.keys() <= done]
+            if not ready:
+                raise ValueError(f"space: the when of {', '.join(sorted(self.parameters.keys() - done))} form a ring")
+            yield from ready
+            done |= set(ready)
+
+    def suggest(self, trial: optuna.trial.BaseTrial) -> dict[str, Any]:
+        """Values of the keys that apply."""
+        values: dict[str, Any] = {}
+        for key in self._ordered():
+            parameter = self.parameters[key]
+            if all(values.get(other, _ABSENT) in allowed for other, allowed in parameter.when.items()):
+                values[key] = _draw(trial, key, parameter.distribution(key))
+        return values
+
+    def grid(self) -> dict[str, list[Any]]:
+        """Every value of every key, for an exhaustive search. Raises ValueError for a continuous or conditional one."""
+        grid = {}
+        for key, parameter in self.parameters.items():
+            d = parameter.distribution(key)
+            if parameter.when:
+                raise ValueError(f"space.{key}: sampler=grid has no conditions; drop when, or use tpe")
+            if isinstance(d, CategoricalDistribution):
+                grid[key] = list(d.choices)
+            elif isinstance(d, IntDistribution) and not d.log:
+                grid[key] = list(range(d.low, d.high + 1, d.step))
+            else:
+                raise ValueError(f"space.{key}: sampler=grid needs choices or whole numbers; list them as choices")
+        return grid
+
+
+_ABSENT = object()
+
+
+def _draw(trial: optuna.trial.BaseTrial, key: str, d: BaseDistribution) -> Any:
+    if isinstance(d, CategoricalDistribution):
+        return trial.suggest_categorical(key, d.choices)
+    if isinstance(d, IntDistribution):
+        return trial.suggest_int(key, d.low, d.high, step=d.step, log=d.log)
+    assert isinstance(d, FloatDistribution)
+    return trial.suggest_float(key, d.low, d.high, step=d.step, log=d.log)
+
+
+def as_overrides(values: Mapping[str, Any]) -> list[str]:
+    """``key=value`` arguments."""
+    words = {None: "null", True: "true", False: "false"}
+    return [
+        f"{key}={words[value] if value is None or isinstance(value, bool) else value}" for key, value in values.items()
+    ]

@@ -1,0 +1,150 @@
+"""A sweep as a YAML: what varies, what is wanted, what it may cost. All of it is checked before the first trial."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.sweep.space import Parameter, Space, as_overrides
+from sleep_lightning.training.inference_cost import inference_cost
+
+MEASURES = ("exact_match", "token_accuracy", "loss", "train_flops", "wall_s")
+"""What a finished run reports, and a sweep may want more or less of."""
+BOUNDS = ("state_bytes", "wake_flops_per_token", "sleep_flops_per_window", "train_flops")
+"""What is known before step 0, and may be bounded from above."""
+
+
+@dataclass
+class Budget:
+    trials: int = 30
+    """Finished or pruned trials; failed and infeasible ones are replaced."""
+    flops: float | None = None
+    """Training FLOPs of all trials, failed ones included; null: no limit."""
+    hours: float | None = None
+    """Wall time; null: no limit."""
+
+
+@dataclass
+class SweepSpec:
+    name: str
+    """Name of the sweep, its study and its MLflow parent run."""
+    base: str
+    """Experiment YAML that the points change; relative to the spec's folder."""
+    space: dict[str, Parameter]
+    """Keys that vary."""
+    overrides: list[str] = field(default_factory=list)
+    """key=value changes for all points."""
+    objectives: dict[str, str] = field(default_factory=lambda: {"exact_match": "maximize", "train_flops": "minimize"})
+    """What is wanted, and in which direction: maximize or minimize."""
+    sampler: Literal["tpe", "nsga2", "gp", "qmc", "random", "grid"] = "tpe"
+    """Who proposes points."""
+    sampler_seed: int = 0
+    """Seed of the sampler."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """Training seeds of every trial: each a run; the trial has their mean."""
+    budget: Budget = field(default_factory=Budget)
+    """When to stop."""
+    constraints: dict[str, float] = field(default_factory=dict)
+    """Upper bounds on what is known before step 0; points above them are never run."""
+    pruner: Literal["none", "median", "frontier"] = "frontier"
+    """Which trials are stopped early."""
+    workers: int = 1
+    """Trials at a time."""
+    threads: int = 1
+    """CPU threads of each."""
+    retries: int = 1
+    """How often a failed run is tried again, from its last checkpoint."""
+
+    def __post_init__(self) -> None:
+        for key, allowed in (("objectives", MEASURES), ("constraints", BOUNDS)):
+            for name in getattr(self, key):
+                if name not in allowed:
+                    raise ValueError(f"{key}.{name} is never known; use one of {', '.join(allowed)}")
+        for name, direction in self.objectives.items():
+            if direction not in ("maximize", "minimize"):
+                raise ValueError(f"objectives.{name}={direction!r} must be maximize or minimize")
+        if not self.objectives:
+            raise ValueError("objectives is empty; use {exact_match: maximize, train_flops: minimize}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"seeds={self.seeds} must be different numbers from 0")
+        at_least = {"workers": (self.workers, 1), "threads": (self.threads, 1), "retries": (self.retries, 0)}
+        at_least["budget.trials"] = (self.budget.trials, 1)
+        for key, (value, low) in at_least.items():
+            if value < low:
+                raise ValueError(f"{key}={value} must be at least {low}")
+        for key in ("flops", "hours"):
+            if (bound := getattr(self.budget, key)) is not None and not bound > 0:
+                raise ValueError(f"budget.{key}={bound} must be above 0, or null")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A checked spec: its space, and its base experiment."""
+
+    spec: SweepSpec
+    space: Space
+    base: Experiment
+
+    def experiment(self, values: dict[str, Any], *more: str) -> Experiment:
+        """The experiment of a point. Raises ValueError if its values do not go together."""
+        return load_experiment(self.base.to_dict(), [*as_overrides(values), *more])
+
+    def why_infeasible(self, experiment: Experiment, train_flops: float) -> str | None:
+        """Which bound the experiment breaks; None if none."""
+        known = vars(inference_cost(experiment)) | {"train_flops": train_flops}
+        broken = [(name, bound) for name, bound in self.spec.constraints.items() if known[name] > bound]
+        return f"{broken[0][0]} {known[broken[0][0]]:.4g} is above {broken[0][1]:.4g}" if broken else None
+
+
+def load_sweep(path: str | Path) -> Sweep:
+    """Read and check a sweep.
+
+    Raises:
+        ValueError: one sentence naming the file, the key, the value and the fix.
+    """
+    path = Path(path)
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except OSError as error:
+        raise ValueError(f"sweep {path}: {error.strerror}; shipped sweeps lie in sweeps/") from error
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"sweep {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    known = [f.name for f in fields(SweepSpec)]
+    if not isinstance(content, dict) or (unknown := [str(key) for key in content if key not in known]):
+        wrong = f"{unknown[0]!r}: there is no such key" if isinstance(content, dict) else "no keys in it"
+        raise ValueError(f"sweep {path}, {wrong}; the keys are {', '.join(known)}")
+    if missing := [key for key in ("name", "base", "space") if key not in content]:
+        raise ValueError(f"sweep {path}: {missing[0]} is missing")
+    try:
+        spec = cast(SweepSpec, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepSpec), content)))
+        space = Space(spec.space)
+        base = load_experiment(path.parent / spec.base, spec.overrides)
+        sweep = Sweep(spec, space, base)
+        _check_values(sweep)
+        if spec.sampler == "grid":
+            space.grid()
+    except OmegaConfBaseException as error:
+        raise ValueError(f"sweep {path}, {error.full_key}: {str(error).splitlines()[0].rstrip('.')}") from error
+    except ValueError as error:
+        raise ValueError(f"sweep {path}: {error}") from error
+    return sweep
+
+
+def _check_values(sweep: Sweep) -> None:
+    """Each key must exist and take each of its choices, or its bounds; that they go together is a point's matter."""
+    for key, parameter in sweep.space.parameters.items():
+        ends = parameter.choices if parameter.choices is not None else [parameter.low, parameter.high]
+        refused = []
+        for value in ends:
+            try:
+                sweep.experiment({key: value})
+            except ValueError as error:
+                refused.append(str(error))
+                if str(error).startswith(f"{key}=") and ("there is no key" in str(error) or " is not " in str(error)):
+                    raise ValueError(f"space.{error}") from error
+        if len(refused) == len(ends) and not parameter.when and len(sweep.space.parameters) == 1:
+            raise ValueError(f"space.{key}: no value can be used: {refused[0]}")

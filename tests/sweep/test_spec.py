@@ -1,0 +1,121 @@
+from pathlib import Path
+
+import optuna
+import pytest
+
+from sleep_lightning.sweep.space import Parameter, Space, as_overrides
+from sleep_lightning.sweep.spec import load_sweep
+from tests.commands.cli import ROOT
+
+SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
+PLAIN = f"name: s\nbase: {ROOT}/conf/depo.yaml\nspace:\n  sleep.n_passes: {{choices: [1, 2]}}\n"
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+def test_every_shipped_sweep_is_valid_and_its_points_build(path: Path) -> None:
+    sweep = load_sweep(path)
+    assert sweep.spec.name == path.stem
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    built = 0
+    for _ in range(20):
+        values = sweep.space.suggest(study.ask())
+        try:
+            experiment = sweep.experiment(values)
+        except ValueError:  # values that do not go together
+            continue
+        built += 1
+        assert experiment.sleep.n_passes == values["sleep.n_passes"]
+        assert ("sleep.grad_passes" in values) == (values["sleep.n_passes"] in (2, 3, 4, 5, 6)[path.stem[0] == "d" :])
+    assert built > 10
+
+
+def test_conditions_hold_in_any_order_of_keys() -> None:
+    space = Space({"b": Parameter([1], when={"a": [2]}), "a": Parameter([1, 2])})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [space.suggest(study.ask()) for _ in range(30)]
+    assert all(("b" in values) == (values["a"] == 2) for values in drawn)
+    assert {len(values) for values in drawn} == {1, 2}
+
+
+def test_ints_floats_logs_and_steps() -> None:
+    space = Space({"i": Parameter(low=2, high=8, step=3), "f": Parameter(low=0.1, high=10.0, log=True)})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    drawn = [space.suggest(study.ask()) for _ in range(200)]
+    assert {values["i"] for values in drawn} == {2, 5, 8}
+    assert all(0.1 <= values["f"] <= 10 for values in drawn)
+    assert 70 < sum(values["f"] < 1 for values in drawn) < 130
+
+
+def test_values_become_overrides() -> None:
+    values = {"a": None, "b": True, "c": 1e-5, "d": "hard", "e": 3}
+    assert as_overrides(values) == ["a=null", "b=true", "c=1e-05", "d=hard", "e=3"]
+
+
+def test_a_grid_lists_all_values() -> None:
+    assert Space({"a": Parameter([1, "x"]), "b": Parameter(low=1, high=3)}).grid() == {"a": [1, "x"], "b": [1, 2, 3]}
+    with pytest.raises(ValueError, match=r"space\.f: sampler=grid needs choices"):
+        Space({"f": Parameter(low=0.1, high=1.0)}).grid()
+
+
+def test_bounds_on_what_is_known_before_step_0(tmp_path: Path) -> None:
+    sweep = load_sweep(written(tmp_path, PLAIN + "constraints: {state_bytes: 20000, train_flops: 2e13}\n"))
+    assert sweep.why_infeasible(sweep.experiment({"sleep.n_passes": 2}), 1e13) is None
+    assert sweep.why_infeasible(sweep.experiment({}), 3e13) == "train_flops 3e+13 is above 2e+13"
+    wide = sweep.experiment({"model.expand_v": 2.0})
+    assert sweep.why_infeasible(wide, 1e13) == "state_bytes 3.277e+04 is above 2e+04"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("spice: {}\n", r"'spice': there is no such key; the keys are name, base"),
+        ("objectives: {vloss: minimize}\n", r"objectives\.vloss is never known; use one of exact_match"),
+        ("objectives: {loss: down}\n", r"objectives\.loss='down' must be maximize or minimize"),
+        ("constraints: {speed: 3}\n", r"constraints\.speed is never known; use one of state_bytes"),
+        ("sampler: best\n", r"sampler"),
+        ("seeds: [0, 0]\n", r"seeds=\[0, 0\] must be different numbers"),
+        ("budget: {trials: 0}\n", r"budget\.trials=0 must be at least 1"),
+        ("budget: {hours: 0}\n", r"budget\.hours=0\.0 must be above 0"),
+        ("workers: 0\n", r"workers=0 must be at least 1"),
+        ("overrides: [model.d_modle=3]\n", r"model\.d_modle=3: there is no key"),
+    ],
+)
+def test_bad_specs_end_in_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        load_sweep(written(tmp_path, PLAIN + text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("{}", r"space is empty; let at least one key vary"),
+        ("{sleep.n_pases: {choices: [1]}}", r"space\.sleep\.n_pases=1: there is no key .*did you mean sleep\.n_passes"),
+        ("{model.d_model: {choices: [abc]}}", r"space\.model\.d_model='abc' is not int"),
+        ("{sleep.n_passes: {choices: []}}", r"space\.sleep\.n_passes: give choices \(at least one\)"),
+        ("{sleep.n_passes: {low: 3, high: 1}}", r"space\.sleep\.n_passes: low=3 must be at most high=1"),
+        ("{sleep.n_passes: {low: 1}}", r"space\.sleep\.n_passes: low=1 and high=None must be numbers"),
+        ("{sleep.n_passes: {choices: [0]}}", r"space\.sleep\.n_passes: no value can be used"),
+        ("{sleep.n_passes: {choices: [1], when: {a.b: [1]}}}", r"when names a\.b, which is not in the space"),
+    ],
+)
+def test_bad_spaces_end_in_one_sentence(tmp_path: Path, space: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_sweep(written(tmp_path, f"name: s\nbase: {ROOT}/conf/depo.yaml\nspace: {space}\n"))
+
+
+def test_files_that_are_no_sweeps(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none\.yaml: No such file or directory; shipped sweeps lie in sweeps/"):
+        load_sweep(tmp_path / "none.yaml")
+    with pytest.raises(ValueError, match=r"is not valid YAML"):
+        load_sweep(written(tmp_path, "a: ["))
+    with pytest.raises(ValueError, match=r"no keys in it"):
+        load_sweep(written(tmp_path, "- 1\n"))
+    with pytest.raises(ValueError, match=r"name is missing"):
+        load_sweep(written(tmp_path, "base: x\n"))
