@@ -16,7 +16,8 @@ from sleep_lightning.config import Experiment, load_experiment
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """``config.yaml``, ``run.json`` (MLflow run), ``checkpoints/{last,best,exception}.ckpt``, ``summary.json``."""
+    """``config.yaml``, ``run.json`` (MLflow run), ``checkpoints/{last,best,exception}.ckpt``,
+    ``history.json`` (validations so far), ``summary.json``."""
 
     path: Path
 
@@ -77,6 +78,10 @@ class RunDirectory:
     @property
     def summary(self) -> Path:
         return self.path / "summary.json"
+
+    @property
+    def history(self) -> Path:
+        return self.path / "history.json"
 
     @property
     def mlflow_run_id(self) -> str | None:

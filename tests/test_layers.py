@@ -17,11 +17,19 @@ FLOORS = [
     "training",
     "tracking",
     "bench",
+    "fit_process",
     "comparison",
+    "sweep",
     "commands",
     "__main__",
 ]
-LOWEST = {"lightning": "training", "mlflow": "tracking", "omegaconf": "config", "matplotlib": "tracking"}
+LOWEST = {
+    "lightning": "training",
+    "mlflow": "tracking",
+    "omegaconf": "config",
+    "matplotlib": "tracking",
+    "optuna": "sweep",
+}
 
 
 def room(path: Path) -> str:

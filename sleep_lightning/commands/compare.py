@@ -1,7 +1,6 @@
 """``compare``: train several arms over several seeds, and print one table."""
 
 import signal
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +122,7 @@ def _train(c: Comparison, console: Console) -> list[Run]:
         f"{len(c.runs)} runs, {len(c.runs) - todo} already finished, {c.jobs} at a time on {c.threads} threads each",
         highlight=False,
     )
-    before: dict[Run, subprocess.Popen[bytes]] = {}
+    before: set[Run] = set()
     with progress:
         for alive in execute(c.runs, c.jobs, c.threads):
             for run in alive:
@@ -133,7 +132,7 @@ def _train(c: Comparison, console: Console) -> list[Run]:
                     _say(console, f"{run.name}: training, log in {run.log}")
                 step, exact = run.progress()
                 progress.update(bars[run], completed=step, exact=exact)
-            for run in before.keys() - alive.keys():
+            for run in before - alive:
                 _done(console, run, time.monotonic() - started[run])
                 progress.remove_task(bars[run])
             before = alive

@@ -15,6 +15,7 @@ from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.training.allocator import tune_allocator
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.environment import check_device, describe_environment
+from sleep_lightning.training.history import RecordHistory
 from sleep_lightning.training.interruption import SaveOnException, StopOnSignal
 from sleep_lightning.training.matmul import choose_fp32_matmul
 from sleep_lightning.training.metrics import Score
@@ -74,7 +75,15 @@ def fit(job: Job) -> int:
     stop = StopOnSignal(run.last)
     try:
         trainer = build_trainer(
-            experiment, run, logger, [RichProgress(), stop, SaveOnException(run.checkpoints / "exception.ckpt")]
+            experiment,
+            run,
+            logger,
+            [
+                RichProgress(),
+                stop,
+                RecordHistory(run.history),
+                SaveOnException(run.checkpoints / "exception.ckpt"),
+            ],
         )
         pl.seed_everything(experiment.training.seed, verbose=False)
         module, data = SleepModule(experiment), TaskDataModule(experiment)

@@ -33,12 +33,12 @@ def finished(folder: Path, name: str, seed: int, exact: float, digests: dict[str
     (path / "summary.json").write_text(json.dumps(summary))
     scores = {"all": score(exact), "hop_1": score(exact + 0.1)}
     (path / "test_n4.json").write_text(json.dumps({"parameters": 1234, "scores": scores}))
-    return Run(Arm(name, (), "as told"), seed, BASE, RunDirectory(path))
+    return Run(BASE, RunDirectory(path), Arm(name, (), "as told"), seed)
 
 
 def test_rows_are_means_with_spread_over_finished_seeds(tmp_path: Path) -> None:
     runs = [finished(tmp_path, "n4", seed, exact, {}) for seed, exact in enumerate((0.5, 0.7))]
-    runs.append(Run(runs[0].arm, 2, BASE, RunDirectory(tmp_path / "not there yet")))
+    runs.append(Run(BASE, RunDirectory(tmp_path / "not there yet"), runs[0].arm, 2))
     [row] = build_rows(runs, [])
     assert row.seeds == [0, 1]
     assert row.exact_match == [0.5, 0.7]

@@ -1,0 +1,116 @@
+"""The study behind a sweep: an Optuna journal in the sweep's folder, and who proposes points."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from sleep_lightning.sweep.frontier import Point
+from sleep_lightning.sweep.space import Space
+from sleep_lightning.sweep.spec import Sweep, SweepSpec
+
+FINGERPRINT = "definition"
+
+
+def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
+    """The sweep's study, made or continued.
+
+    Raises:
+        ValueError: the folder holds a study of another search, or cannot be written.
+    """
+    journal = folder / "journal.log"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        drop_torn_line(journal)
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+        study = optuna.create_study(
+            storage=storage,
+            study_name=sweep.spec.name,
+            sampler=build_sampler(sweep.spec, sweep.space),
+            directions=[StudyDirection[way.upper()] for way in sweep.spec.objectives.values()],
+            load_if_exists=True,
+        )
+    except OSError as error:
+        raise ValueError(f"{folder} cannot hold the sweep: {error.strerror}; choose another --output") from error
+    wanted = definition(sweep)
+    known = study.user_attrs.get(FINGERPRINT, wanted)
+    if known != wanted:
+        changed = next(key for key in wanted if known.get(key) != wanted[key])
+        raise ValueError(
+            f"{folder} holds a sweep named {sweep.spec.name} with another {changed}; give this one another name, or "
+            f"another --output"
+        )
+    if FINGERPRINT not in study.user_attrs:
+        study.set_user_attr(FINGERPRINT, wanted)
+    return study
+
+
+def definition(sweep: Sweep) -> dict[str, Any]:
+    """What must stay the same for trials to be comparable."""
+    base = sweep.base.to_dict()
+    del base["tracking"]
+    content = {
+        "space": {key: vars(parameter) for key, parameter in sweep.space.parameters.items()},
+        "objectives": dict(sweep.spec.objectives),
+        "seeds": list(sweep.spec.seeds),
+        "base": base,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(content))
+    return plain
+
+
+def drop_torn_line(journal: Path) -> None:
+    """Cut what follows the last newline: the half record of a writer that was killed breaks every reader."""
+    if not journal.exists():
+        return
+    with journal.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+            os.fsync(file.fileno())
+
+
+def build_sampler(spec: SweepSpec, space: Space) -> BaseSampler:
+    """Optuna's sampler of that name."""
+    seed, samplers = spec.sampler_seed, optuna.samplers
+    conditional = any(parameter.when for parameter in space.parameters.values())
+    if spec.sampler == "tpe":
+        return samplers.TPESampler(seed=seed, multivariate=True, group=conditional, constant_liar=True)
+    if spec.sampler == "nsga2":
+        return samplers.NSGAIISampler(seed=seed)
+    if spec.sampler == "gp":
+        return samplers.GPSampler(seed=seed)
+    if spec.sampler == "qmc":
+        return samplers.QMCSampler(seed=seed, scramble=True)
+    if spec.sampler == "grid":
+        return samplers.GridSampler(space.grid(), seed=seed)
+    return samplers.RandomSampler(seed=seed)
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials with a result."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def counted(study: optuna.Study) -> int:
+    """Trials that use up the budget: finished or pruned."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
+
+
+def flops_spent(study: optuna.Study) -> float:
+    """Training FLOPs of all trials that have ended, failed and pruned ones too."""
+    return sum(trial.user_attrs.get("flops_spent", 0.0) for trial in study.get_trials(deepcopy=False))
+
+
+def points(trials: Sequence[FrozenTrial], value: str = "exact_match", cost: str = "train_flops") -> list[Point]:
+    """What trials paid and reached, means over their seeds."""
+    return [Point(t.user_attrs["result"][cost], t.user_attrs["result"][value]) for t in trials]
