@@ -10,6 +10,7 @@ COMMANDS = {
     "test": "score a checkpoint on the test split",
     "predict": "print a checkpoint's answers as JSON lines",
     "compare": "train several arms over seeds and print one table",
+    "sweep": "search for the frontier of accuracy over cost",
     "cost": "print what an experiment will take: FLOPs, memory, inference",
     "config": "print the resolved experiment as YAML",
     "bench": "measure speed and memory against named peers",
@@ -36,6 +37,11 @@ def build_parser() -> argparse.ArgumentParser:
             )
             command.add_argument("--seconds", type=float, default=20, help="time per table (default: 20)")
             command.add_argument("--output", metavar="FILE", help="write the rows to a file (JSON)")
+            continue
+        if name == "sweep":
+            command.add_argument("spec", metavar="YAML", help="sweep file, e.g. sweeps/depo_depth_cost.yaml")
+            command.add_argument("--dry-run", action="store_true", help="print points and their cost, train nothing")
+            command.add_argument("--output", metavar="DIR", help="where it goes (default: runs/sweeps/<name>)")
             continue
         if name == "compare":
             _add_compare_arguments(command)
@@ -74,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
-    if (rest and arguments.command == "bench") or any(text.startswith("-") for text in rest):
+    if (rest and arguments.command in ("bench", "sweep")) or any(text.startswith("-") for text in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.overrides += rest  # key=value after an option
@@ -114,6 +120,11 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
             raise ValueError(f"--arms {misplaced[0]!r} is a key=value: write those behind the YAML, before --arms")
         request = compare.prepare(a.config, a.overrides, a.arms, a.seeds, a.jobs, a.output, a.test_passes)
         return lambda: compare.compare(request)
+    if a.command == "sweep":
+        from sleep_lightning.commands import sweep
+
+        search = sweep.prepare(a.spec, a.output)
+        return lambda: sweep.dry_run(search) if a.dry_run else sweep.sweep(search)
     if a.command == "bench":
         from sleep_lightning.commands import bench
 

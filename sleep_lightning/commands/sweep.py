@@ -1,0 +1,185 @@
+"""``sweep``: search for the frontier of accuracy over cost."""
+
+import json
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import optuna
+from optuna.trial import TrialState
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from sleep_lightning.commands.report import print_facts
+from sleep_lightning.run_directory import RunDirectory, write_json
+from sleep_lightning.sweep.frontier import Point, frontier, hypervolume
+from sleep_lightning.sweep.spec import Sweep, load_sweep
+from sleep_lightning.sweep.study import counted, finished, flops_spent, open_study, points
+from sleep_lightning.sweep.supervisor import Supervisor, sole_supervisor
+from sleep_lightning.sweep.trial import build_trial, with_tracking
+from sleep_lightning.tracking.figures import draw_frontier
+from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
+from sleep_lightning.training.environment import check_device
+from sleep_lightning.training.progress import with_unit
+
+SHOWN_DRY = 8
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """A checked request to search."""
+
+    sweep: Sweep
+    folder: Path
+
+
+def prepare(path: str, output: str | None) -> SweepJob:
+    """All that can go wrong before any compute. Raises ValueError: bad input."""
+    sweep = load_sweep(path)
+    check_device(sweep.base)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return SweepJob(sweep, Path(output or f"runs/sweeps/{sweep.spec.name}"))
+
+
+def dry_run(job: SweepJob) -> int:
+    """Print the first points that would be trained, with their cost."""
+    study = optuna.create_study(
+        sampler=optuna.samplers.RandomSampler(seed=job.sweep.spec.sampler_seed),
+        directions=list(job.sweep.spec.objectives.values()),  # type: ignore[arg-type]
+    )
+    table = Table(title=f"{job.sweep.spec.name}: points as they may come", title_justify="left")
+    for column in ("point", "training FLOPs", "note"):
+        table.add_column(column)
+    for number in range(SHOWN_DRY):
+        values = job.sweep.space.suggest(study.ask())
+        try:
+            flops, note = with_unit(build_trial(job.sweep, number, values, job.folder).train_flops), ""
+        except ValueError as error:
+            flops, note = "-", f"not run: {error}"
+        table.add_row(_written(values), flops, note)
+    Console().print(table)
+    return 0
+
+
+def _written(values: dict[str, object]) -> str:
+    return ", ".join(f"{key.partition('.')[2]}={value}" for key, value in values.items())
+
+
+def sweep(job: SweepJob) -> int:
+    """Search until the budget is used up. Returns 0, or 128 + signal number (the same command goes on)."""
+    console, live = Console(), Console(stderr=True)
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    logger: MLflowRun | None = None
+    status: Status = "FAILED"
+    try:
+        with sole_supervisor(job.folder):
+            study = open_study(job.sweep, job.folder)
+            logger = _open_tracking(job)
+            overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
+            _train(job, Supervisor(job.sweep, study, job.folder, overrides), live, logger)
+        _report(job, study, console, logger)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        console.print("stopped; running trials saved their state: the same command goes on with them", highlight=False)
+        return 128 + (received[0] if received else signal.SIGINT)
+    except ValueError as error:  # the folder is another's
+        live.print(f"error: {error}", highlight=False, soft_wrap=True)
+        return 2
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if logger is not None:
+            logger.end(status)
+    return 0
+
+
+def _open_tracking(job: SweepJob) -> MLflowRun | None:
+    t = job.sweep.base.tracking
+    if not t.enabled:
+        return None
+    directory = RunDirectory(job.folder)
+    logger = MLflowRun(t.uri, t.experiment, job.sweep.spec.name, directory.mlflow_run_id)
+    directory.record_mlflow_run(logger.run_id)
+    return logger
+
+
+def _train(job: SweepJob, supervisor: Supervisor, console: Console, logger: MLflowRun | None) -> None:
+    spec = job.sweep.spec
+    progress = Progress(
+        TextColumn(spec.name),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        console=console,
+        refresh_per_second=1,
+        disable=not console.is_terminal,
+    )
+    bar = progress.add_task("", total=spec.budget.trials, state="")
+    with progress:
+        for _ in supervisor.run():
+            study = supervisor.study
+            spent = flops_spent(study)
+            state = f"{len(supervisor.running)} running, {with_unit(spent)}FLOP"
+            progress.update(bar, completed=counted(study), state=state)
+            while supervisor.events:
+                console.print(supervisor.events.pop(0), highlight=False, soft_wrap=True)
+                if logger is not None:
+                    area = hypervolume_of(finished(study))
+                    logger.log_metrics({"sweep/hypervolume": area, "sweep/flops_spent": spent}, counted(study))
+
+
+def hypervolume_of(trials: list[optuna.trial.FrozenTrial]) -> float:
+    """Share of the area below exact match 1 and the largest cost that the frontier dominates."""
+    found = points(trials)
+    most = max((p.cost for p in found), default=0.0)
+    return hypervolume(found, Point(most, 0.0)) / most if most else 0.0
+
+
+def _report(job: SweepJob, study: optuna.Study, console: Console, logger: MLflowRun | None) -> None:
+    trials = finished(study)
+    edge = [trials[i] for i in frontier(points(trials))]
+    states = {state: len(study.get_trials(deepcopy=False, states=(state,))) for state in TrialState}
+    counts = ", ".join(f"{n} {state.name.lower()}" for state, n in states.items() if n)
+    facts = {"trials": counts, "FLOPs spent": with_unit(flops_spent(study)), "folder": str(job.folder)}
+    if edge:
+        rows = [
+            {
+                "trial": t.number,
+                "values": t.user_attrs["values"],
+                "exact_match": t.user_attrs["result"]["exact_match"],
+                "exact_match_by_seed": t.user_attrs["exact_match_by_seed"],
+                "train_flops": t.user_attrs["result"]["train_flops"],
+            }
+            for t in edge
+        ]
+        write_json(job.folder / "frontier.json", {"name": job.sweep.spec.name, "frontier": rows})
+        picture = job.folder / "frontier.png"
+        depth = [t.user_attrs["values"].get("sleep.n_passes", job.sweep.base.sleep.n_passes) for t in trials]
+        draw_frontier(points(trials), depth, picture, job.sweep.spec.name)
+        console.print(_table(job.sweep.spec.name, rows))
+        facts |= {"picture": str(picture), "figures": str(job.folder / "frontier.json")}
+        if logger is not None:
+            for file in (picture, job.folder / "frontier.json"):
+                logger.log_artifact(file)
+    print_facts(console, facts)
+
+
+def _table(name: str, rows: list[dict[str, object]]) -> Table:
+    table = Table(title=f"{name}: what no other trial beats in accuracy and cost", title_justify="left")
+    for column in ("trial", "training FLOPs", "exact match", "point"):
+        table.add_column(column, justify="left" if column == "point" else "right")
+    for row in rows:
+        values = json.loads(json.dumps(row["values"]))
+        flops, exact = float(str(row["train_flops"])), float(str(row["exact_match"]))
+        table.add_row(str(row["trial"]), with_unit(flops), f"{exact:.3f}", _written(values))
+    return table

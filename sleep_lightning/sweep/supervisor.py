@@ -1,0 +1,208 @@
+"""The one process that owns a sweep: asks for points, trains them, watches, stops and tells.
+
+Whatever is killed, and when: a trial is told once, when its runs' results lie on disk; a trial that was running is
+taken up again from its checkpoint, or its still living process is adopted; nothing is trained twice.
+"""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from sleep_lightning.fit_process import FitProcess, Watched
+from sleep_lightning.sweep.frontier import Point
+from sleep_lightning.sweep.pruning import Pruner
+from sleep_lightning.sweep.spec import Sweep
+from sleep_lightning.sweep.study import counted, finished, flops_spent
+from sleep_lightning.sweep.trial import Trial, build_trial, curve_of, mean_curve
+
+INFEASIBLE_IN_A_ROW = 200
+"""Proposals that cannot be run, one after another, after which the space is given up."""
+
+
+@dataclass
+class _Slot:
+    """A trial that is being trained, and the process at work on it."""
+
+    trial: Trial
+    run: FitProcess
+    process: Watched
+    failures: int = 0
+
+
+@dataclass
+class Supervisor:
+    """Runs a sweep to the end of its budget.
+
+    Attributes:
+        sweep: what is searched.
+        study: where trials are kept.
+        folder: of the sweep.
+        overrides: for every run (tracking).
+        events: what happened, a line each, for who prints them.
+    """
+
+    sweep: Sweep
+    study: optuna.Study
+    folder: Path
+    overrides: list[str] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._slots: list[_Slot] = []
+        self._asked: dict[int, optuna.trial.Trial] = {}
+        self._waiting = self.study.get_trials(states=(TrialState.RUNNING,))
+        self._pruner = Pruner(self.sweep.spec.pruner)
+        self._deadline = time.monotonic() + 3600 * (self.sweep.spec.budget.hours or float("inf"))
+
+    @property
+    def running(self) -> list[Trial]:
+        return [slot.trial for slot in self._slots]
+
+    def run(self, poll_seconds: float = 0.5) -> Iterator[None]:
+        """Train until the budget is used up; yields after every look around.
+
+        Closing the iterator ends the running trials with SIGTERM: they save, and stay to be taken up again.
+        """
+        try:
+            while True:
+                self._look_around()
+                self._fill()
+                yield
+                if not self._slots:
+                    return
+                time.sleep(poll_seconds)
+        finally:
+            for slot in self._slots:
+                slot.process.end()
+            for slot in self._slots:
+                slot.process.wait()
+
+    def _look_around(self) -> None:
+        for slot in list(self._slots):
+            if slot.process.alive():
+                self._prune(slot)
+            elif slot.run.summary is not None:
+                self._slots.remove(slot)
+                self._go_on(slot.trial)
+            else:
+                self._failed(slot)
+
+    def _fill(self) -> None:
+        spec, refused = self.sweep.spec, 0
+        while len(self._slots) < spec.workers:
+            if self._waiting:
+                self._take_up(self._waiting.pop(0))
+                continue
+            if counted(self.study) + len(self._slots) >= spec.budget.trials or self._out_of_budget():
+                return
+            if refused >= INFEASIBLE_IN_A_ROW:
+                self.events.append(f"{refused} proposals in a row cannot be run; the space is given up")
+                return
+            refused = 0 if self._ask() else refused + 1
+
+    def _out_of_budget(self) -> bool:
+        flops = self.sweep.spec.budget.flops
+        running = sum(slot.trial.flops_spent() for slot in self._slots)
+        return time.monotonic() > self._deadline or (flops is not None and flops_spent(self.study) + running >= flops)
+
+    def _ask(self) -> bool:
+        """A new point; False if it cannot be run (it is told as failed, with the reason)."""
+        trial = self._asked_now(self.study.ask())
+        return self._begin(trial.number, self.sweep.space.suggest(trial))
+
+    def _take_up(self, frozen: FrozenTrial) -> None:
+        """A trial that was running when its supervisor ended; one killed while it was asked gets its other values."""
+        trial = self._asked_now(optuna.trial.Trial(self.study, frozen._trial_id))
+        self.events.append(f"trial {frozen.number}: taken up again")
+        self._begin(frozen.number, self.sweep.space.suggest(trial))
+
+    def _asked_now(self, trial: optuna.trial.Trial) -> optuna.trial.Trial:
+        self._asked[trial.number] = trial
+        return trial
+
+    def _begin(self, number: int, values: dict[str, Any]) -> bool:
+        try:
+            trial = build_trial(self.sweep, number, values, self.folder, *self.overrides)
+        except ValueError as error:
+            self._tell(number, TrialState.FAIL, infeasible=str(error))
+            return False
+        self._note(number, values=values, train_flops=trial.train_flops)
+        self._go_on(trial)
+        return True
+
+    def _go_on(self, trial: Trial) -> None:
+        """Train the next seed, or tell the result if there is none."""
+        run = trial.next_run()
+        if run is not None:
+            self._slots.append(_Slot(trial, run, run.orphan() or run.start(self.sweep.spec.threads)))
+            return
+        result = trial.result()
+        values = [result[name] for name in self.sweep.spec.objectives]
+        self._tell(
+            trial.number,
+            TrialState.COMPLETE,
+            values,
+            result=result,
+            exact_match_by_seed=trial.spread(),
+            curve=mean_curve(trial.runs),
+            flops_spent=trial.flops_spent(),
+        )
+
+    def _prune(self, slot: _Slot) -> None:
+        curve = curve_of(slot.run)
+        done = [[Point(*point) for point in t.user_attrs["curve"]] for t in finished(self.study)]
+        reason = self._pruner.why_stop(curve, slot.trial.run_flops, done)
+        if reason is None:
+            return
+        slot.process.end()
+        slot.process.wait()
+        self._slots.remove(slot)
+        if slot.run.summary is not None:  # it finished while it was being judged
+            self._go_on(slot.trial)
+            return
+        self._tell(
+            slot.trial.number, TrialState.PRUNED, pruned=reason, curve=curve, flops_spent=slot.trial.flops_spent()
+        )
+
+    def _failed(self, slot: _Slot) -> None:
+        """Retry from the checkpoint, up to the limit; then the trial has failed, not the sweep."""
+        reason = slot.run.last_words()
+        if slot.failures < self.sweep.spec.retries:
+            slot.failures += 1
+            self.events.append(f"trial {slot.trial.number}: {reason}; tried again")
+            slot.process = slot.run.start(self.sweep.spec.threads)
+            return
+        self._slots.remove(slot)
+        self._tell(slot.trial.number, TrialState.FAIL, failed=reason, flops_spent=slot.trial.flops_spent())
+
+    def _note(self, number: int, **facts: object) -> None:
+        for key, value in facts.items():
+            self._asked[number].set_user_attr(key, value)
+
+    def _tell(self, number: int, state: TrialState, values: list[float] | None = None, **facts: object) -> None:
+        """Facts first: whoever sees the trial ended sees them too."""
+        self._note(number, **facts)
+        self.study.tell(number, values, state=state)
+        shown = {name: f"{v:.4g}" for name, v in zip(self.sweep.spec.objectives, values or [], strict=False)}
+        reasons = [str(value) for key, value in facts.items() if key in ("infeasible", "pruned", "failed")]
+        what = ", ".join([*(f"{name} {v}" for name, v in shown.items()), *reasons])
+        self.events.append(f"trial {number} {state.name.lower()}: {what}")
+
+
+@contextmanager
+def sole_supervisor(folder: Path) -> Iterator[None]:
+    """Hold the sweep's folder. Raises ValueError if another process does (the kernel frees it when that one dies)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "supervisor.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{folder} is being run by another process; wait for it, or end it") from error
+        yield

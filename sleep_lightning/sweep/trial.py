@@ -1,0 +1,96 @@
+"""One trial: a point of the space, trained with each seed in turn, from ask to tell."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from sleep_lightning.config import Experiment
+from sleep_lightning.fit_process import FitProcess
+from sleep_lightning.model import HybridLM
+from sleep_lightning.run_directory import RunDirectory
+from sleep_lightning.sweep.frontier import Point
+from sleep_lightning.sweep.spec import MEASURES, Sweep
+from sleep_lightning.training.run_cost import StepFlops
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A point that is to be trained.
+
+    Attributes:
+        number: of the trial in its study.
+        values: the point.
+        runs: one for each seed, in order.
+        run_flops: training FLOPs of one whole run, known before its first step.
+    """
+
+    number: int
+    values: dict[str, Any]
+    runs: tuple[FitProcess, ...]
+    run_flops: float
+
+    @property
+    def train_flops(self) -> float:
+        """Of all its runs."""
+        return self.run_flops * len(self.runs)
+
+    def next_run(self) -> FitProcess | None:
+        """The first run without a result; None when all have one."""
+        return next((run for run in self.runs if run.summary is None), None)
+
+    def flops_spent(self) -> float:
+        """Training FLOPs of its runs until their last validation, finished or not."""
+        return sum(curve[-1].cost for curve in map(curve_of, self.runs) if curve)
+
+    def result(self) -> dict[str, float]:
+        """Means over seeds of what the finished runs report."""
+        summaries = [run.summary for run in self.runs]
+        return {name: mean(float(summary[name]) for summary in summaries if summary) for name in MEASURES}
+
+    def spread(self) -> list[float]:
+        """Exact match by seed."""
+        return [float(summary["exact_match"]) for run in self.runs if (summary := run.summary)]
+
+
+def build_trial(sweep: Sweep, number: int, values: dict[str, Any], folder: Path, *more: str) -> Trial:
+    """The runs of a point.
+
+    Raises:
+        ValueError: values that do not go together, or a bound that they break.
+    """
+    runs = []
+    for seed in sweep.spec.seeds:
+        path = folder / "trials" / f"{number:04d}-seed{seed}"
+        own = [f"training.seed={seed}", f"training.run_dir={path}", f"training.threads={sweep.spec.threads}", *more]
+        runs.append(FitProcess(sweep.experiment(values, *own), RunDirectory(path)))
+    flops = predict_flops(runs[0].experiment)
+    if (reason := sweep.why_infeasible(runs[0].experiment, flops)) is not None:
+        raise ValueError(reason)
+    return Trial(number, values, tuple(runs), flops)
+
+
+def predict_flops(experiment: Experiment) -> float:
+    """Training FLOPs of a run, before its first step."""
+    task = experiment.task.build()
+    return float(StepFlops(experiment, HybridLM(experiment.model, len(task.vocab))).run())
+
+
+def curve_of(run: FitProcess) -> list[Point]:
+    """The run's validations: training FLOPs so far, exact match."""
+    return [Point(row["cost/train_flops"], row["exact_match"]) for row in run.history]
+
+
+def mean_curve(runs: Sequence[FitProcess]) -> list[Point]:
+    """Mean over runs that validate at the same FLOPs, as far as all of them have come."""
+    curves = [curve for curve in map(curve_of, runs) if curve]
+    return [
+        Point(points[0].cost, mean(point.value for point in points)) for points in zip(*curves, strict=False) if curves
+    ]
+
+
+def with_tracking(sweep: Sweep, parent_run_id: str | None) -> list[str]:
+    """Overrides that put a trial's runs under the sweep's MLflow run."""
+    uri = f"tracking.uri={sweep.base.tracking.uri}"
+    return [uri] if parent_run_id is None else [uri, f"tracking.parent_run_id={parent_run_id}"]
