@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.run_directory import RunDirectory, write_json
+from sleep_lightning.run_directory import RunDirectory
 
 STEP = re.compile(r"^step (\d+): .*?exact match ([\d.]+)", re.MULTILINE)
 URI_VARIABLE = "SLEEP_LIGHTNING_TRACKING_URI"
@@ -84,25 +84,15 @@ class FitProcess:
             process = subprocess.Popen(
                 self.command(), stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
-        identity = psutil.Process(process.pid)
-        write_json(self._identity, {"pid": process.pid, "created": identity.create_time()})
-        return Watched(identity)
+        return Watched(psutil.Process(process.pid))
 
     def orphan(self) -> "Watched | None":
         """The process that trains it though nobody here has started it (its supervisor was killed), or None."""
-        if not self._identity.exists():
-            return None
-        known = json.loads(self._identity.read_text())
+        holder = self.directory.holder()
         try:
-            process = psutil.Process(known["pid"])
-            same = abs(process.create_time() - known["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+            return None if holder is None else Watched(psutil.Process(holder))
         except psutil.NoSuchProcess:
             return None
-        return Watched(process) if same else None
-
-    @property
-    def _identity(self) -> Path:
-        return self.directory.path.with_suffix(".pid.json")
 
 
 class Watched:

@@ -1,5 +1,6 @@
 """A run on disk: one directory, one checkpoint lineage, however often it is interrupted."""
 
+import fcntl
 import json
 import os
 import pickle
@@ -7,7 +8,7 @@ import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -88,6 +89,37 @@ class RunDirectory:
         """The MLflow run this directory belongs to, if one was recorded."""
         file = self.path / "run.json"
         return json.loads(file.read_text())["mlflow_run_id"] if file.exists() else None
+
+    def lock(self) -> IO[str]:
+        """Hold the directory for this process, until the file is closed or the process gone, however it goes.
+
+        Raises:
+            ValueError: another process trains this run.
+        """
+        file = (self.path / "lock").open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = self.holder()
+            file.close()
+            raise ValueError(
+                f"{self.path} is being trained by process {holder}; wait for it, or end it: kill {holder}"
+            ) from error
+        file.truncate(0)
+        print(os.getpid(), file=file, flush=True)
+        return file
+
+    def holder(self) -> int | None:
+        """The process that holds the directory; None if none does."""
+        try:
+            with (self.path / "lock").open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return int(file.read() or 0) or None
+        except FileNotFoundError:
+            return None
+        return None
 
     def record_experiment(self, experiment: Experiment) -> None:
         self.config.write_text(experiment.to_yaml())

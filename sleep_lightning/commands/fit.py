@@ -2,7 +2,7 @@
 
 import shlex
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import IO, Any
 
 import lightning.pytorch as pl
 from rich.console import Console
@@ -26,12 +26,14 @@ from sleep_lightning.training.trainer import build_trainer, quiet_lightning
 
 @dataclass(frozen=True)
 class Job:
-    """A checked request to train: the experiment, where it goes, whether it goes on, and its MLflow run."""
+    """A checked request to train: the experiment, where it goes (held against other processes), whether it goes on, and
+    its MLflow run."""
 
     experiment: Experiment
     run: RunDirectory
     resume: bool
     logger: MLflowRun | None
+    lock: IO[str]
 
 
 def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job:
@@ -49,21 +51,23 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
         experiment = load_experiment(config, overrides)
         check_device(experiment)
         run = RunDirectory.create(experiment)
+        lock = run.lock()
         logger = open_tracking(experiment, run)
         run.record_experiment(experiment)  # last: what was refused before may be tried again in the same place
-        return Job(experiment, run, False, logger)
+        return Job(experiment, run, False, logger, lock)
     if config is not None:
         raise ValueError(
             f"--config {config} with --resume: a run goes on with its own config.yaml; drop one of the two"
         )
     run = RunDirectory.open(resume) if resume else RunDirectory.newest()
+    lock = run.lock()
     experiment = load_experiment(run.config, overrides)
     check_device(experiment)
     if experiment.tracking.enabled and "***" in experiment.tracking.uri:
         raise ValueError(f"tracking.uri={experiment.tracking.uri!r} was saved without its password; give it again")
     if run.last.exists():
         load_checkpoint(run.last)
-    return Job(experiment, run, True, open_tracking(experiment, run))
+    return Job(experiment, run, True, open_tracking(experiment, run), lock)
 
 
 def fit(job: Job) -> int:

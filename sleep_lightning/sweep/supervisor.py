@@ -91,6 +91,8 @@ class Supervisor:
             elif slot.run.summary is not None:
                 self._slots.remove(slot)
                 self._go_on(slot.trial)
+            elif (other := slot.run.orphan()) is not None:  # started by a supervisor that died before it could say so
+                slot.process = other
             else:
                 self._failed(slot)
 

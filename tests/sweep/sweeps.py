@@ -1,0 +1,19 @@
+"""A sweep small enough for tests."""
+
+from typing import Any
+
+from sleep_lightning.config import load_experiment
+from sleep_lightning.sweep.space import Parameter, Space
+from sleep_lightning.sweep.spec import Budget, Sweep, SweepSpec
+from tests.commands.cli import ROOT
+
+
+def small_sweep(trials: int = 4, workers: int = 1, flops: float | None = None, **options: Any) -> Sweep:
+    space = {
+        "sleep.n_passes": Parameter([1, 2, 3, 4]),
+        "sleep.grad_passes": Parameter([None, 1], when={"sleep.n_passes": [3, 4]}),
+    }
+    defaults: dict[str, Any] = {"sampler": "random", "pruner": "none", "retries": 1}
+    spec = SweepSpec("small", "-", space, budget=Budget(trials, flops), workers=workers, **(defaults | options))
+    base = load_experiment(ROOT / "conf" / "depo.yaml", ["tracking.enabled=false"])
+    return Sweep(spec, Space(space), base)

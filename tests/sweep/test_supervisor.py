@@ -1,0 +1,196 @@
+"""Whatever dies, and when: no finished trial is lost, none is run twice, and the count ends exact."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+from optuna.trial import TrialState
+
+from sleep_lightning.fit_process import FitProcess
+from sleep_lightning.run_directory import RunDirectory
+from sleep_lightning.sweep.study import counted, drop_torn_line, finished, flops_spent, open_study, points
+from sleep_lightning.sweep.supervisor import Supervisor, sole_supervisor
+from tests.commands.cli import environment
+from tests.sweep import stand_in
+from tests.sweep.sweeps import small_sweep
+
+
+@pytest.fixture(autouse=True)
+def _stand_in_for_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def command(self: FitProcess) -> list[str]:
+        arguments = ["fit", str(self.directory.path), str(self.experiment.sleep.n_passes)]
+        return [sys.executable, "-S", stand_in.__file__, *arguments]
+
+    monkeypatch.setattr(FitProcess, "command", command)
+
+
+def run(folder: Path, **options: object) -> tuple[optuna.Study, list[str]]:
+    sweep = small_sweep(**options)  # type: ignore[arg-type]
+    study = open_study(sweep, folder)
+    supervisor = Supervisor(sweep, study, folder)
+    for _ in supervisor.run(poll_seconds=0.01):
+        pass
+    return study, supervisor.events
+
+
+def test_a_sweep_runs_to_its_budget(tmp_path: Path) -> None:
+    study, events = run(tmp_path, trials=5, workers=2, seeds=[0, 1])
+    trials = finished(study)
+    assert len(trials) == len(study.get_trials()) == 5
+    for trial in trials:
+        N = trial.params["sleep.n_passes"]
+        assert trial.values == pytest.approx([0.1 * N, 6e6 * N])
+        assert trial.user_attrs["exact_match_by_seed"] == pytest.approx([0.1 * N] * 2)
+        assert trial.user_attrs["flops_spent"] == pytest.approx(12e6 * N)  # both seeds
+        assert [cost for cost, _ in trial.user_attrs["curve"]] == pytest.approx([2e6 * N, 4e6 * N, 6e6 * N])
+    assert flops_spent(study) == sum(2 * p.cost for p in points(trials))
+    assert sum("complete: exact_match" in event for event in events) == 5
+
+
+def test_a_failed_run_is_tried_again_then_told_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = [sys.executable, "-S", "-c", "print('out of memory'); raise SystemExit(3)"]
+    plain = FitProcess.command
+
+    def command(self: FitProcess) -> list[str]:
+        return failing if self.experiment.sleep.n_passes == 4 else plain(self)
+
+    monkeypatch.setattr(FitProcess, "command", command)
+    study, events = run(tmp_path, trials=6, retries=2)
+    assert counted(study) == 6
+    failed = study.get_trials(states=(TrialState.FAIL,))
+    assert failed and all(t.params["sleep.n_passes"] == 4 for t in failed)
+    assert all(t.user_attrs["failed"] == "out of memory" for t in failed)
+    assert sum("out of memory; tried again" in event for event in events) == 2 * len(failed)
+
+
+def test_points_above_a_bound_are_never_run(tmp_path: Path) -> None:
+    study, _ = run(tmp_path, trials=5, constraints={"train_flops": 1.5e13})
+    refused = [t for t in study.get_trials() if "infeasible" in t.user_attrs]
+    assert all(t.state == TrialState.FAIL and "train_flops" in t.user_attrs["infeasible"] for t in refused)
+    assert {t.params["sleep.n_passes"] for t in refused} <= {2, 3, 4}
+    assert counted(study) == 5
+    assert not any((tmp_path / "trials" / f"{t.number:04d}-seed0").exists() for t in refused)
+
+
+def test_a_budget_of_flops_ends_it(tmp_path: Path) -> None:
+    study, _ = run(tmp_path, trials=50, flops=5e7)
+    assert 5e7 <= flops_spent(study) <= 5e7 + 24e6
+
+
+def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, trials=1)
+    with pytest.raises(ValueError, match=r"holds a sweep named small with another seeds"):
+        open_study(small_sweep(seeds=[7]), tmp_path)
+
+
+def test_only_one_supervisor_at_a_time(tmp_path: Path) -> None:
+    with sole_supervisor(tmp_path), pytest.raises(ValueError, match="is being run by another process"):
+        sole_supervisor(tmp_path).__enter__()
+
+
+def test_a_torn_last_line_is_cut(tmp_path: Path) -> None:
+    run(tmp_path, trials=2)
+    journal = tmp_path / "journal.log"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code": 5, "worker')
+    drop_torn_line(journal)
+    assert journal.read_bytes() == whole
+    assert counted(open_study(small_sweep(trials=2), tmp_path)) == 2
+
+
+def supervisor_process(folder: Path, trials: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.sweep.stand_in", "supervise", str(folder), str(trials), "2"]
+    return subprocess.Popen(command, env=environment(), start_new_session=True)
+
+
+def workers(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        line = process.info["cmdline"] or []
+        if "fit" in line and any(str(folder) in part for part in line):
+            found.append(process)
+    return found
+
+
+@pytest.mark.parametrize(("trials", "times"), [(5, 4), pytest.param(24, 20, marks=pytest.mark.slow)])
+def test_kill_9_at_random_moments(tmp_path: Path, trials: int, times: int) -> None:
+    """The supervisor, a worker, or both, while two workers train; then the count is exact."""
+    dice, kills = random.Random(0), 0
+    process = supervisor_process(tmp_path, trials)
+    deadline = time.monotonic() + 240
+    journal = tmp_path / "journal.log"
+    while process.poll() is None or kills < times:
+        assert time.monotonic() < deadline
+        if process.poll() is not None and process.returncode == 0:
+            break
+        if not journal.exists():  # importing takes seconds; nothing to lose yet
+            time.sleep(0.05)
+            continue
+        size = journal.stat().st_size
+        while process.poll() is None and journal.stat().st_size == size:
+            time.sleep(0.01)
+        time.sleep(dice.uniform(0, 0.3))
+        if kills < times:
+            target = dice.choice(["supervisor", "worker", "both"])
+            if target != "supervisor":
+                for worker in workers(tmp_path)[: 1 if target == "worker" else None]:
+                    worker.kill()
+            if target != "worker":
+                process.kill()
+                process.wait()
+            kills += 1
+        if process.poll() is not None and process.returncode != 0:
+            process = supervisor_process(tmp_path, trials)
+            while process.poll() is None and journal.stat().st_size == size:
+                time.sleep(0.05)
+    assert process.wait() == 0
+    assert kills >= times // 2, "the sweep was over before it was disturbed"
+    study = open_study(small_sweep(trials=trials), tmp_path)
+    states = Counter(trial.state for trial in study.get_trials())
+    assert states[TrialState.COMPLETE] == trials
+    assert states[TrialState.RUNNING] == 0
+    for trial in finished(study):
+        directory = tmp_path / "trials" / f"{trial.number:04d}-seed0"
+        assert not (directory / "again").exists(), "started though it was finished"
+        steps = list(map(int, (directory / "steps").read_text().split()))
+        assert set(steps) == set(range(1, stand_in.STEPS + 1))
+        for before, after in pairwise(steps):
+            from_checkpoint = (after - 1) % stand_in.EVERY == 0 and 0 <= before - after < stand_in.EVERY
+            assert after == before + 1 or from_checkpoint
+    assert not workers(tmp_path)
+
+
+def test_a_living_run_of_a_dead_supervisor_is_adopted(tmp_path: Path) -> None:
+    study, _ = run(tmp_path, trials=1)
+    [trial] = finished(study)
+    fit = FitProcess(small_sweep().base, RunDirectory(tmp_path / "trials" / f"{trial.number:04d}-seed0"))
+    assert fit.orphan() is None
+    code = (
+        "import sys, time; from pathlib import Path; from sleep_lightning.run_directory import RunDirectory; "
+        "lock = RunDirectory(Path(sys.argv[1])).lock(); print('locked', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(fit.directory.path)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert other.stdout is not None and other.stdout.readline() == b"locked\n"
+    with pytest.raises(ValueError, match=f"is being trained by process {other.pid}; wait for it, or end it"):
+        fit.directory.lock()
+    watched = fit.orphan()
+    assert watched is not None and watched.alive()
+    watched.end()
+    assert other.wait() == -signal.SIGTERM
+    assert not watched.alive()
+    assert fit.orphan() is None
