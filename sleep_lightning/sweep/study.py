@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
             f"another --output"
         )
     if FINGERPRINT not in study.user_attrs:
+        if sweep.spec.sampler == "grid":
+            for values in product(*sweep.space.grid().values()):
+                study.enqueue_trial(dict(zip(sweep.space.parameters, values, strict=True)), skip_if_exists=True)
         study.set_user_attr(FINGERPRINT, wanted)
     return study
 
@@ -91,9 +95,12 @@ def build_sampler(spec: SweepSpec, space: Space) -> BaseSampler:
         return samplers.GPSampler(seed=seed)
     if spec.sampler == "qmc":
         return samplers.QMCSampler(seed=seed, scramble=True)
-    if spec.sampler == "grid":
-        return samplers.GridSampler(space.grid(), seed=seed)
-    return samplers.RandomSampler(seed=seed)
+    return samplers.RandomSampler(seed=seed)  # of a grid, all points wait in the study
+
+
+def exhausted(study: optuna.Study, spec: SweepSpec) -> bool:
+    """Whether a grid has no points left."""
+    return spec.sampler == "grid" and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:

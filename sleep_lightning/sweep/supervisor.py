@@ -19,7 +19,7 @@ from sleep_lightning.fit_process import FitProcess, Watched
 from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.pruning import Pruner
 from sleep_lightning.sweep.spec import Sweep
-from sleep_lightning.sweep.study import counted, finished, flops_spent
+from sleep_lightning.sweep.study import counted, exhausted, finished, flops_spent
 from sleep_lightning.sweep.trial import Trial, build_trial, curve_of, mean_curve
 
 INFEASIBLE_IN_A_ROW = 200
@@ -103,6 +103,8 @@ class Supervisor:
                 self._take_up(self._waiting.pop(0))
                 continue
             if counted(self.study) + len(self._slots) >= spec.budget.trials or self._out_of_budget():
+                return
+            if exhausted(self.study, spec):
                 return
             if refused >= INFEASIBLE_IN_A_ROW:
                 self.events.append(f"{refused} proposals in a row cannot be run; the space is given up")
