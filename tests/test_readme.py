@@ -15,7 +15,8 @@ def commands() -> list[list[str]]:
 
 
 def test_commands_run(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    for folder in ("conf", "sweeps"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     assert len(commands()) >= 6
     for arguments in commands():
         small = [*SMALL, "training.max_steps=3"] if arguments[0] == "fit" and "--resume" not in arguments else []
