@@ -4,7 +4,7 @@ Every mistake ends in one sentence (ValueError) that names the key, the value an
 """
 
 from sleep_lightning.config.experiment import Experiment
-from sleep_lightning.config.load import SECTIONS, load_experiment, type_name
+from sleep_lightning.config.load import SECTIONS, load_experiment, read_yaml, type_name
 from sleep_lightning.config.tracking import TrackingConfig, redact
 from sleep_lightning.config.training import Stage, TrainingConfig
 
@@ -15,6 +15,7 @@ __all__ = [
     "TrackingConfig",
     "TrainingConfig",
     "load_experiment",
+    "read_yaml",
     "redact",
     "type_name",
 ]

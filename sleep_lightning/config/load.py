@@ -50,17 +50,22 @@ def load_experiment(config: str | Path | dict[str, Any] | None = None, overrides
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except OSError as error:
-        raise ValueError(f"--config {path}: {error.strerror}; shipped experiments lie in conf/") from error
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"--config {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path, f"--config {path}", "shipped experiments lie in conf/")
     if not isinstance(content, dict):
         raise ValueError(
             f"--config {path} must hold sections (task, {', '.join(SECTIONS)}), not a {type(content).__name__}"
         )
     return cast(dict[str, Any], content)
+
+
+def read_yaml(path: Path, name: str, where_else: str) -> Any:
+    """The content of a YAML file. Raises ValueError, beginning with ``name``, if it cannot be read."""
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path))
+    except OSError as error:
+        raise ValueError(f"{name}: {error.strerror}; {where_else}") from error
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _parse(key: str, text: str) -> Any:

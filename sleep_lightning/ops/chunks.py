@@ -16,6 +16,15 @@ def chunk_length(T: int, longest: int = MAX_CHUNK) -> int:
     return math.ceil(T / math.ceil(T / longest))
 
 
+def starting_state(k: Tensor, v: Tensor, initial_state: Tensor | None) -> Tensor:
+    """The state ``[B, H, K, V]`` a rule starts from, zeros if none is given: float64 for float64 keys, else float32."""
+    dtype = torch.float64 if k.dtype == torch.float64 else torch.float32
+    if initial_state is not None:
+        return initial_state.to(dtype)
+    B, _, H, K = k.shape
+    return k.new_zeros(B, H, K, v.shape[-1], dtype=dtype)
+
+
 def heads_first(x: Tensor, M: int, C: int, dtype: torch.dtype) -> Tensor:
     """``[B, T, H, ...]`` -> contiguous ``[B*H, M, C, ...]``, zero-padded: padded tokens change nothing."""
     B, T, H = x.shape[:3]

@@ -6,9 +6,8 @@ from typing import Any, Literal, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.config import Experiment, load_experiment, read_yaml
 from sleep_lightning.sweep.space import Parameter, Space, as_overrides
 from sleep_lightning.training.inference_cost import inference_cost
 
@@ -107,12 +106,7 @@ def load_sweep(path: str | Path) -> Sweep:
         ValueError: one sentence naming the file, the key, the value and the fix.
     """
     path = Path(path)
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except OSError as error:
-        raise ValueError(f"sweep {path}: {error.strerror}; shipped sweeps lie in sweeps/") from error
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"sweep {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path, f"sweep {path}", "shipped sweeps lie in sweeps/")
     known = [f.name for f in fields(SweepSpec)]
     if not isinstance(content, dict) or (unknown := [str(key) for key in content if key not in known]):
         wrong = f"{unknown[0]!r}: there is no such key" if isinstance(content, dict) else "no keys in it"

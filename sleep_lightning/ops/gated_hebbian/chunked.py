@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sleep_lightning.ops.chunks import chunk_length, decays, heads_first, tokens_first
+from sleep_lightning.ops.chunks import chunk_length, decays, heads_first, starting_state, tokens_first
 from sleep_lightning.ops.dtype import outside_autocast
 
 
@@ -33,11 +33,8 @@ def chunked_gated_hebbian(
     chunk: int | None = None,
 ) -> tuple[Tensor | None, Tensor]:
     """Same contract as ``reference_gated_hebbian``; differentiable once in q, k, v, g, beta and the state."""
-    B, T, H, K = k.shape
-    dtype = torch.float64 if k.dtype == torch.float64 else torch.float32
-    if initial_state is None:
-        initial_state = k.new_zeros(B, H, K, v.shape[-1], dtype=dtype)
-    o, state = _ChunkedGatedHebbian.apply(q, k, v, g, beta, initial_state.to(dtype), scale, chunk or chunk_length(T))
+    state = starting_state(k, v, initial_state)
+    o, state = _ChunkedGatedHebbian.apply(q, k, v, g, beta, state, scale, chunk or chunk_length(k.shape[1]))
     return o, state
 
 
