@@ -103,8 +103,11 @@ def results(case: Case, dtype: torch.dtype) -> list[Tensor]:
 def assert_native_is_the_definition(case: Case, dtype: torch.dtype, tolerance: float) -> None:
     actual = results(case, dtype)
     rounded = case[0], [x.to(dtype).double() if x.dim() > 2 else x.double() for x in case[1]]
+    B, T = case[1][0].shape[:2]
     for a, e in zip(actual, results(rounded, torch.float64), strict=True):
-        error = (a.double() - e).square().mean().sqrt() / (e.square().mean().sqrt() + 1e-2)
+        # a weight's gradient is a sum over all tokens, whose terms may cancel: its rounding is that of their sizes
+        floor = 1e-2 * (B * T) ** 0.5 if e.dim() <= 2 else 1e-2
+        error = (a.double() - e).square().mean().sqrt() / (e.square().mean().sqrt() + floor)
         assert torch.isfinite(a).all()
         assert error <= tolerance, f"{tuple(a.shape)}: relative RMS error {float(error):.1e}"
 
