@@ -1,10 +1,10 @@
 """``sweep``: search for the frontier of accuracy over cost."""
 
-import json
 import signal
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import optuna
 from optuna.trial import TrialState
@@ -35,6 +35,23 @@ class SweepJob:
     folder: Path
 
 
+@dataclass(frozen=True)
+class Best:
+    """A trial on the frontier: its point, what it reached (mean over seeds, and each), what one run cost."""
+
+    trial: int
+    values: dict[str, Any]
+    exact_match: float
+    exact_match_by_seed: list[float]
+    train_flops: float
+
+    @classmethod
+    def of(cls, trial: optuna.trial.FrozenTrial) -> "Best":
+        facts, result = trial.user_attrs, trial.user_attrs["result"]
+        by_seed = facts["exact_match_by_seed"]
+        return cls(trial.number, facts["values"], result["exact_match"], by_seed, result["train_flops"])
+
+
 def prepare(path: str, output: str | None) -> SweepJob:
     """All that can go wrong before any compute. Raises ValueError: bad input."""
     sweep = load_sweep(path)
@@ -63,7 +80,7 @@ def dry_run(job: SweepJob) -> int:
     return 0
 
 
-def _written(values: dict[str, object]) -> str:
+def _written(values: dict[str, Any]) -> str:
     return ", ".join(f"{key.partition('.')[2]}={value}" for key, value in values.items())
 
 
@@ -147,39 +164,29 @@ def hypervolume_of(trials: list[optuna.trial.FrozenTrial]) -> float:
 
 def _report(job: SweepJob, study: optuna.Study, console: Console, logger: MLflowRun | None) -> None:
     trials = finished(study)
-    edge = [trials[i] for i in frontier(points(trials))]
+    found = points(trials)
+    edge = [Best.of(trials[i]) for i in frontier(found)]
     states = {state: len(study.get_trials(deepcopy=False, states=(state,))) for state in TrialState}
     counts = ", ".join(f"{n} {state.name.lower()}" for state, n in states.items() if n)
     facts = {"trials": counts, "FLOPs spent": with_unit(flops_spent(study)), "folder": str(job.folder)}
     if edge:
-        rows = [
-            {
-                "trial": t.number,
-                "values": t.user_attrs["values"],
-                "exact_match": t.user_attrs["result"]["exact_match"],
-                "exact_match_by_seed": t.user_attrs["exact_match_by_seed"],
-                "train_flops": t.user_attrs["result"]["train_flops"],
-            }
-            for t in edge
-        ]
-        write_json(job.folder / "frontier.json", {"name": job.sweep.spec.name, "frontier": rows})
-        picture = job.folder / "frontier.png"
+        figures, picture = job.folder / "frontier.json", job.folder / "frontier.png"
+        write_json(figures, {"name": job.sweep.spec.name, "frontier": [asdict(best) for best in edge]})
         depth = [t.user_attrs["values"].get("sleep.n_passes", job.sweep.base.sleep.n_passes) for t in trials]
-        draw_frontier(points(trials), depth, picture, job.sweep.spec.name)
-        console.print(_table(job.sweep.spec.name, rows))
-        facts |= {"picture": str(picture), "figures": str(job.folder / "frontier.json")}
+        draw_frontier(found, depth, [(b.train_flops, b.exact_match) for b in edge], picture, job.sweep.spec.name)
+        console.print(_table(job.sweep.spec.name, edge))
+        facts |= {"picture": str(picture), "figures": str(figures)}
         if logger is not None:
-            for file in (picture, job.folder / "frontier.json"):
+            for file in (picture, figures):
                 logger.log_artifact(file)
     print_facts(console, facts)
 
 
-def _table(name: str, rows: list[dict[str, object]]) -> Table:
+def _table(name: str, edge: list[Best]) -> Table:
     table = Table(title=f"{name}: what no other trial beats in accuracy and cost", title_justify="left")
     for column in ("trial", "training FLOPs", "exact match", "point"):
         table.add_column(column, justify="left" if column == "point" else "right")
-    for row in rows:
-        values = json.loads(json.dumps(row["values"]))
-        flops, exact = float(str(row["train_flops"])), float(str(row["exact_match"]))
-        table.add_row(str(row["trial"]), with_unit(flops), f"{exact:.3f}", _written(values))
+    for best in edge:
+        numbers = (str(best.trial), with_unit(best.train_flops), f"{best.exact_match:.3f}")
+        table.add_row(*numbers, _written(best.values))
     return table

@@ -79,12 +79,19 @@ def draw_comparison(rows: Sequence[Compared], path: Path, title: str) -> None:
     figure.savefig(path, dpi=120)
 
 
-def draw_frontier(points: Sequence[tuple[float, float]], depth: Sequence[int], path: Path, title: str) -> None:
+def draw_frontier(
+    points: Sequence[tuple[float, float]],
+    depth: Sequence[int],
+    edge: Sequence[tuple[float, float]],
+    path: Path,
+    title: str,
+) -> None:
     """Exact match over training FLOPs, a dot a trial coloured by its N, and a step line along what nothing beats (PNG).
 
     Args:
         points: training FLOPs and exact match of every trial.
         depth: N of every trial.
+        edge: the points on the frontier, by rising cost.
         path: file to write.
         title: name of the sweep.
     """
@@ -97,11 +104,7 @@ def draw_frontier(points: Sequence[tuple[float, float]], depth: Sequence[int], p
     for n in sorted(set(depth)):
         mine = [p for p, d in zip(points, depth, strict=True) if d == n]
         axes.plot(*zip(*mine, strict=True), "o", color=f"C{n - 1}", label=f"N = {n}")
-    best: list[tuple[float, float]] = []
-    for cost, value in sorted(points, key=lambda p: (p[0], -p[1])):
-        if not best or value > best[-1][1]:
-            best.append((cost, value))
-    axes.step(*zip(*best, strict=True), where="post", color="black", linewidth=1, label="frontier")
+    axes.step(*zip(*edge, strict=True), where="post", color="black", linewidth=1, label="frontier")
     axes.set(xlabel="training FLOPs", ylabel="exact match", ylim=(0, 1.02), xscale="log", title=title)
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
