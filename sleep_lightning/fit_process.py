@@ -5,7 +5,6 @@ What counts is the atomically written ``summary.json``, never the exit code (a p
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -18,7 +17,6 @@ import psutil
 from sleep_lightning.config import Experiment
 from sleep_lightning.run_directory import RunDirectory
 
-STEP = re.compile(r"^step (\d+): .*?exact match ([\d.]+)", re.MULTILINE)
 URI_VARIABLE = "SLEEP_LIGHTNING_TRACKING_URI"
 TRACKING = f"tracking.uri=${{oc.env:{URI_VARIABLE}}}"
 """The URI may hold a password: it is handed down where neither files nor the process list show it."""
@@ -57,9 +55,9 @@ class FitProcess:
         return content
 
     def progress(self) -> tuple[int, str]:
-        """Steps and exact match at the last validation the log tells of."""
-        found = STEP.findall(self.log.read_text()) if self.log.exists() else []
-        return (int(found[-1][0]), found[-1][1]) if found else (0, "-")
+        """Steps and exact match at the last validation."""
+        history = self.history
+        return (int(history[-1]["step"]), f"{history[-1]['exact_match']:.3f}") if history else (0, "-")
 
     def last_words(self) -> str:
         """The log's last line: why a run failed."""
