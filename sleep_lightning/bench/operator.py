@@ -32,8 +32,8 @@ RECURRENT_T = 256
 SHAPES = (Shape(64, 24, 4, 64, 64), Shape(8, 128, 4, 64, 64), Shape(2, 512, 8, 128, 128))
 
 
-def peers(T: int) -> dict[str, Operator]:
-    """Torch implementations on the shelf that run without a GPU; those not installed are left out."""
+def peers(T: int, device: str = "cpu") -> dict[str, Operator]:
+    """Implementations on the shelf that run on the device; those not installed are left out."""
     found: dict[str, Operator] = {}
     try:
         from transformers.models.qwen3_next import modeling_qwen3_next as hf
@@ -65,29 +65,37 @@ def peers(T: int) -> dict[str, Operator]:
             found["fla naive recurrent"] = lambda q, k, v, g, b, s: naive.naive_recurrent_gated_delta_rule(
                 q=q, k=k, v=v, g=g, beta=b, initial_state=s, output_final_state=True
             )
+        if device == "cuda":
+            from fla.ops.gated_delta_rule import chunk_gated_delta_rule
+
+            found["fla chunk kernel"] = lambda q, k, v, g, b, s: chunk_gated_delta_rule(
+                q=q, k=k, v=v, g=g, beta=b, initial_state=s, output_final_state=True
+            )
     except ImportError:
         pass
     return found
 
 
-def inputs(shape: Shape, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+def inputs(shape: Shape, dtype: torch.dtype = torch.float32, device: str = "cpu") -> list[Tensor]:
     """q, k, v, g, beta, initial state; leaves that require grad."""
     torch.manual_seed(0)
     B, T, H, K, V = shape.B, shape.T, shape.H, shape.K, shape.V
     unit = torch.nn.functional.normalize
     tensors = [unit(torch.randn(B, T, H, K), dim=-1).to(dtype), unit(torch.randn(B, T, H, K), dim=-1).to(dtype)]
     tensors += [torch.randn(B, T, H, V).to(dtype), -0.5 * torch.rand(B, T, H), torch.rand(B, T, H).to(dtype)]
-    return [x.requires_grad_() for x in (*tensors, torch.randn(B, H, K, V))]
+    return [x.to(device).requires_grad_() for x in (*tensors, torch.randn(B, H, K, V))]
 
 
 def bench_operator(seconds: float, shapes: tuple[Shape, ...] = SHAPES) -> Iterator[dict[str, object]]:
     """A row per shape and peer: times, the ratio to our ``auto`` backend, and the largest gradient difference."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     for shape in shapes:
-        leaves = inputs(shape)
-        d_o, d_s = torch.randn(shape.B, shape.T, shape.H, shape.V), torch.randn(shape.B, shape.H, shape.K, shape.V)
+        leaves = inputs(shape, device=device)
+        d_o = torch.randn(shape.B, shape.T, shape.H, shape.V, device=device)
+        d_s = torch.randn(shape.B, shape.H, shape.K, shape.V, device=device)
         [auto, *_] = available_backends(leaves[1])
         ours = [name for name in available_backends(leaves[1]) if name != "reference"]
-        operators = {f"{name} (ours)": _ours(name) for name in ours} | peers(shape.T)
+        operators = {f"{name} (ours)": _ours(name) for name in ours} | peers(shape.T, device)
         calls = {name: _step(operator, leaves, d_o, d_s) for name, operator in operators.items()}
         expected = calls[f"{auto} (ours)"]()
         wrong = {name: _difference(call(), expected) for name, call in calls.items()}
@@ -113,7 +121,10 @@ def _ours(backend: str) -> Operator:
 def _step(operator: Operator, leaves: list[Tensor], d_o: Tensor, d_s: Tensor) -> Callable[[], list[Tensor]]:
     def call() -> list[Tensor]:
         o, state = operator(*leaves)
-        return list(torch.autograd.grad([o, state], leaves, [d_o, d_s]))
+        gradients = list(torch.autograd.grad([o, state], leaves, [d_o, d_s]))
+        if d_o.device.type == "cuda":
+            torch.cuda.synchronize()
+        return gradients
 
     return call
 

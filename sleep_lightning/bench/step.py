@@ -17,12 +17,14 @@ from sleep_lightning.config import Experiment, TrainingConfig
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.ops import attention, delta_rule_inputs
 from sleep_lightning.ops.gated_delta_rule.door import BACKENDS
+from sleep_lightning.ops.gated_delta_rule.fla_chunk import fla_gated_delta_rule
 from sleep_lightning.ops.native import build
 from sleep_lightning.ops.rule import Backend
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import Rule110Config, TaskBatch
 from sleep_lightning.training.allocator import tune_allocator
 from sleep_lightning.training.cost import sequence_cost
+from sleep_lightning.training.cuda_graph import GraphedGradients
 from sleep_lightning.training.matmul import choose_fp32_matmul
 from sleep_lightning.training.optim import build_optimizer, hidden_matrices
 from sleep_lightning.training.tbptt import accumulate_gradients
@@ -52,24 +54,20 @@ class Setting:
 
 
 SETTINGS = (Setting(4), Setting(1), Setting(4, pass_input="embed"), Setting(4, batch=8))
-SHELF = "transformers"
+SHELF = "shelf"
+Builder = Callable[..., Callable[[], object]]
+"""Called with an experiment and a batch in the contender's process; returns the step."""
 
 
 def bench_step(
     seconds: float, settings: tuple[Setting, ...] = SETTINGS, *, with_compile: bool = True
 ) -> Iterator[dict[str, object]]:
-    """A row per setting and contender: times and how many times faster than the shelf."""
+    """A row per setting and contender: times and how many times faster than the shelf. On CUDA if there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     for setting in settings:
         experiment = setting.experiment()
         batch = experiment.task.build().batch(setting.batch, seed=0, position=0)
-        contenders: dict[str, Callable[..., Callable[[], object]]] = {
-            "shelf": shelf_step,
-            "ours fp32": our_step,
-            "ours bf16": partial(our_step, bf16=True),
-        }
-        if with_compile and setting == SETTINGS[0]:
-            contenders["ours fp32 + compile"] = partial(our_step, compiled=True)
-            contenders["ours bf16 + compile"] = partial(our_step, compiled=True, bf16=True)
+        contenders = contenders_on(device, with_compile=with_compile and setting == SETTINGS[0])
         with ExitStack() as stack:
             steps = {name: stack.enter_context(Worker(f, experiment, batch)) for name, f in contenders.items()}
             times = interleave(steps, seconds, rounds=5, warm=False)
@@ -91,37 +89,71 @@ def bench_step(
         "shape": "4096^3",
         "dtype": "fp32",
         "contender": "best mode",
-        "gflops": best_matmul_rate(),
+        "gflops": best_matmul_rate(device),
     }
 
 
+def contenders_on(device: str, *, with_compile: bool) -> dict[str, Builder]:
+    """What is timed, ``shelf`` first; names with bf16 in them compute under bf16 autocast."""
+    if device == "cpu":
+        found: dict[str, Builder] = {"shelf": shelf_step, "ours fp32": our_step}
+        found["ours bf16"] = partial(our_step, bf16=True)
+    else:
+        found = {"shelf": partial(shelf_step, device=device)}
+        for name, bf16 in (("fp32", False), ("bf16", True)):
+            found[f"shelf with fla's kernel {name}"] = partial(shelf_step, device=device, with_fla=True, bf16=bf16)
+            found[f"ours {name}"] = partial(our_step, device=device, bf16=bf16)
+            found[f"ours {name} + graph"] = partial(our_step, device=device, bf16=bf16, graph=True)
+    ours = [name for name in found if name.startswith("ours") and (device == "cpu" or name.endswith("graph"))]
+    return found | ({f"{name} + compile": partial(found[name], compiled=True) for name in ours} if with_compile else {})
+
+
 def our_step(
-    experiment: Experiment, batch: TaskBatch, *, compiled: bool = False, bf16: bool = False
+    experiment: Experiment,
+    batch: TaskBatch,
+    *,
+    compiled: bool = False,
+    bf16: bool = False,
+    graph: bool = False,
+    device: str = "cpu",
 ) -> Callable[[], Tensor]:
     """As ``fit`` trains: probed matmul mode, memory kept, fast executor, fused kernels, batched Muon."""
     tune_allocator("keep")
     choose_fp32_matmul("auto")
     torch.manual_seed(0)
-    model = HybridLM(experiment.model, len(experiment.task.build().vocab))
+    model, batch = HybridLM(experiment.model, len(experiment.task.build().vocab)), batch.to(torch.device(device))
+    model.to(device)
     if compiled:
         model.compile_passes()
     optimizer = build_optimizer(model, experiment.training)
+    gradients = GraphedGradients(model) if graph else partial(accumulate_gradients, model)
 
     def step() -> Tensor:
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = accumulate_gradients(model, batch, experiment.sleep, policy=experiment.training.checkpointing)
+        optimizer.zero_grad(set_to_none=not graph)
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            loss = gradients(batch, experiment.sleep, policy=experiment.training.checkpointing)
         clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        return loss
+        return _done(loss)
 
     return step
 
 
-def shelf_step(experiment: Experiment, batch: TaskBatch) -> Callable[[], Tensor]:
-    """The same model with transformers' torch chunk as shipped, SDPA, conv1d, window by window, torch's optimizers."""
+def _done(loss: Tensor) -> Tensor:
+    """The loss, when all that was asked of its device is computed."""
+    if loss.device.type == "cuda":
+        torch.cuda.synchronize()
+    return loss
+
+
+def shelf_step(
+    experiment: Experiment, batch: TaskBatch, *, with_fla: bool = False, bf16: bool = False, device: str = "cpu"
+) -> Callable[[], Tensor]:
+    """The same model with transformers' torch chunk as shipped (on CUDA, with fla's kernel if asked), SDPA, conv1d,
+    window by window, torch's optimizers."""
     torch.manual_seed(0)
     model = HybridLM(replace(experiment.model, backend=SHELF), len(experiment.task.build().vocab))
+    model, batch = model.to(device), batch.to(torch.device(device))
     hidden = [p for p, _ in hidden_matrices(model)]
     rest = [p for p in model.parameters() if not any(p is q for q in hidden)]
     optimizers = (torch.optim.Muon(hidden, lr=0.02, weight_decay=1e-4), torch.optim.AdamW(rest, lr=3e-3))
@@ -129,18 +161,18 @@ def shelf_step(experiment: Experiment, batch: TaskBatch) -> Callable[[], Tensor]
     def step() -> Tensor:
         for optimizer in optimizers:
             optimizer.zero_grad()
-        with shelf_parts():
+        with shelf_parts(with_fla), torch.autocast(device, torch.bfloat16, enabled=bf16):
             loss = accumulate_gradients(model, batch, experiment.sleep, executor="windows")
         clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        return loss
+        return _done(loss)
 
     return step
 
 
 @contextmanager
-def shelf_parts() -> Iterator[None]:
+def shelf_parts(with_fla: bool = False) -> Iterator[None]:
     """Inside, the shelf's operator is a backend, attention is ``scaled_dot_product_attention``, conv ``conv1d``."""
     chunk = peers(WINDOW)["transformers chunk (as shipped)"]
 
@@ -154,7 +186,7 @@ def shelf_parts() -> Iterator[None]:
     short, attention.SHORT = attention.SHORT, 0
     conv, delta_rule_inputs.short_conv = delta_rule_inputs.short_conv, shelf_conv  # type: ignore[attr-defined]
     why_not, build.why_not = build.why_not, lambda: "the shelf has none"
-    BACKENDS[SHELF] = Backend(run, lambda k: None)
+    BACKENDS[SHELF] = Backend(fla_gated_delta_rule if with_fla else run, lambda k: None)
     try:
         yield
     finally:
@@ -170,13 +202,13 @@ def shelf_conv(x_BTC: Tensor, weight_KC: Tensor) -> Tensor:
     return F.silu(y[:, :, :T]).transpose(1, 2)
 
 
-def best_matmul_rate(size: int = 4096) -> float:
+def best_matmul_rate(device: str = "cpu", size: int = 4096) -> float:
     """GFLOP/s of a large fp32 product in the faster of torch's default and the probed mode."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
+    a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
     before = torch.get_float32_matmul_precision()
     times = []
     for mode in ("torch", "auto"):
         choose_fp32_matmul(mode)
-        times.append(summarize(interleave({mode: lambda: a @ b}, 0, rounds=3)[mode]).median)
+        times.append(summarize(interleave({mode: lambda: _done(a @ b)}, 0, rounds=3)[mode]).median)
     torch.set_float32_matmul_precision(before)
     return 2 * size**3 / min(times) / 1e9

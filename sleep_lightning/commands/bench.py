@@ -31,9 +31,12 @@ def bench(names: list[str], seconds: float, output: str | None) -> int:
         ValueError: an unknown name, or no time.
     """
     console = Console()
-    environment = describe_environment(torch.device("cpu"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    environment = describe_environment(device)
     environment["processor"] = platform.processor() or platform.machine()
-    console.print(f"{torch.get_num_threads()} threads, torch {environment['torch']}", highlight=False)
+    console.print(
+        f"{torch.get_num_threads()} threads, torch {environment['torch']}, {environment['device']}", highlight=False
+    )
     rows: list[dict[str, object]] = []
     for name in names or BENCHES:
         done = list(BENCHES[name](seconds))

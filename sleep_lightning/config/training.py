@@ -43,12 +43,15 @@ class TrainingConfig:
     """auto runs all windows layer by layer where that is the same (N=1, pass_input=embed); windows never does."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the forward: fp32, or bf16 autocast. The memory stays fp32."""
-    fp32_matmul: Literal["auto", "torch"] = "auto"
-    """auto sends fp32 products to oneDNN where a probe shows that they stay fp32; torch leaves torch's choice."""
+    fp32_matmul: Literal["auto", "torch", "tf32"] = "auto"
+    """auto sends fp32 products to oneDNN where a probe shows that they stay fp32; torch leaves torch's choice; tf32
+    takes the tensor cores of a GPU, with the precision of TF32."""
     allocator: Literal["keep", "return", "libc"] = "keep"
     """glibc keeps freed memory for the next step (fast), returns it at once (smallest peak), or does as it likes."""
     compile: bool = False
     """torch.compile one pass: pays on long runs (the first step takes a minute)."""
+    cuda_graph: bool = False
+    """Run forward and backward as one CUDA graph: many times faster where windows are short; CUDA only."""
     muon_lr: float = 2e-2
     """Learning rate of Muon, for the hidden matrices."""
     adamw_lr: float = 3e-3

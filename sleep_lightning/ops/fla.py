@@ -3,6 +3,11 @@
 import torch
 from torch import Tensor
 
+CASE_TOKENS = 70
+"""Tokens of the self-test's case: more than a chunk of 64."""
+TOLERANCE = 1e-2
+"""Of the self-test in fp32: fla's kernels multiply in TF32."""
+
 
 def why_not_fla(k: Tensor) -> str | None:
     """Why fla's kernels cannot take keys ``k`` ``[B, T, H, K]``; None if they can."""

@@ -45,7 +45,9 @@ class Rule:
         Raises ValueError if the name is unknown or that backend cannot run here.
         """
         if backend == "auto":
-            return self.available(k)[0]
+            for name, candidate in self.backends.items():  # not available(): the rest need not test themselves
+                if candidate.why_not(k) is None:
+                    return name
         if backend not in self.backends:
             raise ValueError(
                 f"model.backend={backend!r} is unknown to {self.name}; use auto or one of {', '.join(self.backends)}"

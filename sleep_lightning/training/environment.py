@@ -30,7 +30,7 @@ def describe_environment(device: torch.device, model: ModelConfig | None = None)
     facts["threads"] = str(torch.get_num_threads())
     model = model or ModelConfig()
     for rule in model.rules:
-        facts[rule.name] = rule.select(torch.empty(1, 1, 1, 1, device=device), model.backend)
+        facts[rule.name] = rule.select(torch.empty(1, 1, 1, model.key_dim_per_head, device=device), model.backend)
     return facts
 
 
@@ -49,6 +49,12 @@ def check_device(experiment: Experiment) -> torch.device:
     wanted, present = experiment.training.accelerator, torch.cuda.is_available()
     if wanted == "cuda" and not present:
         raise ValueError("training.accelerator='cuda' but torch sees no CUDA device here; use auto or cpu")
+    on_cuda = {
+        "cuda_graph=true": experiment.training.cuda_graph,
+        "fp32_matmul='tf32'": experiment.training.fp32_matmul == "tf32",
+    }
+    if (not present or wanted == "cpu") and (misplaced := [key for key, chosen in on_cuda.items() if chosen]):
+        raise ValueError(f"training.{misplaced[0]} needs a CUDA device, and this would run on the CPU; drop it")
     device = torch.device("cuda" if present and wanted != "cpu" else "cpu")
     k = torch.empty(1, experiment.sleep.window_size, 1, experiment.model.key_dim_per_head, device=device)
     for rule in experiment.model.rules:

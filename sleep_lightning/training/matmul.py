@@ -14,8 +14,11 @@ def choose_fp32_matmul(mode: str) -> str:
     depends on the probe's result and not on its speed: the same machine always chooses the same.
 
     Args:
-        mode: ``auto`` probes; ``torch`` changes nothing.
+        mode: ``auto`` probes; ``torch`` changes nothing; ``tf32`` lets a GPU round the factors to TF32.
     """
+    if mode == "tf32":
+        torch.set_float32_matmul_precision("high")
+        return "TF32"
     if mode == "torch" or torch.cuda.is_available():
         return f"torch ({torch.get_float32_matmul_precision()})"
     before = torch.get_float32_matmul_precision()

@@ -13,6 +13,7 @@ from sleep_lightning.config import Experiment
 from sleep_lightning.model import HybridLM
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import TaskBatch
+from sleep_lightning.training.cuda_graph import GraphedGradients
 from sleep_lightning.training.diagnostics import diagnose_passes
 from sleep_lightning.training.metrics import Answers, Score, score
 from sleep_lightning.training.optim import build_optimizer, build_schedule
@@ -38,6 +39,7 @@ class SleepModule(pl.LightningModule):
         self.model = HybridLM(experiment.model, len(self.task.vocab), self.task.neutral_pad)
         if experiment.training.compile:
             self.model.compile_passes()
+        self._graphed = GraphedGradients(self.model) if experiment.training.cuda_graph else None
         self.step_flops, self.train_flops = StepFlops(experiment, self.model), 0
         self.step_tokens = experiment.training.batch_size * self.task.sequence_length
         self.scores: dict[str, Score] = {}
@@ -71,7 +73,7 @@ class SleepModule(pl.LightningModule):
     def training_step(self, batch: TaskBatch, batch_idx: int) -> Tensor:
         t = self.experiment.training
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        optimizer.zero_grad()  # type: ignore[union-attr]
+        optimizer.zero_grad(set_to_none=self._graphed is None)  # type: ignore[union-attr]
         sleep = sleep_of(self.experiment, self.steps)
         if t.stages:
             set_trained(self.model, stage_of(self.experiment, self.steps))
@@ -91,16 +93,15 @@ class SleepModule(pl.LightningModule):
 
     def _accumulate(self, batch: TaskBatch, sleep: SleepConfig) -> Tensor:
         t = self.experiment.training
-        return accumulate_gradients(
-            self.model,
-            batch,
-            sleep,
-            tbptt_windows=t.tbptt_windows,
-            policy=t.checkpointing,
-            executor=t.executor,
-            weight=1 / t.accumulate,
-            backward=self.manual_backward,
-        )
+        options: dict[str, Any] = {
+            "tbptt_windows": t.tbptt_windows,
+            "policy": t.checkpointing,
+            "executor": t.executor,
+            "weight": 1 / t.accumulate,
+        }
+        if self._graphed is not None:
+            return self._graphed(batch, sleep, **options)
+        return accumulate_gradients(self.model, batch, sleep, backward=self.manual_backward, **options)
 
     def validation_step(self, batch: TaskBatch, batch_idx: int) -> None:
         self._answers.append(Answers.of(predict(self.model, batch, self.experiment.sleep), batch))

@@ -31,6 +31,7 @@ def accumulate_gradients(
     policy: Checkpoint = "none",
     executor: Executor = "auto",
     weight: float = 1.0,
+    windows: list[Window] | None = None,
     backward: Callable[[Tensor], object] = torch.Tensor.backward,
 ) -> Tensor:
     """Add the gradient of the masked cross-entropy (mean over labels) of a batch to ``.grad``.
@@ -43,12 +44,13 @@ def accumulate_gradients(
         policy: activation checkpointing.
         executor: ``auto`` runs layer by layer where that is the same, ``windows`` never does.
         weight: factor on the loss (1 / micro-batches).
+        windows: the batch's plan if it is known (making it waits for the device).
         backward: what to do with the loss of each segment.
 
     Returns:
         The detached mean loss, unweighted.
     """
-    windows = plan_windows(batch.labels, sleep.window_size)
+    windows = plan_windows(batch.labels, sleep.window_size) if windows is None else windows
     n_labels = (batch.labels != IGNORE).sum().clamp(min=1)
     memory = zero_memory(model, len(batch.tokens), sleep)
     total, answers_BT = torch.zeros((), device=batch.tokens.device), is_answer(batch.labels)

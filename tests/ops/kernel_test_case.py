@@ -1,5 +1,7 @@
 """The behaviour suite every backend of every memory rule inherits: values, final state, all gradients."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -63,10 +65,15 @@ class KernelTestCase:
     max_T = 150
     examples = 30
     supports_bfloat16 = True
+    device = "cpu"
+
+    def inputs(self, *shape: int, **options: Any) -> dict[str, Tensor]:
+        """``make_inputs`` on the backend's device."""
+        return {name: x.to(self.device) for name, x in make_inputs(*shape, **options).items()}
 
     def compare(self, inputs: dict[str, Tensor], *, tolerance: float | None = None, read: bool = True) -> None:
-        expected = run("reference", {n: x.double() for n, x in inputs.items()}, read=read, rule=self.rule)
-        actual = run(self.backend, inputs, read=read, rule=self.rule)
+        expected = run("reference", {n: x.double().cpu() for n, x in inputs.items()}, read=read, rule=self.rule)
+        actual = {n: x.cpu() for n, x in run(self.backend, inputs, read=read, rule=self.rule).items()}
         assert actual.keys() == expected.keys()
         for name, value in actual.items():
             assert torch.isfinite(value).all(), name
@@ -86,7 +93,7 @@ class KernelTestCase:
             seed=st.integers(0, 1000),
         )
         def check(B: int, T: int, H: int, K: int, V: int, decay: float, read: bool, seed: int) -> None:
-            self.compare(make_inputs(B, T, H, K, V, seed=seed, decay=decay), read=read)
+            self.compare(self.inputs(B, T, H, K, V, seed=seed, decay=decay), read=read)
 
         check()
 
@@ -94,17 +101,17 @@ class KernelTestCase:
     def test_lengths_around_a_chunk(self, T: int) -> None:
         if T > self.max_T:
             pytest.skip(f"{self.backend} takes T <= {self.max_T}")
-        self.compare(make_inputs(2, T, 2, 16, 16))
+        self.compare(self.inputs(2, T, 2, 16, 16))
 
     @pytest.mark.parametrize("decay", [0.0, 15.0, 100.0, 1000.0])
     def test_extreme_decays(self, decay: float) -> None:
-        inputs = make_inputs(2, 48, 2, 8, 8, decay=decay)
+        inputs = self.inputs(2, 48, 2, 8, 8, decay=decay)
         inputs["g"][:, ::3] *= 1e-3  # small decays right after enormous ones
         self.compare(inputs, tolerance=10 * self.tolerance)
 
     def test_identical_keys(self) -> None:
         """The worst conditioned triangular system: every key the same, every write at full strength."""
-        inputs = make_inputs(1, 48, 2, 8, 8, decay=0.0)
+        inputs = self.inputs(1, 48, 2, 8, 8, decay=0.0)
         inputs["k"][:] = inputs["k"][:, :1].clone()
         inputs["beta"][:] = 1.0
         self.compare(inputs)
@@ -112,7 +119,7 @@ class KernelTestCase:
     def test_bfloat16(self) -> None:
         if not self.supports_bfloat16:
             pytest.skip(f"{self.backend} has no bfloat16 here")
-        inputs = make_inputs(2, 48, 2, 16, 16, dtype=torch.bfloat16)
+        inputs = self.inputs(2, 48, 2, 16, 16, dtype=torch.bfloat16)
         self.compare(inputs, tolerance=1e-2)
         o, state = self.rule(**inputs, backend=self.backend)
         assert o is not None and o.dtype == torch.bfloat16
@@ -122,15 +129,15 @@ class KernelTestCase:
         """Neither forward nor backward, which runs inside the caller's autocast too."""
         if self.backend == "reference" or not self.supports_bfloat16:
             pytest.skip(f"not for {self.backend} here")
-        inputs = make_inputs(2, 40, 2, 16, 16)
+        inputs = self.inputs(2, 40, 2, 16, 16)
         expected = run(self.backend, inputs, rule=self.rule)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(self.device, torch.bfloat16):
             actual = run(self.backend, inputs, rule=self.rule)
         for name, value in actual.items():
             assert torch.equal(value, expected[name]), name
 
     def test_no_initial_state_is_a_zero_state(self) -> None:
-        inputs = make_inputs(2, 20, 2, 8, 8)
+        inputs = self.inputs(2, 20, 2, 8, 8)
         zeros = inputs | {"initial_state": torch.zeros_like(inputs["initial_state"])}
         without = inputs | {"initial_state": None}
         for a, b in zip(
@@ -142,7 +149,7 @@ class KernelTestCase:
 
     def test_state_carries_over_a_split(self) -> None:
         """Two calls with the state handed on equal one call: windows are cuts in one scan."""
-        inputs = make_inputs(2, 40, 2, 8, 8)
+        inputs = self.inputs(2, 40, 2, 8, 8)
         whole_o, whole_state = self.rule(**inputs, backend=self.backend)
         state: Tensor | None = inputs["initial_state"]
         parts = []
@@ -154,13 +161,13 @@ class KernelTestCase:
         torch.testing.assert_close(state, whole_state, rtol=1e-5, atol=1e-5)
 
     def test_a_write_leaves_the_state_that_a_read_leaves(self) -> None:
-        inputs = make_inputs(2, 40, 2, 8, 8)
+        inputs = self.inputs(2, 40, 2, 8, 8)
         o, written = self.rule(**inputs | {"q": None}, backend=self.backend)
         assert o is None
         torch.testing.assert_close(written, self.rule(**inputs, backend=self.backend)[1], rtol=1e-5, atol=1e-5)
 
     def test_token_by_token_equals_the_window(self) -> None:
-        inputs = make_inputs(2, 9, 2, 8, 8)
+        inputs = self.inputs(2, 9, 2, 8, 8)
         whole, final = self.rule(**inputs, backend=self.backend)
         state: Tensor | None = inputs.pop("initial_state")
         reads = []
@@ -175,7 +182,7 @@ class KernelTestCase:
         for which in (0, 1):
             grads = []
             for backend in ("reference", self.backend):
-                leaves = {n: x.clone().requires_grad_() for n, x in make_inputs(1, 20, 2, 8, 8).items()}
+                leaves = {n: x.clone().requires_grad_() for n, x in self.inputs(1, 20, 2, 8, 8).items()}
                 out = self.rule(**leaves, backend=backend)[which]
                 assert out is not None
                 grads.append(torch.autograd.grad(out.square().sum(), list(leaves.values()), allow_unused=True))

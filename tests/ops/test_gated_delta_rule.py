@@ -61,5 +61,6 @@ def test_shapes_that_do_not_fit_are_named(name: str) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 class TestFlaChunk(KernelTestCase):
+    device = "cuda"
     backend = "fla"
     tolerance = 5e-3

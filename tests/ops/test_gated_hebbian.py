@@ -55,6 +55,7 @@ def test_a_backend_that_cannot_run_is_refused_with_the_fix(backend: str) -> None
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 class TestFlaChunk(KernelTestCase):
+    device = "cuda"
     rule = gated_hebbian
     backend = "fla"
     tolerance = 5e-3

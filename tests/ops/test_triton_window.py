@@ -18,12 +18,13 @@ from sleep_lightning.ops import gated_delta_rule, select_backend
 from sleep_lightning.ops.gated_delta_rule import triton_window
 from sleep_lightning.ops.gated_delta_rule.door import BACKENDS
 from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
-from sleep_lightning.ops.gated_delta_rule.triton_window import self_test, why_not_triton
+from sleep_lightning.ops.gated_delta_rule.triton_window import why_not_triton
 from sleep_lightning.ops.gated_delta_rule.triton_window_ops import (
     window_gated_delta_rule,
     window_gated_delta_rule_backward,
 )
 from sleep_lightning.ops.rule import Kernel
+from sleep_lightning.ops.self_test import self_test
 from tests.ops.kernel_test_case import KernelTestCase, make_inputs, run
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -55,6 +56,7 @@ class TestInterpretedWindow(KernelTestCase):
 
 @pytest.mark.skipif(not torch.cuda.is_available() or INTERPRETED, reason="needs a CUDA device")
 class TestCompiledWindow(KernelTestCase):
+    device = "cuda"
     backend = "triton"
     max_T = 64
 
@@ -177,10 +179,13 @@ def _broken(**_: object) -> tuple[None, Tensor]:
 
 @not_interpreted
 def test_self_test_passes_a_right_kernel_and_names_what_is_wrong() -> None:
-    assert self_test(reference_gated_delta_rule, CPU, torch.float32, 8) is None
-    assert self_test(reference_gated_delta_rule, CPU, torch.bfloat16, 8) is None
-    assert str(self_test(_wrong, CPU, torch.float32, 8)).startswith("d_g is off by 1.0e-02")
-    assert self_test(_broken, CPU, torch.float32, 8) == "it raises RuntimeError: out of resource: shared memory"
+    def check(kernel: Kernel, dtype: torch.dtype = torch.float32) -> str | None:
+        return self_test(kernel, reference_gated_delta_rule, CPU, dtype, 8, tokens=19)
+
+    assert check(reference_gated_delta_rule) is None
+    assert check(reference_gated_delta_rule, torch.bfloat16) is None
+    assert str(check(_wrong)).startswith("d_g is off by 1.0e-02")
+    assert check(_broken) == "it raises RuntimeError: out of resource: shared memory"
 
 
 @not_interpreted

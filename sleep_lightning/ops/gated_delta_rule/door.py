@@ -1,8 +1,7 @@
 """The one public door to the gated delta rule."""
 
-from sleep_lightning.ops.fla import why_not_fla
 from sleep_lightning.ops.gated_delta_rule.chunked import chunked_gated_delta_rule
-from sleep_lightning.ops.gated_delta_rule.fla_chunk import fla_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.fla_chunk import fla_gated_delta_rule, why_not_fla_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.native import native_gated_delta_rule, why_not_native
 from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.triton_window import triton_gated_delta_rule, why_not_triton
@@ -10,7 +9,7 @@ from sleep_lightning.ops.rule import Backend, Rule, anywhere
 
 BACKENDS: dict[str, Backend] = {
     "triton": Backend(triton_gated_delta_rule, why_not_triton),
-    "fla": Backend(fla_gated_delta_rule, why_not_fla),
+    "fla": Backend(fla_gated_delta_rule, why_not_fla_gated_delta_rule),
     "native": Backend(native_gated_delta_rule, why_not_native),
     "chunked": Backend(chunked_gated_delta_rule, anywhere),
     "reference": Backend(reference_gated_delta_rule, anywhere),

@@ -8,14 +8,13 @@ first call. Both directions are custom operators: opaque to torch.compile, stati
 import functools
 import importlib.util
 import os
-import warnings
 
 import torch
 from torch import Tensor
 
 from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.triton_window_ops import CHUNK, window_gated_delta_rule
-from sleep_lightning.ops.rule import Kernel
+from sleep_lightning.ops.self_test import self_test, warned
 
 MAX_T = 64
 MAX_K = 128
@@ -60,41 +59,6 @@ def triton_gated_delta_rule(
     return (None if q is None else o), final_state
 
 
-def self_test(kernel: Kernel, device: torch.device, dtype: torch.dtype, K: int) -> str | None:
-    """How ``kernel`` differs from the reference (outputs, state and all gradients of a small case); None: it agrees."""
-    T, H = CHUNK + 3, 2
-    generator = torch.Generator().manual_seed(0)
-
-    def randn(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")
-
-    k = torch.nn.functional.normalize(randn(1, T, H, K), dim=-1)
-    inputs = {"q": randn(1, T, H, K), "k": k, "v": randn(1, T, H, K)}
-    inputs = {name: x.to(dtype).double() for name, x in inputs.items()}
-    inputs |= {"g": -randn(1, T, H).abs(), "beta": randn(1, T, H).sigmoid(), "initial_state": randn(1, H, K, K)}
-    d_o, d_state = randn(1, T, H, K), randn(1, H, K, K)
-
-    def results(run: Kernel, device: torch.device, half: torch.dtype, full: torch.dtype) -> dict[str, Tensor]:
-        leaves = {n: x.to(device, half if n in "qkv" else full).requires_grad_() for n, x in inputs.items()}
-        o, state = run(**leaves, scale=K**-0.5)  # type: ignore[call-arg]
-        assert o is not None
-        d = torch.autograd.grad((o, state), list(leaves.values()), (d_o.to(o), d_state.to(state)))
-        return {"o": o.detach(), "final_state": state.detach()} | {f"d_{n}": x for n, x in zip(leaves, d, strict=True)}
-
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            expected = results(reference_gated_delta_rule, torch.device("cpu"), torch.float64, torch.float64)
-            actual = results(kernel, device, dtype, torch.float32)
-    except Exception as failure:  # of the compiler, the driver, memory: whatever it is, the kernel is not to be used
-        return f"it raises {type(failure).__name__}: {failure}"
-    tolerance = 1e-4 if dtype == torch.float32 else 3e-2
-    for name, x in actual.items():
-        error = float((x.double().cpu() - expected[name]).abs().max() / expected[name].abs().max())
-        if not error <= tolerance:
-            return f"{name} is off by {error:.1e} of its largest value"
-    return None
-
-
 def _verdict(device: torch.device, dtype: torch.dtype, K: int) -> str | None:
     return _cached_verdict(device, dtype, K)
 
@@ -108,10 +72,5 @@ setattr(_verdict, "_dynamo_marked_constant", True)  # noqa: B010
 def _cached_verdict(device: torch.device, dtype: torch.dtype, K: int) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    fault = self_test(triton_gated_delta_rule, device, dtype, K)
-    if fault is None:
-        return None
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    reason = f"the Triton kernel is wrong on {name} ({dtype}, K={K}): {fault}"
-    warnings.warn(f"{reason}; it will not be used", RuntimeWarning, stacklevel=2)
-    return reason
+    fault = self_test(triton_gated_delta_rule, reference_gated_delta_rule, device, dtype, K, tokens=CHUNK + 3)
+    return warned("the Triton kernel", fault, device, dtype, K)

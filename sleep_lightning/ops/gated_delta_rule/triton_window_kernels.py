@@ -54,10 +54,10 @@ def window_forward(
     C: tl.constexpr,
     BK: tl.constexpr,
     BV: tl.constexpr,
+    SLABS: tl.constexpr,
     READ: tl.constexpr,
 ):
     """Writes o and errors ``[B, T, H, V]``, final_state ``[B, H, K, V]`` and starts ``[B, H, chunks, K, V]``."""
-    SLABS: tl.constexpr = tl.cdiv(K, BK)
     n = tl.program_id(0).to(tl.int64)
     b, h = n // H, n % H
     token, slab = tl.arange(0, C), tl.arange(0, BK)
@@ -136,10 +136,10 @@ def window_backward(
     C: tl.constexpr,
     BK: tl.constexpr,
     BV: tl.constexpr,
+    SLABS: tl.constexpr,
     READ: tl.constexpr,
 ):
     """Writes dv, d_state, and for each slab of V a share of dq, dk, dg and d_beta (their leading axis), contiguous."""
-    SLABS: tl.constexpr = tl.cdiv(K, BK)
     n = tl.program_id(0).to(tl.int64)
     b, h = n // H, n % H
     token, slab = tl.arange(0, C), tl.arange(0, BK)

@@ -12,11 +12,13 @@ CHUNK = 16
 def launch_options(K: int, V: int) -> dict[str, Any]:
     """Tile sizes and compiler options of both kernels for heads of K x V; test_triton_compile gates what they cost."""
     most = 64 if K <= 64 else 32
+    BK = _padded(K, most)
     return {
         "K": K,
         "V": V,
         "C": CHUNK,
-        "BK": _padded(K, most),
+        "BK": BK,
+        "SLABS": -(-K // BK),  # older Tritons make a tensor of a division inside the kernel
         "BV": _padded(V, most),
         "num_warps": 4 if max(K, V) <= 32 else 8,
         "num_stages": 1,

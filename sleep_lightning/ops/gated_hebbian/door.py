@@ -1,13 +1,12 @@
 """The one public door to the gated Hebbian rule."""
 
-from sleep_lightning.ops.fla import why_not_fla
 from sleep_lightning.ops.gated_hebbian.chunked import chunked_gated_hebbian
-from sleep_lightning.ops.gated_hebbian.fla_chunk import fla_gated_hebbian
+from sleep_lightning.ops.gated_hebbian.fla_chunk import fla_gated_hebbian, why_not_fla_gated_hebbian
 from sleep_lightning.ops.gated_hebbian.reference import reference_gated_hebbian
 from sleep_lightning.ops.rule import Backend, Rule, anywhere
 
 BACKENDS: dict[str, Backend] = {
-    "fla": Backend(fla_gated_hebbian, why_not_fla),
+    "fla": Backend(fla_gated_hebbian, why_not_fla_gated_hebbian),
     "chunked": Backend(chunked_gated_hebbian, anywhere),
     "reference": Backend(reference_gated_hebbian, anywhere),
 }

@@ -1,0 +1,104 @@
+"""A whole forward and backward as one CUDA graph: launched at once, where window by window thousands of kernels are.
+
+On a GPU the loop over windows and passes is bound by launches, not by arithmetic (the kernels of one pass over one
+short window take microseconds). The plan of a batch decides which kernels run, so there is a graph for each plan.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sleep_lightning.model import HybridLM
+from sleep_lightning.sleep import SleepConfig, Window, plan_windows
+from sleep_lightning.tasks import TaskBatch
+from sleep_lightning.training.tbptt import accumulate_gradients
+
+WARM_UP = 3
+"""Eager calls before a capture: kernels are compiled and chosen in them."""
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """A graph, the tensors it reads and writes, and the gradients it adds to."""
+
+    graph: torch.cuda.CUDAGraph
+    tokens: Tensor
+    labels: Tensor
+    loss: Tensor
+    gradients: list[tuple[torch.nn.Parameter, Tensor]]
+
+    def replay(self, batch: TaskBatch) -> Tensor:
+        for p, gradient in self.gradients:
+            if p.grad is not gradient:  # somebody set it anew: the graph knows only its own
+                gradient.zero_() if p.grad is None else gradient.copy_(p.grad)
+                p.grad = gradient
+        self.tokens.copy_(batch.tokens)
+        self.labels.copy_(batch.labels)
+        self.graph.replay()
+        return self.loss.clone()
+
+
+class GraphedGradients:
+    """``accumulate_gradients`` by CUDA graphs: same arguments (no ``backward``), same result, same ``.grad``.
+
+    Zero gradients with ``set_to_none=False``: a graph adds to the tensors that it was captured with. Each kind of
+    batch (shape, plan, N, which parameters learn) is captured when it first comes, and keeps its activations.
+
+    Args:
+        model: on CUDA.
+    """
+
+    def __init__(self, model: HybridLM) -> None:
+        self.model = model
+        self._captured: dict[object, _Captured] = {}
+        self._pool: Any = None
+
+    def __call__(self, batch: TaskBatch, sleep: SleepConfig, **options: Any) -> Tensor:
+        """The detached mean loss.
+
+        Raises:
+            RuntimeError: something in this configuration cannot be captured.
+        """
+        windows = plan_windows(batch.labels, sleep.window_size)
+        learning = tuple(p.requires_grad for p in self.model.parameters())
+        autocast = torch.is_autocast_enabled("cuda")
+        key = (batch.tokens.shape, tuple(windows), repr(sleep), tuple(sorted(options.items())), learning, autocast)
+        if key not in self._captured:
+            self._captured[key] = self._capture(batch, windows, sleep, options)
+        return self._captured[key].replay(batch)
+
+    def _capture(
+        self, batch: TaskBatch, windows: list[Window], sleep: SleepConfig, options: dict[str, Any]
+    ) -> _Captured:
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        for p in parameters:
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+        gradients = [(p, p.grad) for p in parameters if p.grad is not None]
+        before = [gradient.clone() for _, gradient in gradients]
+        static = batch.map(torch.clone)
+
+        def call() -> Tensor:
+            return accumulate_gradients(self.model, static, sleep, windows=windows, **options)
+
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                call()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        torch.clear_autocast_cache()  # casts of weights made outside the graph would go stale in it
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):
+                loss = call()
+        except RuntimeError as error:
+            first = str(error).splitlines()[0]
+            raise RuntimeError(f"training.cuda_graph=true cannot be used here ({first}); set it to false") from error
+        finally:
+            torch.clear_autocast_cache()
+        self._pool = graph.pool()
+        for (_, gradient), value in zip(gradients, before, strict=True):
+            gradient.copy_(value)
+        return _Captured(graph, static.tokens, static.labels, loss, gradients)
