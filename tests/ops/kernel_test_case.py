@@ -191,3 +191,16 @@ class KernelTestCase:
                     assert actual is None or not actual.any(), name
                 else:
                     assert relative_error(actual, expected) <= self.tolerance, name
+
+
+class FlaTestCase(KernelTestCase):
+    """fla's kernels refuse to run, or are wrong, on some pairs of GPU and Triton: there the door does not use them."""
+
+    backend = "fla"
+    device = "cuda"
+    tolerance = 5e-3
+
+    @pytest.fixture(autouse=True)
+    def _usable(self) -> None:
+        if reason := self.rule.backends[self.backend].why_not(torch.empty(1, 1, 1, 16, device=self.device)):
+            pytest.skip(reason)

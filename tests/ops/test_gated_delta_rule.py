@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sleep_lightning.ops import available_backends, gated_delta_rule, select_backend
-from tests.ops.kernel_test_case import KernelTestCase, make_inputs, relative_error, run
+from tests.ops.kernel_test_case import FlaTestCase, KernelTestCase, make_inputs, relative_error, run
 
 
 class TestReference(KernelTestCase):
@@ -60,7 +60,5 @@ def test_shapes_that_do_not_fit_are_named(name: str) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-class TestFlaChunk(KernelTestCase):
-    device = "cuda"
-    backend = "fla"
-    tolerance = 5e-3
+class TestFlaChunk(FlaTestCase):
+    """As the shared case has it."""

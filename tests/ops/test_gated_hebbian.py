@@ -3,7 +3,7 @@ import torch
 
 from sleep_lightning.ops import gated_hebbian
 from sleep_lightning.ops.gated_hebbian.chunked import chunked_gated_hebbian
-from tests.ops.kernel_test_case import KernelTestCase, make_inputs, relative_error, run
+from tests.ops.kernel_test_case import FlaTestCase, KernelTestCase, make_inputs, relative_error, run
 
 
 class TestReference(KernelTestCase):
@@ -54,8 +54,5 @@ def test_a_backend_that_cannot_run_is_refused_with_the_fix(backend: str) -> None
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-class TestFlaChunk(KernelTestCase):
-    device = "cuda"
+class TestFlaChunk(FlaTestCase):
     rule = gated_hebbian
-    backend = "fla"
-    tolerance = 5e-3
