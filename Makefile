@@ -3,16 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 CONSTRAIN := PIP_CONSTRAINT=constraints.txt
 
-.PHONY: fit test test-slow lint clean
+.PHONY: fit test test-slow lint chromium clean
 
 fit: .venv/.runtime
 	$(BIN)/python -m sleep_lightning fit --config conf/rule110.yaml
 
-test: .venv/.dev lint
+test: .venv/.dev lint chromium
 	$(BIN)/python -m pytest
 
 test-slow: .venv/.dev
 	$(BIN)/python -m pytest -m slow
+
+# Debian's browser, for the tests of pages; they are skipped where it cannot be installed.
+chromium:
+	sh tests/install_chromium.sh
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

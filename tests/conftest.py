@@ -5,6 +5,8 @@ from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.model.jet import JetBlock
 from sleep_lightning.tasks import Rule110Config, TaskBatch
 
+pytest_plugins = ["tests.browser"]
+
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:

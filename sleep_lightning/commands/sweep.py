@@ -19,6 +19,7 @@ from sleep_lightning.sweep.spec import Sweep, load_sweep
 from sleep_lightning.sweep.study import counted, finished, flops_spent, open_study, points
 from sleep_lightning.sweep.supervisor import Supervisor, sole_supervisor
 from sleep_lightning.sweep.trial import build_trial, with_tracking
+from sleep_lightning.tracking.chart_page import preset_chart_page
 from sleep_lightning.tracking.figures import draw_frontier
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.training.environment import check_device
@@ -100,9 +101,11 @@ def sweep(job: SweepJob) -> int:
         with sole_supervisor(job.folder):
             study = open_study(job.sweep, job.folder)
             logger = _open_tracking(job)
+            _show_charts(job, console, logger)
             overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
             _train(job, Supervisor(job.sweep, study, job.folder, overrides), live, logger)
         _report(job, study, console, logger)
+        _show_charts(job, console, logger)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -127,6 +130,15 @@ def _open_tracking(job: SweepJob) -> MLflowRun | None:
     logger = MLflowRun(t.uri, t.experiment, job.sweep.spec.name, directory.mlflow_run_id)
     directory.record_mlflow_run(logger.run_id)
     return logger
+
+
+def _show_charts(job: SweepJob, console: Console, logger: MLflowRun | None) -> None:
+    """Set up MLflow's chart page, for the runs that are there, and say where it is."""
+    if logger is None:
+        return
+    page = preset_chart_page(job.sweep.base.tracking.uri, logger.run_id, job.sweep.varying())
+    if page is not None:
+        console.print(f"MLflow charts: {page}", highlight=False, soft_wrap=True)
 
 
 def _train(job: SweepJob, supervisor: Supervisor, console: Console, logger: MLflowRun | None) -> None:

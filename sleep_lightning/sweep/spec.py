@@ -92,6 +92,15 @@ class Sweep:
         """The experiment of a point. Raises ValueError if its values do not go together."""
         return load_experiment(self.base.to_dict(), [*as_overrides(values), *more])
 
+    def varying(self) -> dict[str, list[object]]:
+        """The keys that vary, each with its choices or its ends, and the base's value where a condition leaves it."""
+        found: dict[str, list[object]] = {}
+        base = {f"{section}.{key}": x for section, keys in self.base.to_dict().items() for key, x in keys.items()}
+        for key, p in self.space.parameters.items():
+            found[key] = [p.low, p.high] if p.choices is None else list(p.choices)
+            found[key] += [base.get(key)] if p.when else []
+        return found
+
     def why_infeasible(self, experiment: Experiment, train_flops: float) -> str | None:
         """Which bound the experiment breaks; None if none."""
         known = vars(inference_cost(experiment)) | {"train_flops": train_flops}

@@ -66,7 +66,7 @@ class MLflowRun(Logger):
 
         logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it announces every table it makes
         try:
-            _check_reachable(self.uri)
+            check_reachable(self.uri)
             client = MlflowClient(self.uri)
             if run_id is not None:
                 client.update_run(run_id, status="RUNNING")
@@ -74,9 +74,9 @@ class MLflowRun(Logger):
             found = client.get_experiment_by_name(self.experiment)
             experiment_id = client.create_experiment(self.experiment) if found is None else found.experiment_id
             return client, cast(str, client.create_run(experiment_id, run_name=run_name).info.run_id)
-        except _store_errors() as error:
+        except store_errors() as error:
             raise ValueError(
-                f"tracking.uri={redact(self.uri)!r} cannot be used: {self._reason(error)}; "
+                f"tracking.uri={redact(self.uri)!r} cannot be used: {reason(error, self.uri)}; "
                 f"check it, or set tracking.enabled=false"
             ) from error
 
@@ -133,8 +133,8 @@ class MLflowRun(Logger):
                     return 0
                 try:
                     self._client.log_batch(self._run_id, metrics=batch)
-                except _store_errors() as error:
-                    text = f"MLflow did not take {len(batch)} metrics, will retry: {self._reason(error)}"
+                except store_errors() as error:
+                    text = f"MLflow did not take {len(batch)} metrics, will retry: {reason(error, self.uri)}"
                     warnings.warn(text, stacklevel=2)
                     return len(self._buffer)
                 with self._lock:
@@ -161,15 +161,16 @@ class MLflowRun(Logger):
             warnings.warn(f"{len(self._buffer)} metrics are not in MLflow; they lie in {self.spill}", stacklevel=2)
         try:
             self._client.set_terminated(self._run_id, status)
-        except _store_errors() as error:
-            warnings.warn(f"MLflow did not close the run: {self._reason(error)}", stacklevel=2)
-
-    def _reason(self, error: Exception) -> str:
-        """The error on one line, without the password."""
-        return " ".join(str(error).split())[:200].replace(self.uri, redact(self.uri))
+        except store_errors() as error:
+            warnings.warn(f"MLflow did not close the run: {reason(error, self.uri)}", stacklevel=2)
 
 
-def _store_errors() -> tuple[type[Exception], ...]:
+def reason(error: Exception, uri: str) -> str:
+    """A store's error on one line, without the password."""
+    return " ".join(str(error).split())[:200].replace(uri, redact(uri))
+
+
+def store_errors() -> tuple[type[Exception], ...]:
     """What a tracking store raises when it cannot be reached or does not take what it is given."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -177,7 +178,7 @@ def _store_errors() -> tuple[type[Exception], ...]:
     return MlflowException, SQLAlchemyError, OSError, ImportError  # the last: a database driver
 
 
-def _check_reachable(uri: str) -> None:
+def check_reachable(uri: str) -> None:
     """Raises OSError at once where MLflow and SQLAlchemy would retry for minutes."""
     parts = urlsplit(uri)
     if parts.scheme.startswith("sqlite"):

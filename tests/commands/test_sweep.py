@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from sleep_lightning.commands.sweep import prepare, sweep
 from tests.commands.cli import ROOT, SMALL, run
 
 
@@ -32,7 +35,14 @@ def test_a_sweep_leaves_a_frontier(tmp_path: Path) -> None:
     parent = next(r for r in found if r.info.run_name == "tiny")
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["sweep/flops_spent"] > 0
-    assert sum(r.data.tags.get("mlflow.parentRunId") == parent.info.run_id for r in found) == 2
+    children = [r for r in found if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 2
+    for child in children:
+        cost = child.data.metrics
+        assert 10 ** cost["cost/log10_train_flops"] == pytest.approx(cost["cost/train_flops"])
+    charts = f"MLflow charts: http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=sweep-{parent.info.run_id}&"
+    assert done.stdout.count(charts) == 2  # at start and end
+    assert "mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000" in done.stdout
     again = run(tmp_path, "sweep", spec(tmp_path))
     assert again.returncode == 0
     assert again.stdout == done.stdout
@@ -50,3 +60,15 @@ def test_points_before_anything_runs(tmp_path: Path) -> None:
     assert bad.returncode == 2
     assert "objectives.speed is never known" in bad.stderr
     assert bad.stderr.count("\n") == 1
+
+
+def test_a_tracking_store_out_of_reach_ends_it_before_the_first_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path(spec(tmp_path))
+    file.write_text(file.read_text().replace("overrides: [", 'overrides: ["tracking.uri=http://127.0.0.1:1", '))
+    assert sweep(prepare(str(file), str(tmp_path / "tiny"))) == 2
+    error = capsys.readouterr().err
+    assert "tracking.uri='http://127.0.0.1:1' cannot be used" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "tiny" / "trials").exists()

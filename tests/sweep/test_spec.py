@@ -35,6 +35,12 @@ def test_every_shipped_sweep_is_valid_and_its_points_build(path: Path) -> None:
     assert built > 10
 
 
+def test_what_varies_includes_the_value_a_condition_leaves(tmp_path: Path) -> None:
+    space = "space: {sleep.n_passes: {low: 1, high: 4}, sleep.grad_passes: {choices: [1], when: {sleep.n_passes: [4]}}}"
+    sweep = load_sweep(written(tmp_path, f"name: s\nbase: {ROOT}/conf/depo.yaml\n{space}\n"))
+    assert sweep.varying() == {"sleep.n_passes": [1, 4], "sleep.grad_passes": [1, None]}
+
+
 def test_conditions_hold_in_any_order_of_keys() -> None:
     space = Space({"b": Parameter([1], when={"a": [2]}), "a": Parameter([1, 2])})
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
