@@ -1,5 +1,6 @@
 """``fit``: train, validate, record, and say where everything lies."""
 
+import math
 import shlex
 from dataclasses import asdict, dataclass
 from typing import IO, Any
@@ -195,7 +196,10 @@ def _log_results(logger: MLflowRun, run: RunDirectory, module: SleepModule) -> N
         if file.exists():
             logger.log_artifact(file)
     final = {f"final/{name}": value for name, value in module.scores["all"].as_metrics().items()}
-    logger.log_metrics(final | module.cost_so_far(), module.steps)
+    cost = module.cost_so_far() | {"cost/wall_s": module.wall_s}
+    if module.train_flops:  # MLflow draws linear axes only
+        cost["cost/log10_train_flops"] = math.log10(module.train_flops)
+    logger.log_metrics(final | cost, module.steps)
 
 
 def _facts(experiment: Experiment, run: RunDirectory, summary: dict[str, Any]) -> dict[str, str]:

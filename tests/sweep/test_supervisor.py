@@ -16,8 +16,9 @@ from optuna.trial import TrialState
 
 from sleep_lightning.fit_process import FitProcess
 from sleep_lightning.run_directory import RunDirectory
+from sleep_lightning.sweep.folder import sole_supervisor
 from sleep_lightning.sweep.study import counted, drop_torn_line, finished, flops_spent, open_study, points
-from sleep_lightning.sweep.supervisor import Supervisor, sole_supervisor
+from sleep_lightning.sweep.supervisor import Supervisor
 from tests.commands.cli import environment
 from tests.sweep import stand_in
 from tests.sweep.sweeps import small_sweep
