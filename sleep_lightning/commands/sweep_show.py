@@ -64,14 +64,14 @@ def list_sweeps() -> int:
 
 def show(found: Found) -> int:
     """All trials: point, cost, result, state and reason. Returns the exit code."""
-    report, console = found.report, _console()
+    report, console, supervised = found.report, _console(), is_supervised(found.folder)
     table = Table(title=f"{report.name}: all trials", title_justify="left")
     for column in ("trial", "state", "training FLOPs", _name(report.value), "point", "reason"):
         table.add_column(column, justify="right" if column in ("trial", "training FLOPs") else "left")
     for trial in report.trials:
         cost = trial.result.get("train_flops", trial.train_flops)
         value = f"{trial.result[report.value]:.4g}" if trial.result else "-"
-        state = _state(trial.state, is_supervised(found.folder))
+        state = _state(trial.state, supervised)
         table.add_row(
             str(trial.number), state, "-" if cost is None else with_unit(cost), value, trial.written(), trial.reason
         )

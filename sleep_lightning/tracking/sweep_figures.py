@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sleep_lightning.run_directory import write_text
 from sleep_lightning.tracking.frontier_plot import Dot, FrontierPlot, depth_colors
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def importances_figure(importances: Mapping[str, Mapping[str, float]]) -> "Figur
 def write_page(figure: "Figure", path: Path, title: str) -> None:
     """The figure as a page that needs no network: plotly.js (5 MB) lies in it."""
     figure.update_layout(title=escape(title), height=None)
-    figure.write_html(path, include_plotlyjs=True, default_height="90vh")
+    write_text(path, figure.to_html(include_plotlyjs=True, default_height="90vh"))
 
 
 def as_div(figure: "Figure") -> str:
