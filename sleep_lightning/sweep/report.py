@@ -2,7 +2,6 @@
 
 import json
 import math
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.sweep.frontier import Point, frontier, hypervolume
+from sleep_lightning.sweep.importances import importances
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
 
 COSTS = ("train_flops", "wall_s")
@@ -27,10 +26,6 @@ BASELINES = {
     "token_accuracy": {"majority answer": "majority_token_baseline"},
 }
 """What ignoring the evidence scores, by measure: keys of a run's ``summary.json``."""
-ENOUGH = 8
-"""Finished trials from which importances are worth computing."""
-TOP = 0.25
-"""Share of the finished trials whose likeness makes a key important."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +162,11 @@ class Report:
         return int(trial.values.get("sleep.n_passes", self.definition["base"]["sleep"]["n_passes"]))
 
     @property
+    def depths(self) -> tuple[int, ...]:
+        """Every N that was proposed."""
+        return tuple(sorted({self.n_passes(t) for t in self.trials}))
+
+    @property
     def states(self) -> Counter[str]:
         """Trials by state."""
         return Counter(t.state for t in self.trials)
@@ -203,7 +203,7 @@ def build_report(study: optuna.Study, folder: Path) -> Report:
     for label, key in BASELINES.get(report.value, {}).items():
         if levels := [run[key] for runs in summaries.values() for run in runs if key in run]:
             baselines[label] = (min(levels), max(levels))
-    return Report(study.study_name, definition, trials, _importances(study, report), baselines)
+    return Report(study.study_name, definition, trials, importances(study, report.objectives), baselines)
 
 
 def _summaries(folder: Path, number: int) -> list[dict[str, Any]]:
@@ -230,23 +230,3 @@ def _row(trial: FrozenTrial, summaries: list[dict[str, Any]]) -> Row:
         reason=next((facts[key] for key in ("infeasible", "pruned", "failed") if key in facts), ""),
         ended=trial.datetime_complete,
     )
-
-
-def _importances(study: optuna.Study, report: Report) -> dict[str, dict[str, float]]:
-    """By objective, how unlike the others the best quarter of the finished trials is in each key (PED-ANOVA, which
-    knows conditional keys), as shares of 1; none while there are too few trials or all reached the same."""
-    found: dict[str, dict[str, float]] = {}
-    for i, (name, direction) in enumerate(report.objectives.items()):
-        reached = {t.values[i] for t in finished(study)}
-        if len(report.finished) < ENOUGH or len(reached) < 2:
-            continue
-        sign = 1.0 if direction == "minimize" else -1.0
-
-        def target(trial: FrozenTrial, i: int = i, sign: float = sign) -> float:
-            return sign * trial.values[i]
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that less is taken for better: hence the sign
-            evaluator = PedAnovaImportanceEvaluator(target_quantile=TOP)
-            found[name] = get_param_importances(study, evaluator=evaluator, target=target)
-    return {name: shares for name, shares in found.items() if shares}

@@ -44,6 +44,7 @@ def frontier_plot(report: Report) -> FrontierPlot:
         cost_label=LABELS.get(report.cost, report.cost.replace("_", " ")),
         value_label=LABELS.get(report.value, report.value.replace("_", " ")),
         dots=tuple(dots.values()),
+        depths=report.depths,
         edge=tuple(dots[t.number] for t in report.best) if len(report.objectives) > 1 else (),
         levels={_level_label(label, *ends): ends[1] for label, ends in report.baselines.items()},
         value_is_share=report.value in SHARES,

@@ -48,7 +48,7 @@ def report_page(report: Report, plot: FrontierPlot | None, drawn: Sequence[Dot],
         parts += [_head("What the FLOPs bought", note if several else ""), as_div(progress_figure(points, label))]
     if curves := [(dot, report.trials[dot.trial].curve) for dot in drawn]:
         note = "Exact match at each validation, mean over seeds; of pruned trials until they were stopped."
-        parts += [_head("Learning curves", note), as_div(curves_figure(curves))]
+        parts += [_head("Learning curves", note), as_div(curves_figure(curves, report.depths))]
     if report.importances:
         note = "How unlike the others the best quarter of the finished trials is in each key (PED-ANOVA)."
         parts += [_head("Which keys matter", note), as_div(importances_figure(report.importances))]

@@ -94,8 +94,10 @@ def draw_frontier(plot: FrontierPlot, path: Path) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for n, color in depth_colors(plot.dots).items():
+    for n, color in depth_colors(plot.depths).items():
         mine = [dot for dot in plot.dots if dot.n_passes == n]
+        if not mine:
+            continue
         x, y = [dot.cost for dot in mine], [dot.value for dot in mine]
         reach = ([dot.value - dot.low for dot in mine], [dot.high - dot.value for dot in mine])
         seeds = any(dot.seeds > 1 for dot in mine)

@@ -38,6 +38,7 @@ class FrontierPlot:
         cost_label: of the x-axis.
         value_label: of the y-axis.
         dots: at least one.
+        depths: every N of the sweep, so that an N has the same color in all its figures.
         edge: the dots that nothing beats, the next costing more; empty: no line.
         levels: horizontal lines by label.
         value_is_share: values lie between 0 and 1.
@@ -48,16 +49,17 @@ class FrontierPlot:
     cost_label: str
     value_label: str
     dots: tuple[Dot, ...]
+    depths: tuple[int, ...]
     edge: tuple[Dot, ...] = ()
     levels: dict[str, float] = field(default_factory=dict)
     value_is_share: bool = True
     log_cost: bool = True
 
 
-def depth_colors(dots: Iterable[Dot]) -> dict[int, str]:
+def depth_colors(depths: Iterable[int]) -> dict[int, str]:
     """A color (#rrggbb) for every N, dark for few passes and light for many."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    depths = sorted({dot.n_passes for dot in dots})
-    return {n: to_hex(colormaps["viridis"](0.92 * i / max(len(depths) - 1, 1))) for i, n in enumerate(depths)}
+    found = sorted(set(depths))
+    return {n: to_hex(colormaps["viridis"](0.92 * i / max(len(found) - 1, 1))) for i, n in enumerate(found)}

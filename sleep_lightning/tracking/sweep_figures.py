@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 Points = Sequence[tuple[float, float]]
-HEIGHT = 460
 
 
 def frontier_figure(plot: FrontierPlot) -> "Figure":
@@ -24,8 +23,10 @@ def frontier_figure(plot: FrontierPlot) -> "Figure":
     figure = _figure(plot.cost_label, plot.value_label, plot.log_cost, plot.value_is_share)
     if plot.edge:
         _add_edge(figure, plot.edge)
-    for n, color in depth_colors(plot.dots).items():
+    for n, color in depth_colors(plot.depths).items():
         mine = [dot for dot in plot.dots if dot.n_passes == n]
+        if not mine:
+            continue
         seeds = {
             "array": [dot.high - dot.value for dot in mine],
             "arrayminus": [dot.value - dot.low for dot in mine],
@@ -73,13 +74,14 @@ def progress_figure(points: Points, label: str) -> "Figure":
     x, y = zip(*points, strict=True)
     line = {"shape": "hv", "color": "#31688e"}
     figure.add_scatter(x=x, y=y, mode="lines+markers", line=line, name=escape(label))
+    figure.update_yaxes(rangemode="tozero")
     return figure
 
 
-def curves_figure(curves: Sequence[tuple[Dot, Points]]) -> "Figure":
-    """Exact match at the validations over training FLOPs, a line a trial, coloured by its N."""
+def curves_figure(curves: Sequence[tuple[Dot, Points]], depths: Sequence[int]) -> "Figure":
+    """Exact match at the validations over training FLOPs, a line a trial, coloured by its N (of all the ``depths``)."""
     figure = _figure("training FLOPs", "exact match", share=True)
-    colors, named = depth_colors([dot for dot, _ in curves]), set[int]()
+    colors, named = depth_colors(depths), set[int]()
     for dot, curve in sorted(curves, key=lambda c: (c[0].n_passes, c[0].trial)):
         x, y = zip(*curve, strict=True)
         figure.add_scatter(
@@ -109,13 +111,13 @@ def importances_figure(importances: Mapping[str, Mapping[str, float]]) -> "Figur
 
 def write_page(figure: "Figure", path: Path, title: str) -> None:
     """The figure as a page that needs no network: plotly.js (5 MB) lies in it."""
-    figure.update_layout(title=escape(title), height=None)
+    figure.update_layout(title=escape(title))
     write_text(path, figure.to_html(include_plotlyjs=True, default_height="90vh"))
 
 
 def as_div(figure: "Figure") -> str:
     """The figure as a part of a page that holds plotly.js itself."""
-    html: str = figure.to_html(full_html=False, include_plotlyjs=False)
+    html: str = figure.to_html(full_html=False, include_plotlyjs=False, default_height="460px")
     return html
 
 
@@ -130,7 +132,7 @@ def plotly_js() -> str:
 def _figure(x: str, y: str, log_x: bool = False, share: bool = False) -> "Figure":
     from plotly.graph_objects import Figure
 
-    layout: dict[str, Any] = {"template": "simple_white", "height": HEIGHT, "margin": {"t": 40, "r": 20}}
+    layout: dict[str, Any] = {"template": "simple_white", "margin": {"t": 40, "r": 20}}
     figure = Figure(layout=layout)
     log = {"type": "log", "dtick": "D2"} if log_x else {}
     figure.update_xaxes(title=escape(x), showgrid=True, tickformat=".3~s", **log)
