@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from sleep_lightning.commands.sweep_arguments import add_sweep_arguments, prepare_sweep, with_verb
+
 COMMANDS = {
     "fit": "train a model, record it in MLflow",
     "validate": "score a checkpoint on the validation split",
@@ -39,9 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("--output", metavar="FILE", help="write the rows to a file (JSON)")
             continue
         if name == "sweep":
-            command.add_argument("spec", metavar="YAML", help="sweep file, e.g. sweeps/depo_depth_cost.yaml")
-            command.add_argument("--dry-run", action="store_true", help="print points and their cost, train nothing")
-            command.add_argument("--output", metavar="DIR", help="where it goes (default: runs/sweeps/<name>)")
+            add_sweep_arguments(command)
             continue
         if name == "compare":
             _add_compare_arguments(command)
@@ -79,7 +79,7 @@ def _add_compare_arguments(command: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     parser = build_parser()
-    arguments, rest = parser.parse_known_args(argv)
+    arguments, rest = parser.parse_known_args(with_verb(sys.argv[1:] if argv is None else argv))
     if (rest and arguments.command in ("bench", "sweep")) or any(text.startswith("-") for text in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
@@ -121,10 +121,7 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
         request = compare.prepare(a.config, a.overrides, a.arms, a.seeds, a.jobs, a.output, a.test_passes)
         return lambda: compare.compare(request)
     if a.command == "sweep":
-        from sleep_lightning.commands import sweep
-
-        search = sweep.prepare(a.spec, a.output)
-        return lambda: sweep.dry_run(search) if a.dry_run else sweep.sweep(search)
+        return prepare_sweep(a)
     if a.command == "bench":
         from sleep_lightning.commands import bench
 

@@ -130,8 +130,13 @@ class RunDirectory:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write by rename: a reader sees the old file or the new one, never half."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write by rename, as ``write_json``."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 

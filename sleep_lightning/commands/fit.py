@@ -196,9 +196,9 @@ def _log_results(logger: MLflowRun, run: RunDirectory, module: SleepModule) -> N
         if file.exists():
             logger.log_artifact(file)
     final = {f"final/{name}": value for name, value in module.scores["all"].as_metrics().items()}
-    cost = module.cost_so_far()
-    if flops := cost["cost/train_flops"]:  # the axes of MLflow's charts are linear
-        cost |= {"cost/log10_train_flops": math.log10(flops)}
+    cost = module.cost_so_far() | {"cost/wall_s": module.wall_s}
+    if module.train_flops:  # MLflow draws linear axes only
+        cost["cost/log10_train_flops"] = math.log10(module.train_flops)
     logger.log_metrics(final | cost, module.steps)
 
 

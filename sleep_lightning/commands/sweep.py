@@ -1,26 +1,28 @@
 """``sweep``: search for the frontier of accuracy over cost."""
 
 import signal
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sleep_lightning.commands.report import print_facts
-from sleep_lightning.run_directory import RunDirectory, write_json
-from sleep_lightning.sweep.frontier import Point, frontier, hypervolume
+from sleep_lightning.commands.sweep_show import frontier_table, report_facts
+from sleep_lightning.run_directory import RunDirectory
+from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor
+from sleep_lightning.sweep.publisher import Publisher
+from sleep_lightning.sweep.report import build_report
 from sleep_lightning.sweep.spec import Sweep, load_sweep
-from sleep_lightning.sweep.study import counted, finished, flops_spent, open_study, points
-from sleep_lightning.sweep.supervisor import Supervisor, sole_supervisor
+from sleep_lightning.sweep.study import counted, flops_spent, open_study
+from sleep_lightning.sweep.supervisor import Supervisor
 from sleep_lightning.sweep.trial import build_trial, with_tracking
 from sleep_lightning.tracking.chart_page import preset_chart_page
-from sleep_lightning.tracking.figures import draw_frontier
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.training.environment import check_device
 from sleep_lightning.training.progress import with_unit
@@ -36,29 +38,29 @@ class SweepJob:
     folder: Path
 
 
-@dataclass(frozen=True)
-class Best:
-    """A trial on the frontier: its point, what it reached (mean over seeds, and each), what one run cost."""
-
-    trial: int
-    values: dict[str, Any]
-    exact_match: float
-    exact_match_by_seed: list[float]
-    train_flops: float
-
-    @classmethod
-    def of(cls, trial: optuna.trial.FrozenTrial) -> "Best":
-        facts, result = trial.user_attrs, trial.user_attrs["result"]
-        by_seed = facts["exact_match_by_seed"]
-        return cls(trial.number, facts["values"], result["exact_match"], by_seed, result["train_flops"])
-
-
 def prepare(path: str, output: str | None) -> SweepJob:
     """All that can go wrong before any compute. Raises ValueError: bad input."""
+    if not path.endswith((".yaml", ".yml")):
+        raise ValueError(
+            f"sweep {path}: neither a sweep file (its name ends in .yaml or .yml) nor one of run, resume, report, "
+            f"list, show, best; python -m sleep_lightning sweep --help explains them"
+        )
     sweep = load_sweep(path)
+    return _job(sweep, Path(output or f"runs/sweeps/{sweep.spec.name}"))
+
+
+def prepare_resume(name: str) -> SweepJob:
+    """A sweep that was begun, as it was saved. Raises ValueError: there is none, or it is being run."""
+    folder = find_sweep(name)
+    if is_supervised(folder):
+        raise ValueError(f"{folder} is being run by another process; look at it with: sweep show {name}")
+    return _job(load_saved(folder), folder)
+
+
+def _job(sweep: Sweep, folder: Path) -> SweepJob:
     check_device(sweep.base)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return SweepJob(sweep, Path(output or f"runs/sweeps/{sweep.spec.name}"))
+    return SweepJob(sweep, folder)
 
 
 def dry_run(job: SweepJob) -> int:
@@ -100,11 +102,18 @@ def sweep(job: SweepJob) -> int:
     try:
         with sole_supervisor(job.folder):
             study = open_study(job.sweep, job.folder)
+            save_sweep(job.sweep, job.folder)
             logger = _open_tracking(job)
+            publisher = Publisher(study, job.folder, logger)
+            publisher.begin(job.sweep.spec)
             _show_charts(job, console, logger)
             overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
-            _train(job, Supervisor(job.sweep, study, job.folder, overrides), live, logger)
-        _report(job, study, console, logger)
+            _train(job, Supervisor(job.sweep, study, job.folder, overrides), live, publisher.refresh)
+            publisher.publish()
+        report = build_report(study, job.folder)
+        if report.finished:
+            console.print(frontier_table(report))
+        print_facts(console, report_facts(report, job.folder))
         _show_charts(job, console, logger)
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -141,7 +150,7 @@ def _show_charts(job: SweepJob, console: Console, logger: MLflowRun | None) -> N
         console.print(f"MLflow charts: {page}", highlight=False, soft_wrap=True)
 
 
-def _train(job: SweepJob, supervisor: Supervisor, console: Console, logger: MLflowRun | None) -> None:
+def _train(job: SweepJob, supervisor: Supervisor, console: Console, refresh: Callable[[], None]) -> None:
     spec = job.sweep.spec
     progress = Progress(
         TextColumn(spec.name),
@@ -160,45 +169,8 @@ def _train(job: SweepJob, supervisor: Supervisor, console: Console, logger: MLfl
             spent = flops_spent(study)
             state = f"{len(supervisor.running)} running, {with_unit(spent)}FLOP"
             progress.update(bar, completed=counted(study), state=state)
+            ended = bool(supervisor.events)
             while supervisor.events:
                 console.print(supervisor.events.pop(0), highlight=False, soft_wrap=True)
-                if logger is not None:
-                    area = hypervolume_of(finished(study))
-                    logger.log_metrics({"sweep/hypervolume": area, "sweep/flops_spent": spent}, counted(study))
-
-
-def hypervolume_of(trials: list[optuna.trial.FrozenTrial]) -> float:
-    """Share of the area below exact match 1 and the largest cost that the frontier dominates."""
-    found = points(trials)
-    most = max((p.cost for p in found), default=0.0)
-    return hypervolume(found, Point(most, 0.0)) / most if most else 0.0
-
-
-def _report(job: SweepJob, study: optuna.Study, console: Console, logger: MLflowRun | None) -> None:
-    trials = finished(study)
-    found = points(trials)
-    edge = [Best.of(trials[i]) for i in frontier(found)]
-    states = {state: len(study.get_trials(deepcopy=False, states=(state,))) for state in TrialState}
-    counts = ", ".join(f"{n} {state.name.lower()}" for state, n in states.items() if n)
-    facts = {"trials": counts, "FLOPs spent": with_unit(flops_spent(study)), "folder": str(job.folder)}
-    if edge:
-        figures, picture = job.folder / "frontier.json", job.folder / "frontier.png"
-        write_json(figures, {"name": job.sweep.spec.name, "frontier": [asdict(best) for best in edge]})
-        depth = [t.user_attrs["values"].get("sleep.n_passes", job.sweep.base.sleep.n_passes) for t in trials]
-        draw_frontier(found, depth, [(b.train_flops, b.exact_match) for b in edge], picture, job.sweep.spec.name)
-        console.print(_table(job.sweep.spec.name, edge))
-        facts |= {"picture": str(picture), "figures": str(figures)}
-        if logger is not None:
-            for file in (picture, figures):
-                logger.log_artifact(file)
-    print_facts(console, facts)
-
-
-def _table(name: str, edge: list[Best]) -> Table:
-    table = Table(title=f"{name}: what no other trial beats in accuracy and cost", title_justify="left")
-    for column in ("trial", "training FLOPs", "exact match", "point"):
-        table.add_column(column, justify="left" if column == "point" else "right")
-    for best in edge:
-        numbers = (str(best.trial), with_unit(best.train_flops), f"{best.exact_match:.3f}")
-        table.add_row(*numbers, _written(best.values))
-    return table
+            if ended:
+                refresh()

@@ -1,6 +1,7 @@
 """A whole experiment: its sections, and what must hold between them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
@@ -9,7 +10,7 @@ from sleep_lightning.config.tracking import TrackingConfig, redact
 from sleep_lightning.config.training import TrainingConfig
 from sleep_lightning.model import MEMORY_MIXERS, ModelConfig
 from sleep_lightning.sleep import SleepConfig
-from sleep_lightning.tasks import TaskConfig
+from sleep_lightning.tasks import GSMInfiniteConfig, TaskConfig
 
 
 @dataclass
@@ -77,6 +78,17 @@ class Experiment:
             f"the answers begin with window {first + 1}, so no gradient would reach a window that slept; "
             f"use null{f' or one of {fits}' if fits else ''}"
         )
+
+    def anchored(self) -> "Experiment":
+        """The same with the files it names (SQLite database, a task's JSONL) as absolute paths: it means the same
+        wherever it is read from."""
+        tracking, task = self.tracking, self.task
+        scheme, separator, file = tracking.uri.partition(":///")
+        if scheme.startswith("sqlite") and separator and file and not file.startswith((":", "/")):
+            tracking = replace(tracking, uri=f"{scheme}:///{Path(file).absolute()}")
+        if isinstance(task, GSMInfiniteConfig) and task.jsonl is not None:
+            task = replace(task, jsonl=str(Path(task.jsonl).absolute()))
+        return replace(self, tracking=tracking, task=task)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers: what checkpoints, logs and ``config.yaml`` hold. Passwords are not among it."""

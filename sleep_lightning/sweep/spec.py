@@ -125,7 +125,7 @@ def load_sweep(path: str | Path) -> Sweep:
     try:
         spec = cast(SweepSpec, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepSpec), content)))
         space = Space(spec.space)
-        base = load_experiment(path.parent / spec.base, spec.overrides)
+        base = load_experiment(path.parent / spec.base, spec.overrides).anchored()
         sweep = Sweep(spec, space, base)
         _check_values(sweep)
         if spec.sampler == "grid":

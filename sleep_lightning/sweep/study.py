@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import OptunaError
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -19,6 +20,7 @@ from sleep_lightning.sweep.space import Space
 from sleep_lightning.sweep.spec import Sweep, SweepSpec
 
 FINGERPRINT = "definition"
+JOURNAL = "journal.log"
 
 
 def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
@@ -27,11 +29,12 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
     Raises:
         ValueError: the folder holds a study of another search, or cannot be written.
     """
-    journal = folder / "journal.log"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        drop_torn_line(journal)
-        storage = JournalStorage(JournalFileBackend(str(journal)))
+        drop_torn_line(folder / JOURNAL)
+        storage = _open_storage(folder)
+        if others := [name for name in optuna.get_all_study_names(storage) if name != sweep.spec.name]:
+            raise ValueError(f"{folder} holds the sweep {others[0]}, not {sweep.spec.name}; choose another --output")
         study = optuna.create_study(
             storage=storage,
             study_name=sweep.spec.name,
@@ -55,6 +58,34 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
                 study.enqueue_trial(dict(zip(sweep.space.parameters, values, strict=True)), skip_if_exists=True)
         study.set_user_attr(FINGERPRINT, wanted)
     return study
+
+
+def read_study(folder: Path) -> optuna.Study:
+    """The study in a sweep's folder, to be looked at: nothing is written, whoever runs it goes on.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    if not (folder / JOURNAL).is_file():
+        raise ValueError(f"{folder} is not the folder of a sweep (no {JOURNAL}); sweeps lie in runs/sweeps/")
+    try:
+        storage = _open_storage(folder)
+    except OSError as error:
+        raise ValueError(f"{folder / JOURNAL} cannot be read: {error.strerror}; check its permissions") from error
+    studies = optuna.get_all_study_summaries(storage)
+    if not studies or FINGERPRINT not in studies[0].user_attrs:
+        raise ValueError(f"{folder} holds a sweep that ended before its first trial; run its YAML again")
+    return optuna.load_study(study_name=studies[0].study_name, storage=storage)
+
+
+def _open_storage(folder: Path) -> JournalStorage:
+    try:
+        return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, OptunaError) as error:
+        raise ValueError(
+            f"{folder / JOURNAL} is damaged ({type(error).__name__}: {error}): a line of it is no record of Optuna's; "
+            f"take it out, or begin again under another name"
+        ) from error
 
 
 def definition(sweep: Sweep) -> dict[str, Any]:

@@ -4,11 +4,10 @@ Whatever is killed, and when: a trial is told once, when its runs' results lie o
 taken up again from its checkpoint, or its still living process is adopted; nothing is trained twice.
 """
 
-import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +148,10 @@ class Supervisor:
             return
         result = trial.result()
         values = [result[name] for name in self.sweep.spec.objectives]
+        broken = [f"{name} is {result[name]}" for name in self.sweep.spec.objectives if not isfinite(result[name])]
+        if broken:  # Optuna takes no NaN, and nothing can be compared with one
+            self._tell(trial.number, TrialState.FAIL, failed=broken[0], flops_spent=trial.flops_spent())
+            return
         self._tell(
             trial.number,
             TrialState.COMPLETE,
@@ -198,15 +201,3 @@ class Supervisor:
         reasons = [str(value) for key, value in facts.items() if key in ("infeasible", "pruned", "failed")]
         what = ", ".join([*(f"{name} {v}" for name, v in shown.items()), *reasons])
         self.events.append(f"trial {number} {state.name.lower()}: {what}")
-
-
-@contextmanager
-def sole_supervisor(folder: Path) -> Iterator[None]:
-    """Hold the sweep's folder. Raises ValueError if another process does (the kernel frees it when that one dies)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "supervisor.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f"{folder} is being run by another process; wait for it, or end it") from error
-        yield

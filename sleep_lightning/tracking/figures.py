@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from sleep_lightning.tracking.frontier_plot import FrontierPlot, depth_colors
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -83,44 +85,46 @@ def draw_comparison(rows: Sequence[Compared], path: Path, title: str) -> None:
     figure.savefig(path, dpi=120)
 
 
-def draw_frontier(
-    points: Sequence[tuple[float, float]],
-    depth: Sequence[int],
-    edge: Sequence[tuple[float, float]],
-    path: Path,
-    title: str,
-) -> None:
-    """Exact match over training FLOPs, a dot a trial coloured by its N, and a step line along what nothing beats (PNG).
-
-    Args:
-        points: training FLOPs and exact match of every trial.
-        depth: N of every trial.
-        edge: the points on the frontier, by rising cost.
-        path: file to write.
-        title: name of the sweep.
-    """
+def draw_frontier(plot: FrontierPlot, path: Path) -> None:
+    """Value over cost, a dot a trial coloured by its N with a bar from its worst seed to its best, a step line along
+    what nothing beats with the band of its seeds, and what ignoring the evidence scores as dashed lines (PNG)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for n in sorted(set(depth)):
-        mine = [p for p, d in zip(points, depth, strict=True) if d == n]
-        axes.plot(*zip(*mine, strict=True), "o", color=f"C{n - 1}", label=f"N = {n}")
-    axes.step(*zip(*edge, strict=True), where="post", color="black", linewidth=1, label="frontier")
-    axes.set(ylabel="exact match", ylim=(0, 1.02), title=title)
-    _flops_axis(axes)
+    for n, color in depth_colors(plot.depths).items():
+        mine = [dot for dot in plot.dots if dot.n_passes == n]
+        if not mine:
+            continue
+        x, y = [dot.cost for dot in mine], [dot.value for dot in mine]
+        reach = ([dot.value - dot.low for dot in mine], [dot.high - dot.value for dot in mine])
+        seeds = any(dot.seeds > 1 for dot in mine)
+        axes.errorbar(x, y, yerr=reach if seeds else None, fmt="o", color=color, capsize=3, label=f"N = {n}")
+    if plot.edge:
+        x = [dot.cost for dot in plot.edge]
+        axes.step(x, [dot.value for dot in plot.edge], where="post", color="black", linewidth=1, label="frontier")
+        if any(dot.seeds > 1 for dot in plot.edge):
+            low, high = [dot.low for dot in plot.edge], [dot.high for dot in plot.edge]
+            axes.fill_between(x, low, high, step="post", color="black", alpha=0.1, label="its seeds")
+    for (label, level), style in zip(plot.levels.items(), ("--", ":"), strict=False):
+        axes.axhline(level, color="grey", linestyle=style, label=label)
+    axes.set(xlabel=plot.cost_label, ylabel=plot.value_label, title=plot.title)
+    if plot.value_is_share:
+        axes.set_ylim(0, 1.02)
+    if plot.log_cost:
+        _flops_axis(axes, plot.cost_label)
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=120)
 
 
-def _flops_axis(axes: "Axes") -> None:
+def _flops_axis(axes: "Axes", label: str = "training FLOPs") -> None:
     """A logarithmic x-axis in units a person reads (10 T), however narrow its range."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-    axes.set(xlabel="training FLOPs", xscale="log")
+    axes.set(xlabel=label, xscale="log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -10,7 +10,8 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
@@ -122,6 +123,16 @@ class MLflowRun(Logger):
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file into the run."""
         self._client.log_artifact(self._run_id, str(path), folder)
+
+    @contextmanager
+    def forgiving(self, what: str) -> Iterator[None]:
+        """Warn, and leave the block, if the store does not take ``what`` (or cannot be reached: found out first, as
+        MLflow would retry for minutes)."""
+        try:
+            check_reachable(self.uri)
+            yield
+        except store_errors() as error:
+            warnings.warn(f"MLflow did not take {what}: {reason(error, self.uri)}", stacklevel=3)
 
     def flush(self) -> int:
         """Write what is buffered; returns how many metrics could not be written (they stay buffered)."""

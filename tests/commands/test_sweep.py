@@ -1,11 +1,12 @@
 """sweep from the outside, with real runs."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
-from sleep_lightning.commands.sweep import prepare, sweep
+from sleep_lightning.__main__ import main
 from tests.commands.cli import ROOT, SMALL, run
 
 
@@ -19,7 +20,9 @@ def spec(tmp_path: Path, text: str = "") -> str:
     return str(file)
 
 
-def test_a_sweep_leaves_a_frontier(tmp_path: Path) -> None:
+def test_a_sweep_leaves_a_frontier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     done = run(tmp_path, "sweep", spec(tmp_path))
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "runs" / "sweeps" / "tiny"
@@ -35,17 +38,27 @@ def test_a_sweep_leaves_a_frontier(tmp_path: Path) -> None:
     parent = next(r for r in found if r.info.run_name == "tiny")
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["sweep/flops_spent"] > 0
+    assert parent.data.params["sweep.sampler"] == "grid"
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert files == {"report.html", "frontier.html", "frontier.png", "frontier.json", "trials.csv"}
     children = [r for r in found if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == 2
     for child in children:
-        cost = child.data.metrics
-        assert 10 ** cost["cost/log10_train_flops"] == pytest.approx(cost["cost/train_flops"])
+        metrics = child.data.metrics
+        assert metrics["cost/log10_train_flops"] == pytest.approx(math.log10(metrics["cost/train_flops"]))
+        assert {"final/exact_match", "cost/wall_s"} <= metrics.keys()
     charts = f"MLflow charts: http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=sweep-{parent.info.run_id}&"
     assert done.stdout.count(charts) == 2  # at start and end
-    assert "mlflow server --backend-store-uri sqlite:///mlflow.db --port 5000" in done.stdout
+    assert f"mlflow server --backend-store-uri sqlite:///{tmp_path}/mlflow.db --port 5000" in done.stdout
     again = run(tmp_path, "sweep", spec(tmp_path))
     assert again.returncode == 0
     assert again.stdout == done.stdout
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    capsys.readouterr()
+    assert main(["sweep", "resume", str(folder)]) == 0
+    assert "2 complete" in capsys.readouterr().out
+    assert not list((tmp_path / "elsewhere").iterdir())  # the same store as before
     other = run(tmp_path, "sweep", spec(tmp_path, "seeds: [5]\n"))
     assert other.returncode == 2
     assert "holds a sweep named tiny with another seeds" in other.stderr
@@ -62,13 +75,19 @@ def test_points_before_anything_runs(tmp_path: Path) -> None:
     assert bad.stderr.count("\n") == 1
 
 
-def test_a_tracking_store_out_of_reach_ends_it_before_the_first_trial(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_store_that_cannot_be_used_is_said_before_the_first_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = Path(spec(tmp_path))
-    file.write_text(file.read_text().replace("overrides: [", 'overrides: ["tracking.uri=http://127.0.0.1:1", '))
-    assert sweep(prepare(str(file), str(tmp_path / "tiny"))) == 2
-    error = capsys.readouterr().err
-    assert "tracking.uri='http://127.0.0.1:1' cannot be used" in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "tiny" / "trials").exists()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main(["sweep", spec(tmp_path), "--output", "file/sweep"]) == 2
+    assert (
+        capsys.readouterr().err == "error: file/sweep cannot hold the sweep: Not a directory; choose another --output\n"
+    )
+    refused = spec(tmp_path).replace("tiny.yaml", "refused.yaml")
+    text = Path(spec(tmp_path)).read_text()
+    Path(refused).write_text(text.replace("overrides: [", 'overrides: ["tracking.uri=http://127.0.0.1:9", '))
+    assert main(["sweep", refused]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: tracking.uri='http://127.0.0.1:9' cannot be used: ") and printed.count("\n") == 1
+    assert not (tmp_path / "runs" / "sweeps" / "tiny" / "trials").exists()

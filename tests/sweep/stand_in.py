@@ -53,8 +53,9 @@ def supervise(folder: Path, trials: int, workers: int) -> None:
     import optuna
 
     from sleep_lightning.fit_process import FitProcess
+    from sleep_lightning.sweep.folder import sole_supervisor
     from sleep_lightning.sweep.study import open_study
-    from sleep_lightning.sweep.supervisor import Supervisor, sole_supervisor
+    from sleep_lightning.sweep.supervisor import Supervisor
     from tests.sweep.sweeps import small_sweep
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -16,8 +16,9 @@ from optuna.trial import TrialState
 
 from sleep_lightning.fit_process import FitProcess
 from sleep_lightning.run_directory import RunDirectory
+from sleep_lightning.sweep.folder import sole_supervisor
 from sleep_lightning.sweep.study import counted, drop_torn_line, finished, flops_spent, open_study, points
-from sleep_lightning.sweep.supervisor import Supervisor, sole_supervisor
+from sleep_lightning.sweep.supervisor import Supervisor
 from tests.commands.cli import environment
 from tests.sweep import stand_in
 from tests.sweep.sweeps import small_sweep
@@ -71,6 +72,26 @@ def test_a_failed_run_is_tried_again_then_told_with_its_reason(tmp_path: Path, m
     assert failed and all(t.params["sleep.n_passes"] == 4 for t in failed)
     assert all(t.user_attrs["failed"] == "out of memory" for t in failed)
     assert sum("out of memory; tried again" in event for event in events) == 2 * len(failed)
+
+
+def test_a_result_that_is_no_number_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = (
+        "import json, pathlib, sys; nan = float('nan'); "
+        "result = dict(status='FINISHED', exact_match=0.1, token_accuracy=0.5, loss=nan, train_flops=1e6, wall_s=1.0); "
+        "pathlib.Path(sys.argv[1], 'summary.json').write_text(json.dumps(result))"
+    )
+    plain = FitProcess.command
+
+    def command(self: FitProcess) -> list[str]:
+        diverged = [sys.executable, "-S", "-c", broken, str(self.directory.path)]
+        return diverged if self.experiment.sleep.n_passes == 4 else plain(self)
+
+    monkeypatch.setattr(FitProcess, "command", command)
+    study, _ = run(tmp_path, trials=6, objectives={"loss": "minimize"})
+    failed = study.get_trials(states=(TrialState.FAIL,))
+    assert failed and all(t.user_attrs["failed"] == "loss is nan" for t in failed)
+    assert {t.params["sleep.n_passes"] for t in failed} == {4}
+    assert counted(study) == 6
 
 
 def test_points_above_a_bound_are_never_run(tmp_path: Path) -> None:

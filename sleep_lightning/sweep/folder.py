@@ -1,0 +1,98 @@
+"""A sweep's folder: who runs it, how to find it by name, and the copy of its spec from which it goes on."""
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from omegaconf import OmegaConf
+
+from sleep_lightning.run_directory import write_text
+from sleep_lightning.sweep.spec import Sweep, load_sweep
+from sleep_lightning.sweep.study import JOURNAL
+
+SWEEPS = Path("runs/sweeps")
+"""Where sweeps lie unless told otherwise."""
+LOCK = "supervisor.lock"
+SPEC, BASE = "sweep.yaml", "base.yaml"
+LOOKED_AT_FOR = 0.3
+"""Seconds for which a lock may be held by someone who only looks at it."""
+
+
+def find_sweep(name: str) -> Path:
+    """The folder of a sweep, by name or path. Raises ValueError, naming the known ones, if there is none."""
+    for folder in (SWEEPS / name, Path(name)):
+        if (folder / JOURNAL).is_file():
+            return folder
+    known = [folder.name for folder in known_sweeps()]
+    there = f"known are {', '.join(known)}" if known else "there is none yet; start one with sweep SPEC.yaml"
+    raise ValueError(f"{name!r} is neither a sweep in {SWEEPS}/ nor the folder of one (with {JOURNAL}); {there}")
+
+
+def known_sweeps() -> list[Path]:
+    """Folders of the sweeps under ``runs/sweeps``, by name."""
+    return sorted(file.parent for file in SWEEPS.glob(f"*/{JOURNAL}"))
+
+
+def save_sweep(sweep: Sweep, folder: Path) -> None:
+    """Write the spec and its whole base experiment into the folder, so that neither the files they came from nor the
+    directory they were read in matter any more."""
+    spec = replace(sweep.spec, base=BASE, overrides=[])
+    write_text(folder / BASE, sweep.base.to_yaml())
+    write_text(folder / SPEC, OmegaConf.to_yaml(OmegaConf.structured(spec)))
+
+
+def load_saved(folder: Path) -> Sweep:
+    """The sweep that was saved in the folder.
+
+    Raises:
+        ValueError: it has no copy of its spec, or the copy lacks the tracking store's password.
+    """
+    if not (folder / SPEC).exists():
+        raise ValueError(f"{folder} has no {SPEC} (it was begun by an earlier version); run its own YAML again")
+    sweep = load_sweep(folder / SPEC)
+    uri = sweep.base.tracking.uri
+    if sweep.base.tracking.enabled and "***" in uri:
+        raise ValueError(f"{folder}: tracking.uri={uri!r} was saved without its password; run its own YAML again")
+    return sweep
+
+
+@contextmanager
+def sole_supervisor(folder: Path) -> Iterator[None]:
+    """Hold the sweep's folder. Raises ValueError if another process does (the kernel frees it when that one dies), or
+    if it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("w")
+    except OSError as error:
+        raise ValueError(f"{folder} cannot hold the sweep: {error.strerror}; choose another --output") from error
+    with file:
+        if not _locked(file, fcntl.LOCK_EX, LOOKED_AT_FOR):
+            raise ValueError(f"{folder} is being run by another process; wait for it, or end it")
+        yield
+
+
+def is_supervised(folder: Path) -> bool:
+    """Whether a process runs the sweep now. Looking takes nothing away from it, and keeps nobody from starting it:
+    ``sole_supervisor`` waits for who only looks."""
+    try:
+        with (folder / LOCK).open() as file:
+            return not _locked(file, fcntl.LOCK_SH)
+    except OSError:  # never run, or not ours to look at
+        return False
+
+
+def _locked(file: IO[Any], how: int, seconds: float = 0.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True

@@ -1,0 +1,65 @@
+"""What is drawn of a sweep's frontier, as a picture and as an interactive page alike."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A finished trial.
+
+    Attributes:
+        trial: its number.
+        n_passes: its N.
+        cost: what was paid.
+        value: what it reached, mean over seeds.
+        low: its worst seed.
+        high: its best seed.
+        seeds: how many there are.
+        text: its point, on a line.
+    """
+
+    trial: int
+    n_passes: int
+    cost: float
+    value: float
+    low: float
+    high: float
+    seeds: int
+    text: str
+
+
+@dataclass(frozen=True)
+class FrontierPlot:
+    """Value over cost.
+
+    Attributes:
+        title: name of the sweep.
+        cost_label: of the x-axis.
+        value_label: of the y-axis.
+        dots: at least one.
+        depths: every N of the sweep, so that an N has the same color in all its figures.
+        edge: the dots that nothing beats, the next costing more; empty: no line.
+        levels: horizontal lines by label.
+        value_is_share: values lie between 0 and 1.
+        log_cost: draw the cost on a logarithmic axis.
+    """
+
+    title: str
+    cost_label: str
+    value_label: str
+    dots: tuple[Dot, ...]
+    depths: tuple[int, ...]
+    edge: tuple[Dot, ...] = ()
+    levels: dict[str, float] = field(default_factory=dict)
+    value_is_share: bool = True
+    log_cost: bool = True
+
+
+def depth_colors(depths: Iterable[int]) -> dict[int, str]:
+    """A color (#rrggbb) for every N, dark for few passes and light for many."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    found = sorted(set(depths))
+    return {n: to_hex(colormaps["viridis"](0.92 * i / max(len(found) - 1, 1))) for i, n in enumerate(found)}

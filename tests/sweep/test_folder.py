@@ -1,0 +1,105 @@
+"""Who runs a sweep, and what it goes on from."""
+
+import fcntl
+import threading
+from pathlib import Path
+
+import pytest
+
+from sleep_lightning.sweep.folder import (
+    find_sweep,
+    is_supervised,
+    known_sweeps,
+    load_saved,
+    save_sweep,
+    sole_supervisor,
+)
+from sleep_lightning.sweep.spec import load_sweep
+from sleep_lightning.sweep.study import definition, open_study
+from tests.commands.cli import ROOT
+from tests.sweep.studies import ToldStudy
+from tests.sweep.sweeps import small_sweep
+
+
+def test_looking_tells_who_runs_it_and_takes_nothing_away(tmp_path: Path) -> None:
+    assert not is_supervised(tmp_path)
+    with sole_supervisor(tmp_path):
+        assert is_supervised(tmp_path) and is_supervised(tmp_path)
+        with pytest.raises(ValueError, match="is being run by another process"):
+            sole_supervisor(tmp_path).__enter__()
+    assert not is_supervised(tmp_path)
+
+
+def test_who_looks_keeps_nobody_from_starting(tmp_path: Path) -> None:
+    with sole_supervisor(tmp_path):
+        pass
+    looking = (tmp_path / "supervisor.lock").open()
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.1, looking.close).start()
+    with sole_supervisor(tmp_path):
+        assert is_supervised(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cannot hold the sweep: Not a directory; choose another --output"):
+        sole_supervisor(tmp_path / "file" / "sweep").__enter__()
+
+
+def test_names_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"'a' is neither a sweep in runs/sweeps/ .* there is none yet"):
+        find_sweep("a")
+    for name in ("runs/sweeps/b", "runs/sweeps/list", "elsewhere/b"):
+        ToldStudy(tmp_path / name)
+    assert find_sweep("b") == Path("runs/sweeps/b")
+    assert find_sweep("list") == Path("runs/sweeps/list")
+    assert find_sweep("elsewhere/b") == Path("elsewhere/b")
+    assert known_sweeps() == [Path("runs/sweeps/b"), Path("runs/sweeps/list")]
+    with pytest.raises(ValueError, match=r"'c' is neither .*; known are b, list"):
+        find_sweep("c")
+
+
+def test_the_saved_copy_is_whole_and_means_the_same_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("begun", "elsewhere", "specs", "conf"):
+        (tmp_path / name).mkdir()
+    conf = tmp_path / "conf" / "depo.yaml"
+    conf.write_text((ROOT / "conf" / "depo.yaml").read_text())
+    spec = tmp_path / "specs" / "a.yaml"
+    spec.write_text(
+        "name: a\nbase: ../conf/depo.yaml\noverrides: [training.val_every=7]\nseeds: [3, 5]\nbudget: {flops: 1e12}\n"
+        "space: {model.d_model: {choices: [32, 64], when: {sleep.n_passes: [2]}}, sleep.n_passes: {low: 1, high: 2}}\n"
+    )
+    monkeypatch.chdir(tmp_path / "begun")
+    first = load_sweep(spec)
+    open_study(first, tmp_path / "sweep")
+    save_sweep(first, tmp_path / "sweep")
+    spec.unlink()
+    conf.unlink()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = load_saved(tmp_path / "sweep")
+    assert again.spec.space == first.spec.space and again.spec.budget == first.spec.budget
+    assert definition(again) == definition(first)
+    assert again.base == first.base
+    assert again.base.training.val_every == 7
+    assert again.base.tracking.uri == f"sqlite:///{tmp_path}/begun/mlflow.db"
+    open_study(again, tmp_path / "sweep")  # would refuse another search
+
+
+def test_a_copy_without_its_password_or_none_at_all(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no sweep\.yaml .*; run its own YAML again"):
+        load_saved(tmp_path)
+    sweep = small_sweep()
+    sweep.base.tracking.enabled, sweep.base.tracking.uri = True, "postgresql://me:s3cret@db/x"
+    save_sweep(sweep, tmp_path)
+    assert "s3cret" not in (tmp_path / "base.yaml").read_text()
+    with pytest.raises(ValueError, match="was saved without its password; run its own YAML again"):
+        load_saved(tmp_path)
+
+
+def test_a_folder_holds_one_sweep(tmp_path: Path) -> None:
+    sweep = small_sweep()
+    open_study(sweep, tmp_path)
+    sweep.spec.name = "other"
+    with pytest.raises(ValueError, match="holds the sweep small, not other; choose another --output"):
+        open_study(sweep, tmp_path)
