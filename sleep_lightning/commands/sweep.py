@@ -22,7 +22,6 @@ from sleep_lightning.sweep.spec import Sweep, load_sweep
 from sleep_lightning.sweep.study import counted, flops_spent, open_study
 from sleep_lightning.sweep.supervisor import Supervisor
 from sleep_lightning.sweep.trial import build_trial, with_tracking
-from sleep_lightning.tracking.chart_page import preset_chart_page
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.training.environment import check_device
 from sleep_lightning.training.progress import with_unit
@@ -104,9 +103,9 @@ def sweep(job: SweepJob) -> int:
             study = open_study(job.sweep, job.folder)
             save_sweep(job.sweep, job.folder)
             logger = _open_tracking(job)
-            publisher = Publisher(study, job.folder, logger)
+            publisher = Publisher(study, job.folder, logger, job.sweep.varying())
             publisher.begin(job.sweep.spec)
-            _show_charts(job, console, logger)
+            _show_charts(publisher, console)
             overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
             _train(job, Supervisor(job.sweep, study, job.folder, overrides), live, publisher.refresh)
             publisher.publish()
@@ -114,7 +113,7 @@ def sweep(job: SweepJob) -> int:
         if report.finished:
             console.print(frontier_table(report))
         print_facts(console, report_facts(report, job.folder))
-        _show_charts(job, console, logger)
+        _show_charts(publisher, console)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -141,12 +140,8 @@ def _open_tracking(job: SweepJob) -> MLflowRun | None:
     return logger
 
 
-def _show_charts(job: SweepJob, console: Console, logger: MLflowRun | None) -> None:
-    """Set up MLflow's chart page, for the runs that are there, and say where it is."""
-    if logger is None:
-        return
-    page = preset_chart_page(job.sweep.base.tracking.uri, logger.run_id, job.sweep.varying())
-    if page is not None:
+def _show_charts(publisher: Publisher, console: Console) -> None:
+    if (page := publisher.preset_charts()) is not None:
         console.print(f"MLflow charts: {page}", highlight=False, soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from sleep_lightning.sweep.report import Report, build_report
 from sleep_lightning.sweep.report_files import write_report
 from sleep_lightning.sweep.spec import SweepSpec
+from sleep_lightning.tracking.chart_page import ChartPage, preset_chart_page
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
 
 SHARE = 0.05
@@ -24,13 +26,20 @@ class Publisher:
         study: what is reported on.
         folder: of the sweep.
         logger: its MLflow run, if it has one.
+        varying: keys that vary, with their values: for MLflow's chart page.
         every_seconds: least time between two reports.
     """
 
     def __init__(
-        self, study: optuna.Study, folder: Path, logger: MLflowRun | None, every_seconds: float = 30.0
+        self,
+        study: optuna.Study,
+        folder: Path,
+        logger: MLflowRun | None,
+        varying: Mapping[str, Sequence[object]],
+        every_seconds: float = 30.0,
     ) -> None:
-        self.study, self.folder, self.logger, self.every_seconds = study, folder, logger, every_seconds
+        self.study, self.folder, self.logger, self.varying = study, folder, logger, varying
+        self.every_seconds = every_seconds
         self._next = time.monotonic() + every_seconds
 
     def begin(self, spec: SweepSpec) -> None:
@@ -40,6 +49,10 @@ class Publisher:
         with self.logger.forgiving("the sweep's parameters"):
             self.logger.log_hyperparams(parameters(spec))
             self.logger.set_tags({"sweep.name": spec.name, "sweep.folder": str(self.folder.absolute())})
+
+    def preset_charts(self) -> ChartPage | None:
+        """MLflow's chart page, set up for the runs that are there; None without one."""
+        return None if self.logger is None else preset_chart_page(self.logger.uri, self.logger.run_id, self.varying)
 
     def refresh(self) -> None:
         """After a trial ended: metrics at once, files if the last ones are old enough."""
@@ -60,6 +73,7 @@ class Publisher:
             with self.logger.forgiving("the sweep's report"):
                 for file in files:
                     self.logger.log_artifact(file)
+        self.preset_charts()
         took = time.monotonic() - started
         self._next = started + max(self.every_seconds, took / SHARE)
 

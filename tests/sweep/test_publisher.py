@@ -22,7 +22,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_mlflow_run_holds_the_sweep(tmp_path: Path, uri: str) -> None:
     study = ToldStudy(tmp_path / "sweep")
     logger = MLflowRun(uri, "e", "small")
-    reports = Publisher(study.study, study.folder, logger, every_seconds=1000)
+    reports = Publisher(study.study, study.folder, logger, {}, every_seconds=1000)
     reports.begin(study.sweep.spec)
     study.finish(2, 0.5, 2e6)
     reports.refresh()
@@ -55,7 +55,7 @@ def test_files_are_written_when_the_last_are_old_enough(tmp_path: Path, monkeypa
         return []
 
     monkeypatch.setattr(publisher, "write_report", write)
-    reports = Publisher(study.study, tmp_path, None)
+    reports = Publisher(study.study, tmp_path, None, {})
     while now[0] < 100:
         reports.refresh()
         now[0] += 1
@@ -65,7 +65,7 @@ def test_files_are_written_when_the_last_are_old_enough(tmp_path: Path, monkeypa
 def test_what_goes_wrong_warns(tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     study = ToldStudy(tmp_path / "sweep")
     logger = MLflowRun(uri, "e", "small")
-    reports = Publisher(study.study, study.folder, logger)
+    reports = Publisher(study.study, study.folder, logger, {})
 
     def refuse(*_: object, **__: object) -> None:
         raise MlflowException("no room left")
