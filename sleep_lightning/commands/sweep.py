@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any
 
 import optuna
+import torch
 from optuna.trial import TrialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,6 +16,7 @@ from rich.table import Table
 from sleep_lightning.commands.report import print_facts
 from sleep_lightning.run_directory import RunDirectory, write_json
 from sleep_lightning.sweep.frontier import Point, frontier, hypervolume
+from sleep_lightning.sweep.gpus import check_gpus
 from sleep_lightning.sweep.spec import Sweep, load_sweep
 from sleep_lightning.sweep.study import counted, finished, flops_spent, open_study, points
 from sleep_lightning.sweep.supervisor import Supervisor, sole_supervisor
@@ -56,6 +58,7 @@ def prepare(path: str, output: str | None) -> SweepJob:
     """All that can go wrong before any compute. Raises ValueError: bad input."""
     sweep = load_sweep(path)
     check_device(sweep.base)
+    check_gpus(sweep.spec.devices, torch.cuda.device_count())
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return SweepJob(sweep, Path(output or f"runs/sweeps/{sweep.spec.name}"))
 

@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from sleep_lightning.commands.sweep import prepare
 from tests.commands.cli import ROOT, SMALL, run
 
 
@@ -50,3 +53,9 @@ def test_points_before_anything_runs(tmp_path: Path) -> None:
     assert bad.returncode == 2
     assert "objectives.speed is never known" in bad.stderr
     assert bad.stderr.count("\n") == 1
+
+
+def test_gpus_that_are_not_there_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"devices=\[0, 999\]: torch sees \d+ CUDA devices here"):
+        prepare(spec(tmp_path, "devices: [0, 999]\n"), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
