@@ -5,21 +5,27 @@ What counts is the atomically written ``summary.json``, never the exit code (a p
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from sleep_lightning.config import Experiment
+from sleep_lightning.config import Experiment, redact
 from sleep_lightning.run_directory import RunDirectory
 
 URI_VARIABLE = "SLEEP_LIGHTNING_TRACKING_URI"
 TRACKING = f"tracking.uri=${{oc.env:{URI_VARIABLE}}}"
 """The URI may hold a password: it is handed down where neither files nor the process list show it."""
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+LINE_LENGTH = 500
+"""Characters kept of a line of a log."""
+_URI = re.compile(r"[\w+.-]+://[^\s'\"<>]+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +66,31 @@ class FitProcess:
         return (int(history[-1]["step"]), f"{history[-1]['exact_match']:.3f}") if history else (0, "-")
 
     def last_words(self) -> str:
-        """The log's last line: why a run failed."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+        """The log's last line."""
+        return next(iter(self.log_tail(1)), "no output")
+
+    def log_tail(self, lines: int = 10) -> list[str]:
+        """The log's last lines that are not empty, without passwords."""
+        if not self.log.exists():
+            return []
+        with self.log.open(errors="replace") as file:
+            kept = deque((line.strip() for line in file if line.strip()), maxlen=lines)
+        known = self.experiment.tracking.uri
+        hidden = (line.replace(known, redact(known)) for line in kept)
+        return [_URI.sub(lambda uri: redact(uri[0]), line)[:LINE_LENGTH] for line in hidden]
+
+    def why_failed(self, exit_code: int | None) -> str:
+        """One line on a process that left no result: its end, and the last it said.
+
+        Args:
+            exit_code: ``Watched.exit_code``.
+        """
+        if exit_code is not None and exit_code < 0:
+            hint = ", perhaps out of memory" if exit_code == -signal.SIGKILL else f" ({_name(-exit_code)})"
+            return f"killed by signal {-exit_code}{hint}"
+        if exit_code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            return f"stopped by signal {exit_code - 128} ({_name(exit_code - 128)}) from outside"
+        return f"exit code {'unknown' if exit_code is None else exit_code}: {self.last_words()}"
 
     def command(self) -> list[str]:
         """What trains it, or goes on with it."""
@@ -74,23 +102,40 @@ class FitProcess:
         experiment.write_text(self.experiment.to_yaml())
         return [*fit, "--config", str(experiment), TRACKING]
 
-    def start(self, threads: int) -> "Watched":
-        """Start or resume it, in a session of its own: a signal to us is not one to it."""
+    def start(self, threads: int, gpu: str | None = None) -> "Watched":
+        """Start or resume it, in a session of its own: a signal to us is not one to it.
+
+        Args:
+            threads: CPU threads.
+            gpu: its CUDA_VISIBLE_DEVICES; None: ours.
+        """
         self.directory.path.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), URI_VARIABLE: self.experiment.tracking.uri}
+        if gpu is not None:
+            environment[VISIBLE_GPUS] = gpu
         with self.log.open("ab") as log:
-            process = subprocess.Popen(
+            process = psutil.Popen(
                 self.command(), stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
-        return Watched(psutil.Process(process.pid))
+        return Watched(process)
 
     def orphan(self) -> "Watched | None":
         """The process that trains it though nobody here has started it (its supervisor was killed), or None."""
-        holder = self.directory.holder()
-        try:
-            return None if holder is None else Watched(psutil.Process(holder))
-        except psutil.NoSuchProcess:
-            return None
+        return process_of(self.directory)
+
+
+def _name(number: int) -> str:
+    """A signal's name; real-time signals have none."""
+    return signal.Signals(number).name if number in set(signal.Signals) else "no name"
+
+
+def process_of(directory: RunDirectory) -> "Watched | None":
+    """The process that trains a run now, or None."""
+    holder = directory.holder()
+    try:
+        return None if holder is None else Watched(psutil.Process(holder))
+    except psutil.NoSuchProcess:
+        return None
 
 
 class Watched:
@@ -104,6 +149,22 @@ class Watched:
             return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
+
+    def exit_code(self) -> int | None:
+        """Of a process that has ended: minus the signal's number if one killed it; None if it was not started here."""
+        try:
+            code = self._process.wait(0)
+        except psutil.Error:
+            return None
+        return None if code is None else int(code)
+
+    def gpus(self) -> str | None:
+        """Its CUDA_VISIBLE_DEVICES; None if it has none, or has ended."""
+        try:
+            found: str | None = self._process.environ().get(VISIBLE_GPUS)
+        except psutil.Error:
+            return None
+        return found
 
     def end(self) -> None:
         """Ask it to save and stop (SIGTERM). Its process group, as it may have children."""

@@ -8,7 +8,7 @@ from typing import IO, Any
 import lightning.pytorch as pl
 from rich.console import Console
 
-from sleep_lightning.commands.report import print_facts, score_table
+from sleep_lightning.commands.report import measured_line, print_facts, score_table
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.run_directory import RunDirectory, load_checkpoint, write_json
 from sleep_lightning.tracking.figures import draw_learning_curve
@@ -16,12 +16,14 @@ from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.training.allocator import tune_allocator
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.environment import check_device, describe_environment
+from sleep_lightning.training.failure import remedy
 from sleep_lightning.training.history import RecordHistory
 from sleep_lightning.training.interruption import SaveOnException, StopOnSignal
 from sleep_lightning.training.matmul import choose_fp32_matmul
 from sleep_lightning.training.metrics import Score
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.progress import RichProgress, with_unit
+from sleep_lightning.training.resource_usage import MEASURED
 from sleep_lightning.training.trainer import build_trainer, quiet_lightning
 
 
@@ -72,7 +74,8 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
 
 
 def fit(job: Job) -> int:
-    """Train. Returns the exit code: 0, or 128 + signal number if a signal ended the run (it can be resumed)."""
+    """Train. Returns the exit code: 0; 128 + signal number if a signal ended the run (it can be resumed); 1 if it
+    diverged or memory ran out."""
     experiment, run, logger = job.experiment, job.run, job.logger
     console = Console()
     quiet_lightning()
@@ -102,16 +105,17 @@ def fit(job: Job) -> int:
             logger.log_artifact(run.config)
         checkpoint = run.last if job.resume and run.last.exists() else None
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        status = "FINISHED" if stop.received is None else "KILLED"
         if stop.received is None:
             trainer.save_checkpoint(run.last)
+        environment["energy"] = module.usage.energy_sources or "not told"
         scores = final_scores(trainer, module, data)
+        status = "FINISHED" if stop.received is None else "KILLED"
         summary = _summary(experiment, run, module, status, environment, logger)
         write_json(run.summary, summary)
         if module.history:
             draw_learning_curve(module.history, run.path / "learning_curve.png", _headline(experiment, module))
         if logger is not None:
-            _log_results(logger, run, module)
+            _log_results(logger, run, module, summary)
         console.print(score_table(scores, f"validation at step {module.steps}"))
         print_facts(console, _facts(experiment, run, summary))
     except (KeyboardInterrupt, SystemExit):  # Lightning turns a second Ctrl-C into SystemExit
@@ -120,6 +124,11 @@ def fit(job: Job) -> int:
             f"stopped at once; go on with: python -m sleep_lightning fit --resume {shlex.quote(str(run.path))}"
         )
         return 130
+    except Exception as error:
+        if (sentence := remedy(error)) is None:
+            raise
+        Console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True)
+        return 1
     finally:
         if logger is not None:
             logger.end(status)
@@ -167,7 +176,7 @@ def _summary(
     logger: MLflowRun | None,
 ) -> dict[str, Any]:
     score = module.scores["all"]
-    cost = module.cost_so_far()
+    cost, measured = module.cost_so_far(), module.usage.measured(module.steps, module.step_tokens)
     return {
         "status": status,
         "steps": module.steps,
@@ -180,7 +189,9 @@ def _summary(
         "slices": {name: asdict(s) for name, s in module.scores.items()},
         "tokens": int(cost["cost/tokens"]),
         "train_flops": int(cost["cost/train_flops"]),
-        "wall_s": round(module.wall_s, 2),
+        "wall_s": round(measured["wall_s"], 2),
+        "measured": {name: measured.get(name) for name in MEASURED},
+        "predicted": {"train_flops": module.step_flops.run(), "step_memory_bytes": module.predicted_step_memory},
         "checkpoint": str(run.last),
         "best_checkpoint": str(run.best) if run.best.exists() else None,
         "mlflow_run_id": None if logger is None else logger.run_id,
@@ -191,15 +202,17 @@ def _summary(
     }
 
 
-def _log_results(logger: MLflowRun, run: RunDirectory, module: SleepModule) -> None:
+def _log_results(logger: MLflowRun, run: RunDirectory, module: SleepModule, summary: dict[str, Any]) -> None:
     for file in (run.summary, run.path / "learning_curve.png"):
         if file.exists():
             logger.log_artifact(file)
     final = {f"final/{name}": value for name, value in module.scores["all"].as_metrics().items()}
-    cost = module.cost_so_far() | {"cost/wall_s": module.wall_s}
+    for prefix, kind in (("cost/", "measured"), ("cost/predicted_", "predicted")):
+        final |= {f"{prefix}{name}": value for name, value in summary[kind].items() if value is not None}
     if module.train_flops:  # MLflow draws linear axes only
-        cost["cost/log10_train_flops"] = math.log10(module.train_flops)
-    logger.log_metrics(final | cost, module.steps)
+        final["cost/log10_train_flops"] = math.log10(module.train_flops)
+    logger.log_metrics(final | module.cost_so_far(), module.steps)
+    logger.set_tags({"environment.energy": summary["environment"]["energy"]})
 
 
 def _facts(experiment: Experiment, run: RunDirectory, summary: dict[str, Any]) -> dict[str, str]:
@@ -207,6 +220,7 @@ def _facts(experiment: Experiment, run: RunDirectory, summary: dict[str, Any]) -
     facts = {
         "trained": f"{summary['steps']} steps, {with_unit(summary['tokens'])} tokens, "
         f"{with_unit(summary['train_flops'])}FLOP, {summary['wall_s']:.0f} s",
+        "measured": measured_line(summary["measured"], summary["predicted"]),
         "checkpoint": summary["checkpoint"],
     }
     if layers := summary["state_bytes"]:

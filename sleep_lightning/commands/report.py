@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sleep_lightning.training.metrics import Score
+from sleep_lightning.training.progress import with_unit
 
 
 def score_table(scores: Mapping[str, Score], title: str) -> Table:
@@ -21,6 +22,25 @@ def score_table(scores: Mapping[str, Score], title: str) -> Table:
             name, str(s.answers), *(f"{x:.4f}" for x in (*numbers, b.majority_token_accuracy)), f"{s.loss:.4f}"
         )
     return table
+
+
+def measured_line(measured: Mapping[str, float | None], predicted: Mapping[str, float | None]) -> str:
+    """What a run took, on one line; what the machine does not tell is said so.
+
+    Args:
+        measured: the names of ``resource_usage.MEASURED``.
+        predicted: ``step_memory_bytes``.
+    """
+
+    def shown(value: float | None, unit: str, otherwise: str = "unknown") -> str:
+        return otherwise if value is None else f"{with_unit(value)}{unit}"
+
+    step, expected = measured["step_memory_bytes"], predicted["step_memory_bytes"]
+    return (
+        f"{shown(measured['tokens_per_s'], ' tokens/s')} in training, peak memory "
+        f"{shown(measured['peak_memory_bytes'], 'B')} (a step {shown(step, 'B')}, predicted {shown(expected, 'B')}), "
+        f"energy {shown(measured['energy_j'], 'J', 'not told by this machine')}"
+    )
 
 
 def print_facts(console: Console, facts: Mapping[str, str]) -> None:

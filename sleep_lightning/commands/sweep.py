@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 import optuna
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -16,6 +17,7 @@ from sleep_lightning.commands.report import print_facts
 from sleep_lightning.commands.sweep_show import frontier_table, report_facts
 from sleep_lightning.run_directory import RunDirectory
 from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor
+from sleep_lightning.sweep.gpus import check_gpus
 from sleep_lightning.sweep.publisher import Publisher
 from sleep_lightning.sweep.report import build_report
 from sleep_lightning.sweep.spec import Sweep, load_sweep
@@ -58,6 +60,7 @@ def prepare_resume(name: str) -> SweepJob:
 
 def _job(sweep: Sweep, folder: Path) -> SweepJob:
     check_device(sweep.base)
+    check_gpus(sweep.spec.devices, torch.cuda.device_count())
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return SweepJob(sweep, folder)
 

@@ -55,6 +55,9 @@ class SweepSpec:
     """Trials at a time."""
     threads: int = 1
     """CPU threads of each."""
+    devices: list[int] | None = None
+    """GPUs, from 0, of those visible: each trial sees one, that with the fewest trials; with more workers than GPUs,
+    trials share them. null: no GPU is assigned, a trial sees what the sweep sees."""
     retries: int = 1
     """How often a failed run is tried again, from its last checkpoint."""
 
@@ -70,6 +73,8 @@ class SweepSpec:
             raise ValueError("objectives is empty; use {exact_match: maximize, train_flops: minimize}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"seeds={self.seeds} must be different numbers from 0")
+        if (gpus := self.devices) is not None and (not gpus or len(set(gpus)) < len(gpus) or min(gpus) < 0):
+            raise ValueError(f"devices={gpus} must be different numbers from 0, or null")
         at_least = {"workers": (self.workers, 1), "threads": (self.threads, 1), "retries": (self.retries, 0)}
         at_least["budget.trials"] = (self.budget.trials, 1)
         for key, (value, low) in at_least.items():

@@ -16,10 +16,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.fit_process import FitProcess, Watched
 from sleep_lightning.sweep.frontier import Point
+from sleep_lightning.sweep.gpus import choose_gpu
 from sleep_lightning.sweep.pruning import Pruner
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.study import counted, exhausted, finished, flops_spent
-from sleep_lightning.sweep.trial import Trial, build_trial, curve_of, mean_curve
+from sleep_lightning.sweep.trial import Trial, build_trial, curve_of, mean_curve, processes_of
 
 INFEASIBLE_IN_A_ROW = 200
 """Proposals that cannot be run, one after another, after which the space is given up."""
@@ -144,7 +145,7 @@ class Supervisor:
         """Train the next seed, or tell the result if there is none."""
         run = trial.next_run()
         if run is not None:
-            self._slots.append(_Slot(trial, run, run.orphan() or run.start(self.sweep.spec.threads)))
+            self._slots.append(_Slot(trial, run, run.orphan() or self._start(run)))
             return
         result = trial.result()
         values = [result[name] for name in self.sweep.spec.objectives]
@@ -161,6 +162,11 @@ class Supervisor:
             curve=mean_curve(trial.runs),
             flops_spent=trial.flops_spent(),
         )
+
+    def _start(self, run: FitProcess) -> Watched:
+        spec = self.sweep.spec
+        left = [p for trial in self._waiting for p in processes_of(self.folder, trial.number, spec.seeds)]
+        return run.start(spec.threads, choose_gpu(spec.devices, [*(slot.process for slot in self._slots), *left]))
 
     def _prune(self, slot: _Slot) -> None:
         curve = curve_of(slot.run)
@@ -180,14 +186,15 @@ class Supervisor:
 
     def _failed(self, slot: _Slot) -> None:
         """Retry from the checkpoint, up to the limit; then the trial has failed, not the sweep."""
-        reason = slot.run.last_words()
+        reason = slot.run.why_failed(slot.process.exit_code())
         if slot.failures < self.sweep.spec.retries:
             slot.failures += 1
             self.events.append(f"trial {slot.trial.number}: {reason}; tried again")
-            slot.process = slot.run.start(self.sweep.spec.threads)
+            slot.process = self._start(slot.run)
             return
         self._slots.remove(slot)
-        self._tell(slot.trial.number, TrialState.FAIL, failed=reason, flops_spent=slot.trial.flops_spent())
+        tail, spent = slot.run.log_tail(), slot.trial.flops_spent()
+        self._tell(slot.trial.number, TrialState.FAIL, failed=reason, log_tail=tail, flops_spent=spent)
 
     def _note(self, number: int, **facts: object) -> None:
         for key, value in facts.items():

@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.fit_process import FitProcess
+from sleep_lightning.fit_process import FitProcess, Watched, process_of
 from sleep_lightning.model import HybridLM
 from sleep_lightning.run_directory import RunDirectory
 from sleep_lightning.sweep.frontier import Point
@@ -62,13 +62,24 @@ def build_trial(sweep: Sweep, number: int, values: dict[str, Any], folder: Path,
     """
     runs = []
     for seed in sweep.spec.seeds:
-        path = folder / "trials" / f"{number:04d}-seed{seed}"
+        path = run_path(folder, number, seed)
         own = [f"training.seed={seed}", f"training.run_dir={path}", f"training.threads={sweep.spec.threads}", *more]
         runs.append(FitProcess(sweep.experiment(values, *own), RunDirectory(path)))
     flops = predict_flops(runs[0].experiment)
     if (reason := sweep.why_infeasible(runs[0].experiment, flops)) is not None:
         raise ValueError(reason)
     return Trial(number, values, tuple(runs), flops)
+
+
+def run_path(folder: Path, number: int, seed: int) -> Path:
+    """Where a trial's run with a seed lies."""
+    return folder / "trials" / f"{number:04d}-seed{seed}"
+
+
+def processes_of(folder: Path, number: int, seeds: Sequence[int]) -> list[Watched]:
+    """The living processes of a trial, whoever started them."""
+    found = (process_of(RunDirectory(run_path(folder, number, seed))) for seed in seeds)
+    return [process for process in found if process is not None]
 
 
 def predict_flops(experiment: Experiment) -> float:

@@ -54,11 +54,11 @@ class PassBytes:
     checkpointed: int
 
 
-def probe_pass(model: HybridLM, window_size: int) -> PassBytes:
-    """Run the two kinds of pass once over one sequence and count."""
+def probe_pass(model: HybridLM, window_size: int, rows: int = 1) -> PassBytes:
+    """Run the two kinds of pass once over one sequence (or ``rows``, for what they keep together) and count."""
     device = model.embedding.weight.device
-    tokens = torch.zeros(1, window_size, dtype=torch.int64, device=device)
-    memory = model.zero_memory(1).map(lambda x: x.requires_grad_())
+    tokens = torch.zeros(rows, window_size, dtype=torch.int64, device=device)
+    memory = model.zero_memory(rows).map(lambda x: x.requires_grad_())
     with count_saved(model) as full:
         h, _ = wake(model, tokens, memory)
     with count_saved(model) as write:

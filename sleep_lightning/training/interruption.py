@@ -11,6 +11,8 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.console import Console
 
+from sleep_lightning.training.failure import Diverged
+
 
 class StopOnSignal(pl.Callback):
     """Turns the first SIGINT or SIGTERM into a checkpoint and a stop at the end of the step.
@@ -58,12 +60,17 @@ class StopOnSignal(pl.Callback):
 
 
 class SaveOnException(pl.Callback):
-    """Leaves ``checkpoint`` behind when training raises; ``last.ckpt`` stays what it was, so resuming is exact."""
+    """Leaves ``checkpoint`` behind when training raises; ``last.ckpt`` stays what it was, so resuming is exact.
+
+    Diverged weights are not worth keeping.
+    """
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, Diverged):
+            return
         try:
             trainer.save_checkpoint(self.checkpoint)
         except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError

@@ -1,6 +1,5 @@
 """The LightningModule: one training step is one optimiser step over one batch, window by window."""
 
-import time
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,10 +14,13 @@ from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.cuda_graph import GraphedGradients
 from sleep_lightning.training.diagnostics import diagnose_passes
+from sleep_lightning.training.failure import check_loss, check_weights
 from sleep_lightning.training.metrics import Answers, Score, score
 from sleep_lightning.training.optim import build_optimizer, build_schedule
+from sleep_lightning.training.resource_usage import ResourceUsage
 from sleep_lightning.training.run_cost import StepFlops
 from sleep_lightning.training.stages import set_trained, sleep_of, stage_of
+from sleep_lightning.training.step_memory import predict_step_memory
 from sleep_lightning.training.tbptt import accumulate_gradients, predict
 
 DIAGNOSED_ROWS = 32
@@ -35,6 +37,7 @@ class SleepModule(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.experiment = experiment
+        self.usage = ResourceUsage()  # first: what is held now is not the model's
         self.task = experiment.task.build()
         self.model = HybridLM(experiment.model, len(self.task.vocab), self.task.neutral_pad)
         if experiment.training.compile:
@@ -46,7 +49,7 @@ class SleepModule(pl.LightningModule):
         self.history: list[dict[str, float]] = []
         self.digests: dict[str, str] = {}  # by step: hash of the training data up to there
         self._answers: list[Answers] = []
-        self._wall_before, self._started = 0.0, time.monotonic()
+        self.predicted_step_memory: int | None = None
         self._first_batch: TaskBatch | None = None
 
     @property
@@ -61,10 +64,26 @@ class SleepModule(pl.LightningModule):
             "cost/train_flops": float(self.train_flops),
         }
 
-    @property
-    def wall_s(self) -> float:
-        """Seconds spent on this run, earlier interrupted processes included."""
-        return self._wall_before + time.monotonic() - self._started
+    def measured_so_far(self) -> dict[str, float]:
+        """What was measured of it: ``ResourceUsage.measured``, logged beside every validation."""
+        return {f"cost/{name}": x for name, x in self.usage.measured(self.steps, self.step_tokens).items()}
+
+    def on_train_start(self) -> None:
+        self.predicted_step_memory = predict_step_memory(self.experiment, self.model)
+        self.usage.begin(self.device)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.usage.keep_energy()
+
+    def on_validation_start(self) -> None:
+        self.usage.pause()
+
+    def on_validation_end(self) -> None:
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self.usage.resume()
+
+    def on_train_end(self) -> None:
+        self.usage.pause()
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.experiment.training)
@@ -85,11 +104,15 @@ class SleepModule(pl.LightningModule):
         optimizer.step()  # type: ignore[union-attr]
         schedule.step()  # type: ignore[union-attr]
         self.trainer.datamodule.consumed(batch)  # type: ignore[attr-defined]  # here: checkpoints are saved right after
-        if self.steps % t.log_every == 0 and self.logger is not None:
-            learning_rate = optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
-            metrics = {"train/loss": float(loss), "train/grad_norm": float(norm), "train/muon_lr": learning_rate}
-            self.logger.log_metrics(metrics | self.cost_so_far(), self.steps)
+        if self.steps % t.log_every == 0:
+            self._log_step(float(loss), float(norm), optimizer.param_groups[0]["lr"])  # type: ignore[union-attr]
         return loss
+
+    def _log_step(self, loss: float, norm: float, learning_rate: float) -> None:
+        check_loss("training", loss, self.steps, self.experiment.training)
+        if self.logger is not None:
+            metrics = {"train/loss": loss, "train/grad_norm": norm, "train/muon_lr": learning_rate}
+            self.logger.log_metrics(metrics | self.cost_so_far(), self.steps)
 
     def _accumulate(self, batch: TaskBatch, sleep: SleepConfig) -> Tensor:
         t = self.experiment.training
@@ -112,7 +135,8 @@ class SleepModule(pl.LightningModule):
         self.log_dict({f"val/{name}": value for name, value in self.scores["all"].as_metrics().items()}, logger=False)
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
-        metrics = self.cost_so_far()
+        check_loss("validation", self.scores["all"].loss, self.steps, self.experiment.training)
+        metrics = self.cost_so_far() | self.measured_so_far()
         self.digests[str(self.steps)] = self.trainer.datamodule.digest  # type: ignore[attr-defined]
         by_slice = {f"{name}/exact_match": one.exact_match for name, one in self.scores.items() if name != "all"}
         self.history.append({"step": self.steps} | metrics | self.scores["all"].as_metrics() | by_slice)
@@ -132,13 +156,16 @@ class SleepModule(pl.LightningModule):
         self.scores, self._answers = score(self._answers), []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_weights(self.model, self.steps, self.experiment.training)
         checkpoint["experiment"] = self.experiment.to_dict()
         checkpoint["rng"] = torch.get_rng_state()
         checkpoint["history"] = self.history
-        checkpoint["wall_s"] = self.wall_s
+        checkpoint["predicted_step_memory"] = self.predicted_step_memory
+        checkpoint.update(self.usage.state_dict())
         checkpoint["train_flops"], checkpoint["digests"] = self.train_flops, self.digests
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         torch.set_rng_state(checkpoint["rng"])
-        self.history, self._wall_before = checkpoint["history"], checkpoint["wall_s"]
+        self.history, self.predicted_step_memory = checkpoint["history"], checkpoint.get("predicted_step_memory")
+        self.usage.load_state_dict(checkpoint, steps=checkpoint["global_step"])
         self.train_flops, self.digests = checkpoint["train_flops"], checkpoint["digests"]

@@ -10,6 +10,11 @@ import pytest
 import torch
 
 from sleep_lightning.__main__ import main
+from sleep_lightning.config import load_experiment
+from sleep_lightning.fit_process import FitProcess
+from sleep_lightning.run_directory import RunDirectory
+from sleep_lightning.sweep.frontier import Point
+from sleep_lightning.sweep.trial import curve_of
 from tests.commands.cli import fit_arguments, run, start
 
 STEPS = 20
@@ -69,6 +74,11 @@ def test_leaves_what_it_promises(whole: Path) -> None:
     assert 0.25 < summary["majority_baseline"] < 0.6
     assert summary["train_flops"] > 1e6
     assert summary["wall_s"] > 0
+    measured, expected = summary["measured"], summary["predicted"]
+    assert measured["tokens_per_s"] > summary["tokens"] / summary["wall_s"]  # training alone, not imports
+    assert measured["peak_memory_bytes"] > measured["step_memory_bytes"] > 1e6
+    assert measured["energy_j"] is None or measured["energy_j"] > 0
+    assert expected["train_flops"] == summary["train_flops"] and expected["step_memory_bytes"] > 1e5
     assert summary["state_bytes"] and all(n > 0 for n in summary["state_bytes"])
     assert (whole / summary["checkpoint"]).exists()
     assert (whole / "run" / "learning_curve.png").stat().st_size > 5000
@@ -76,7 +86,7 @@ def test_leaves_what_it_promises(whole: Path) -> None:
     for text in (
         "majority",
         "uniform",
-        "tokens/s",
+        "tokens/s in training, peak memory",
         "FLOP",
         "B a sequence, in",
         "python -m sleep_lightning test --checkpoint run",
@@ -96,6 +106,13 @@ def test_the_run_is_in_mlflow(whole: Path) -> None:
     assert len(client.get_metric_history(found.info.run_id, "train/loss")) == STEPS
     for name in ("val/exact_match", "val/majority_exact_match", "val/uniform_exact_match", "cost/train_flops"):
         assert len(client.get_metric_history(found.info.run_id, name)) >= STEPS // 5
+    for name in ("wall_s", "tokens_per_s", "peak_memory_bytes", "step_memory_bytes"):
+        history = client.get_metric_history(found.info.run_id, f"cost/{name}")
+        assert {m.step for m in history} == {5, 10, 15, 20}
+        assert found.data.metrics[f"cost/{name}"] == pytest.approx(summary["measured"][name])
+    assert found.data.metrics["cost/predicted_step_memory_bytes"] == summary["predicted"]["step_memory_bytes"]
+    assert ("cost/energy_j" in found.data.metrics) == (summary["measured"]["energy_j"] is not None)
+    assert found.data.tags["environment.energy"]
     for n in (1, 2):
         assert found.data.metrics[f"sleep/memory_change/pass_{n}"] > 0
         assert found.data.metrics[f"sleep/memory_grad_norm/pass_{n}"] > 0
@@ -206,6 +223,26 @@ def test_a_refused_run_leaves_its_directory_free(
     for _ in range(2):
         assert main(fit_arguments("run", 1, "tracking.uri=sqlite:////dev/null/x.db")) == 2
         assert "tracking.uri=" in capsys.readouterr().err
+
+
+def test_training_that_diverges_ends_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(fit_arguments("run", STEPS, "training.muon_lr=1e30", "training.log_every=3")) == 1
+    [line] = [text for text in capsys.readouterr().err.splitlines() if "diverged" in text]
+    assert line.startswith("error: training diverged: the training loss is nan at step 3; try a lower training.muon_lr")
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    assert mlflow_run(tmp_path)[1].info.status == "FAILED"
+
+
+def test_a_sweep_reads_the_curve_of_a_run(whole: Path) -> None:
+    run = RunDirectory(whole / "run")
+    curve = curve_of(FitProcess(load_experiment(run.config), run))
+    summary = json.loads(run.summary.read_text())
+    assert len(curve) == STEPS // 5
+    assert curve[-1] == Point(summary["train_flops"], summary["exact_match"])
 
 
 def test_a_run_directory_is_not_overwritten(whole: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.__main__ import main
+from sleep_lightning.commands.sweep import prepare
 from tests.commands.cli import ROOT, SMALL, run
 
 
@@ -91,3 +92,9 @@ def test_a_store_that_cannot_be_used_is_said_before_the_first_trial(
     printed = capsys.readouterr().err
     assert printed.startswith("error: tracking.uri='http://127.0.0.1:9' cannot be used: ") and printed.count("\n") == 1
     assert not (tmp_path / "runs" / "sweeps" / "tiny" / "trials").exists()
+
+
+def test_gpus_that_are_not_there_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"devices=\[0, 999\]: torch sees \d+ CUDA devices here"):
+        prepare(spec(tmp_path, "devices: [0, 999]\n"), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -89,6 +89,10 @@ def test_bounds_on_what_is_known_before_step_0(tmp_path: Path) -> None:
         ("budget: {trials: 0}\n", r"budget\.trials=0 must be at least 1"),
         ("budget: {hours: 0}\n", r"budget\.hours=0\.0 must be above 0"),
         ("workers: 0\n", r"workers=0 must be at least 1"),
+        ("devices: [0, 0]\n", r"devices=\[0, 0\] must be different numbers from 0, or null"),
+        ("devices: [-1]\n", r"devices=\[-1\] must be different numbers"),
+        ("devices: []\n", r"devices=\[\] must be different numbers"),
+        ("devices: [one]\n", r"devices.*Value 'one'"),
         ("overrides: [model.d_modle=3]\n", r"model\.d_modle=3: there is no key"),
     ],
 )

@@ -59,7 +59,8 @@ def test_a_sweep_runs_to_its_budget(tmp_path: Path) -> None:
 
 
 def test_a_failed_run_is_tried_again_then_told_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing = [sys.executable, "-S", "-c", "print('out of memory'); raise SystemExit(3)"]
+    code = "print('see postgresql://me:s3cret@db/x'); print('\\nout of memory'); raise SystemExit(3)"
+    failing = [sys.executable, "-S", "-c", code]
     plain = FitProcess.command
 
     def command(self: FitProcess) -> list[str]:
@@ -70,7 +71,9 @@ def test_a_failed_run_is_tried_again_then_told_with_its_reason(tmp_path: Path, m
     assert counted(study) == 6
     failed = study.get_trials(states=(TrialState.FAIL,))
     assert failed and all(t.params["sleep.n_passes"] == 4 for t in failed)
-    assert all(t.user_attrs["failed"] == "out of memory" for t in failed)
+    assert all(t.user_attrs["failed"] == "exit code 3: out of memory" for t in failed)
+    assert all(t.user_attrs["log_tail"] == ["see postgresql://me:***@db/x", "out of memory"] * 3 for t in failed)
+    assert "s3cret" not in (tmp_path / "journal.log").read_text()
     assert sum("out of memory; tried again" in event for event in events) == 2 * len(failed)
 
 
@@ -92,6 +95,81 @@ def test_a_result_that_is_no_number_is_a_failure(tmp_path: Path, monkeypatch: py
     assert failed and all(t.user_attrs["failed"] == "loss is nan" for t in failed)
     assert {t.params["sleep.n_passes"] for t in failed} == {4}
     assert counted(study) == 6
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        ("os.kill(os.getpid(), 9)", "killed by signal 9, perhaps out of memory"),
+        ("os.kill(os.getpid(), 11)", "killed by signal 11 (SIGSEGV)"),
+        ("sys.exit(143)", "stopped by signal 15 (SIGTERM) from outside"),
+        ("sys.exit(0)", "exit code 0: no output"),
+        ("sys.exit('error: training diverged: at step 3')", "exit code 1: error: training diverged: at step 3"),
+    ],
+)
+def test_every_end_of_a_process_has_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, reason: str
+) -> None:
+    fit = FitProcess(small_sweep().base, RunDirectory(tmp_path / "run"))
+    code = f"import os, sys; {end}"
+    monkeypatch.setattr(FitProcess, "command", lambda self: [sys.executable, "-S", "-c", code])
+    process = fit.start(1)
+    process.wait()
+    assert not process.alive()
+    assert fit.why_failed(process.exit_code()) == reason
+
+
+def test_an_adopted_process_keeps_its_exit_code_to_itself(tmp_path: Path) -> None:
+    fit = FitProcess(small_sweep().base, RunDirectory(tmp_path / "run"))
+    fit.log.write_text("last\n" + "x" * 2000 + "\n")
+    assert fit.why_failed(None) == "exit code unknown: " + "x" * 500
+
+
+def test_trials_share_the_gpus_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-b,6")  # what a scheduler left us
+    sweep = small_sweep(trials=6, workers=2, devices=[1, 2])
+    supervisor = Supervisor(sweep, open_study(sweep, tmp_path), tmp_path)
+    at_once = set()
+    for _ in supervisor.run(poll_seconds=0.01):
+        at_once.add(tuple(sorted(str(slot.process.gpus()) for slot in supervisor._slots if slot.process.alive())))
+    assert ("6", "GPU-b") in at_once
+    assert not at_once & {("6", "6"), ("GPU-b", "GPU-b")}
+    used = [file.read_text() for file in tmp_path.glob("trials/*/gpus")]
+    assert len(used) == 6 and set(used) == {"6\n", "GPU-b\n"}
+
+
+def test_without_devices_a_trial_sees_what_the_sweep_sees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    run(tmp_path, trials=1)
+    assert [file.read_text() for file in tmp_path.glob("trials/*/gpus")] == ["None\n"]
+
+
+def test_an_adopted_trial_keeps_its_gpu_and_others_keep_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of two running trials lives on, on GPU 0, without its supervisor; the first has to start again."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    sweep = small_sweep(trials=2, workers=2, devices=[0, 1])
+    study = open_study(sweep, tmp_path)
+    dead, living = [study.ask() for _ in range(2)]
+    for trial in (dead, living):
+        sweep.space.suggest(trial)
+    path = tmp_path / "trials" / f"{living.number:04d}-seed0"
+    path.mkdir(parents=True)
+    monkeypatch.setenv("STAND_IN_SECONDS", "0.5")
+    adopted = FitProcess(sweep.base, RunDirectory(path)).start(1, "0")
+    monkeypatch.delenv("STAND_IN_SECONDS")
+    while not (path / "lock").exists() or FitProcess(sweep.base, RunDirectory(path)).orphan() is None:
+        assert adopted.alive()
+        time.sleep(0.001)
+    for _ in Supervisor(sweep, study, tmp_path).run(poll_seconds=0.01):
+        pass
+    assert (path / "gpus").read_text() == "0\n"
+    assert (tmp_path / "trials" / f"{dead.number:04d}-seed0" / "gpus").read_text() == "1\n"
+    assert not (path / "again").exists()
+
+
+def test_other_gpus_are_no_other_search(tmp_path: Path) -> None:
+    run(tmp_path, trials=1, devices=[0])
+    assert counted(open_study(small_sweep(devices=[3, 1]), tmp_path)) == 1
 
 
 def test_points_above_a_bound_are_never_run(tmp_path: Path) -> None:

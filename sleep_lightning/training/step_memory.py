@@ -1,0 +1,49 @@
+"""Peak memory of a training step of an experiment, predicted: weights, gradients, optimizer, activations."""
+
+from dataclasses import replace
+
+import torch
+
+from sleep_lightning.config import Experiment
+from sleep_lightning.model import HybridLM
+from sleep_lightning.training.activations import PassBytes, predict_peak, probe_pass
+from sleep_lightning.training.cost import planned_windows
+from sleep_lightning.training.optim import hidden_matrices
+
+FP32, BF16 = 4, 2
+
+
+def predict_step_memory(experiment: Experiment, model: HybridLM) -> int | None:
+    """Bytes a training step holds at its peak, on the device the model is on; of the N it may draw, the deepest.
+
+    Passes over one and two sequences are run to see what they keep. Stages that evict otherwise are not looked at.
+
+    Returns:
+        None under ``torch.compile``, where the compiler decides what is kept, and for CUDA graphs, which keep it.
+    """
+    t, task = experiment.training, experiment.task.build()
+    if t.compile or t.cuda_graph:
+        return None
+    device, L = model.embedding.weight.device, min(experiment.sleep.window_size, task.sequence_length)
+    with torch.autocast(device.type, torch.bfloat16, enabled=t.precision == "bf16"):
+        one, two = probe_pass(model, L), probe_pass(model, L, rows=2)
+    # without the weights' bf16 copies, which autocast makes once for all sequences and passes
+    passes = PassBytes(two.full - one.full, two.write - one.write, two.checkpointed - one.checkpointed)
+    windows = planned_windows(task.sequence_length, task.context_length, experiment.sleep.window_size)
+    n_passes, grad_passes = max(t.sampled_passes or [experiment.sleep.n_passes]), experiment.sleep.grad_passes
+    sleep = replace(experiment.sleep, n_passes=n_passes, grad_passes=grad_passes and min(grad_passes, n_passes))
+    activations = predict_peak(
+        passes,
+        windows,
+        sleep,
+        t.batch_size // t.accumulate,
+        len(experiment.model.pattern),
+        tbptt_windows=t.tbptt_windows,
+        policy=t.checkpointing,
+    )
+    weights = sum(p.numel() for p in model.parameters())
+    muon = sum(p.numel() for p, _ in hidden_matrices(model))
+    moments = muon + 2 * (weights - muon)
+    copies = BF16 * weights if t.precision == "bf16" else 0
+    # Muon's updates come when the activations are gone
+    return FP32 * (2 * weights + moments) + max(activations + copies, FP32 * muon)

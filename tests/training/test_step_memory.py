@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from sleep_lightning.config import Experiment
+from sleep_lightning.training.activations import count_saved
+from sleep_lightning.training.module import SleepModule
+from sleep_lightning.training.optim import build_optimizer
+from sleep_lightning.training.step_memory import predict_step_memory
+from sleep_lightning.training.tbptt import accumulate_gradients
+from tests.training.test_module import experiment
+
+WIDE = ("model.d_model=64", "model.d_ff=128", "training.batch_size=32", "task.ring_size=12", "task.n_strings=4")
+
+
+def wide(*overrides: str) -> Experiment:
+    return experiment(*WIDE, "sleep.window_size=12", "training.executor=windows", *overrides)
+
+
+def predicted(*overrides: str) -> int:
+    e = wide(*overrides)
+    nbytes = predict_step_memory(e, SleepModule(e).model)
+    assert nbytes is not None
+    return nbytes
+
+
+def held(e: Experiment) -> int:
+    """Bytes of weights, gradients, optimizer and of what autograd kept, after one step."""
+    module = SleepModule(e)
+    model, t = module.model, e.training
+    optimizer = build_optimizer(model, t)
+    batch = module.task.batch(t.batch_size // t.accumulate, seed=0, position=0)
+    with count_saved(model) as saved, torch.autocast("cpu", torch.bfloat16, enabled=t.precision == "bf16"):
+        accumulate_gradients(model, batch, e.sleep, executor=t.executor)
+    optimizer.step()
+    states = [x for one in (optimizer.muon, optimizer.adamw) for s in one.state.values() for x in s.values()]
+    weights = [*model.parameters(), *(p.grad for p in model.parameters() if p.grad is not None)]
+    return saved.nbytes + sum(x.nbytes for x in (*weights, *states))
+
+
+@pytest.mark.parametrize(
+    "override", ["sleep.n_passes=1", "sleep.n_passes=3", "training.precision=bf16", "training.accumulate=4"]
+)
+def test_a_step_holds_what_was_predicted(override: str) -> None:
+    """The prediction also has the gradients in flight during the backward, which are gone afterwards."""
+    e = wide(override)
+    assert held(e) < predicted(override) < 1.35 * held(e)
+
+
+def test_what_makes_it_larger_and_smaller() -> None:
+    plain = predicted("sleep.n_passes=2")
+    assert predicted("sleep.n_passes=4") > 1.5 * plain
+    assert predicted("training.sampled_passes=[1,4]") == predicted("sleep.n_passes=4")
+    assert predicted("training.checkpointing=pass") < plain / 2
+    assert predicted("training.precision=bf16") < plain
+
+
+def test_a_compiled_pass_is_not_predicted() -> None:
+    e = experiment("training.compile=true")
+    assert predict_step_memory(e, SleepModule(e).model) is None
