@@ -1,22 +1,23 @@
 """``sweep``: search for the frontier of accuracy over cost."""
 
-import signal
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sleep_lightning.commands.report import print_facts
+from sleep_lightning.commands.signals import SignalsInterrupt
+from sleep_lightning.commands.sweep_progress import watch
 from sleep_lightning.run_directory import RunDirectory, write_json
-from sleep_lightning.sweep.frontier import Point, frontier, hypervolume
+from sleep_lightning.sweep.frontier import dominated_share, frontier
+from sleep_lightning.sweep.snapshot import Snapshot
+from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.spec import Sweep, load_sweep
-from sleep_lightning.sweep.study import counted, finished, flops_spent, open_study, points
+from sleep_lightning.sweep.study import finished, flops_spent, open_study, points
 from sleep_lightning.sweep.supervisor import Supervisor, sole_supervisor
 from sleep_lightning.sweep.trial import build_trial, with_tracking
 from sleep_lightning.tracking.figures import draw_frontier
@@ -75,45 +76,34 @@ def dry_run(job: SweepJob) -> int:
             flops, note = with_unit(build_trial(job.sweep, number, values, job.folder).train_flops), ""
         except ValueError as error:
             flops, note = "-", f"not run: {error}"
-        table.add_row(_written(values), flops, note)
+        table.add_row(written(values), flops, note)
     Console().print(table)
     return 0
-
-
-def _written(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key.partition('.')[2]}={value}" for key, value in values.items())
 
 
 def sweep(job: SweepJob) -> int:
     """Search until the budget is used up. Returns 0, or 128 + signal number (the same command goes on)."""
     console, live = Console(), Console(stderr=True)
-    received: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = SignalsInterrupt()
     logger: MLflowRun | None = None
     status: Status = "FAILED"
     try:
-        with sole_supervisor(job.folder):
+        with signals, sole_supervisor(job.folder):
             study = open_study(job.sweep, job.folder)
             logger = _open_tracking(job)
             overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
-            _train(job, Supervisor(job.sweep, study, job.folder, overrides), live, logger)
-        _report(job, study, console, logger)
+            supervisor = Supervisor(job.sweep, study, job.folder, overrides)
+            watch(supervisor, live, lambda now: _log(now, study, logger))
+            _report(job, study, console, logger)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         console.print("stopped; running trials saved their state: the same command goes on with them", highlight=False)
-        return 128 + (received[0] if received else signal.SIGINT)
+        return signals.exit_code
     except ValueError as error:  # the folder is another's
         live.print(f"error: {error}", highlight=False, soft_wrap=True)
         return 2
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         if logger is not None:
             logger.end(status)
     return 0
@@ -129,37 +119,15 @@ def _open_tracking(job: SweepJob) -> MLflowRun | None:
     return logger
 
 
-def _train(job: SweepJob, supervisor: Supervisor, console: Console, logger: MLflowRun | None) -> None:
-    spec = job.sweep.spec
-    progress = Progress(
-        TextColumn(spec.name),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        console=console,
-        refresh_per_second=1,
-        disable=not console.is_terminal,
-    )
-    bar = progress.add_task("", total=spec.budget.trials, state="")
-    with progress:
-        for _ in supervisor.run():
-            study = supervisor.study
-            spent = flops_spent(study)
-            state = f"{len(supervisor.running)} running, {with_unit(spent)}FLOP"
-            progress.update(bar, completed=counted(study), state=state)
-            while supervisor.events:
-                console.print(supervisor.events.pop(0), highlight=False, soft_wrap=True)
-                if logger is not None:
-                    area = hypervolume_of(finished(study))
-                    logger.log_metrics({"sweep/hypervolume": area, "sweep/flops_spent": spent}, counted(study))
+def _log(now: Snapshot, study: optuna.Study, logger: MLflowRun | None) -> None:
+    if logger is not None:
+        area = hypervolume_of(finished(study))
+        logger.log_metrics({"sweep/hypervolume": area, "sweep/flops_spent": now.ended_flops}, now.counted)
 
 
 def hypervolume_of(trials: list[optuna.trial.FrozenTrial]) -> float:
     """Share of the area below exact match 1 and the largest cost that the frontier dominates."""
-    found = points(trials)
-    most = max((p.cost for p in found), default=0.0)
-    return hypervolume(found, Point(most, 0.0)) / most if most else 0.0
+    return dominated_share(points(trials))
 
 
 def _report(job: SweepJob, study: optuna.Study, console: Console, logger: MLflowRun | None) -> None:
@@ -188,5 +156,5 @@ def _table(name: str, edge: list[Best]) -> Table:
         table.add_column(column, justify="left" if column == "point" else "right")
     for best in edge:
         numbers = (str(best.trial), with_unit(best.train_flops), f"{best.exact_match:.3f}")
-        table.add_row(*numbers, _written(best.values))
+        table.add_row(*numbers, written(best.values))
     return table
