@@ -14,7 +14,6 @@ from sleep_lightning.commands.signals import SignalsInterrupt
 from sleep_lightning.commands.sweep_progress import watch
 from sleep_lightning.run_directory import RunDirectory, write_json
 from sleep_lightning.sweep.frontier import dominated_share, frontier
-from sleep_lightning.sweep.snapshot import Snapshot
 from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.spec import Sweep, load_sweep
 from sleep_lightning.sweep.study import finished, flops_spent, open_study, points
@@ -93,7 +92,7 @@ def sweep(job: SweepJob) -> int:
             logger = _open_tracking(job)
             overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
             supervisor = Supervisor(job.sweep, study, job.folder, overrides)
-            watch(supervisor, live, lambda now: _log(now, study, logger))
+            watch(supervisor, live, lambda: _log(supervisor, logger))
             _report(job, study, console, logger)
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -119,9 +118,9 @@ def _open_tracking(job: SweepJob) -> MLflowRun | None:
     return logger
 
 
-def _log(now: Snapshot, study: optuna.Study, logger: MLflowRun | None) -> None:
+def _log(supervisor: Supervisor, logger: MLflowRun | None) -> None:
     if logger is not None:
-        area = hypervolume_of(finished(study))
+        now, area = supervisor.snapshot(), hypervolume_of(finished(supervisor.study))
         logger.log_metrics({"sweep/hypervolume": area, "sweep/flops_spent": now.ended_flops}, now.counted)
 
 

@@ -9,14 +9,13 @@ from rich.live import Live
 from rich.text import Text
 
 from sleep_lightning.commands.sweep_view import Pace, SweepView
-from sleep_lightning.sweep.snapshot import Snapshot
 from sleep_lightning.sweep.supervisor import Supervisor
 
 VIEW_SECONDS, STATUS_SECONDS = 1.0, 60.0
 """Shortest time between two views on a terminal, two lines of status in a log."""
 
 
-def watch(supervisor: Supervisor, console: Console, happened: Callable[[Snapshot], None]) -> None:
+def watch(supervisor: Supervisor, console: Console, happened: Callable[[], None]) -> None:
     """Run a sweep to the end of its budget and show it.
 
     Args:
@@ -39,7 +38,7 @@ def watch(supervisor: Supervisor, console: Console, happened: Callable[[Snapshot
             for event in events:
                 _say(console, event)
             if events:
-                happened(now)
+                happened()
             if live is not None:
                 live.update(view.draw(now, pace, console), refresh=True)
             elif due:

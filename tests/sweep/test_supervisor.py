@@ -1,5 +1,6 @@
 """Whatever dies, and when: no finished trial is lost, none is run twice, and the count ends exact."""
 
+import json
 import random
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sleep_lightning.fit_process import FitProcess
-from sleep_lightning.run_directory import RunDirectory
+from sleep_lightning.run_directory import RunDirectory, write_json
 from sleep_lightning.sweep.study import counted, drop_torn_line, finished, flops_spent, open_study, points
 from sleep_lightning.sweep.supervisor import Supervisor, sole_supervisor
 from tests.commands.cli import environment
@@ -85,6 +86,55 @@ def test_points_above_a_bound_are_never_run(tmp_path: Path) -> None:
 def test_a_budget_of_flops_ends_it(tmp_path: Path) -> None:
     study, _ = run(tmp_path, trials=50, flops=5e7)
     assert 5e7 <= flops_spent(study) <= 5e7 + 24e6
+
+
+def test_a_snapshot_adds_up(tmp_path: Path) -> None:
+    sweep = small_sweep(trials=3, workers=2)
+    study = open_study(sweep, tmp_path)
+    supervisor = Supervisor(sweep, study, tmp_path)
+    halfway = []
+    for _ in supervisor.run(poll_seconds=0.01):
+        now = supervisor.snapshot()
+        assert now.counted == counted(study)
+        assert now.ended_flops == flops_spent(study)
+        assert now.flops_spent == now.ended_flops + sum(trial.flops_spent for trial in now.running)
+        halfway += [trial for trial in now.running if 0 < trial.step < stand_in.STEPS]
+    assert halfway, "no running trial was seen between its validations"
+    for trial in halfway:
+        N = trial.values["sleep.n_passes"]
+        assert trial.exact_match == pytest.approx(0.1 * N * trial.step / stand_in.STEPS)
+        assert trial.flops_spent == pytest.approx(1e6 * N * trial.step)
+        assert (trial.run, trial.runs, trial.steps) == (1, 1, sweep.base.training.max_steps)
+    study.enqueue_trial({"sleep.n_passes": 1})
+    study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"failed": "-", "flops_spent": 5.0}))
+    again = Supervisor(sweep, study, tmp_path).snapshot()
+    assert again.states == {"running": 0, "complete": 3, "pruned": 0, "failed": 1, "infeasible": 0, "waiting": 1}
+    assert again.ended_flops == now.ended_flops + 5
+    assert [trial.point for trial in again.finished] == points(finished(study))
+
+
+def test_a_history_is_parsed_only_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, parsed = FitProcess(small_sweep().base, RunDirectory(tmp_path)), []
+    plain = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: parsed.append(text) or plain(text))
+    assert run.history == [] and run.flops_spent == 0
+    for steps in (2, 4):
+        rows = [{"step": step, "cost/train_flops": 1e6 * step, "exact_match": 0.1} for step in range(2, steps + 1, 2)]
+        write_json(run.directory.history, {"history": rows})
+        for _ in range(3):
+            assert run.history == rows
+            assert run.flops_spent == 1e6 * steps
+    assert len(parsed) == 2
+
+
+def test_a_run_that_saved_upon_sigterm_counts_to_its_last_step(tmp_path: Path) -> None:
+    run = FitProcess(small_sweep().base, RunDirectory(tmp_path))
+    write_json(run.directory.history, {"history": [{"step": 2, "cost/train_flops": 2e6, "exact_match": 0.1}]})
+    write_json(run.directory.summary, {"status": "KILLED", "train_flops": 3_000_000})
+    assert run.summary is None
+    assert run.flops_spent == 3e6
+    write_json(run.directory.history, {"history": [{"step": 4, "cost/train_flops": 4e6, "exact_match": 0.1}]})
+    assert run.flops_spent == 4e6, "it went on since"
 
 
 def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:
