@@ -1,12 +1,12 @@
 """Whatever dies, and when: no finished trial is lost, none is run twice, and the count ends exact."""
 
-import json
 import random
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +16,8 @@ import pytest
 from optuna.trial import TrialState
 
 from sleep_lightning.fit_process import FitProcess
-from sleep_lightning.run_directory import RunDirectory, write_json
+from sleep_lightning.run_directory import RunDirectory
+from sleep_lightning.sweep.pruning import Curve, Pruner
 from sleep_lightning.sweep.study import counted, drop_torn_line, finished, flops_spent, open_study, points
 from sleep_lightning.sweep.supervisor import Supervisor, sole_supervisor
 from tests.commands.cli import environment
@@ -113,28 +114,21 @@ def test_a_snapshot_adds_up(tmp_path: Path) -> None:
     assert [trial.point for trial in again.finished] == points(finished(study))
 
 
-def test_a_history_is_parsed_only_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, parsed = FitProcess(small_sweep().base, RunDirectory(tmp_path)), []
-    plain = json.loads
-    monkeypatch.setattr(json, "loads", lambda text: parsed.append(text) or plain(text))
-    assert run.history == [] and run.flops_spent == 0
-    for steps in (2, 4):
-        rows = [{"step": step, "cost/train_flops": 1e6 * step, "exact_match": 0.1} for step in range(2, steps + 1, 2)]
-        write_json(run.directory.history, {"history": rows})
-        for _ in range(3):
-            assert run.history == rows
-            assert run.flops_spent == 1e6 * steps
-    assert len(parsed) == 2
+def test_a_trial_is_judged_once_a_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[tuple[int, int]] = []
 
+    def why_stop(self: Pruner, curve: Curve, final_cost: float, done: Sequence[Curve]) -> str | None:
+        judged.append((len(curve), len(done)))
+        return "enough" if done else None
 
-def test_a_run_that_saved_upon_sigterm_counts_to_its_last_step(tmp_path: Path) -> None:
-    run = FitProcess(small_sweep().base, RunDirectory(tmp_path))
-    write_json(run.directory.history, {"history": [{"step": 2, "cost/train_flops": 2e6, "exact_match": 0.1}]})
-    write_json(run.directory.summary, {"status": "KILLED", "train_flops": 3_000_000})
-    assert run.summary is None
-    assert run.flops_spent == 3e6
-    write_json(run.directory.history, {"history": [{"step": 4, "cost/train_flops": 4e6, "exact_match": 0.1}]})
-    assert run.flops_spent == 4e6, "it went on since"
+    monkeypatch.setattr(Pruner, "why_stop", why_stop)
+    study, _ = run(tmp_path, trials=2, pruner="frontier")
+    first, second = study.get_trials()
+    assert (first.state, second.state) == (TrialState.COMPLETE, TrialState.PRUNED)
+    assert second.user_attrs["pruned"] == "enough"
+    assert second.user_attrs["flops_spent"] < 6e6 * second.params["sleep.n_passes"]
+    assert len(judged) == len(set(judged))
+    assert judged[-1][1] == 1
 
 
 def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:
