@@ -3,21 +3,20 @@
 What counts is the atomically written ``summary.json``, never the exit code (a process ended by SIGTERM may exit 0).
 """
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from sleep_lightning.config import Experiment, redact
-from sleep_lightning.run_directory import RunDirectory
+from sleep_lightning.run_directory import JsonFile, RunDirectory
 
 URI_VARIABLE = "SLEEP_LIGHTNING_TRACKING_URI"
 TRACKING = f"tracking.uri=${{oc.env:{URI_VARIABLE}}}"
@@ -39,6 +38,12 @@ class FitProcess:
 
     experiment: Experiment
     directory: RunDirectory
+    _summary: JsonFile = field(init=False, repr=False)
+    _history: JsonFile = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_summary", JsonFile(self.directory.summary))
+        object.__setattr__(self, "_history", JsonFile(self.directory.history))
 
     @property
     def log(self) -> Path:
@@ -47,18 +52,25 @@ class FitProcess:
     @property
     def summary(self) -> dict[str, Any] | None:
         """``summary.json`` of the finished run; None until it is finished."""
-        if not self.directory.summary.exists():
-            return None
-        content: dict[str, Any] = json.loads(self.directory.summary.read_text())
-        return content if content["status"] == "FINISHED" else None
+        content = self._summary.read()
+        return content if content is not None and content["status"] == "FINISHED" else None
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """Validations so far."""
-        if not self.directory.history.exists():
-            return []
-        content: list[dict[str, float]] = json.loads(self.directory.history.read_text())["history"]
-        return content
+        """Validations so far (not to be changed); cheap to ask for again."""
+        content = self._history.read()
+        return [] if content is None else content["history"]
+
+    @property
+    def flops_spent(self) -> float:
+        """Training FLOPs so far: until its last validation, or exactly where it ended or saved upon SIGTERM.
+
+        Steps after the last validation are not in it while the run goes on or once it has crashed; nor are steps that
+        were trained a second time because a crash lost them.
+        """
+        validated = self.history[-1]["cost/train_flops"] if self.history else 0.0
+        ended = self._summary.read()
+        return validated if ended is None else max(validated, float(ended["train_flops"]))
 
     def progress(self) -> tuple[int, str]:
         """Steps and exact match at the last validation."""

@@ -140,6 +140,26 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+class JsonFile:
+    """A JSON object that another process rewrites by rename: parsed again only when the file has changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._content: dict[str, Any] | None = None
+
+    def read(self) -> dict[str, Any] | None:
+        """What it holds (shared: not to be changed); None if there is no such file."""
+        try:
+            status = self._path.stat()
+            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if seen != self._seen:
+                self._content, self._seen = json.loads(self._path.read_text()), seen
+        except FileNotFoundError:
+            self._content = self._seen = None
+        return self._content
+
+
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint file, or the best (else the last) one of a run directory, without running code from it.
 

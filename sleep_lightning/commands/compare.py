@@ -1,16 +1,15 @@
 """``compare``: train several arms over several seeds, and print one table."""
 
-import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from sleep_lightning.commands.report import print_facts
+from sleep_lightning.commands.signals import SignalsInterrupt
 from sleep_lightning.comparison.arms import build_arms
 from sleep_lightning.comparison.runs import Run, execute, plan_runs
 from sleep_lightning.comparison.table import Row, build_rows, check_data_order, draw_table, write_results
@@ -56,19 +55,19 @@ def prepare(
         raise ValueError(f"--test-passes {test_passes} must be numbers of passes from 1")
     folder = Path(output or f"runs/compare-{Path(config).stem}")
     threads = base.training.threads or max(1, torch.get_num_threads() // jobs)
-    chosen = build_arms(base, arms)
-    plan_runs(base, chosen, seeds, folder)
+    own = [f"training.threads={threads}", f"tracking.uri={base.tracking.uri}"]
+    runs = plan_runs(base, build_arms(base, arms), seeds, folder, *own)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--output {folder} cannot be written: {error.strerror}; choose another") from error
-    logger, more = None, [f"training.threads={threads}", f"tracking.uri={base.tracking.uri}"]
+    logger = None
     if base.tracking.enabled:
         known = RunDirectory(folder).mlflow_run_id
         logger = MLflowRun(base.tracking.uri, base.tracking.experiment, folder.name, known)
         RunDirectory(folder).record_mlflow_run(logger.run_id)
-        more.append(f"tracking.parent_run_id={logger.run_id}")
-    return Comparison(base, plan_runs(base, chosen, seeds, folder, *more), folder, jobs, threads, test_passes, logger)
+        runs = [run.under(logger.run_id) for run in runs]
+    return Comparison(base, runs, folder, jobs, threads, test_passes, logger)
 
 
 def compare(c: Comparison) -> int:
@@ -76,26 +75,19 @@ def compare(c: Comparison) -> int:
     console = Console()
     status: Status = "FAILED"
     failed: list[Run] = []
-    received: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = SignalsInterrupt()
     try:
-        failed = _train(c, Console(stderr=True))
-        rows = build_rows(c.runs, c.test_passes)
-        if rows:
-            _report(c, console, rows)
+        with signals:
+            failed = _train(c, Console(stderr=True))
+            rows = build_rows(c.runs, c.test_passes)
+            if rows:
+                _report(c, console, rows)
         status = "FAILED" if failed else "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         console.print("stopped; the runs saved their state: the same command goes on with them", highlight=False)
-        return 128 + received[0]
+        return signals.exit_code
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         if c.logger is not None:
             c.logger.end(status)
     for run in failed:

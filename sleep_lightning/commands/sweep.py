@@ -1,27 +1,25 @@
 """``sweep``: search for the frontier of accuracy over cost."""
 
-import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import optuna
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from sleep_lightning.commands.report import print_facts
+from sleep_lightning.commands.signals import SignalsInterrupt
+from sleep_lightning.commands.sweep_progress import watch
 from sleep_lightning.commands.sweep_show import frontier_table, report_facts
 from sleep_lightning.run_directory import RunDirectory
 from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor
 from sleep_lightning.sweep.gpus import check_gpus
 from sleep_lightning.sweep.publisher import Publisher
 from sleep_lightning.sweep.report import build_report
+from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.spec import Sweep, load_sweep
-from sleep_lightning.sweep.study import counted, flops_spent, open_study
+from sleep_lightning.sweep.study import open_study
 from sleep_lightning.sweep.supervisor import Supervisor
 from sleep_lightning.sweep.trial import build_trial, with_tracking
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
@@ -80,29 +78,19 @@ def dry_run(job: SweepJob) -> int:
             flops, note = with_unit(build_trial(job.sweep, number, values, job.folder).train_flops), ""
         except ValueError as error:
             flops, note = "-", f"not run: {error}"
-        table.add_row(_written(values), flops, note)
+        table.add_row(written(values), flops, note)
     Console().print(table)
     return 0
-
-
-def _written(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key.partition('.')[2]}={value}" for key, value in values.items())
 
 
 def sweep(job: SweepJob) -> int:
     """Search until the budget is used up. Returns 0, or 128 + signal number (the same command goes on)."""
     console, live = Console(), Console(stderr=True)
-    received: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = SignalsInterrupt()
     logger: MLflowRun | None = None
     status: Status = "FAILED"
     try:
-        with sole_supervisor(job.folder):
+        with signals, sole_supervisor(job.folder):
             study = open_study(job.sweep, job.folder)
             save_sweep(job.sweep, job.folder)
             logger = _open_tracking(job)
@@ -110,24 +98,22 @@ def sweep(job: SweepJob) -> int:
             publisher.begin(job.sweep.spec)
             _show_charts(publisher, console)
             overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
-            _train(job, Supervisor(job.sweep, study, job.folder, overrides), live, publisher.refresh)
+            watch(Supervisor(job.sweep, study, job.folder, overrides), live, publisher.refresh)
             publisher.publish()
-        report = build_report(study, job.folder)
-        if report.finished:
-            console.print(frontier_table(report))
-        print_facts(console, report_facts(report, job.folder))
-        _show_charts(publisher, console)
+            report = build_report(study, job.folder)
+            if report.finished:
+                console.print(frontier_table(report))
+            print_facts(console, report_facts(report, job.folder))
+            _show_charts(publisher, console)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         console.print("stopped; running trials saved their state: the same command goes on with them", highlight=False)
-        return 128 + (received[0] if received else signal.SIGINT)
+        return signals.exit_code
     except ValueError as error:  # the folder is another's
         live.print(f"error: {error}", highlight=False, soft_wrap=True)
         return 2
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         if logger is not None:
             logger.end(status)
     return 0
@@ -146,29 +132,3 @@ def _open_tracking(job: SweepJob) -> MLflowRun | None:
 def _show_charts(publisher: Publisher, console: Console) -> None:
     if (page := publisher.preset_charts()) is not None:
         console.print(f"MLflow charts: {page}", highlight=False, soft_wrap=True)
-
-
-def _train(job: SweepJob, supervisor: Supervisor, console: Console, refresh: Callable[[], None]) -> None:
-    spec = job.sweep.spec
-    progress = Progress(
-        TextColumn(spec.name),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        console=console,
-        refresh_per_second=1,
-        disable=not console.is_terminal,
-    )
-    bar = progress.add_task("", total=spec.budget.trials, state="")
-    with progress:
-        for _ in supervisor.run():
-            study = supervisor.study
-            spent = flops_spent(study)
-            state = f"{len(supervisor.running)} running, {with_unit(spent)}FLOP"
-            progress.update(bar, completed=counted(study), state=state)
-            ended = bool(supervisor.events)
-            while supervisor.events:
-                console.print(supervisor.events.pop(0), highlight=False, soft_wrap=True)
-            if ended:
-                refresh()

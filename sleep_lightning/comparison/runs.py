@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sleep_lightning.comparison.arms import Arm
@@ -21,6 +21,11 @@ class Run(FitProcess):
     @property
     def name(self) -> str:
         return f"{self.arm.name} seed {self.seed}"
+
+    def under(self, parent_run_id: str) -> "Run":
+        """The same, shown under another MLflow run."""
+        tracking = replace(self.experiment.tracking, parent_run_id=parent_run_id)
+        return replace(self, experiment=replace(self.experiment, tracking=tracking))
 
 
 def plan_runs(base: Experiment, arms: list[Arm], seeds: list[int], folder: Path, *more: str) -> list[Run]:

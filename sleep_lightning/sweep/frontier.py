@@ -51,3 +51,9 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
         return 0.0
     ends = [p.cost for p in edge[1:]] + [reference.cost]
     return sum((end - p.cost) * (p.value - reference.value) for p, end in zip(edge, ends, strict=True))
+
+
+def dominated_share(points: Sequence[Point]) -> float:
+    """Share of the area below value 1 and up to the largest cost that the frontier dominates; 0 without points."""
+    most = max((p.cost for p in points), default=0.0)
+    return hypervolume(points, Point(most, 0.0)) / most if most else 0.0

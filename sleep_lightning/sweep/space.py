@@ -103,6 +103,11 @@ class Space:
         return grid
 
 
+def written(values: Mapping[str, Any]) -> str:
+    """A point for people to read: keys without their section."""
+    return ", ".join(f"{key.partition('.')[2]}={value}" for key, value in values.items())
+
+
 _ABSENT = object()
 
 

@@ -5,7 +5,7 @@ taken up again from its checkpoint, or its still living process is adopted; noth
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -15,11 +15,12 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.fit_process import FitProcess, Watched
-from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.gpus import choose_gpu
+from sleep_lightning.sweep.ledger import Ledger
 from sleep_lightning.sweep.pruning import Pruner
+from sleep_lightning.sweep.snapshot import RunningTrial, Snapshot
 from sleep_lightning.sweep.spec import Sweep
-from sleep_lightning.sweep.study import counted, exhausted, finished, flops_spent
+from sleep_lightning.sweep.study import exhausted
 from sleep_lightning.sweep.trial import Trial, build_trial, curve_of, mean_curve, processes_of
 
 INFEASIBLE_IN_A_ROW = 200
@@ -28,12 +29,17 @@ INFEASIBLE_IN_A_ROW = 200
 
 @dataclass
 class _Slot:
-    """A trial that is being trained, and the process at work on it."""
+    """A trial that is being trained, and the process at work on it.
+
+    Attributes:
+        judged: validations it had, and finished trials there were, when it was last judged whether to stop it.
+    """
 
     trial: Trial
     run: FitProcess
     process: Watched
     failures: int = 0
+    judged: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -58,14 +64,23 @@ class Supervisor:
         self._slots: list[_Slot] = []
         self._asked: dict[int, optuna.trial.Trial] = {}
         self._waiting = self.study.get_trials(states=(TrialState.RUNNING,))
+        self._enqueued = self._count_enqueued()
+        self._ledger = Ledger(self.study.get_trials(deepcopy=False))
         self._pruner = Pruner(self.sweep.spec.pruner)
         self._deadline = time.monotonic() + 3600 * (self.sweep.spec.budget.hours or float("inf"))
 
-    @property
-    def running(self) -> list[Trial]:
-        return [slot.trial for slot in self._slots]
+    def snapshot(self) -> Snapshot:
+        """The sweep as of now; cheap."""
+        return Snapshot(
+            running=tuple(RunningTrial.of(slot.trial, slot.run) for slot in self._slots),
+            ended=dict(self._ledger.counts),
+            waiting=self._enqueued + len(self._waiting),
+            finished=tuple(self._ledger.finished),
+            ended_flops=self._ledger.flops_spent,
+            seconds_left=None if self._deadline == float("inf") else self._deadline - time.monotonic(),
+        )
 
-    def run(self, poll_seconds: float = 0.5) -> Iterator[None]:
+    def run(self, poll_seconds: float = 0.5) -> Generator[None, None, None]:
         """Train until the budget is used up; yields after every look around.
 
         Closing the iterator ends the running trials with SIGTERM: they save, and stay to be taken up again.
@@ -102,7 +117,7 @@ class Supervisor:
             if self._waiting:
                 self._take_up(self._waiting.pop(0))
                 continue
-            if counted(self.study) + len(self._slots) >= spec.budget.trials or self._out_of_budget():
+            if self._ledger.counted + len(self._slots) >= spec.budget.trials or self._out_of_budget():
                 return
             if exhausted(self.study, spec):
                 return
@@ -114,11 +129,12 @@ class Supervisor:
     def _out_of_budget(self) -> bool:
         flops = self.sweep.spec.budget.flops
         running = sum(slot.trial.flops_spent() for slot in self._slots)
-        return time.monotonic() > self._deadline or (flops is not None and flops_spent(self.study) + running >= flops)
+        return time.monotonic() > self._deadline or (flops is not None and self._ledger.flops_spent + running >= flops)
 
     def _ask(self) -> bool:
         """A new point; False if it cannot be run (it is told as failed, with the reason)."""
         trial = self._asked_now(self.study.ask())
+        self._enqueued = self._count_enqueued()
         return self._begin(trial.number, self.sweep.space.suggest(trial))
 
     def _take_up(self, frozen: FrozenTrial) -> None:
@@ -169,9 +185,11 @@ class Supervisor:
         return run.start(spec.threads, choose_gpu(spec.devices, [*(slot.process for slot in self._slots), *left]))
 
     def _prune(self, slot: _Slot) -> None:
-        curve = curve_of(slot.run)
-        done = [[Point(*point) for point in t.user_attrs["curve"]] for t in finished(self.study)]
-        reason = self._pruner.why_stop(curve, slot.trial.run_flops, done)
+        seen = len(slot.run.history), len(self._ledger.curves)
+        if seen == slot.judged:
+            return
+        slot.judged, curve = seen, curve_of(slot.run)
+        reason = self._pruner.why_stop(curve, slot.trial.run_flops, self._ledger.curves)
         if reason is None:
             return
         slot.process.end()
@@ -196,6 +214,9 @@ class Supervisor:
         tail, spent = slot.run.log_tail(), slot.trial.flops_spent()
         self._tell(slot.trial.number, TrialState.FAIL, failed=reason, log_tail=tail, flops_spent=spent)
 
+    def _count_enqueued(self) -> int:
+        return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
     def _note(self, number: int, **facts: object) -> None:
         for key, value in facts.items():
             self._asked[number].set_user_attr(key, value)
@@ -203,7 +224,7 @@ class Supervisor:
     def _tell(self, number: int, state: TrialState, values: list[float] | None = None, **facts: object) -> None:
         """Facts first: whoever sees the trial ended sees them too."""
         self._note(number, **facts)
-        self.study.tell(number, values, state=state)
+        self._ledger.add(self.study.tell(number, values, state=state))
         shown = {name: f"{v:.4g}" for name, v in zip(self.sweep.spec.objectives, values or [], strict=False)}
         reasons = [str(value) for key, value in facts.items() if key in ("infeasible", "pruned", "failed")]
         what = ", ".join([*(f"{name} {v}" for name, v in shown.items()), *reasons])

@@ -41,8 +41,8 @@ class Trial:
         return next((run for run in self.runs if run.summary is None), None)
 
     def flops_spent(self) -> float:
-        """Training FLOPs of its runs until their last validation, finished or not."""
-        return sum(curve[-1].cost for curve in map(curve_of, self.runs) if curve)
+        """Training FLOPs of its runs so far, as exactly as ``FitProcess.flops_spent`` knows them."""
+        return sum(run.flops_spent for run in self.runs)
 
     def result(self) -> dict[str, float]:
         """Means over seeds of what the finished runs report."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from optuna.trial import TrialState
 from sleep_lightning.fit_process import FitProcess
 from sleep_lightning.run_directory import RunDirectory
 from sleep_lightning.sweep.folder import sole_supervisor
+from sleep_lightning.sweep.pruning import Curve, Pruner
 from sleep_lightning.sweep.study import counted, drop_torn_line, finished, flops_spent, open_study, points
 from sleep_lightning.sweep.supervisor import Supervisor
 from tests.commands.cli import environment
@@ -184,6 +186,48 @@ def test_points_above_a_bound_are_never_run(tmp_path: Path) -> None:
 def test_a_budget_of_flops_ends_it(tmp_path: Path) -> None:
     study, _ = run(tmp_path, trials=50, flops=5e7)
     assert 5e7 <= flops_spent(study) <= 5e7 + 24e6
+
+
+def test_a_snapshot_adds_up(tmp_path: Path) -> None:
+    sweep = small_sweep(trials=3, workers=2)
+    study = open_study(sweep, tmp_path)
+    supervisor = Supervisor(sweep, study, tmp_path)
+    halfway = []
+    for _ in supervisor.run(poll_seconds=0.01):
+        now = supervisor.snapshot()
+        assert now.counted == counted(study)
+        assert now.ended_flops == flops_spent(study)
+        assert now.flops_spent == now.ended_flops + sum(trial.flops_spent for trial in now.running)
+        halfway += [trial for trial in now.running if 0 < trial.step < stand_in.STEPS]
+    assert halfway, "no running trial was seen between its validations"
+    for trial in halfway:
+        N = trial.values["sleep.n_passes"]
+        assert trial.exact_match == pytest.approx(0.1 * N * trial.step / stand_in.STEPS)
+        assert trial.flops_spent == pytest.approx(1e6 * N * trial.step)
+        assert (trial.run, trial.runs, trial.steps) == (1, 1, sweep.base.training.max_steps)
+    study.enqueue_trial({"sleep.n_passes": 1})
+    study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"failed": "-", "flops_spent": 5.0}))
+    again = Supervisor(sweep, study, tmp_path).snapshot()
+    assert again.states == {"running": 0, "complete": 3, "pruned": 0, "failed": 1, "infeasible": 0, "waiting": 1}
+    assert again.ended_flops == now.ended_flops + 5
+    assert [trial.point for trial in again.finished] == points(finished(study))
+
+
+def test_a_trial_is_judged_once_a_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[tuple[int, int]] = []
+
+    def why_stop(self: Pruner, curve: Curve, final_cost: float, done: Sequence[Curve]) -> str | None:
+        judged.append((len(curve), len(done)))
+        return "enough" if done else None
+
+    monkeypatch.setattr(Pruner, "why_stop", why_stop)
+    study, _ = run(tmp_path, trials=2, pruner="frontier")
+    first, second = study.get_trials()
+    assert (first.state, second.state) == (TrialState.COMPLETE, TrialState.PRUNED)
+    assert second.user_attrs["pruned"] == "enough"
+    assert second.user_attrs["flops_spent"] < 6e6 * second.params["sleep.n_passes"]
+    assert len(judged) == len(set(judged))
+    assert judged[-1][1] == 1
 
 
 def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:

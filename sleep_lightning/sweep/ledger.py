@@ -1,0 +1,63 @@
+"""What the trials that have ended add up to."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from sleep_lightning.sweep.frontier import Point
+from sleep_lightning.sweep.study import points
+
+
+@dataclass(frozen=True)
+class FinishedTrial:
+    """A trial with a result: its values, and what it paid and reached (means over its seeds)."""
+
+    number: int
+    values: Mapping[str, Any]
+    point: Point
+
+
+class Ledger:
+    """Read from the study once, then extended as trials are told: a look at a long sweep costs as little as at a short.
+
+    Args:
+        trials: all of the study; those that have not ended are left out.
+
+    Attributes:
+        counts: trials by how they ended: ``complete``, ``pruned``, ``failed``, ``infeasible``.
+        flops_spent: training FLOPs of all that ended, failed and pruned ones too.
+        finished: those with a result.
+        curves: their learning curves.
+    """
+
+    def __init__(self, trials: Iterable[FrozenTrial]) -> None:
+        self.counts: Counter[str] = Counter()
+        self.flops_spent = 0.0
+        self.finished: list[FinishedTrial] = []
+        self.curves: list[list[Point]] = []
+        for trial in trials:
+            if trial.state.is_finished():
+                self.add(trial)
+
+    @property
+    def counted(self) -> int:
+        """Trials that use up the budget: finished or pruned."""
+        return self.counts["complete"] + self.counts["pruned"]
+
+    def add(self, trial: FrozenTrial) -> None:
+        """A trial that has ended."""
+        facts = trial.user_attrs
+        self.counts[_end(trial)] += 1
+        self.flops_spent += facts.get("flops_spent", 0.0)
+        if trial.state == TrialState.COMPLETE:
+            self.finished.append(FinishedTrial(trial.number, facts["values"], points([trial])[0]))
+            self.curves.append([Point(*point) for point in facts["curve"]])
+
+
+def _end(trial: FrozenTrial) -> str:
+    if trial.state == TrialState.FAIL:
+        return "infeasible" if "infeasible" in trial.user_attrs else "failed"
+    return trial.state.name.lower()
