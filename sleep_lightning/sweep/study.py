@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -118,6 +119,7 @@ def build_sampler(spec: SweepSpec, space: Space) -> BaseSampler:
     """Optuna's sampler of that name."""
     seed, samplers = spec.sampler_seed, optuna.samplers
     conditional = any(parameter.when for parameter in space.parameters.values())
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # group, wanted as it is
     if spec.sampler == "tpe":
         return samplers.TPESampler(seed=seed, multivariate=True, group=conditional, constant_liar=True)
     if spec.sampler == "nsga2":

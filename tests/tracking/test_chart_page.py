@@ -3,14 +3,13 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sleep_lightning.tracking.chart_page import LOCAL_SERVER, ChartPage, preset_chart_page
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
-from tests.browser import SECONDS, mlflow_server, offline_plots, plots
+from tests.browser import SECONDS, mlflow_server, plots
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -121,17 +120,3 @@ def test_a_store_that_is_gone_stops_nothing() -> None:
     with pytest.warns(UserWarning, match="did not take the charts") as caught:
         assert preset_chart_page("postgresql://me:s3cret@127.0.0.1:1/x", "0" * 32, VARYING) is None
     assert "s3cret" not in str(caught[0].message)
-
-
-def test_a_figure_with_its_library_inside_is_drawn_without_a_network(browser: "Browser", tmp_path: Path) -> None:
-    import plotly.graph_objects as go
-
-    figure = go.Figure(go.Scatter(x=[1e9, 1e10, 1e11], y=[0.1, 0.5, 0.9], mode="markers"))
-    file = tmp_path / "frontier.html"
-    figure.write_html(file, include_plotlyjs=True)
-    [plot] = offline_plots(browser, file)
-    assert plot["drawn"] == 3
-    assert plot["traces"][0]["y"] == [0.1, 0.5, 0.9]
-    figure.write_html(file, include_plotlyjs="cdn")
-    with pytest.raises(AssertionError, match="did not come"):
-        offline_plots(browser, file, seconds=3)
