@@ -3,6 +3,8 @@
 Curves are lists of points: training FLOPs so far, and the value (more is better) at each validation.
 """
 
+import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -17,18 +19,26 @@ Curve = Sequence[Point]
 class Pruner:
     """Decides at every validation of a running trial.
 
+    ``frontier`` stops a trial if all of this holds, each against a way to be wrong:
+
+    - a finished trial that cost no more reached as much as this one would if it gained from here on what finished
+      trials gained after the same share of their cost (a conformal bound, see ``gain``);
+    - and as much as this one would if it went on at its own pace: a curve that is taking off is let go on;
+    - and a finished trial had more at the same FLOPs: where all are flat so far, being flat tells nothing.
+
     Attributes:
-        kind: ``none``; ``median``: below the median of finished trials at the same FLOPs; ``frontier``: even if it
-            gained what the luckiest finished trials gained from here on, a finished trial reached more for no more.
-        warm_up: finished trials before anything is stopped.
-        luck: share of finished curves whose later gain is taken as reachable, the largest left out above it.
-        first_progress: nothing is stopped before this share of its steps.
+        kind: ``none``; ``median``: below the median of finished trials at the same FLOPs; ``frontier``: as above.
+        risk: times the share of its cost that a trial has come: the chance of it gaining more than it is granted.
+            An early stop saves more and knows less. Until so many trials have finished that there is such a bound,
+            nothing is stopped: at 0.75, six after a fifth of the cost, two after half.
+        warm_up: finished trials before ``median`` stops anything.
+        first_progress: nothing is stopped before this share of its cost.
         ceiling: the largest value there is.
     """
 
     kind: Literal["none", "median", "frontier"] = "frontier"
+    risk: float = 0.75
     warm_up: int = 5
-    luck: float = 0.9
     first_progress: float = 0.2
     ceiling: float = 1.0
 
@@ -40,35 +50,58 @@ class Pruner:
             final_cost: FLOPs it will have cost at its end.
             finished: whole curves of finished trials.
         """
-        if self.kind == "none" or not curve or len(finished) < self.warm_up:
-            return None
-        now = curve[-1]
-        progress = now.cost / final_cost
-        if progress < self.first_progress or progress >= 1:
+        if self.kind == "none" or not curve or not self.first_progress <= curve[-1].cost / final_cost < 1:
             return None
         if self.kind == "median":
-            peers = [value_at(other, now.cost) for other in finished]
-            level = median(peers)
-            return (
-                f"{now.value:.3f} is below the median {level:.3f} at {now.cost:.3g} FLOPs"
-                if now.value < level
-                else None
-            )
-        optimistic = min(self.ceiling, now.value + self.gain(progress, finished))
+            return self._below_median(curve[-1], finished)
+        return self._below_frontier(curve, final_cost, finished)
+
+    def _below_median(self, now: Point, finished: Sequence[Curve]) -> str | None:
+        if len(finished) < self.warm_up:
+            return None
+        level = median(value_at(other, now.cost) for other in finished)
+        if now.value >= level:
+            return None
+        return f"{now.value:.3f} is below the median {level:.3f} at {now.cost:.3g} FLOPs"
+
+    def _below_frontier(self, curve: Curve, final_cost: float, finished: Sequence[Curve]) -> str | None:
+        now = curve[-1]
         reached = best_value([other[-1] for other in finished], final_cost)
-        if reached >= optimistic:
-            return (
-                f"even {optimistic:.3f} would not beat {reached:.3f}, reached for no more than {final_cost:.3g} FLOPs"
-            )
-        return None
+        if reached <= now.value or not any(p.value > now.value for c in finished for p in c if p.cost <= now.cost):
+            return None
+        gain = max(self.gain(now.cost / final_cost, finished), gain_at_own_pace(curve, final_cost))
+        optimistic = min(self.ceiling, now.value + gain)
+        if reached < optimistic:
+            return None
+        return f"even {optimistic:.3f} would not beat {reached:.3f}, reached for no more than {final_cost:.3g} FLOPs"
 
     def gain(self, progress: float, finished: Sequence[Curve]) -> float:
-        """What finished trials still gained from this share of their cost on, at the ``luck`` quantile."""
+        """What one more trial gains from this share of its cost on, exceeded with a chance of ``risk * progress``.
+
+        This is split conformal prediction: of n gains and a new one drawn alike, the new one exceeds the k-th
+        smallest with a chance of ``1 - k / (n + 1)``. Infinite while n is too small for any bound.
+        """
         gains = sorted(other[-1].value - value_at(other, progress * other[-1].cost) for other in finished)
-        return max(0.0, gains[min(len(gains) - 1, int(self.luck * len(gains)))])
+        rank = math.ceil((1 - self.risk * progress) * (len(gains) + 1))
+        return max(0.0, gains[rank - 1]) if rank <= len(gains) else math.inf
+
+
+def gain_at_own_pace(curve: Curve, final_cost: float) -> float:
+    """What a curve gains until its end if it goes on as it did over the latter half of its course so far.
+
+    Infinite at its first validation, when no pace is known.
+    """
+    now = curve[-1]
+    since = curve[max(0, bisect_right(curve, now.cost / 2, key=_cost) - 1)]
+    if since is now:
+        return math.inf
+    return max(0.0, (now.value - since.value) / (now.cost - since.cost) * (final_cost - now.cost))
 
 
 def value_at(curve: Curve, cost: float) -> float:
     """The value at the last validation that had cost no more; the first's before it."""
-    reached = [p.value for p in curve if p.cost <= cost]
-    return reached[-1] if reached else curve[0].value
+    return curve[max(0, bisect_right(curve, cost, key=_cost) - 1)].value
+
+
+def _cost(point: Point) -> float:
+    return point.cost
