@@ -1,5 +1,6 @@
 """Pictures of runs. matplotlib is imported at the first one."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -121,10 +122,13 @@ def draw_frontier(plot: FrontierPlot, path: Path) -> None:
 
 
 def _flops_axis(axes: "Axes", label: str = "training FLOPs") -> None:
-    """A logarithmic x-axis in units a person reads (10 T), however narrow its range."""
+    """A logarithmic x-axis in units a person reads (10 T), however narrow its range. After the points are drawn."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     axes.set(xlabel=label, xscale="log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    low, high = axes.get_xlim()
+    decades = math.log10(high / low)
+    subs = (1, 1.5, 2, 3, 5, 7) if decades < 1.2 else (1, 2, 5) if decades < 3 else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(EngFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
