@@ -45,11 +45,19 @@ def frontier_plot(report: Report) -> FrontierPlot:
         value_label=LABELS.get(report.value, report.value.replace("_", " ")),
         dots=tuple(dots.values()),
         depths=report.depths,
+        stopped=_stopped(report),
         edge=tuple(dots[t.number] for t in report.best) if len(report.objectives) > 1 else (),
         levels={_level_label(label, *ends): ends[1] for label, ends in report.baselines.items()},
         value_is_share=report.value in SHARES,
         log_cost=report.cost in COSTS and all(dot.cost > 0 for dot in dots.values()),
     )
+
+
+def _stopped(report: Report) -> tuple[Dot, ...]:
+    """Pruned trials, where curves and frontier have the same axes."""
+    if (report.cost, report.value) != ("train_flops", "exact_match"):
+        return ()
+    return tuple(as_dot(report, t) for t in report.trials if t.state == "pruned" and t.curve)
 
 
 def _level_label(label: str, low: float, high: float) -> str:

@@ -87,8 +87,9 @@ def draw_comparison(rows: Sequence[Compared], path: Path, title: str) -> None:
 
 
 def draw_frontier(plot: FrontierPlot, path: Path) -> None:
-    """Value over cost, a dot a trial coloured by its N with a bar from its worst seed to its best, a step line along
-    what nothing beats with the band of its seeds, and what ignoring the evidence scores as dashed lines (PNG)."""
+    """Value over cost, a dot a trial coloured by its N with a bar from its worst seed to its best, a cross where one
+    was stopped, a step line along what nothing beats with the band of its seeds, and what ignoring the evidence scores
+    as dashed lines (PNG)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -98,11 +99,17 @@ def draw_frontier(plot: FrontierPlot, path: Path) -> None:
     for n, color in depth_colors(plot.depths).items():
         mine = [dot for dot in plot.dots if dot.n_passes == n]
         if not mine:
+            if any(dot.n_passes == n for dot in plot.stopped):
+                axes.plot([], [], "o", color=color, label=f"N = {n}")
             continue
         x, y = [dot.cost for dot in mine], [dot.value for dot in mine]
         reach = ([dot.value - dot.low for dot in mine], [dot.high - dot.value for dot in mine])
         seeds = any(dot.seeds > 1 for dot in mine)
         axes.errorbar(x, y, yerr=reach if seeds else None, fmt="o", color=color, capsize=3, label=f"N = {n}")
+    colors = [depth_colors(plot.depths)[dot.n_passes] for dot in plot.stopped]
+    if plot.stopped:
+        x, y = [dot.cost for dot in plot.stopped], [dot.value for dot in plot.stopped]
+        axes.scatter(x, y, c=colors, marker="x", s=25, linewidths=1, zorder=1, label="stopped early")
     if plot.edge:
         x = [dot.cost for dot in plot.edge]
         axes.step(x, [dot.value for dot in plot.edge], where="post", color="black", linewidth=1, label="frontier")

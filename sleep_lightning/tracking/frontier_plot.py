@@ -39,6 +39,7 @@ class FrontierPlot:
         value_label: of the y-axis.
         dots: at least one.
         depths: every N of the sweep, so that an N has the same color in all its figures.
+        stopped: pruned trials where they were stopped, and what they had reached there.
         edge: the dots that nothing beats, the next costing more; empty: no line.
         levels: horizontal lines by label.
         value_is_share: values lie between 0 and 1.
@@ -50,6 +51,7 @@ class FrontierPlot:
     value_label: str
     dots: tuple[Dot, ...]
     depths: tuple[int, ...]
+    stopped: tuple[Dot, ...] = ()
     edge: tuple[Dot, ...] = ()
     levels: dict[str, float] = field(default_factory=dict)
     value_is_share: bool = True

@@ -19,7 +19,8 @@ Points = Sequence[tuple[float, float]]
 
 def frontier_figure(plot: FrontierPlot) -> "Figure":
     """Value over cost: a dot a trial, coloured by its N, its point shown under the mouse; bars from worst to best seed;
-    a step line along what nothing beats, with the band of its seeds; what ignoring the evidence scores as lines."""
+    a cross where one was stopped; a step line along what nothing beats, with the band of its seeds; what ignoring the
+    evidence scores as lines."""
     figure = _figure(plot.cost_label, plot.value_label, plot.log_cost, plot.value_is_share)
     if plot.edge:
         _add_edge(figure, plot.edge)
@@ -40,6 +41,19 @@ def frontier_figure(plot: FrontierPlot) -> "Figure":
             marker={"color": color, "size": 9, "line": {"color": "white", "width": 1}},
             name=f"N = {n}",
             text=[_hover(plot, dot) for dot in mine],
+            hoverinfo="text",
+        )
+    if plot.stopped:
+        figure.add_scatter(
+            x=[dot.cost for dot in plot.stopped],
+            y=[dot.value for dot in plot.stopped],
+            mode="markers",
+            marker={
+                "color": [depth_colors(plot.depths)[dot.n_passes] for dot in plot.stopped],
+                "symbol": "x-thin-open",
+            },
+            name="stopped early",
+            text=[_hover(plot, dot) for dot in plot.stopped],
             hoverinfo="text",
         )
     for (label, level), dash in zip(plot.levels.items(), ("dash", "dot"), strict=False):

@@ -229,3 +229,15 @@ def test_a_journal_that_cannot_be_read(tmp_path: Path) -> None:
     journal.unlink()
     with pytest.raises(ValueError, match=r"is not the folder of a sweep \(no journal\.log\)"):
         read_report(tmp_path)
+
+
+def test_pruned_trials_are_crosses_where_they_stopped(tmp_path: Path) -> None:
+    told(tmp_path)
+    plot = frontier_plot(read_report(tmp_path))
+    assert [(dot.trial, dot.n_passes, dot.cost, dot.value) for dot in plot.stopped] == [(2, 4, 1e12, 0.1)]
+    [crosses] = [trace for trace in frontier_figure(plot).data if trace.name == "stopped early"]
+    assert list(crosses.x) == [1e12]
+    other = ToldStudy(tmp_path / "loss", objectives={"loss": "minimize", "train_flops": "minimize"})
+    other.finish(1, 0.5, 1e6)
+    other.prune(2, spent=1e5, whole=1e6)
+    assert frontier_plot(read_report(tmp_path / "loss")).stopped == ()  # a curve has no losses
