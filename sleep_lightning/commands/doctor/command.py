@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sleep_lightning.commands.doctor import experiment as of_experiment
-from sleep_lightning.commands.doctor import installation, kernels, machine, storage
+from sleep_lightning.commands.doctor import installation, kernels, machine, storage, tracking
 from sleep_lightning.commands.doctor.finding import Check, Finding, run_checks
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from sleep_lightning.config import Experiment
 
 STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
@@ -82,7 +80,7 @@ def checks(request: Request) -> list[tuple[str, Check]]:
         ("temporary folder", machine.check_temporary_folder),
         ("disk", partial(storage.check_disk, runs)),
         ("runs folder", partial(storage.check_locks, runs)),
-        ("MLflow store", partial(storage.check_tracking, None if experiment is None else experiment.tracking)),
+        ("MLflow store", partial(tracking.check_tracking, None if experiment is None else experiment.tracking)),
     ]
     if experiment is not None:
         every += [
@@ -94,28 +92,35 @@ def checks(request: Request) -> list[tuple[str, Check]]:
 
 def doctor(request: Request) -> int:
     """Check, print, write. Returns 0 if there is no error, else 1."""
-    from rich.console import Console
-
-    with Console(stderr=True).status("checking") as status:
-        findings = run_checks(checks(request), lambda name: status.update(f"checking {name}"))
-    console = Console()
-    console.print(_table(findings))
+    try:
+        findings = _in_a_table(checks(request))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "rich":
+            raise
+        findings = run_checks(checks(request))
+        for one in findings:
+            print(f"{one.state}: {one.check}: {one.found}" + (f"; to do: {one.remedy}" if one.remedy else ""))
     errors, warned = (sum(one.state == state for one in findings) for state in ("error", "warning"))
-    console.print(f"{errors} errors, {warned} warnings", highlight=False)
+    print(f"{errors} error{'s' * (errors != 1)}, {warned} warning{'s' * (warned != 1)}")
     if request.output is not None:
         content = {"errors": errors, "warnings": warned, "checks": [asdict(one) for one in findings]}
         request.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return 1 if errors else 0
 
 
-def _table(findings: Sequence[Finding]) -> "Table":
+def _in_a_table(checks: Sequence[tuple[str, Check]]) -> list[Finding]:
+    """Run the checks and print the table. Raises ModuleNotFoundError at once if rich is missing."""
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(show_lines=True)
+    with Console(stderr=True).status("checking") as status:
+        findings = run_checks(checks, lambda name: status.update(f"checking {name}"))
+    table = Table()
     for column in ("check", "state", "found", "what to do"):
         table.add_column(column, overflow="fold")
     for one in findings:
         state = Text(one.state, style=STYLES[one.state])
         table.add_row(Text(one.check), state, Text(one.found), Text(one.remedy))
-    return table
+    Console().print(table)
+    return findings

@@ -50,7 +50,10 @@ def check_step_memory(experiment: "Experiment") -> Iterator[Finding]:
     from sleep_lightning.training.environment import check_device
     from sleep_lightning.training.step_memory import predict_step_memory
 
-    device, task = check_device(experiment), experiment.task.build()
+    try:
+        device, task = check_device(experiment), experiment.task.build()
+    except ValueError:
+        return  # the row of the device says so
     free = free_memory(device)
     predicted = predict_step_memory(
         experiment, HybridLM(experiment.model, len(task.vocab), task.neutral_pad).to(device)

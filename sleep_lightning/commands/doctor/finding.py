@@ -53,6 +53,8 @@ def one_line(error: Exception) -> str:
 
 
 def _remedy(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return "python -m pip install -e . (in the checkout)"
     if isinstance(error, ImportError):
-        return "install the packages again: python -m pip install --force-reinstall -e . (in the checkout)"
+        return "install what the reason names again: python -m pip install --force-reinstall PACKAGE"
     return "the check itself failed; repair what the reason names, then run doctor again"

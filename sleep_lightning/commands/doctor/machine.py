@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,6 +111,6 @@ def check_temporary_folder() -> Iterator[Finding]:
         file.write(b"doctor")
     if asked and Path(asked).absolute() != folder.absolute():
         found = f"TMPDIR={asked} cannot be written, {folder} is used instead"
-        yield Finding("temporary folder", "warning", found, f"mkdir -p {asked}, or unset TMPDIR")
+        yield Finding("temporary folder", "warning", found, f"mkdir -p {shlex.quote(asked)}, or unset TMPDIR")
     else:
         yield Finding("temporary folder", "ok", f"{folder} can be written")
