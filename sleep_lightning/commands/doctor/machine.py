@@ -55,10 +55,12 @@ def check_cuda() -> Iterator[Finding]:
             )
             torch.ones(8, device=f"cuda:{index}").sum().item()
         except RuntimeError as error:
-            remedy = (
-                f"torch is built for {', '.join(built_for)}, the device is sm_{major}{minor}; "
-                f"install a torch build that has it, or training.accelerator=cpu"
-            )
+            remedy = "see in nvidia-smi whether another process holds it, or training.accelerator=cpu"
+            if f"sm_{major}{minor}" not in built_for:
+                remedy = (
+                    f"torch is built for {', '.join(built_for)}, the device is sm_{major}{minor}: "
+                    f"install a build that has it, or training.accelerator=cpu"
+                )
             yield Finding(name, "error", one_line(error), remedy)
             continue
         yield Finding(name, "ok", found)

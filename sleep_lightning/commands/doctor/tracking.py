@@ -12,7 +12,7 @@ from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sleep_lightning.commands.doctor.finding import Finding, one_line
 
@@ -127,6 +127,7 @@ def _remedy(reason: str, uri: str) -> str:
 def _without_password(text: str, uri: str) -> str:
     from sleep_lightning.config import redact
 
-    password = urlsplit(uri).password
-    text = text.replace(uri, redact(uri))
-    return text.replace(password, "***") if password else text
+    text, password = text.replace(uri, redact(uri)), urlsplit(uri).password
+    for secret in (password, unquote(password)) if password else ():  # drivers show it as they please
+        text = text.replace(secret, "***")
+    return text

@@ -70,18 +70,39 @@ def test_limits_of_control_groups(version: int, tmp_path: Path) -> None:
     assert cpu_limit(tmp_path, tmp_path / "not Linux") is None
 
 
-def test_a_cuda_device_the_build_has_no_kernels_for(monkeypatch: Patch) -> None:
-    def fails(index: int) -> None:
+@pytest.fixture
+def one_gpu(monkeypatch: Patch) -> None:
+    """What torch would say of one GPU; no kernel can run on it."""
+    for name, value in {"is_available": True, "device_count": 1, "get_arch_list": ["sm_80", "sm_90"]}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA H100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (40 * 10**9, 80 * 10**9))
+    monkeypatch.setattr(machine, "_driver", lambda: "570.1")
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_a_cuda_device_that_runs(monkeypatch: Patch) -> None:
+    ones = torch.ones
+    monkeypatch.setattr(torch, "ones", lambda size, device: ones(size))
+    row = sole(machine.check_cuda())
+    assert row.state == "ok"
+    assert row.found == "NVIDIA H100, 40.0 of 80.0 GB free, capability 9.0, driver 570.1"
+
+
+@pytest.mark.usefixtures("one_gpu")
+@pytest.mark.parametrize(
+    ("capability", "remedy"), [((5, 2), "torch is built for sm_80, sm_90"), ((9, 0), "nvidia-smi")]
+)
+def test_a_cuda_device_that_does_not(capability: tuple[int, int], remedy: str, monkeypatch: Patch) -> None:
+    def fails(size: int, device: str) -> None:
         raise RuntimeError("no kernel image is available")
 
-    facts = {"is_available": True, "device_count": 1, "get_arch_list": ["sm_90"]}
-    for name, value in facts.items():
-        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (5, 2))
-    monkeypatch.setattr(torch.cuda, "mem_get_info", fails)
+    monkeypatch.setattr(torch, "ones", fails)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
     row = sole(machine.check_cuda())
     assert row.state == "error" and "no kernel image" in row.found
-    assert "sm_90" in row.remedy and "sm_52" in row.remedy
+    assert remedy in row.remedy and "training.accelerator=cpu" in row.remedy
 
 
 def test_fp32_products_change_nothing() -> None:

@@ -98,3 +98,12 @@ def test_server(version: str, state: str, monkeypatch: Patch) -> None:
     assert row.state == state, row
     assert "secret" not in row.found + row.remedy
     assert version == "broken" or ("1 experiment" in row.found and version in row.found)
+
+
+def test_no_password_of_a_driver_is_shown(monkeypatch: Patch) -> None:
+    def refuses(uri: str) -> str:
+        raise OSError(f"{uri}: no entry for me with p@ss, sent as p%40ss")
+
+    monkeypatch.setattr(tracking, "_ask_store", refuses)
+    row = sole(tracking.check_tracking(TrackingConfig(uri="postgresql://me:p%40ss@db/mlflow")))
+    assert row.found.endswith("OSError: postgresql://me:***@db/mlflow: no entry for me with ***, sent as ***")
