@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from sleep_lightning.commands.doctor.command import add_doctor_arguments
 from sleep_lightning.commands.sweep_arguments import add_sweep_arguments, prepare_sweep, with_verb
 
 COMMANDS = {
@@ -16,6 +17,7 @@ COMMANDS = {
     "cost": "print what an experiment will take: FLOPs, memory, inference",
     "config": "print the resolved experiment as YAML",
     "bench": "measure speed and memory against named peers",
+    "doctor": "check the installation, say what to do",
 }
 
 
@@ -43,6 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "sweep":
             add_sweep_arguments(command)
             continue
+        if name == "doctor":
+            add_doctor_arguments(command)
+            continue
         if name == "compare":
             _add_compare_arguments(command)
             continue
@@ -58,6 +63,13 @@ def build_parser() -> argparse.ArgumentParser:
             command.add_argument("--output", metavar="FILE", help="write the result to a file (JSON)")
         if name == "predict":
             command.add_argument("--rows", type=int, default=8, help="sequences to answer (default: 8)")
+    return parser
+
+
+def _doctor_parser() -> argparse.ArgumentParser:
+    """``doctor`` alone: the other commands' arguments need packages that may be missing or broken."""
+    parser = argparse.ArgumentParser(prog="python -m sleep_lightning")
+    add_doctor_arguments(parser.add_subparsers(dest="command").add_parser("doctor"))
     return parser
 
 
@@ -78,8 +90,9 @@ def _add_compare_arguments(command: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
-    parser = build_parser()
-    arguments, rest = parser.parse_known_args(with_verb(sys.argv[1:] if argv is None else argv))
+    texts = with_verb(sys.argv[1:] if argv is None else argv)
+    parser = _doctor_parser() if texts[:1] == ["doctor"] and not {"-h", "--help"} & set(texts) else build_parser()
+    arguments, rest = parser.parse_known_args(texts)
     if (rest and arguments.command in ("bench", "sweep")) or any(text.startswith("-") for text in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
@@ -120,6 +133,11 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
             raise ValueError(f"--arms {misplaced[0]!r} is a key=value: write those behind the YAML, before --arms")
         request = compare.prepare(a.config, a.overrides, a.arms, a.seeds, a.jobs, a.output, a.test_passes)
         return lambda: compare.compare(request)
+    if a.command == "doctor":
+        from sleep_lightning.commands.doctor import command
+
+        asked = command.prepare(a.config, a.overrides, a.output)
+        return lambda: command.doctor(asked)
     if a.command == "sweep":
         return prepare_sweep(a)
     if a.command == "bench":
