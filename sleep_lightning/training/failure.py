@@ -7,6 +7,9 @@ from torch import nn
 
 from sleep_lightning.config import TrainingConfig
 
+LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")
+"""What torch.distributed says when another rank has ended."""
+
 
 class Diverged(RuntimeError):
     """A loss, a gradient or the weights are no longer finite. Its text is one sentence."""
@@ -37,6 +40,11 @@ def remedy(error: Exception) -> str | None:
     if isinstance(error, Diverged):
         return str(error)
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if any(text in str(error) for text in LOST_RANK):
+        return (
+            f"another process of this run is gone or does not answer ({first[:200].rstrip('.')}); what it said last "
+            f"stands above, and fit --resume goes on from the last checkpoint"
+        )
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return (
             f"out of memory: {first.rstrip('.')}; try training.checkpointing=pass, a higher training.accumulate, or "
