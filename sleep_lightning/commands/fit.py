@@ -26,6 +26,7 @@ from sleep_lightning.training.metrics import Score
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.progress import RichProgress
 from sleep_lightning.training.ranks import Ranks
+from sleep_lightning.training.time_limit import requeue, stop_time, was_requeued
 from sleep_lightning.training.trainer import build_trainer, quiet_lightning
 
 
@@ -65,6 +66,9 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
     """
     if resume is None:
         experiment, ranks = _checked(load_experiment(config, overrides))
+        run_dir = experiment.training.run_dir
+        if run_dir is not None and was_requeued(experiment.training) and RunDirectory(Path(run_dir)).config.exists():
+            return prepare(None, overrides, run_dir)
         if not ranks.first:
             return Job(experiment, ranks)
         run = RunDirectory.create(experiment)
@@ -97,10 +101,11 @@ def _checked(experiment: Experiment) -> tuple[Experiment, Ranks]:
 
 @dataclass
 class _Ending:
-    """How a run ends, as far as it is known."""
+    """How a run ends, as far as it is known; ``reason`` if it is stopped early."""
 
     status: Status = "FAILED"
     exit_code: int = 1
+    reason: StopReason | None = None
 
 
 def fit(job: Job) -> int:
@@ -128,9 +133,11 @@ def fit(job: Job) -> int:
         if (sentence := remedy(error)) is None:
             raise
         if job.ranks.first:
-            Console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True)
+            Console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True, markup=False)
     finally:
         close()
+    if job.ranks.first and (done := requeue(job.experiment.training, ending.reason)) is not None:
+        Console(stderr=True).print(done, highlight=False, soft_wrap=True, markup=False)
     return ending.exit_code
 
 
@@ -138,7 +145,7 @@ def _train(job: Job, ending: _Ending) -> None:
     """What all ranks do in step. The first one also writes and prints."""
     experiment, ranks, logger = job.experiment, job.ranks, job.logger
     run, checkpoint = _told(job)
-    stop = StopOnSignal(run.last, announces=ranks.first)
+    stop = StopOnSignal(run.last, stop_time(experiment.training), announces=ranks.first)
     callbacks: list[pl.Callback] = [stop]
     if ranks.first:
         exception = SaveOnException(run.checkpoints / "exception.ckpt")
@@ -162,7 +169,7 @@ def _train(job: Job, ending: _Ending) -> None:
     environment["energy"] = module.usage.energy_sources or "not told"
     scores = final_scores(trainer, module, data)
     ending.status = "FINISHED" if stop.reason is None else "KILLED"
-    ending.exit_code = stop.reason or 0
+    ending.exit_code, ending.reason = stop.reason or 0, stop.reason
     if not ranks.first:
         return
     summary = summarize(experiment, run, module, ending.status, environment, logger)

@@ -84,13 +84,19 @@ class TrainingConfig:
     """Nodes with so many processes each; more than one needs torchrun."""
     threads: int | None = None
     """CPU threads of a process; null: torch's choice, divided among the processes of a node."""
+    time_limit: float | None = None
+    """Minutes a process may take from its start; null: as long as it needs, or as its SLURM job has."""
+    time_margin: float = 2.0
+    """Minutes before that limit at which the run saves and stops; a step, a checkpoint and a validation take part."""
+    requeue: bool = False
+    """Under SLURM: stopped by SIGUSR1 or the limit, put the job back into the queue; its command then goes on."""
     run_dir: str | None = None
     """Directory of the run; null: runs/<task>-<time>."""
 
     def __post_init__(self) -> None:
         at_least = {"max_steps": 1, "batch_size": 1, "accumulate": 1, "val_every": 1, "val_batches": 1}
         at_least |= {"val_batch_size": 1, "checkpoint_every": 1, "log_every": 1, "tbptt_windows": 1, "threads": 1}
-        at_least |= {"devices": 1, "num_nodes": 1}
+        at_least |= {"devices": 1, "num_nodes": 1, "time_margin": 0}
         at_least |= {"seed": 0, "muon_lr": 0, "adamw_lr": 0, "weight_decay": 0, "clip_norm": 0}
         for key, low in at_least.items():
             if (value := getattr(self, key)) is not None and value < low:
@@ -100,6 +106,15 @@ class TrainingConfig:
                 f"training.accumulate={self.accumulate} does not divide training.batch_size={self.batch_size}"
             )
         self._check_shares()
+        if self.time_limit is not None and self.time_limit <= self.time_margin:
+            raise ValueError(
+                f"training.time_limit={self.time_limit} minutes must be more than training.time_margin="
+                f"{self.time_margin}; nothing could be trained"
+            )
+        if self.requeue and self.run_dir is None:
+            raise ValueError(
+                "training.requeue=true needs a training.run_dir: a job that is started again must find its run"
+            )
         if sum(stage.steps for stage in self.stages) > self.max_steps:
             raise ValueError(
                 f"training.stages take {sum(stage.steps for stage in self.stages)} steps, more than "

@@ -1,6 +1,7 @@
 """Failures with a known remedy: training that diverged, and memory that ran out."""
 
 import math
+import re
 
 import torch
 from torch import nn
@@ -9,6 +10,9 @@ from sleep_lightning.config import TrainingConfig
 
 LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")
 """What torch.distributed says when another rank has ended."""
+
+_SOURCE = re.compile(r"^\[[^]]*:\d+\] ")
+"""Where in its source a library says that an error comes from."""
 
 
 class Diverged(RuntimeError):
@@ -41,13 +45,9 @@ def remedy(error: Exception) -> str | None:
         return str(error)
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     if any(text in str(error) for text in LOST_RANK):
+        said = _SOURCE.sub("", first)[:200].rstrip(".")
         return (
-            f"another process of this run is gone or does not answer ({first[:200].rstrip('.')}); what it said last "
-            f"stands above, and fit --resume goes on from the last checkpoint"
-        )
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return (
-            f"out of memory: {first.rstrip('.')}; try training.checkpointing=pass, a higher training.accumulate, or "
-            f"a lower training.batch_size or training.val_batch_size"
+            f"another process of this run is gone or does not answer ({said}); what it said last stands above, and "
+            f"fit --resume goes on from the last checkpoint"
         )
     return None

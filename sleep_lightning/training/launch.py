@@ -50,7 +50,7 @@ class OtherRanks:
             ]
             if failed and not self._over.wait(GRACE):
                 text = f"error: rank {failed[0][0]} ended with exit code {failed[0][1]}; fit --resume goes on"
-                Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+                Console(stderr=True).print(text, highlight=False, soft_wrap=True, markup=False)
                 self._lost()
                 self._kill()
                 os._exit(1)

@@ -16,7 +16,7 @@ from tests.commands.test_fit import mlflow_run
 
 @pytest.fixture
 def fit(tmp_path: Path):  # type: ignore[no-untyped-def]
-    """A run of two ranks that is at step 3."""
+    """A run of two ranks."""
     process = start(tmp_path, *fit_arguments("run", 1000, "training.val_every=3", "training.devices=2"))
     yield process
     process.kill()
