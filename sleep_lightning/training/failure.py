@@ -44,10 +44,15 @@ def remedy(error: Exception) -> str | None:
     if isinstance(error, Diverged):
         return str(error)
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if any(text in str(error) for text in LOST_RANK):
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in LOST_RANK):
         said = _SOURCE.sub("", first)[:200].rstrip(".")
         return (
             f"another process of this run is gone or does not answer ({said}); what it said last stands above, and "
             f"fit --resume goes on from the last checkpoint"
+        )
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return (
+            f"out of memory: {first.rstrip('.')}; try training.checkpointing=pass, a higher training.accumulate, or "
+            f"a lower training.batch_size or training.val_batch_size"
         )
     return None

@@ -57,7 +57,7 @@ class Ranks:
         wants_gpus = training.accelerator != "cpu" and (present := torch.cuda.device_count())
         if wants_gpus and training.devices > present:
             raise ValueError(f"training.devices={training.devices}: torch sees {present} CUDA devices here; use those")
-        if "WORLD_SIZE" in environment and "RANK" in environment:
+        if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= environment.keys():
             rank, size, local_rank = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
             local_size = int(environment.get("LOCAL_WORLD_SIZE", size))
             if (size, local_size) != (training.processes, training.devices):

@@ -32,7 +32,7 @@ STOPPED_IN = 7
 DEPO = ["task.name=depo", "task.n_nodes=6", "task.min_nodes=3", "task.max_hops=3", "task.name_lengths=[1,2]"]
 DEPO += ["task.n_queries=4", "sleep.window_size=6", "sleep.n_passes=2", "model.d_model=16", "model.d_ff=24"]
 DEPO += ["training.max_steps=1", "training.batch_size=8", "training.val_batch_size=7", "training.val_batches=3"]
-DEPO += ["training.clip_norm=0"]
+DEPO += ["training.clip_norm=0", "training.accelerator=cpu"]
 """Cycles of different length: two rows seldom have the same number of labels."""
 GRADIENTS: dict[str, tuple[list[str], int | None]] = {
     "full": ([], None),
@@ -102,7 +102,8 @@ def odd_gradients(ranks: Ranks) -> list[Tensor | None]:
 
 def fit(folder: Path, *overrides: str) -> list[str]:
     """Arguments of a small fit whose learning rates do not blow rounding up."""
-    calm = ["training.muon_lr=1e-4", "training.adamw_lr=1e-4", "tracking.enabled=false", "training.accumulate=2"]
+    calm = ["training.muon_lr=1e-4", "training.adamw_lr=1e-4", "training.accumulate=2"]
+    calm += ["training.accelerator=cpu", "tracking.enabled=false"]
     return fit_arguments(str(folder), 12, *calm, *overrides)
 
 
