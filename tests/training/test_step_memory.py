@@ -63,4 +63,4 @@ def test_a_rank_keeps_activations_of_its_share_only() -> None:
     model = SleepModule(wide()).model
     weights, muon = sum(p.numel() for p in model.parameters()), sum(p.numel() for p, _ in hidden_matrices(model))
     resting = 4 * (2 * weights + muon + 2 * (weights - muon))
-    assert predicted("training.devices=2") - resting == pytest.approx((predicted() - resting) / 2, rel=0.01)
+    assert predicted("training.devices=2") - resting == pytest.approx((predicted() - resting) / 2, rel=0.05)
