@@ -100,7 +100,7 @@ class FitProcess:
         if exit_code is not None and exit_code < 0:
             hint = ", perhaps out of memory" if exit_code == -signal.SIGKILL else f" ({_name(-exit_code)})"
             return f"killed by signal {-exit_code}{hint}"
-        if exit_code in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+        if exit_code in (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGUSR1):
             return f"stopped by signal {exit_code - 128} ({_name(exit_code - 128)}) from outside"
         return f"exit code {'unknown' if exit_code is None else exit_code}: {self.last_words()}"
 

@@ -26,7 +26,7 @@ class TrainingConfig:
     max_steps: int = 1000
     """Optimiser steps."""
     batch_size: int = 64
-    """Sequences of an optimiser step."""
+    """Sequences of an optimiser step, over all processes and micro-batches."""
     accumulate: int = 1
     """Micro-batches an optimiser step is cut into; divides batch_size."""
     stages: list[Stage] = field(default_factory=list)
@@ -78,14 +78,25 @@ class TrainingConfig:
     """Steps between logged training metrics."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """Device: auto takes CUDA if there is one."""
+    devices: int = 1
+    """Processes on each node that train the model together, each on a GPU of its own or on a share of the cores."""
+    num_nodes: int = 1
+    """Nodes with so many processes each; more than one needs torchrun."""
     threads: int | None = None
-    """CPU threads; null: torch's choice."""
+    """CPU threads of a process; null: torch's choice, divided among the processes of a node."""
+    time_limit: float | None = None
+    """Minutes a process may take from its start; null: as long as it needs, or as its SLURM job has."""
+    time_margin: float = 2.0
+    """Minutes before that limit at which the run saves and stops; a step, a checkpoint and a validation take part."""
+    requeue: bool = False
+    """Under SLURM: stopped by SIGUSR1 or the limit, put the job back into the queue; its command then goes on."""
     run_dir: str | None = None
     """Directory of the run; null: runs/<task>-<time>."""
 
     def __post_init__(self) -> None:
         at_least = {"max_steps": 1, "batch_size": 1, "accumulate": 1, "val_every": 1, "val_batches": 1}
         at_least |= {"val_batch_size": 1, "checkpoint_every": 1, "log_every": 1, "tbptt_windows": 1, "threads": 1}
+        at_least |= {"devices": 1, "num_nodes": 1, "time_margin": 0}
         at_least |= {"seed": 0, "muon_lr": 0, "adamw_lr": 0, "weight_decay": 0, "clip_norm": 0}
         for key, low in at_least.items():
             if (value := getattr(self, key)) is not None and value < low:
@@ -93,6 +104,16 @@ class TrainingConfig:
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"training.accumulate={self.accumulate} does not divide training.batch_size={self.batch_size}"
+            )
+        self._check_shares()
+        if self.time_limit is not None and self.time_limit <= self.time_margin:
+            raise ValueError(
+                f"training.time_limit={self.time_limit} minutes must be more than training.time_margin="
+                f"{self.time_margin}; nothing could be trained"
+            )
+        if self.requeue and self.run_dir is None:
+            raise ValueError(
+                "training.requeue=true needs a training.run_dir: a job that is started again must find its run"
             )
         if sum(stage.steps for stage in self.stages) > self.max_steps:
             raise ValueError(
@@ -108,3 +129,21 @@ class TrainingConfig:
                 f"training.warmup={self.warmup} and training.cooldown={self.cooldown} are shares of max_steps: "
                 f"both >= 0, together at most 1"
             )
+
+    def _check_shares(self) -> None:
+        if self.batch_size % (self.processes * self.accumulate):
+            raise ValueError(
+                f"training.batch_size={self.batch_size} does not divide into training.devices={self.devices} x "
+                f"training.num_nodes={self.num_nodes} shares of training.accumulate={self.accumulate} micro-batches; "
+                f"use a multiple of {self.processes * self.accumulate}"
+            )
+        if self.val_batch_size < self.processes:
+            raise ValueError(
+                f"training.val_batch_size={self.val_batch_size} leaves some of the {self.processes} processes without "
+                f"a sequence; use at least {self.processes}"
+            )
+
+    @property
+    def processes(self) -> int:
+        """Processes that train the model together."""
+        return self.devices * self.num_nodes

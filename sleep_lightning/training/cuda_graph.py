@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sleep_lightning.model import HybridLM
-from sleep_lightning.sleep import SleepConfig, Window, plan_windows
+from sleep_lightning.sleep import IGNORE, SleepConfig, Window, plan_windows
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.tbptt import accumulate_gradients
 
@@ -26,16 +26,18 @@ class _Captured:
     graph: torch.cuda.CUDAGraph
     tokens: Tensor
     labels: Tensor
+    n_labels: Tensor
     loss: Tensor
     gradients: list[tuple[torch.nn.Parameter, Tensor]]
 
-    def replay(self, batch: TaskBatch) -> Tensor:
+    def replay(self, batch: TaskBatch, n_labels: Tensor) -> Tensor:
         for p, gradient in self.gradients:
             if p.grad is not gradient:  # somebody set it anew: the graph knows only its own
                 gradient.zero_() if p.grad is None else gradient.copy_(p.grad)
                 p.grad = gradient
         self.tokens.copy_(batch.tokens)
         self.labels.copy_(batch.labels)
+        self.n_labels.copy_(n_labels)
         self.graph.replay()
         return self.loss.clone()
 
@@ -55,32 +57,40 @@ class GraphedGradients:
         self._captured: dict[object, _Captured] = {}
         self._pool: Any = None
 
-    def __call__(self, batch: TaskBatch, sleep: SleepConfig, **options: Any) -> Tensor:
+    def __call__(
+        self, batch: TaskBatch, sleep: SleepConfig, *, n_labels: Tensor | None = None, **options: Any
+    ) -> Tensor:
         """The detached mean loss.
 
         Raises:
             RuntimeError: something in this configuration cannot be captured.
         """
         windows = plan_windows(batch.labels, sleep.window_size)
+        n_labels = (batch.labels != IGNORE).sum() if n_labels is None else n_labels
         learning = tuple(p.requires_grad for p in self.model.parameters())
         autocast = torch.is_autocast_enabled("cuda")
         key = (batch.tokens.shape, tuple(windows), repr(sleep), tuple(sorted(options.items())), learning, autocast)
         if key not in self._captured:
-            self._captured[key] = self._capture(batch, windows, sleep, options)
-        return self._captured[key].replay(batch)
+            self._captured[key] = self._capture(batch, windows, sleep, n_labels, options)
+        return self._captured[key].replay(batch, n_labels)
 
     def _capture(
-        self, batch: TaskBatch, windows: list[Window], sleep: SleepConfig, options: dict[str, Any]
+        self,
+        batch: TaskBatch,
+        windows: list[Window],
+        sleep: SleepConfig,
+        n_labels: Tensor,
+        options: dict[str, Any],
     ) -> _Captured:
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         for p in parameters:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         gradients = [(p, p.grad) for p in parameters if p.grad is not None]
         before = [gradient.clone() for _, gradient in gradients]
-        static = batch.map(torch.clone)
+        static, static_n_labels = batch.map(torch.clone), n_labels.clone()
 
         def call() -> Tensor:
-            return accumulate_gradients(self.model, static, sleep, windows=windows, **options)
+            return accumulate_gradients(self.model, static, sleep, windows=windows, n_labels=static_n_labels, **options)
 
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -101,4 +111,4 @@ class GraphedGradients:
         self._pool = graph.pool()
         for (_, gradient), value in zip(gradients, before, strict=True):
             gradient.copy_(value)
-        return _Captured(graph, static.tokens, static.labels, loss, gradients)
+        return _Captured(graph, static.tokens, static.labels, static_n_labels, loss, gradients)

@@ -103,15 +103,15 @@ class EnergyMeter:
 
     def __init__(self, counters: list[EnergyCounter]) -> None:
         self._counters: list[EnergyCounter] = counters
-        self.sources = " + ".join(counter.name for counter in counters)
+        self.sources = " + ".join(dict.fromkeys(counter.name for counter in counters))
 
     @classmethod
-    def of(cls, device: torch.device) -> "EnergyMeter":
-        """CPU, and GPU if the device is one. Nothing if it is a GPU that does not tell: the CPU alone would mislead."""
-        gpu = NvmlCounter.open(device) if device.type == "cuda" else None
-        if device.type == "cuda" and gpu is None:
+    def of(cls, *devices: torch.device) -> "EnergyMeter":
+        """CPU, and those of the devices that are GPUs. Nothing if one of them does not tell: the rest would mislead."""
+        gpus = [NvmlCounter.open(device) for device in devices if device.type == "cuda"]
+        if None in gpus:
             return cls([])
-        return cls([counter for counter in (RaplCounter.open(), gpu) if counter is not None])
+        return cls([counter for counter in (RaplCounter.open(), *gpus) if counter is not None])
 
     def joules(self) -> float | None:
         """Used since the meter was made; None if the machine does not tell (and from then on, if it stops telling)."""

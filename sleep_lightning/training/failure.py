@@ -1,11 +1,18 @@
 """Failures with a known remedy: training that diverged, and memory that ran out."""
 
 import math
+import re
 
 import torch
 from torch import nn
 
 from sleep_lightning.config import TrainingConfig
+
+LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")
+"""What torch.distributed says when another rank has ended."""
+
+_SOURCE = re.compile(r"^\[[^]]*:\d+\] ")
+"""Where in its source a library says that an error comes from."""
 
 
 class Diverged(RuntimeError):
@@ -37,6 +44,12 @@ def remedy(error: Exception) -> str | None:
     if isinstance(error, Diverged):
         return str(error)
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in LOST_RANK):
+        said = _SOURCE.sub("", first)[:200].rstrip(".")
+        return (
+            f"another process of this run is gone or does not answer ({said}); what it said last stands above, and "
+            f"fit --resume goes on from the last checkpoint"
+        )
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return (
             f"out of memory: {first.rstrip('.')}; try training.checkpointing=pass, a higher training.accumulate, or "

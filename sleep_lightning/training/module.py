@@ -10,13 +10,15 @@ from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import HybridLM
-from sleep_lightning.sleep import SleepConfig
+from sleep_lightning.sleep import IGNORE, SleepConfig
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.cuda_graph import GraphedGradients
 from sleep_lightning.training.diagnostics import diagnose_passes
 from sleep_lightning.training.failure import check_loss, check_weights
+from sleep_lightning.training.interruption import StopReason
 from sleep_lightning.training.metrics import Answers, Score, score
 from sleep_lightning.training.optim import build_optimizer, build_schedule
+from sleep_lightning.training.ranks import ALONE, Ranks, all_reduce_gradients, copy_from_first
 from sleep_lightning.training.resource_usage import ResourceUsage
 from sleep_lightning.training.run_cost import StepFlops
 from sleep_lightning.training.stages import set_trained, sleep_of, stage_of
@@ -31,12 +33,17 @@ class SleepModule(pl.LightningModule):
 
     Args:
         experiment: the whole experiment; a plain copy of it travels in every checkpoint.
+        ranks: who trains it together, each with the same module. Batches, scores, costs and history are of all.
+
+    Attributes:
+        stop_wanted: reasons to stop early that this rank has, 1 at their number; ``StopOnSignal`` sets them.
+        stop_agreed: the same of all ranks added up, as the last training step found them.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.experiment = experiment
+        self.experiment, self.ranks = experiment, ranks
         self.usage = ResourceUsage()  # first: what is held now is not the model's
         self.task = experiment.task.build()
         self.model = HybridLM(experiment.model, len(self.task.vocab), self.task.neutral_pad)
@@ -51,6 +58,8 @@ class SleepModule(pl.LightningModule):
         self._answers: list[Answers] = []
         self.predicted_step_memory: int | None = None
         self._first_batch: TaskBatch | None = None
+        self.stop_wanted = [0.0] * len(StopReason)
+        self.stop_agreed = self._stop_arriving = torch.zeros(len(StopReason))
 
     @property
     def steps(self) -> int:
@@ -70,7 +79,9 @@ class SleepModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self.predicted_step_memory = predict_step_memory(self.experiment, self.model)
-        self.usage.begin(self.device)
+        if self.ranks.size > 1:
+            copy_from_first(list(self.model.parameters()))
+        self.usage.begin(self.device, self.ranks)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.usage.keep_energy()
@@ -97,8 +108,10 @@ class SleepModule(pl.LightningModule):
         if t.stages:
             set_trained(self.model, stage_of(self.experiment, self.steps))
         loss = torch.zeros((), device=self.device)
-        for rows in range(0, t.batch_size, t.batch_size // t.accumulate):
-            loss += self._accumulate(batch.rows(rows, rows + t.batch_size // t.accumulate), sleep) / t.accumulate
+        size = t.batch_size // t.accumulate
+        for rows in range(0, t.batch_size, size):
+            loss += self._accumulate(batch.rows(rows, rows + size), sleep) / t.accumulate
+        loss = self._reduce(loss)
         self.train_flops += self.step_flops(sleep)
         norm = clip_grad_norm_(self.model.parameters(), t.clip_norm or torch.inf)
         optimizer.step()  # type: ignore[union-attr]
@@ -115,7 +128,7 @@ class SleepModule(pl.LightningModule):
             self.logger.log_metrics(metrics | self.cost_so_far(), self.steps)
 
     def _accumulate(self, batch: TaskBatch, sleep: SleepConfig) -> Tensor:
-        t = self.experiment.training
+        t, share, n_labels = self.experiment.training, self.ranks.share(batch), (batch.labels != IGNORE).sum()
         options: dict[str, Any] = {
             "tbptt_windows": t.tbptt_windows,
             "policy": t.checkpointing,
@@ -123,15 +136,32 @@ class SleepModule(pl.LightningModule):
             "weight": 1 / t.accumulate,
         }
         if self._graphed is not None:
-            return self._graphed(batch, sleep, **options)
-        return accumulate_gradients(self.model, batch, sleep, backward=self.manual_backward, **options)
+            return self._graphed(share, sleep, n_labels=n_labels, **options)
+        return accumulate_gradients(
+            self.model, share, sleep, n_labels=n_labels, backward=self.manual_backward, **options
+        )
+
+    def _reduce(self, loss: Tensor) -> Tensor:
+        """Add up gradients, losses and reasons to stop over all ranks, in the one exchange of a step."""
+        wanted = torch.tensor(self.stop_wanted)
+        if self.ranks.size == 1:
+            self.stop_agreed = wanted
+            return loss
+        extra = torch.cat([loss[None], wanted.to(loss.device)])
+        loss, votes = all_reduce_gradients(list(self.model.parameters()), extra).tensor_split([1])
+        # on a GPU those of the step before, which have arrived: looking at these now would wait for the device
+        arriving = votes.to("cpu", non_blocking=True)
+        self.stop_agreed = self._stop_arriving if votes.is_cuda else arriving
+        self._stop_arriving = arriving
+        return loss.squeeze(0)
 
     def validation_step(self, batch: TaskBatch, batch_idx: int) -> None:
-        self._answers.append(Answers.of(predict(self.model, batch, self.experiment.sleep), batch))
+        share = self.ranks.share(batch)
+        self._answers.append(Answers.of(predict(self.model, share, self.experiment.sleep), share))
         self._first_batch = self._first_batch or batch
 
     def on_validation_epoch_end(self) -> None:
-        self.scores, self._answers = score(self._answers), []
+        self.scores, self._answers = score(self.ranks.gather(self._answers)), []
         self.log_dict({f"val/{name}": value for name, value in self.scores["all"].as_metrics().items()}, logger=False)
         if self.trainer.state.fn != TrainerFn.FITTING:
             return
@@ -153,7 +183,7 @@ class SleepModule(pl.LightningModule):
     test_step = validation_step
 
     def on_test_epoch_end(self) -> None:
-        self.scores, self._answers = score(self._answers), []
+        self.scores, self._answers = score(self.ranks.gather(self._answers)), []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_weights(self.model, self.steps, self.experiment.training)

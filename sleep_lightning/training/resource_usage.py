@@ -11,6 +11,7 @@ import psutil
 import torch
 
 from sleep_lightning.training.energy import EnergyMeter
+from sleep_lightning.training.ranks import ALONE, Ranks
 
 MEASURED = ("wall_s", "tokens_per_s", "peak_memory_bytes", "step_memory_bytes", "energy_j")
 """What ``ResourceUsage.measured`` may tell; seconds, 1/s, bytes, joules."""
@@ -19,7 +20,9 @@ ENERGY_EVERY = 30.0
 
 
 class ResourceUsage:
-    """Measures one run, over all its processes: each goes on from what the checkpoint it resumes had measured.
+    """Measures one run, however often it is resumed: each process goes on from what the checkpoint before had measured.
+
+    Of several ranks each measures its own memory and all the time; what is recorded is what the first one measured.
 
     Wall time counts from the making of this object, energy from ``begin``, both with validations. Tokens/s are of
     training alone: drawing batches, steps, logs and checkpoints, without validations.
@@ -36,9 +39,13 @@ class ResourceUsage:
         self._peak_before = 0
         self._peak_of_steps: int | None = None
 
-    def begin(self, device: torch.device) -> None:
-        """Training begins, on this device."""
-        self._device, self._meter = device, EnergyMeter.of(device)
+    def begin(self, device: torch.device, ranks: Ranks = ALONE) -> None:
+        """Training begins, on this device. Energy is that of all devices of the node; it is not told of several."""
+        devices = [device]
+        if device.type == "cuda" and ranks.size > 1:
+            devices = [torch.device("cuda", i) for i in range(ranks.local_size)]
+        self._device = device
+        self._meter = EnergyMeter.of(*devices) if ranks.size == ranks.local_size else EnergyMeter([])
         self.resume()
 
     def resume(self) -> None:

@@ -14,7 +14,8 @@ FP32, BF16 = 4, 2
 
 
 def predict_step_memory(experiment: Experiment, model: HybridLM) -> int | None:
-    """Bytes a training step holds at its peak, on the device the model is on; of the N it may draw, the deepest.
+    """Bytes a training step holds at its peak, on the device the model is on (of several, on each); of the N it may
+    draw, the deepest.
 
     Passes over one and two sequences are run to see what they keep. Stages that evict otherwise are not looked at.
 
@@ -36,7 +37,7 @@ def predict_step_memory(experiment: Experiment, model: HybridLM) -> int | None:
         passes,
         windows,
         sleep,
-        t.batch_size // t.accumulate,
+        t.batch_size // t.accumulate // t.processes,
         len(experiment.model.pattern),
         tbptt_windows=t.tbptt_windows,
         policy=t.checkpointing,
@@ -45,5 +46,6 @@ def predict_step_memory(experiment: Experiment, model: HybridLM) -> int | None:
     muon = sum(p.numel() for p, _ in hidden_matrices(model))
     moments = muon + 2 * (weights - muon)
     copies = BF16 * weights if t.precision == "bf16" else 0
-    # Muon's updates come when the activations are gone
-    return FP32 * (2 * weights + moments) + max(activations + copies, FP32 * muon)
+    exchanged = weights if t.processes > 1 else 0  # gradients, flat
+    # the exchange and Muon's updates come when the activations are gone
+    return FP32 * (2 * weights + moments) + max(activations + copies, FP32 * muon, FP32 * exchanged)

@@ -32,6 +32,7 @@ def accumulate_gradients(
     executor: Executor = "auto",
     weight: float = 1.0,
     windows: list[Window] | None = None,
+    n_labels: Tensor | None = None,
     backward: Callable[[Tensor], object] = torch.Tensor.backward,
 ) -> Tensor:
     """Add the gradient of the masked cross-entropy (mean over labels) of a batch to ``.grad``.
@@ -45,13 +46,15 @@ def accumulate_gradients(
         executor: ``auto`` runs layer by layer where that is the same, ``windows`` never does.
         weight: factor on the loss (1 / micro-batches).
         windows: the batch's plan if it is known (making it waits for the device).
+        n_labels: labels that the mean is over; None: those of this batch. Where the batch is a share of a larger one,
+            its labels: gradients and losses of all shares then add up to those of the whole.
         backward: what to do with the loss of each segment.
 
     Returns:
         The detached mean loss, unweighted.
     """
     windows = plan_windows(batch.labels, sleep.window_size) if windows is None else windows
-    n_labels = (batch.labels != IGNORE).sum().clamp(min=1)
+    n_labels = ((batch.labels != IGNORE).sum() if n_labels is None else n_labels).clamp(min=1)
     memory = zero_memory(model, len(batch.tokens), sleep)
     total, answers_BT = torch.zeros((), device=batch.tokens.device), is_answer(batch.labels)
     k = tbptt_windows or len(windows)

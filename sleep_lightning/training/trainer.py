@@ -1,17 +1,20 @@
 """The Lightning trainer of an experiment."""
 
 import logging
+import os
 import warnings
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.run_directory import RunDirectory
 from sleep_lightning.training.interruption import AtomicCheckpointIO
+from sleep_lightning.training.ranks import ALONE, Ranks
 
 
 def quiet_lightning() -> None:
@@ -24,17 +27,26 @@ def quiet_lightning() -> None:
         ".*Checkpoint directory.*",
         ".*LeafSpec.*",
         ".*ModelCheckpoint with manual optimization.*",
+        ".*srun.* command is available.*",
+        ".*sync_dist=True.*",  # what is logged is the same in all ranks
     ):
         warnings.filterwarnings("ignore", message)
 
 
 def build_trainer(
-    experiment: Experiment, run: RunDirectory | None, logger: Logger | None, callbacks: list[pl.Callback]
+    experiment: Experiment,
+    run: RunDirectory | None,
+    logger: Logger | None,
+    callbacks: list[pl.Callback],
+    ranks: Ranks = ALONE,
 ) -> pl.Trainer:
-    """A single-device Lightning trainer for the experiment."""
+    """A single-device Lightning trainer for the experiment, the same in every rank; only the first writes files."""
     t = experiment.training
     if t.threads is not None:
         torch.set_num_threads(t.threads)
+    elif ranks.local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks.local_size))
+    cuda = t.accelerator != "cpu" and torch.cuda.is_available()
     if run is not None:
         kwargs: dict[str, Any] = {"dirpath": run.checkpoints, "enable_version_counter": False}
         callbacks = [
@@ -44,7 +56,7 @@ def build_trainer(
         ]
     return pl.Trainer(
         accelerator=t.accelerator,
-        devices=1,
+        devices=[ranks.local_rank] if cuda else 1,
         precision="bf16-mixed" if t.precision == "bf16" else "32-true",
         max_steps=t.max_steps,
         max_epochs=-1,
@@ -54,7 +66,7 @@ def build_trainer(
         inference_mode=False,  # per-pass diagnostics take gradients during validation
         logger=logger or False,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(writes=ranks.first), LightningEnvironment()],  # never SLURM's, which requeues
         enable_checkpointing=run is not None,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -114,6 +114,7 @@ def test_a_gpu_run_counts_both_or_says_nothing(nvml: FakeNvml, tmp_path: Path, m
     assert meter.joules() == pytest.approx(1.25)
     assert "RAPL" in meter.sources and "NVML" in meter.sources
     assert "NVML" not in EnergyMeter.of(torch.device("cpu")).sources
+    assert EnergyMeter.of(CUDA, CUDA).sources == meter.sources  # named once, counted twice
     del nvml.millijoules["GPU-bbbb"]  # a GPU that NVML does not count
     untold = EnergyMeter.of(CUDA)
     assert (untold.sources, untold.joules()) == ("", None)

@@ -69,3 +69,10 @@ def test_memory_that_runs_out_is_told_from_other_errors() -> None:
         assert sentence is not None and sentence.startswith("out of memory: ")
         assert "training.checkpointing=pass" in sentence and "\n" not in sentence
     assert remedy(RuntimeError("shape mismatch")) is None
+
+
+def test_a_lost_rank_is_told_from_a_closed_pipe() -> None:
+    text = "[/src/gloo/transport/tcp/pair.cc:537] Connection closed by peer [127.0.0.1]:4711"
+    sentence = remedy(RuntimeError(text))
+    assert sentence is not None and "does not answer (Connection closed by peer [127.0.0.1]:4711)" in sentence
+    assert remedy(BrokenPipeError(32, "Broken pipe")) is None

@@ -13,6 +13,7 @@ from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.energy import EnergyMeter
 from sleep_lightning.training.history import RecordHistory
 from sleep_lightning.training.module import SleepModule
+from sleep_lightning.training.ranks import Ranks
 from sleep_lightning.training.resource_usage import ResourceUsage, forget_peak, peak_resident_bytes, resident_bytes
 from sleep_lightning.training.trainer import build_trainer, quiet_lightning
 from tests.training.test_module import experiment
@@ -62,6 +63,12 @@ def test_validations_are_no_training_time() -> None:
     assert 0.04 <= usage.train_s < 0.1 < usage.wall_s
     rate = usage.measured(steps=10, step_tokens=100)["tokens_per_s"]
     assert rate == pytest.approx(1000 / usage.train_s)
+
+
+def test_energy_of_some_of_the_nodes_is_not_told() -> None:
+    usage = ResourceUsage()
+    usage.begin(CPU, Ranks(size=4, local_size=2))
+    assert usage.energy_sources == "" and usage.energy_j is None
 
 
 def test_what_a_machine_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import torch
 from sleep_lightning.config import Experiment
 from sleep_lightning.training.activations import count_saved
 from sleep_lightning.training.module import SleepModule
-from sleep_lightning.training.optim import build_optimizer
+from sleep_lightning.training.optim import build_optimizer, hidden_matrices
 from sleep_lightning.training.step_memory import predict_step_memory
 from sleep_lightning.training.tbptt import accumulate_gradients
 from tests.training.test_module import experiment
@@ -57,3 +57,10 @@ def test_what_makes_it_larger_and_smaller() -> None:
 def test_a_compiled_pass_is_not_predicted() -> None:
     e = experiment("training.compile=true")
     assert predict_step_memory(e, SleepModule(e).model) is None
+
+
+def test_a_rank_keeps_activations_of_its_share_only() -> None:
+    model = SleepModule(wide()).model
+    weights, muon = sum(p.numel() for p in model.parameters()), sum(p.numel() for p, _ in hidden_matrices(model))
+    resting = 4 * (2 * weights + muon + 2 * (weights - muon))
+    assert predicted("training.devices=2") - resting == pytest.approx((predicted() - resting) / 2, rel=0.05)
