@@ -10,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sleep_lightning.config import Experiment, load_experiment, read_yaml
 from sleep_lightning.sweep.launch import SlurmOptions
 from sleep_lightning.sweep.space import Parameter, Space, as_overrides
+from sleep_lightning.sweep.storage import check_url
 from sleep_lightning.training.inference_cost import inference_cost
 
 MEASURES = ("exact_match", "token_accuracy", "loss", "train_flops", "wall_s")
@@ -62,12 +63,17 @@ class SweepSpec:
     retries: int = 1
     """How often a run that failed is tried again from its last checkpoint; not counted is a failure after which it
     had got further than when it was last started."""
+    storage: str | None = None
+    """Where trials are kept: null, a journal in the sweep's folder; postgresql+psycopg://user@host/database, its
+    password in PGPASSWORD or ~/.pgpass; or sqlite:///file.db."""
     launcher: Literal["local", "slurm"] = "local"
     """Where trials are trained: processes of this machine, or a SLURM job for each run."""
     slurm: SlurmOptions = field(default_factory=SlurmOptions)
     """What a SLURM job asks for."""
 
     def __post_init__(self) -> None:
+        if self.storage is not None:
+            self.storage = check_url(self.storage)
         for key, allowed in (("objectives", MEASURES), ("constraints", BOUNDS)):
             for name in getattr(self, key):
                 if name not in allowed:

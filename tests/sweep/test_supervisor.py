@@ -20,7 +20,8 @@ from sleep_lightning.run_directory import RunDirectory
 from sleep_lightning.sweep.folder import sole_supervisor
 from sleep_lightning.sweep.launch import LocalLauncher
 from sleep_lightning.sweep.pruning import Curve, Pruner
-from sleep_lightning.sweep.study import counted, drop_torn_line, finished, flops_spent, open_study, points
+from sleep_lightning.sweep.storage import drop_torn_line
+from sleep_lightning.sweep.study import counted, finished, flops_spent, open_study, points
 from sleep_lightning.sweep.supervisor import Supervisor
 from tests.commands.cli import environment
 from tests.sweep import stand_in
