@@ -93,7 +93,7 @@ def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorag
         storage = PatientStorage(url, _shown(parts), engine) if to_write else _reader(url, engine)
     except ImportError as error:
         raise ValueError(
-            f"storage={_shown(parts)!r} needs psycopg, which is not installed: pip install 'sleep-lightning[cluster]'"
+            f"storage={_shown(parts)!r} needs psycopg, which is not installed; run: pip install 'psycopg[binary]>=3.2,<4'"
         ) from error
     except (SQLAlchemyError, OptunaError, sqlite3.Error, RuntimeError) as error:
         raise ValueError(

@@ -64,11 +64,10 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
 
 def _check_place(spec: SweepSpec, folder: Path) -> None:
     """A folder holds one sweep, in one storage."""
-    if is_sweep(folder) and (
-        (known := saved_url(folder)) != spec.storage or (known and saved_name(folder) != spec.name)
-    ):
+    known, name = saved_url(folder), saved_name(folder)
+    if is_sweep(folder) and (known != spec.storage or (known is not None and name != spec.name)):
         raise ValueError(
-            f"{folder} holds the sweep {saved_name(folder)} with storage {known or 'null'}; choose another --output"
+            f"{folder} holds the sweep {name or ''} with storage {known or 'null'}; choose another --output"
         )
 
 
