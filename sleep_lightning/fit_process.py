@@ -111,9 +111,14 @@ class FitProcess:
 
     def begin_command(self) -> list[str]:
         """What trains it from its start; the experiment is written beside its directory."""
-        experiment = self.directory.path.with_suffix(".yaml")
-        write_text(experiment, self.experiment.to_yaml())
-        return [*_FIT, "--config", str(experiment), TRACKING]
+        return [*_FIT, "--config", str(self.write_experiment()), TRACKING]
+
+    def write_experiment(self) -> Path:
+        """Write what is trained beside its directory, by rename; returns where."""
+        file = self.directory.path.with_suffix(".yaml")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, self.experiment.to_yaml())
+        return file
 
     def resume_command(self) -> list[str]:
         """What goes on with it, once it has begun (its directory holds ``config.yaml``)."""

@@ -42,8 +42,8 @@ def prepare(path: str, output: str | None) -> SweepJob:
     """All that can go wrong before any compute. Raises ValueError: bad input."""
     if not path.endswith((".yaml", ".yml")):
         raise ValueError(
-            f"sweep {path}: neither a sweep file (its name ends in .yaml or .yml) nor one of run, resume, report, "
-            f"list, show, best; python -m sleep_lightning sweep --help explains them"
+            f"sweep {path}: neither a sweep file (its name ends in .yaml or .yml) nor one of run, resume, work, "
+            f"report, list, show, best; python -m sleep_lightning sweep --help explains them"
         )
     sweep = load_sweep(path)
     return _job(sweep, Path(output or f"runs/sweeps/{sweep.spec.name}"))

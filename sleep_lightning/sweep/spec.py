@@ -66,8 +66,9 @@ class SweepSpec:
     storage: str | None = None
     """Where trials are kept: null, a journal in the sweep's folder; postgresql+psycopg://user@host/database, its
     password in PGPASSWORD or ~/.pgpass; or sqlite:///file.db."""
-    launcher: Literal["local", "slurm"] = "local"
-    """Where trials are trained: processes of this machine, or a SLURM job for each run."""
+    launcher: Literal["local", "slurm", "workers"] = "local"
+    """Where trials are trained: processes of this machine; a SLURM job for each run; or by workers, started by hand or
+    by any scheduler, on machines that see the sweep's folder: sweep work NAME."""
     slurm: SlurmOptions = field(default_factory=SlurmOptions)
     """What a SLURM job asks for."""
 
@@ -88,7 +89,10 @@ class SweepSpec:
         if (gpus := self.devices) is not None and (not gpus or len(set(gpus)) < len(gpus) or min(gpus) < 0):
             raise ValueError(f"devices={gpus} must be different numbers from 0, or null")
         if gpus is not None and self.launcher != "local":
-            raise ValueError(f"devices={gpus} is for launcher: local; with slurm set slurm.gpus_per_node instead")
+            raise ValueError(
+                f"devices={gpus} is for launcher: local; set slurm.gpus_per_node, or "
+                f"CUDA_VISIBLE_DEVICES of each worker"
+            )
         at_least = {"workers": (self.workers, 1), "threads": (self.threads, 1), "retries": (self.retries, 0)}
         at_least["budget.trials"] = (self.budget.trials, 1)
         for key, (value, low) in at_least.items():

@@ -57,6 +57,11 @@ def saved_name(folder: Path) -> str | None:
     return _saved(folder, "name")
 
 
+def saved_launcher(folder: Path) -> str:
+    """The launcher of the sweep whose spec was saved in a folder."""
+    return _saved(folder, "launcher") or "local"
+
+
 def _saved(folder: Path, key: str) -> str | None:
     if not (folder / SPEC).is_file():
         return None
@@ -93,7 +98,7 @@ def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorag
         storage = PatientStorage(url, _shown(parts), engine) if to_write else _reader(url, engine)
     except ImportError as error:
         raise ValueError(
-            f"storage={_shown(parts)!r} needs psycopg, which is not installed; run: pip install 'psycopg[binary]>=3.2,<4'"
+            f"storage={_shown(parts)!r} needs psycopg, which is missing; run: pip install 'psycopg[binary]>=3.2,<4'"
         ) from error
     except (SQLAlchemyError, OptunaError, sqlite3.Error, RuntimeError) as error:
         raise ValueError(
