@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from rich.console import Console
 
 from sleep_lightning.commands.report import measured_line, print_facts, score_table
-from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.config import Experiment, load_experiment, redact
 from sleep_lightning.run_directory import RunDirectory, load_checkpoint, write_json
 from sleep_lightning.tracking.figures import draw_learning_curve
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
@@ -229,7 +229,7 @@ def _facts(experiment: Experiment, run: RunDirectory, summary: dict[str, Any]) -
         facts["picture"] = str(picture)
     if experiment.tracking.enabled:
         uri = experiment.tracking.uri
-        page = f"mlflow server --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri
+        page = f"mlflow server --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else redact(uri)
         facts["MLflow"] = f"run {summary['mlflow_run_id']}; see it: {page}"
     if summary["status"] == "KILLED":
         facts["go on"] = f"python -m sleep_lightning fit --resume {directory}"

@@ -136,7 +136,7 @@ def why_not() -> str | None:
     return None
 
 
-def wait_until(there: Callable[[], bool], what: str, seconds: float = 60) -> None:
+def wait_until(there: Callable[[], bool], what: str, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not there():
         assert time.monotonic() < deadline, f"{what} was not there after {seconds} s"

@@ -128,7 +128,8 @@ def test_a_lost_machine_s_run_goes_on_with_another_worker(scene: Scene) -> None:
     assert scene.steps().count(1) == 1 and scene.steps()[-1] == 6
 
 
-def test_a_run_that_outlives_its_worker_is_no_one_else_s(scene: Scene) -> None:
+def test_a_run_that_outlives_its_worker_is_no_one_else_s(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAND_IN_SECONDS", "0.5")
     scene.launcher.submit(scene.run)
     next(scene.hire())
     scene.until(1)
@@ -174,7 +175,7 @@ def test_three_workers_one_killed_9(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     killed: list[int] = []
     for _ in supervisor.run(poll_seconds=0.02):
         busy = [w for w in workers if w.is_running() and w.status() != psutil.STATUS_ZOMBIE and w.children()]
-        if not killed and len(busy) == 3 and counted(study) > 1:
+        if not killed and busy and counted(study) >= 1:
             for process in [*busy[0].children(), busy[0]]:
                 process.kill()
                 killed.append(process.pid)
