@@ -94,7 +94,7 @@ def test_twelve_trials_under_scancel_requeue_and_kill_9(
         there = jobs(slurm)
         if not there or done.total() >= TIMES:
             continue
-        what = ["scancel", "requeue", "kill a run", "kill the supervisor", "stop PostgreSQL"][done.total() % 5]
+        what = ["scancel", "requeue", "stop PostgreSQL", "kill a run", "kill the supervisor"][done.total() % 5]
         if what == "scancel":
             slurm.ask("scancel", dice.choice(there))
         elif what == "requeue":
@@ -108,7 +108,7 @@ def test_twelve_trials_under_scancel_requeue_and_kill_9(
             process.wait()
         else:
             postgres.stop()
-            time.sleep(2)
+            time.sleep(5)  # longer than a trial
             postgres.go_on()
         done[what] += 1
     assert done.total() == TIMES, f"the sweep was over after {dict(done)}"
@@ -117,14 +117,14 @@ def test_twelve_trials_under_scancel_requeue_and_kill_9(
     wait_until(lambda: not jobs(slurm), "an empty queue")
 
 
-def test_ctrl_c_takes_the_jobs_back_and_the_sweep_goes_on(
+def test_sigterm_takes_the_jobs_back_and_the_sweep_goes_on(
     slurm: Slurm, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STAND_IN_SECONDS", "1")
     folder = tmp_path / "sweep"
     process = supervise(folder, 2, postgres, "two")
     wait_until(lambda: len(running(folder)) == 2, "two runs")
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     process.wait(60)
     wait_until(lambda: not jobs(slurm), "an empty queue", seconds=5)
     assert supervise(folder, 2, postgres, "two").wait(100) == 0

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def stand_for_fit() -> None:
 def supervise(folder: Path, trials: int, workers: int, options: dict[str, Any]) -> None:
     import optuna
 
+    from sleep_lightning.commands.signals import SignalsInterrupt
     from sleep_lightning.sweep.folder import save_sweep, sole_supervisor
     from sleep_lightning.sweep.launch import SlurmOptions
     from sleep_lightning.sweep.launch.choose import choose_launcher
@@ -81,16 +83,17 @@ def supervise(folder: Path, trials: int, workers: int, options: dict[str, Any]) 
     stand_for_fit()
     if "slurm" in options:
         options["slurm"] = SlurmOptions(**options["slurm"])
-    with sole_supervisor(folder):
+    with SignalsInterrupt(), sole_supervisor(folder):
         sweep = small_sweep(trials=trials, workers=workers, **options)
         launcher = choose_launcher(sweep.spec, folder)
         study = open_study(sweep, folder)
         save_sweep(sweep, folder)
         supervisor = Supervisor(sweep, study, folder, launcher=launcher)
-        for _ in supervisor.run(poll_seconds=0.01):
-            for event in supervisor.events:
-                print(event, flush=True)
-            supervisor.events.clear()
+        with closing(supervisor.run(poll_seconds=0.01)) as looks:
+            for _ in looks:
+                for event in supervisor.events:
+                    print(event, flush=True)
+                supervisor.events.clear()
 
 
 def work(folder: Path) -> None:
