@@ -117,6 +117,7 @@ def test_twelve_trials_under_scancel_requeue_and_kill_9(
     wait_until(lambda: not jobs(slurm), "an empty queue")
 
 
+@pytest.mark.slow
 def test_sigterm_takes_the_jobs_back_and_the_sweep_goes_on(
     slurm: Slurm, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
