@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CONSTRAIN := PIP_CONSTRAINT=constraints.txt
 
-.PHONY: fit test test-slow lint chromium clean
+.PHONY: fit test test-slow test-cluster lint chromium clean
 
 fit: .venv/.runtime
 	$(BIN)/python -m sleep_lightning fit --config conf/rule110.yaml
@@ -13,6 +13,11 @@ test: .venv/.dev lint chromium
 
 test-slow: .venv/.dev
 	$(BIN)/python -m pytest -m slow
+
+# A sweep on a SLURM and a PostgreSQL that the tests install (as root on Debian), start and stop.
+test-cluster: .venv/.dev
+	sh tests/install_cluster.sh
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/cluster
 
 # Debian's browser, for the tests of pages; they are skipped where it cannot be installed.
 chromium:

@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         )
         if name == "bench":
             command.add_argument(
-                "names", nargs="*", metavar="BENCH", help="operator, step, memory, overhead (default: all)"
+                "names", nargs="*", metavar="BENCH", help="operator, step, memory, overhead, storage (default: all)"
             )
             command.add_argument("--seconds", type=float, default=20, help="time per table (default: 20)")
             command.add_argument("--output", metavar="FILE", help="write the rows to a file (JSON)")

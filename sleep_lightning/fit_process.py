@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from sleep_lightning.config import Experiment, redact
-from sleep_lightning.run_directory import JsonFile, RunDirectory
+from sleep_lightning.run_directory import JsonFile, RunDirectory, write_text
 
 URI_VARIABLE = "SLEEP_LIGHTNING_TRACKING_URI"
 TRACKING = f"tracking.uri=${{oc.env:{URI_VARIABLE}}}"
@@ -24,6 +24,7 @@ TRACKING = f"tracking.uri=${{oc.env:{URI_VARIABLE}}}"
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 LINE_LENGTH = 500
 """Characters kept of a line of a log."""
+_FIT = [sys.executable, "-m", "sleep_lightning", "fit"]
 _URI = re.compile(r"[\w+.-]+://[^\s'\"<>]+")
 
 
@@ -106,13 +107,31 @@ class FitProcess:
 
     def command(self) -> list[str]:
         """What trains it, or goes on with it."""
-        fit = [sys.executable, "-m", "sleep_lightning", "fit"]
-        path = self.directory.path
-        if self.directory.config.exists():
-            return [*fit, "--resume", str(path), TRACKING]
-        experiment = path.with_suffix(".yaml")
-        experiment.write_text(self.experiment.to_yaml())
-        return [*fit, "--config", str(experiment), TRACKING]
+        return self.resume_command() if self.directory.config.exists() else self.begin_command()
+
+    def begin_command(self) -> list[str]:
+        """What trains it from its start; the experiment is written beside its directory."""
+        return [*_FIT, "--config", str(self.write_experiment()), TRACKING]
+
+    def write_experiment(self) -> Path:
+        """Write what is trained beside its directory, by rename; returns where."""
+        file = self.directory.path.with_suffix(".yaml")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, self.experiment.to_yaml())
+        return file
+
+    def resume_command(self) -> list[str]:
+        """What goes on with it, once it has begun (its directory holds ``config.yaml``)."""
+        return [*_FIT, "--resume", str(self.directory.path), TRACKING]
+
+    def environment(self, threads: int) -> dict[str, str]:
+        """Its environment: ours, without that of a SLURM job in which we may be: Lightning would take it for its own.
+
+        Args:
+            threads: CPU threads.
+        """
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+        return ours | {"OMP_NUM_THREADS": str(threads), URI_VARIABLE: self.experiment.tracking.uri}
 
     def start(self, threads: int, gpu: str | None = None) -> "Watched":
         """Start or resume it, in a session of its own: a signal to us is not one to it.
@@ -122,7 +141,7 @@ class FitProcess:
             gpu: its CUDA_VISIBLE_DEVICES; None: ours.
         """
         self.directory.path.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), URI_VARIABLE: self.experiment.tracking.uri}
+        environment = self.environment(threads)
         if gpu is not None:
             environment[VISIBLE_GPUS] = gpu
         with self.log.open("ab") as log:
@@ -142,10 +161,10 @@ def _name(number: int) -> str:
 
 
 def process_of(directory: RunDirectory) -> "Watched | None":
-    """The process that trains a run now, or None."""
+    """The process of this machine that trains a run now, or None."""
     holder = directory.holder()
     try:
-        return None if holder is None else Watched(psutil.Process(holder))
+        return Watched(psutil.Process(holder.pid)) if holder is not None and holder.here else None
     except psutil.NoSuchProcess:
         return None
 
@@ -185,12 +204,19 @@ class Watched:
         except ProcessLookupError:
             return
 
+    def kill(self) -> None:
+        """End it and its children at once."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
     def wait(self, seconds: float = 60.0) -> None:
         """Until it is gone; killed if it does not go."""
         try:
             self._process.wait(seconds)
         except psutil.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self.kill()
             self._process.wait(seconds)
         except psutil.NoSuchProcess:
             return

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pickle
+import socket
 import struct
 import time
 from dataclasses import dataclass
@@ -13,6 +14,22 @@ from typing import IO, Any
 import torch
 
 from sleep_lightning.config import Experiment, load_experiment
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that trains a run, perhaps on another machine that shares the file system."""
+
+    pid: int
+    host: str
+
+    @property
+    def here(self) -> bool:
+        """Whether it is one of this machine."""
+        return self.host == socket.gethostname()
+
+    def __str__(self) -> str:
+        return f"process {self.pid}" if self.here else f"process {self.pid} on {self.host}"
 
 
 @dataclass(frozen=True)
@@ -103,20 +120,21 @@ class RunDirectory:
             holder = self.holder()
             file.close()
             raise ValueError(
-                f"{self.path} is being trained by process {holder}; wait for it, or end it: kill {holder}"
+                f"{self.path} is being trained by {holder}; wait for it, or end it: kill {holder and holder.pid}"
             ) from error
         file.truncate(0)
-        print(os.getpid(), file=file, flush=True)
+        print(os.getpid(), socket.gethostname(), file=file, flush=True)
         return file
 
-    def holder(self) -> int | None:
+    def holder(self) -> Holder | None:
         """The process that holds the directory; None if none does."""
         try:
             with (self.path / "lock").open() as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    return int(file.read() or 0) or None
+                    pid, _, host = file.read().strip().partition(" ")
+                    return Holder(int(pid), host or socket.gethostname()) if pid else None
         except FileNotFoundError:
             return None
         return None

@@ -14,6 +14,7 @@ from sleep_lightning.bench.operator import bench_operator
 from sleep_lightning.bench.overhead import bench_overhead
 from sleep_lightning.bench.step import bench_step
 from sleep_lightning.run_directory import write_json
+from sleep_lightning.sweep.storage_bench import bench_storage
 from sleep_lightning.training.environment import describe_environment
 
 BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
@@ -21,6 +22,7 @@ BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
     "step": bench_step,
     "memory": bench_memory,
     "overhead": bench_overhead,
+    "storage": bench_storage,
 }
 
 

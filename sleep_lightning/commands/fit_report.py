@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sleep_lightning.commands.report import measured_line
-from sleep_lightning.config import Experiment
+from sleep_lightning.config import Experiment, redact
 from sleep_lightning.run_directory import RunDirectory
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.training.module import SleepModule
@@ -88,7 +88,7 @@ def facts_of(experiment: Experiment, run: RunDirectory, summary: dict[str, Any])
         facts["picture"] = str(picture)
     if experiment.tracking.enabled:
         uri = experiment.tracking.uri
-        page = f"mlflow server --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri
+        page = f"mlflow server --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else redact(uri)
         facts["MLflow"] = f"run {summary['mlflow_run_id']}; see it: {page}"
     if summary["status"] == "KILLED":
         facts["go on"] = f"python -m sleep_lightning fit --resume {directory}"

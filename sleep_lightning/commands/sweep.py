@@ -15,6 +15,7 @@ from sleep_lightning.commands.sweep_show import frontier_table, report_facts
 from sleep_lightning.run_directory import RunDirectory
 from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor
 from sleep_lightning.sweep.gpus import check_gpus
+from sleep_lightning.sweep.launch.choose import choose_launcher
 from sleep_lightning.sweep.publisher import Publisher
 from sleep_lightning.sweep.report import build_report
 from sleep_lightning.sweep.space import written
@@ -41,8 +42,8 @@ def prepare(path: str, output: str | None) -> SweepJob:
     """All that can go wrong before any compute. Raises ValueError: bad input."""
     if not path.endswith((".yaml", ".yml")):
         raise ValueError(
-            f"sweep {path}: neither a sweep file (its name ends in .yaml or .yml) nor one of run, resume, report, "
-            f"list, show, best; python -m sleep_lightning sweep --help explains them"
+            f"sweep {path}: neither a sweep file (its name ends in .yaml or .yml) nor one of run, resume, work, "
+            f"report, list, show, best; python -m sleep_lightning sweep --help explains them"
         )
     sweep = load_sweep(path)
     return _job(sweep, Path(output or f"runs/sweeps/{sweep.spec.name}"))
@@ -91,6 +92,7 @@ def sweep(job: SweepJob) -> int:
     status: Status = "FAILED"
     try:
         with signals, sole_supervisor(job.folder):
+            launcher = choose_launcher(job.sweep.spec, job.folder)
             study = open_study(job.sweep, job.folder)
             save_sweep(job.sweep, job.folder)
             logger = _open_tracking(job)
@@ -98,7 +100,8 @@ def sweep(job: SweepJob) -> int:
             publisher.begin(job.sweep.spec)
             _show_charts(publisher, console)
             overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
-            watch(Supervisor(job.sweep, study, job.folder, overrides), live, publisher.refresh)
+            supervisor = Supervisor(job.sweep, study, job.folder, overrides, launcher=launcher)
+            watch(supervisor, live, publisher.refresh)
             publisher.publish()
             report = build_report(study, job.folder)
             if report.finished:
@@ -110,7 +113,7 @@ def sweep(job: SweepJob) -> int:
         status = "KILLED"
         console.print("stopped; running trials saved their state: the same command goes on with them", highlight=False)
         return signals.exit_code
-    except ValueError as error:  # the folder is another's
+    except ValueError as error:  # the folder is another's, or what it needs is not there
         live.print(f"error: {error}", highlight=False, soft_wrap=True)
         return 2
     finally:

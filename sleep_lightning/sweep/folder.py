@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 
 from sleep_lightning.run_directory import write_text
 from sleep_lightning.sweep.spec import Sweep, load_sweep
-from sleep_lightning.sweep.study import JOURNAL
+from sleep_lightning.sweep.storage import JOURNAL, SPEC, is_sweep
 
 SWEEPS = Path("runs/sweeps")
 """Where sweeps lie unless told otherwise."""
 LOCK = "supervisor.lock"
-SPEC, BASE = "sweep.yaml", "base.yaml"
+BASE = "base.yaml"
 LOOKED_AT_FOR = 0.3
 """Seconds for which a lock may be held by someone who only looks at it."""
 
@@ -25,7 +25,7 @@ LOOKED_AT_FOR = 0.3
 def find_sweep(name: str) -> Path:
     """The folder of a sweep, by name or path. Raises ValueError, naming the known ones, if there is none."""
     for folder in (SWEEPS / name, Path(name)):
-        if (folder / JOURNAL).is_file():
+        if is_sweep(folder):
             return folder
     known = [folder.name for folder in known_sweeps()]
     there = f"known are {', '.join(known)}" if known else "there is none yet; start one with sweep SPEC.yaml"
@@ -34,7 +34,7 @@ def find_sweep(name: str) -> Path:
 
 def known_sweeps() -> list[Path]:
     """Folders of the sweeps under ``runs/sweeps``, by name."""
-    return sorted(file.parent for file in SWEEPS.glob(f"*/{JOURNAL}"))
+    return sorted(folder for folder in SWEEPS.glob("*") if is_sweep(folder))
 
 
 def save_sweep(sweep: Sweep, folder: Path) -> None:

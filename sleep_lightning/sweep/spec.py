@@ -8,7 +8,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sleep_lightning.config import Experiment, load_experiment, read_yaml
+from sleep_lightning.sweep.launch import SlurmOptions
 from sleep_lightning.sweep.space import Parameter, Space, as_overrides
+from sleep_lightning.sweep.storage import check_url
 from sleep_lightning.training.inference_cost import inference_cost
 
 MEASURES = ("exact_match", "token_accuracy", "loss", "train_flops", "wall_s")
@@ -59,9 +61,20 @@ class SweepSpec:
     """GPUs, from 0, of those visible: each trial sees one, that with the fewest trials; with more workers than GPUs,
     trials share them. null: no GPU is assigned, a trial sees what the sweep sees."""
     retries: int = 1
-    """How often a failed run is tried again, from its last checkpoint."""
+    """How often a run that failed is tried again from its last checkpoint; not counted is a failure after which it
+    had got further than when it was last started."""
+    storage: str | None = None
+    """Where trials are kept: null, a journal in the sweep's folder; postgresql+psycopg://user@host/database, its
+    password in PGPASSWORD or ~/.pgpass; or sqlite:///file.db."""
+    launcher: Literal["local", "slurm", "workers"] = "local"
+    """Where trials are trained: processes of this machine; a SLURM job for each run; or by workers, started by hand or
+    by any scheduler, on machines that see the sweep's folder: sweep work NAME."""
+    slurm: SlurmOptions = field(default_factory=SlurmOptions)
+    """What a SLURM job asks for."""
 
     def __post_init__(self) -> None:
+        if self.storage is not None:
+            self.storage = check_url(self.storage)
         for key, allowed in (("objectives", MEASURES), ("constraints", BOUNDS)):
             for name in getattr(self, key):
                 if name not in allowed:
@@ -75,6 +88,11 @@ class SweepSpec:
             raise ValueError(f"seeds={self.seeds} must be different numbers from 0")
         if (gpus := self.devices) is not None and (not gpus or len(set(gpus)) < len(gpus) or min(gpus) < 0):
             raise ValueError(f"devices={gpus} must be different numbers from 0, or null")
+        if gpus is not None and self.launcher != "local":
+            raise ValueError(
+                f"devices={gpus} is for launcher: local; set slurm.gpus_per_node, or "
+                f"CUDA_VISIBLE_DEVICES of each worker"
+            )
         at_least = {"workers": (self.workers, 1), "threads": (self.threads, 1), "retries": (self.retries, 0)}
         at_least["budget.trials"] = (self.budget.trials, 1)
         for key, (value, low) in at_least.items():

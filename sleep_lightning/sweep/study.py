@@ -1,7 +1,7 @@
-"""The study behind a sweep: an Optuna journal in the sweep's folder, and who proposes points."""
+"""The study behind a sweep: Optuna's, in the storage that the sweep names, and who proposes points."""
 
 import json
-import os
+import uuid
 import warnings
 from collections.abc import Sequence
 from itertools import product
@@ -9,32 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import OptunaError
 from optuna.samplers import BaseSampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from sleep_lightning.run_directory import write_json
 from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.space import Space
 from sleep_lightning.sweep.spec import Sweep, SweepSpec
+from sleep_lightning.sweep.storage import JOURNAL, is_sweep, open_storage, saved_name, saved_url
 
 FINGERPRINT = "definition"
-JOURNAL = "journal.log"
+OWNER, OWNER_FILE = "owner", "study.json"
 
 
 def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
     """The sweep's study, made or continued.
 
     Raises:
-        ValueError: the folder holds a study of another search, or cannot be written.
+        ValueError: the folder or the storage holds a study of another search, or cannot be used.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        drop_torn_line(folder / JOURNAL)
-        storage = _open_storage(folder)
-        if others := [name for name in optuna.get_all_study_names(storage) if name != sweep.spec.name]:
+        _check_place(sweep.spec, folder)
+        storage = open_storage(sweep.spec.storage, folder, to_write=True)
+        names = optuna.get_all_study_names(storage) if sweep.spec.storage is None else []
+        if others := [name for name in names if name != sweep.spec.name]:
             raise ValueError(f"{folder} holds the sweep {others[0]}, not {sweep.spec.name}; choose another --output")
         study = optuna.create_study(
             storage=storage,
@@ -43,6 +43,7 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
             directions=[StudyDirection[way.upper()] for way in sweep.spec.objectives.values()],
             load_if_exists=True,
         )
+        _check_owner(study, sweep.spec, folder)
     except OSError as error:
         raise ValueError(f"{folder} cannot hold the sweep: {error.strerror}; choose another --output") from error
     wanted = definition(sweep)
@@ -61,32 +62,51 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
     return study
 
 
+def _check_place(spec: SweepSpec, folder: Path) -> None:
+    """A folder holds one sweep, in one storage."""
+    known, name = saved_url(folder), saved_name(folder)
+    if is_sweep(folder) and (known != spec.storage or (known is not None and name != spec.name)):
+        raise ValueError(
+            f"{folder} holds the sweep {name or ''} with storage {known or 'null'}; choose another --output"
+        )
+
+
+def _check_owner(study: optuna.Study, spec: SweepSpec, folder: Path) -> None:
+    """In a database that many use, a study belongs to one folder, however that is moved: two supervisors must not run
+    it."""
+    if spec.storage is None:
+        return
+    file = folder / OWNER_FILE
+    if not file.exists():
+        write_json(file, {OWNER: uuid.uuid4().hex})
+    ours = json.loads(file.read_text())[OWNER]
+    theirs, where = study.user_attrs.get(OWNER, (ours, ""))
+    if theirs != ours:
+        raise ValueError(
+            f"storage={spec.storage!r} holds a sweep named {spec.name} already, that of {where}; give this one another "
+            f"name, or go on with that: sweep resume {where}"
+        )
+    if OWNER not in study.user_attrs:
+        study.set_user_attr(OWNER, (ours, str(folder.absolute())))
+
+
 def read_study(folder: Path) -> optuna.Study:
-    """The study in a sweep's folder, to be looked at: nothing is written, whoever runs it goes on.
+    """The study of a sweep's folder, to be looked at: nothing is written, whoever runs it goes on.
 
     Raises:
         ValueError: there is none, or it cannot be read.
     """
-    if not (folder / JOURNAL).is_file():
+    if not is_sweep(folder):
         raise ValueError(f"{folder} is not the folder of a sweep (no {JOURNAL}); sweeps lie in runs/sweeps/")
     try:
-        storage = _open_storage(folder)
+        storage = open_storage(saved_url(folder), folder, to_write=False)
     except OSError as error:
         raise ValueError(f"{folder / JOURNAL} cannot be read: {error.strerror}; check its permissions") from error
-    studies = optuna.get_all_study_summaries(storage)
-    if not studies or FINGERPRINT not in studies[0].user_attrs:
-        raise ValueError(f"{folder} holds a sweep that ended before its first trial; run its YAML again")
-    return optuna.load_study(study_name=studies[0].study_name, storage=storage)
-
-
-def _open_storage(folder: Path) -> JournalStorage:
-    try:
-        return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, OptunaError) as error:
-        raise ValueError(
-            f"{folder / JOURNAL} is damaged ({type(error).__name__}: {error}): a line of it is no record of Optuna's; "
-            f"take it out, or begin again under another name"
-        ) from error
+    names = optuna.get_all_study_names(storage)
+    name = saved_name(folder) or next(iter(names), "")
+    if name in names and FINGERPRINT in (study := optuna.load_study(study_name=name, storage=storage)).user_attrs:
+        return study
+    raise ValueError(f"{folder} holds a sweep that ended before its first trial; run its YAML again")
 
 
 def definition(sweep: Sweep) -> dict[str, Any]:
@@ -101,18 +121,6 @@ def definition(sweep: Sweep) -> dict[str, Any]:
     }
     plain: dict[str, Any] = json.loads(json.dumps(content))
     return plain
-
-
-def drop_torn_line(journal: Path) -> None:
-    """Cut what follows the last newline: the half record of a writer that was killed breaks every reader."""
-    if not journal.exists():
-        return
-    with journal.open("rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
-            os.fsync(file.fileno())
 
 
 def build_sampler(spec: SweepSpec, space: Space) -> BaseSampler:

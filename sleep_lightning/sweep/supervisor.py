@@ -14,14 +14,14 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sleep_lightning.fit_process import FitProcess, Watched
-from sleep_lightning.sweep.gpus import choose_gpu
+from sleep_lightning.fit_process import FitProcess
+from sleep_lightning.sweep.launch import Launcher, LocalLauncher
 from sleep_lightning.sweep.ledger import Ledger
 from sleep_lightning.sweep.pruning import Pruner
 from sleep_lightning.sweep.snapshot import RunningTrial, Snapshot
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.study import exhausted
-from sleep_lightning.sweep.trial import Trial, build_trial, curve_of, mean_curve, processes_of
+from sleep_lightning.sweep.trial import Trial, build_trial, curve_of, mean_curve, runs_path
 
 INFEASIBLE_IN_A_ROW = 200
 """Proposals that cannot be run, one after another, after which the space is given up."""
@@ -29,15 +29,19 @@ INFEASIBLE_IN_A_ROW = 200
 
 @dataclass
 class _Slot:
-    """A trial that is being trained, and the process at work on it.
+    """A trial that is being trained.
 
     Attributes:
+        trial: the trial.
+        run: which of its runs is at work.
+        began_flops: what the run had taken when it was last started.
+        failures: how often it has failed without getting further.
         judged: validations it had, and finished trials there were, when it was last judged whether to stop it.
     """
 
     trial: Trial
     run: FitProcess
-    process: Watched
+    began_flops: float
     failures: int = 0
     judged: tuple[int, int] = (0, 0)
 
@@ -52,6 +56,7 @@ class Supervisor:
         folder: of the sweep.
         overrides: for every run (tracking).
         events: what happened, a line each, for who prints them.
+        launcher: of the runs; None: they are processes of this machine.
     """
 
     sweep: Sweep
@@ -59,8 +64,11 @@ class Supervisor:
     folder: Path
     overrides: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
+    launcher: Launcher | None = None
 
     def __post_init__(self) -> None:
+        spec = self.sweep.spec
+        self._launcher = self.launcher or LocalLauncher(runs_path(self.folder), spec.threads, spec.devices)
         self._slots: list[_Slot] = []
         self._asked: dict[int, optuna.trial.Trial] = {}
         self._waiting = self.study.get_trials(states=(TrialState.RUNNING,))
@@ -83,7 +91,7 @@ class Supervisor:
     def run(self, poll_seconds: float = 0.5) -> Generator[None, None, None]:
         """Train until the budget is used up; yields after every look around.
 
-        Closing the iterator ends the running trials with SIGTERM: they save, and stay to be taken up again.
+        Closing the iterator ends the running trials: they save, and stay to be taken up again.
         """
         try:
             while True:
@@ -91,25 +99,24 @@ class Supervisor:
                 self._fill()
                 yield
                 if not self._slots:
+                    self._launcher.close()
                     return
                 time.sleep(poll_seconds)
         finally:
-            for slot in self._slots:
-                slot.process.end()
-            for slot in self._slots:
-                slot.process.wait()
+            self._launcher.stop([slot.run for slot in self._slots])
 
     def _look_around(self) -> None:
         for slot in list(self._slots):
-            if slot.process.alive():
+            ended = self._launcher.poll(slot.run)
+            if ended is None:
                 self._prune(slot)
             elif slot.run.summary is not None:
                 self._slots.remove(slot)
                 self._go_on(slot.trial)
-            elif (other := slot.run.orphan()) is not None:  # started by a supervisor that died before it could say so
-                slot.process = other
             else:
-                self._failed(slot)
+                self._failed(slot, ended)
+        self.events += self._launcher.events
+        self._launcher.events.clear()
 
     def _fill(self) -> None:
         spec, refused = self.sweep.spec, 0
@@ -161,7 +168,8 @@ class Supervisor:
         """Train the next seed, or tell the result if there is none."""
         run = trial.next_run()
         if run is not None:
-            self._slots.append(_Slot(trial, run, run.orphan() or self._start(run)))
+            self._launcher.submit(run)
+            self._slots.append(_Slot(trial, run, run.flops_spent))
             return
         result = trial.result()
         values = [result[name] for name in self.sweep.spec.objectives]
@@ -179,11 +187,6 @@ class Supervisor:
             flops_spent=trial.flops_spent(),
         )
 
-    def _start(self, run: FitProcess) -> Watched:
-        spec = self.sweep.spec
-        left = [p for trial in self._waiting for p in processes_of(self.folder, trial.number, spec.seeds)]
-        return run.start(spec.threads, choose_gpu(spec.devices, [*(slot.process for slot in self._slots), *left]))
-
     def _prune(self, slot: _Slot) -> None:
         seen = len(slot.run.history), len(self._ledger.curves)
         if seen == slot.judged:
@@ -192,8 +195,7 @@ class Supervisor:
         reason = self._pruner.why_stop(curve, slot.trial.run_flops, self._ledger.curves)
         if reason is None:
             return
-        slot.process.end()
-        slot.process.wait()
+        self._launcher.stop([slot.run])
         self._slots.remove(slot)
         if slot.run.summary is not None:  # it finished while it was being judged
             self._go_on(slot.trial)
@@ -202,13 +204,18 @@ class Supervisor:
             slot.trial.number, TrialState.PRUNED, pruned=reason, curve=curve, flops_spent=slot.trial.flops_spent()
         )
 
-    def _failed(self, slot: _Slot) -> None:
-        """Retry from the checkpoint, up to the limit; then the trial has failed, not the sweep."""
-        reason = slot.run.why_failed(slot.process.exit_code())
-        if slot.failures < self.sweep.spec.retries:
-            slot.failures += 1
+    def _failed(self, slot: _Slot, reason: str) -> None:
+        """Retry from the checkpoint, up to the limit; then the trial has failed, not the sweep.
+
+        One that got further since it was started is tried again in any case: it was stopped from outside, or its
+        node or its time was lost, and each such retry is at least a validation nearer to its end.
+        """
+        further = slot.run.flops_spent > slot.began_flops
+        if further or slot.failures < self.sweep.spec.retries:
+            slot.failures = 0 if further else slot.failures + 1
             self.events.append(f"trial {slot.trial.number}: {reason}; tried again")
-            slot.process = self._start(slot.run)
+            slot.began_flops = slot.run.flops_spent
+            self._launcher.submit(slot.run)
             return
         self._slots.remove(slot)
         tail, spent = slot.run.log_tail(), slot.trial.flops_spent()

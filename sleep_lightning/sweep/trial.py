@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.fit_process import FitProcess, Watched, process_of
+from sleep_lightning.fit_process import FitProcess
 from sleep_lightning.model import HybridLM
 from sleep_lightning.run_directory import RunDirectory
 from sleep_lightning.sweep.frontier import Point
@@ -73,13 +73,12 @@ def build_trial(sweep: Sweep, number: int, values: dict[str, Any], folder: Path,
 
 def run_path(folder: Path, number: int, seed: int) -> Path:
     """Where a trial's run with a seed lies."""
-    return folder / "trials" / f"{number:04d}-seed{seed}"
+    return runs_path(folder) / f"{number:04d}-seed{seed}"
 
 
-def processes_of(folder: Path, number: int, seeds: Sequence[int]) -> list[Watched]:
-    """The living processes of a trial, whoever started them."""
-    found = (process_of(RunDirectory(run_path(folder, number, seed))) for seed in seeds)
-    return [process for process in found if process is not None]
+def runs_path(folder: Path) -> Path:
+    """Where the runs of all trials lie."""
+    return folder / "trials"
 
 
 def predict_flops(experiment: Experiment) -> float:

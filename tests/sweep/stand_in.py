@@ -1,6 +1,7 @@
 """A sweep whose runs are stand-ins for ``fit``: seconds long, with checkpoints. A script, so that it can be killed.
 
-``stand_in.py supervise FOLDER TRIALS WORKERS`` is the supervisor, ``stand_in.py fit RUN_DIR N`` a run.
+``stand_in.py supervise FOLDER TRIALS WORKERS [OPTIONS]`` is the supervisor (OPTIONS: more keys of the sweep, as JSON),
+``stand_in.py work FOLDER`` a worker, ``stand_in.py fit RUN_DIR N`` a run.
 """
 
 import fcntl
@@ -8,7 +9,9 @@ import json
 import os
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 STEPS, EVERY = 6, 2
 SECONDS = float(os.environ.get("STAND_IN_SECONDS", "0.02"))
@@ -53,31 +56,59 @@ def _write(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def supervise(folder: Path, trials: int, workers: int) -> None:
-    import optuna
-
+def stand_for_fit() -> None:
+    """From now on, runs are stand-ins."""
     from sleep_lightning.fit_process import FitProcess
-    from sleep_lightning.sweep.folder import sole_supervisor
-    from sleep_lightning.sweep.study import open_study
-    from sleep_lightning.sweep.supervisor import Supervisor
-    from tests.sweep.sweeps import small_sweep
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     def command(self: FitProcess) -> list[str]:
         arguments = ["fit", str(self.directory.path), str(self.experiment.sleep.n_passes)]
         return [sys.executable, "-S", __file__, *arguments]  # -S: no site packages, it starts in milliseconds
 
-    FitProcess.command = command  # type: ignore[method-assign]
-    with sole_supervisor(folder):
-        sweep = small_sweep(trials=trials, workers=workers)
-        for _ in Supervisor(sweep, open_study(sweep, folder), folder).run(poll_seconds=0.01):
-            pass
+    for name in ("command", "begin_command", "resume_command"):
+        setattr(FitProcess, name, command)
+
+
+def supervise(folder: Path, trials: int, workers: int, options: dict[str, Any]) -> None:
+    import optuna
+
+    from sleep_lightning.commands.signals import SignalsInterrupt
+    from sleep_lightning.sweep.folder import save_sweep, sole_supervisor
+    from sleep_lightning.sweep.launch import SlurmOptions
+    from sleep_lightning.sweep.launch.choose import choose_launcher
+    from sleep_lightning.sweep.study import open_study
+    from sleep_lightning.sweep.supervisor import Supervisor
+    from tests.sweep.sweeps import small_sweep
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    stand_for_fit()
+    if "slurm" in options:
+        options["slurm"] = SlurmOptions(**options["slurm"])
+    with SignalsInterrupt(), sole_supervisor(folder):
+        sweep = small_sweep(trials=trials, workers=workers, **options)
+        launcher = choose_launcher(sweep.spec, folder)
+        study = open_study(sweep, folder)
+        save_sweep(sweep, folder)
+        supervisor = Supervisor(sweep, study, folder, launcher=launcher)
+        with closing(supervisor.run(poll_seconds=0.01)) as looks:
+            for _ in looks:
+                for event in supervisor.events:
+                    print(event, flush=True)
+                supervisor.events.clear()
+
+
+def work(folder: Path) -> None:
+    from sleep_lightning.sweep.worker import Worker
+
+    stand_for_fit()
+    for line in Worker(folder).work(idle_seconds=60, look_seconds=0.02):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
     what, path, *numbers = sys.argv[1:]
     if what == "fit":
         fit(Path(path), int(numbers[0]))
+    elif what == "work":
+        work(Path(path))
     else:
-        supervise(Path(path), *map(int, numbers))
+        supervise(Path(path), *map(int, numbers[:2]), json.loads(numbers[2]) if numbers[2:] else {})

@@ -14,6 +14,7 @@ def small_sweep(trials: int = 4, workers: int = 1, flops: float | None = None, *
         "sleep.grad_passes": Parameter([None, 1], when={"sleep.n_passes": [3, 4]}),
     }
     defaults: dict[str, Any] = {"sampler": "random", "pruner": "none", "retries": 1}
-    spec = SweepSpec("small", "-", space, budget=Budget(trials, flops), workers=workers, **(defaults | options))
+    options = {"name": "small", "base": "-", "space": space, "budget": Budget(trials, flops)} | defaults | options
+    spec = SweepSpec(workers=workers, **options)
     base = load_experiment(ROOT / "conf" / "depo.yaml", ["tracking.enabled=false"])
     return Sweep(spec, Space(space), base)

@@ -18,8 +18,10 @@ from optuna.trial import TrialState
 from sleep_lightning.fit_process import FitProcess
 from sleep_lightning.run_directory import RunDirectory
 from sleep_lightning.sweep.folder import sole_supervisor
+from sleep_lightning.sweep.launch import LocalLauncher
 from sleep_lightning.sweep.pruning import Curve, Pruner
-from sleep_lightning.sweep.study import counted, drop_torn_line, finished, flops_spent, open_study, points
+from sleep_lightning.sweep.storage import drop_torn_line
+from sleep_lightning.sweep.study import counted, finished, flops_spent, open_study, points
 from sleep_lightning.sweep.supervisor import Supervisor
 from tests.commands.cli import environment
 from tests.sweep import stand_in
@@ -130,10 +132,10 @@ def test_an_adopted_process_keeps_its_exit_code_to_itself(tmp_path: Path) -> Non
 def test_trials_share_the_gpus_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-b,6")  # what a scheduler left us
     sweep = small_sweep(trials=6, workers=2, devices=[1, 2])
-    supervisor = Supervisor(sweep, open_study(sweep, tmp_path), tmp_path)
+    launcher = LocalLauncher(tmp_path / "trials", threads=1, devices=[1, 2])
     at_once = set()
-    for _ in supervisor.run(poll_seconds=0.01):
-        at_once.add(tuple(sorted(str(slot.process.gpus()) for slot in supervisor._slots if slot.process.alive())))
+    for _ in Supervisor(sweep, open_study(sweep, tmp_path), tmp_path, launcher=launcher).run(poll_seconds=0.01):
+        at_once.add(tuple(sorted(map(str, launcher.gpus()))))
     assert ("6", "GPU-b") in at_once
     assert not at_once & {("6", "6"), ("GPU-b", "GPU-b")}
     used = [file.read_text() for file in tmp_path.glob("trials/*/gpus")]
@@ -337,3 +339,25 @@ def test_a_living_run_of_a_dead_supervisor_is_adopted(tmp_path: Path) -> None:
     assert other.wait() == -signal.SIGTERM
     assert not watched.alive()
     assert fit.orphan() is None
+
+
+def test_a_run_that_got_further_is_tried_again_whatever_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stand_in, "fit", None)
+    code = (
+        "import pathlib, sys; sys.argv = ['-', 'no']; sys.path.insert(0, {folder!r}); import stand_in; "
+        "stand_in.SECONDS = 0; write = stand_in._write\n"
+        "def dying(path, text):\n"
+        "    write(path, text)\n"
+        "    if path.name == 'last': raise SystemExit('node lost')\n"
+        "stand_in._write = dying; stand_in.fit(pathlib.Path({path!r}), 1)"
+    )
+
+    def command(self: FitProcess) -> list[str]:
+        folder = str(Path(stand_in.__file__).parent)
+        return [sys.executable, "-S", "-c", code.format(folder=folder, path=str(self.directory.path))]
+
+    monkeypatch.setattr(FitProcess, "command", command)
+    study, events = run(tmp_path, trials=1, retries=0)
+    assert counted(study) == 1 and sum("node lost; tried again" in event for event in events) == 3

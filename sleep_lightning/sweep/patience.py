@@ -1,0 +1,113 @@
+"""Storages that wait while they cannot be reached or written: what trains goes on, and nothing finished is lost."""
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+FIRST_SECONDS, LONGEST_SECONDS = 0.5, 30.0
+"""Between two tries, doubled from the first to the longest."""
+PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
+"""What a disk has that may be well again: it is full, or its server away."""
+
+
+class Pause:
+    """A wait that grows from try to try, with a line at each.
+
+    Args:
+        what: cannot be reached, as it may be shown.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what, self._began, self._seconds = what, time.monotonic(), FIRST_SECONDS
+
+    def wait(self, why: BaseException) -> None:
+        """Say why and sleep."""
+        reason, waited = " ".join(str(why).split())[:200], time.monotonic() - self._began
+        print(
+            f"{self._what} cannot be used for {waited:.0f} s ({reason}); what trains goes on, nothing new begins; "
+            f"tried again in {self._seconds:.3g} s",
+            file=sys.stderr,
+            flush=True,
+        )
+        time.sleep(self._seconds)
+        self._seconds = min(LONGEST_SECONDS, 2 * self._seconds)
+
+
+def _patient(
+    method: Callable[Concatenate[Any, P], R],
+) -> Callable[Concatenate["PatientStorage", P], R]:
+    """The method, tried again while the database is away. Only each as a whole: it is one transaction."""
+
+    @wraps(method)
+    def call(self: "PatientStorage", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        pause: Pause | None = None
+        while True:
+            try:
+                return method(self, *args, **kwargs)
+            except (StorageInternalError, DBAPIError, TimeoutError) as error:
+                cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+                if not isinstance(cause, OperationalError | InterfaceError | TimeoutError):
+                    raise
+                pause = pause or Pause(self.shown)
+                pause.wait(getattr(cause, "orig", None) or cause)
+            except UpdateFinishedTrialError:
+                if pause is None:
+                    raise
+                return True  # type: ignore[return-value]  # told before: the answer was lost, not the telling
+
+    return call
+
+
+class PatientStorage(RDBStorage):
+    """A database that may go away for a while, once it has been reached.
+
+    Args:
+        url: of the database.
+        shown: the same without its password.
+        engine: arguments of SQLAlchemy's engine.
+    """
+
+    def __init__(self, url: str, shown: str, engine: dict[str, Any]) -> None:
+        self.shown = shown
+        super().__init__(url, engine)
+
+    get_study_user_attrs = _patient(RDBStorage.get_study_user_attrs)
+    get_study_system_attrs = _patient(RDBStorage.get_study_system_attrs)
+    set_study_user_attr = _patient(RDBStorage.set_study_user_attr)
+    set_study_system_attr = _patient(RDBStorage.set_study_system_attr)
+    get_all_studies = _patient(RDBStorage.get_all_studies)
+    _create_new_trial = _patient(RDBStorage._create_new_trial)
+    _set_trial_param = _patient(RDBStorage._set_trial_param)
+    set_trial_state_values = _patient(RDBStorage.set_trial_state_values)
+    set_trial_user_attr = _patient(RDBStorage.set_trial_user_attr)
+    set_trial_system_attr = _patient(RDBStorage.set_trial_system_attr)
+    get_trial = _patient(RDBStorage.get_trial)
+    _get_trials = _patient(RDBStorage._get_trials)
+
+
+class PatientJournal(JournalFileBackend):
+    """A journal file on a disk that may be full for a while: half a record is taken back before it is tried again."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        whole, pause = os.path.getsize(self._file_path), Pause(self._file_path)
+        while True:
+            try:
+                super().append_logs(logs)
+            except OSError as error:
+                if error.errno not in PASSING:
+                    raise
+                os.truncate(self._file_path, whole)
+                pause.wait(error)
+            else:
+                return

@@ -1,0 +1,163 @@
+"""Where a sweep's trials are kept: a journal in its folder, PostgreSQL, or SQLite with immediate transactions."""
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import OptunaError
+from optuna.storages import BaseStorage, JournalStorage
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from sleep_lightning.config import read_yaml, redact
+from sleep_lightning.sweep.patience import PatientJournal, PatientStorage
+
+JOURNAL = "journal.log"
+SPEC = "sweep.yaml"
+POSTGRESQL, SQLITE = "postgresql+psycopg", "sqlite"
+CONNECT = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+"""Of PostgreSQL: seconds until a server that does not answer is taken to be unreachable."""
+BUSY_SECONDS = 30.0
+"""For which SQLite waits for another writer."""
+
+
+def check_url(url: str) -> str:
+    """A storage's URL, a file in it as absolute path. Raises ValueError: none we know, or one with a password."""
+    try:
+        parts = make_url(url)
+    except ArgumentError:
+        parts = None
+    if parts is None or parts.drivername not in (POSTGRESQL, SQLITE) or (parts.drivername == SQLITE and parts.host):
+        raise ValueError(
+            f"storage={redact(url)!r} is neither {POSTGRESQL}://user@host/database nor sqlite:///file.db; "
+            f"or use null: a journal in the sweep's folder"
+        )
+    if parts.password is not None or "password" in parts.query:
+        raise ValueError(
+            f"storage={_shown(parts)!r} holds a password, which would be saved with the sweep; leave it out and give "
+            f"it in the variable PGPASSWORD or the file ~/.pgpass"
+        )
+    if parts.drivername == SQLITE and parts.database in (None, "", ":memory:"):
+        raise ValueError(f"storage={url!r} names no file; write for example sqlite:///sweep.db")
+    if parts.drivername == SQLITE:
+        parts = parts.set(database=str(Path(str(parts.database)).absolute()))
+    return parts.render_as_string(hide_password=False)
+
+
+def saved_url(folder: Path) -> str | None:
+    """The storage that the spec saved in a sweep's folder names; None: the journal there."""
+    return _saved(folder, "storage")
+
+
+def saved_name(folder: Path) -> str | None:
+    """The name of the sweep whose spec was saved in a folder, if one was."""
+    return _saved(folder, "name")
+
+
+def saved_launcher(folder: Path) -> str:
+    """The launcher of the sweep whose spec was saved in a folder."""
+    return _saved(folder, "launcher") or "local"
+
+
+def _saved(folder: Path, key: str) -> str | None:
+    if not (folder / SPEC).is_file():
+        return None
+    content = read_yaml(folder / SPEC, str(folder / SPEC), "run the sweep's own YAML again")
+    return content.get(key) if isinstance(content, dict) else None
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether it is a sweep's folder."""
+    return (folder / JOURNAL).is_file() or saved_url(folder) is not None
+
+
+def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorage:
+    """Where the trials of a sweep are kept.
+
+    Args:
+        url: as ``check_url`` leaves it; None: the journal in the folder.
+        folder: of the sweep.
+        to_write: for its supervisor: made if it is not there, and patient; else only looked at.
+
+    Raises:
+        ValueError: it is damaged, cannot be reached, or needs a package that is not installed.
+        OSError: the journal cannot be read or written.
+    """
+    if url is None:
+        return _open_journal(folder / JOURNAL, to_write)
+    parts = make_url(url)
+    if parts.drivername == SQLITE and not to_write and not Path(str(parts.database)).exists():
+        raise ValueError(f"storage={url!r} is gone: there is no such file; put it back")
+    engine: dict[str, Any] = {"pool_pre_ping": True, "connect_args": CONNECT}
+    if parts.drivername == SQLITE:
+        engine = {"creator": lambda: _connect_sqlite(str(parts.database))}
+    try:
+        storage = PatientStorage(url, _shown(parts), engine) if to_write else _reader(url, engine)
+    except ImportError as error:
+        raise ValueError(
+            f"storage={_shown(parts)!r} needs psycopg, which is missing; run: pip install 'psycopg[binary]>=3.2,<4'"
+        ) from error
+    except (SQLAlchemyError, OptunaError, sqlite3.Error, RuntimeError) as error:
+        raise ValueError(
+            f"storage={_shown(parts)!r} cannot be used: {_cause(error)}; check that it is there, the user, and the "
+            f"password (PGPASSWORD or ~/.pgpass)"
+        ) from error
+    if parts.drivername == SQLITE and to_write:
+        event.listen(storage.engine, "begin", _begin_immediate)
+    return storage
+
+
+def drop_torn_line(journal: Path) -> None:
+    """Cut what follows the last newline: the half record of a writer that was killed breaks every reader."""
+    if not journal.exists():
+        return
+    with journal.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+            os.fsync(file.fileno())
+
+
+def _open_journal(journal: Path, to_write: bool) -> JournalStorage:
+    if to_write:
+        drop_torn_line(journal)
+    try:
+        return JournalStorage(PatientJournal(str(journal)))
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, OptunaError) as error:
+        raise ValueError(
+            f"{journal} is damaged ({type(error).__name__}: {error}): a line of it is no record of Optuna's; "
+            f"take it out, or begin again under another name"
+        ) from error
+
+
+def _reader(url: str, engine: dict[str, Any]) -> optuna.storages.RDBStorage:
+    return optuna.storages.RDBStorage(url, engine, skip_table_creation=True)
+
+
+def _connect_sqlite(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    return connection
+
+
+def _begin_immediate(connection: Any) -> None:
+    """Take the write lock at once: a transaction that reads first and then writes would be refused when another wrote
+    in between."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _shown(parts: URL) -> str:
+    hidden = parts.update_query_dict({"password": "***"}) if "password" in parts.query else parts
+    return hidden.render_as_string(hide_password=True)
+
+
+def _cause(error: Exception) -> str:
+    """The database's own words, in a line."""
+    known = getattr(error, "orig", None) or error.__cause__ or error
+    text = " ".join(str(getattr(known, "orig", None) or known).split())
+    return f"{text[:300]}" or type(known).__name__

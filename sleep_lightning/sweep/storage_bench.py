@@ -1,0 +1,81 @@
+"""How many trials a second each storage takes, from one writer and from several."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+from optuna.samplers import RandomSampler
+
+from sleep_lightning.sweep.storage import check_url, open_storage
+
+WRITERS = (1, 8)
+READY = "ready\n"
+FACTS = 6
+"""Facts that a supervisor notes of a trial."""
+POSTGRESQL_VARIABLE = "SLEEP_LIGHTNING_BENCH_STORAGE"
+"""A PostgreSQL to measure too: postgresql+psycopg://user@host/database."""
+
+
+def bench_storage(seconds: float) -> Iterator[dict[str, object]]:
+    """Rows of trials a second: each is asked for, gets two parameters and the facts a sweep notes, and is told."""
+    with tempfile.TemporaryDirectory() as folder:
+        storages: dict[str, str | None] = {"journal": None, "SQLite": f"sqlite:///{folder}/bench.db"}
+        if url := os.environ.get(POSTGRESQL_VARIABLE):
+            storages["PostgreSQL"] = check_url(url)
+        for name, storage in storages.items():
+            for writers in WRITERS:
+                yield {
+                    "what": "storage",
+                    "shape": f"ask, {FACTS} facts, tell",
+                    "contender": name,
+                    "writers": writers,
+                    "trials_per_second": _measure(storage, Path(folder), writers, seconds),
+                }
+
+
+def _measure(storage: str | None, folder: Path, writers: int, seconds: float) -> float:
+    name = f"bench-{os.getpid()}-{writers}"
+    opened = open_storage(storage, folder, to_write=True)
+    optuna.create_study(study_name=name, storage=opened)
+    words = [sys.executable, "-m", __name__, storage or "", str(folder), name, str(seconds)]
+    processes = [
+        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(writers)
+    ]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == READY
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    rates = [float(process.communicate()[0]) for process in processes]
+    optuna.delete_study(study_name=name, storage=opened)
+    return sum(rates)
+
+
+def _write(storage: str | None, folder: Path, name: str, seconds: float) -> float:
+    """Trials a second of one writer."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.load_study(
+        study_name=name, storage=open_storage(storage, folder, to_write=True), sampler=RandomSampler()
+    )
+    print(READY, end="", flush=True)
+    sys.stdin.readline()  # all begin at once
+    trials, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds or not trials:
+        trial = study.ask()
+        trial.suggest_int("sleep.n_passes", 1, 6)
+        trial.suggest_float("training.muon_lr", 1e-4, 1e-1, log=True)
+        for fact in range(FACTS):
+            trial.set_user_attr(f"fact{fact}", [0.5] * 10)
+        study.tell(trial, 0.5)
+        trials += 1
+    return trials / (time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    print(_write(sys.argv[1] or None, Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])))
