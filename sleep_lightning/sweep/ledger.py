@@ -1,5 +1,6 @@
 """What the trials that have ended add up to."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ class Ledger:
         flops_spent: training FLOPs of all that ended, failed and pruned ones too.
         finished: those with a result.
         curves: their learning curves.
+        tried: number of the first trial that was run at a point (``point_key``), however it ended: as training is
+            deterministic, another would end the same way.
     """
 
     def __init__(self, trials: Iterable[FrozenTrial]) -> None:
@@ -38,6 +41,7 @@ class Ledger:
         self.flops_spent = 0.0
         self.finished: list[FinishedTrial] = []
         self.curves: list[list[Point]] = []
+        self.tried: dict[str, int] = {}
         for trial in trials:
             if trial.state.is_finished():
                 self.add(trial)
@@ -52,9 +56,16 @@ class Ledger:
         facts = trial.user_attrs
         self.counts[_end(trial)] += 1
         self.flops_spent += facts.get("flops_spent", 0.0)
+        if "values" in facts:
+            self.tried.setdefault(point_key(facts["values"]), trial.number)
         if trial.state == TrialState.COMPLETE:
             self.finished.append(FinishedTrial(trial.number, facts["values"], points([trial])[0]))
             self.curves.append([Point(*point) for point in facts["curve"]])
+
+
+def point_key(values: Mapping[str, Any]) -> str:
+    """What two trials of one point have in common."""
+    return json.dumps(values, sort_keys=True)
 
 
 def _end(trial: FrozenTrial) -> str:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.fit_process import FitProcess
 from sleep_lightning.sweep.launch import Launcher, LocalLauncher
-from sleep_lightning.sweep.ledger import Ledger
+from sleep_lightning.sweep.ledger import Ledger, point_key
 from sleep_lightning.sweep.pruning import Pruner
 from sleep_lightning.sweep.snapshot import RunningTrial, Snapshot
 from sleep_lightning.sweep.spec import Sweep
@@ -70,6 +70,7 @@ class Supervisor:
         spec = self.sweep.spec
         self._launcher = self.launcher or LocalLauncher(runs_path(self.folder), spec.threads, spec.devices)
         self._slots: list[_Slot] = []
+        self._given_up = False
         self._asked: dict[int, optuna.trial.Trial] = {}
         self._waiting = self.study.get_trials(states=(TrialState.RUNNING,))
         self._enqueued = self._count_enqueued()
@@ -126,10 +127,11 @@ class Supervisor:
                 continue
             if self._ledger.counted + len(self._slots) >= spec.budget.trials or self._out_of_budget():
                 return
-            if exhausted(self.study, spec):
+            if self._given_up or exhausted(self.study, spec):
                 return
             if refused >= INFEASIBLE_IN_A_ROW:
-                self.events.append(f"{refused} proposals in a row cannot be run; the space is given up")
+                self.events.append(f"{refused} proposals in a row cannot be run, or were; the space is given up")
+                self._given_up = True
                 return
             refused = 0 if self._ask() else refused + 1
 
@@ -142,7 +144,14 @@ class Supervisor:
         """A new point; False if it cannot be run (it is told as failed, with the reason)."""
         trial = self._asked_now(self.study.ask())
         self._enqueued = self._count_enqueued()
-        return self._begin(trial.number, self.sweep.space.suggest(trial))
+        values = self.sweep.space.suggest(trial)
+        running = {point_key(slot.trial.values): slot.trial.number for slot in self._slots}
+        if (
+            twin := (running | self._ledger.tried).get(point_key(values))
+        ) is not None:  # the same seeds, the same result
+            self._record(trial.number, TrialState.FAIL, None, infeasible=f"the same point as trial {twin}")
+            return False
+        return self._begin(trial.number, values)
 
     def _take_up(self, frozen: FrozenTrial) -> None:
         """A trial that was running when its supervisor ended; one killed while it was asked gets its other values."""
@@ -228,10 +237,13 @@ class Supervisor:
         for key, value in facts.items():
             self._asked[number].set_user_attr(key, value)
 
-    def _tell(self, number: int, state: TrialState, values: list[float] | None = None, **facts: object) -> None:
+    def _record(self, number: int, state: TrialState, values: list[float] | None, **facts: object) -> None:
         """Facts first: whoever sees the trial ended sees them too."""
         self._note(number, **facts)
         self._ledger.add(self.study.tell(number, values, state=state))
+
+    def _tell(self, number: int, state: TrialState, values: list[float] | None = None, **facts: object) -> None:
+        self._record(number, state, values, **facts)
         shown = {name: f"{v:.4g}" for name, v in zip(self.sweep.spec.objectives, values or [], strict=False)}
         reasons = [str(value) for key, value in facts.items() if key in ("infeasible", "pruned", "failed")]
         what = ", ".join([*(f"{name} {v}" for name, v in shown.items()), *reasons])

@@ -10,6 +10,7 @@ from tests.commands.cli import ROOT
 
 def small_sweep(trials: int = 4, workers: int = 1, flops: float | None = None, **options: Any) -> Sweep:
     space = {
+        "training.log_every": Parameter(low=1, high=10_000),  # changes nothing; points do not come twice
         "sleep.n_passes": Parameter([1, 2, 3, 4]),
         "sleep.grad_passes": Parameter([None, 1], when={"sleep.n_passes": [3, 4]}),
     }

@@ -176,6 +176,22 @@ def test_other_gpus_are_no_other_search(tmp_path: Path) -> None:
     assert counted(open_study(small_sweep(devices=[3, 1]), tmp_path)) == 1
 
 
+def test_a_point_is_not_run_twice(tmp_path: Path) -> None:
+    sweep = small_sweep(trials=6, workers=2)
+    for key in set(sweep.space.parameters) - {"sleep.n_passes"}:
+        del sweep.space.parameters[key]
+    for _ in range(2):  # a second supervisor knows it from the study
+        study = open_study(sweep, tmp_path)
+        supervisor = Supervisor(sweep, study, tmp_path)
+        for _ in supervisor.run(poll_seconds=0.01):
+            pass
+        assert sorted(t.params["sleep.n_passes"] for t in finished(study)) == [1, 2, 3, 4]
+        assert len(list(tmp_path.glob("trials/*/summary.json"))) == 4
+        refused = study.get_trials(states=(TrialState.FAIL,))
+        assert refused and all(t.user_attrs["infeasible"].startswith("the same point as trial ") for t in refused)
+        assert any("the space is given up" in event for event in supervisor.events)
+
+
 def test_points_above_a_bound_are_never_run(tmp_path: Path) -> None:
     study, _ = run(tmp_path, trials=5, constraints={"train_flops": 1.5e13})
     refused = [t for t in study.get_trials() if "infeasible" in t.user_attrs]
