@@ -1,7 +1,8 @@
-"""The README's commands run, in its order, in one directory."""
+"""The README's commands run, in its order, in one directory; two at a time, as those on one run wait for each other."""
 
 import shlex
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.commands.cli import ROOT, SMALL, run
@@ -18,12 +19,20 @@ def test_commands_run(tmp_path: Path) -> None:
     for folder in ("conf", "sweeps"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     assert len(commands()) >= 6
-    for arguments in commands():
+    on_one_run = [arguments for arguments in commands() if "runs/plain" in " ".join(arguments)]
+    others = [arguments for arguments in commands() if arguments not in on_one_run]
+    assert len(on_one_run) >= 5 and len(others) >= 5
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(_run_all, [tmp_path] * 2, [on_one_run, others]))
+
+
+def _run_all(folder: Path, commands: list[list[str]]) -> None:
+    for arguments in commands:
         small = [*SMALL, "training.max_steps=3"] if arguments[0] == "fit" and "--resume" not in arguments else []
         if arguments[0] == "compare":
             arguments[2:2] = [*(key for key in SMALL if not key.startswith("task.")), "training.max_steps=3"]
             small = ["--seeds", "0"]
-        done = run(tmp_path, *arguments, *small)
+        done = run(folder, *arguments, *small)
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
 
 

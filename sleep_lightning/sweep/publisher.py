@@ -88,7 +88,7 @@ def parameters(spec: SweepSpec) -> dict[str, Any]:
     content = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(spec)))
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        if key in ("space", "budget", "objectives", "constraints"):
+        if isinstance(value, dict):
             flat |= {f"sweep.{key}.{name}": _in_words(x) for name, x in value.items()}
         else:
             flat[f"sweep.{key}"] = value

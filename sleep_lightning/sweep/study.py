@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from sleep_lightning.config import load_experiment
 from sleep_lightning.run_directory import write_json
 from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.space import Space
@@ -47,7 +48,7 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
     except OSError as error:
         raise ValueError(f"{folder} cannot hold the sweep: {error.strerror}; choose another --output") from error
     wanted = definition(sweep)
-    known = study.user_attrs.get(FINGERPRINT, wanted)
+    known = _in_full(study.user_attrs.get(FINGERPRINT, wanted))
     if known != wanted:
         changed = next(key for key in wanted if known.get(key) != wanted[key])
         raise ValueError(
@@ -120,6 +121,17 @@ def definition(sweep: Sweep) -> dict[str, Any]:
         "base": base,
     }
     plain: dict[str, Any] = json.loads(json.dumps(content))
+    return plain
+
+
+def _in_full(known: dict[str, Any]) -> dict[str, Any]:
+    """A definition with the keys that experiments have got since it was recorded, at their defaults."""
+    try:
+        base = load_experiment(known["base"]).to_dict()
+    except ValueError:  # a key that is gone, or has another meaning
+        return known
+    del base["tracking"]
+    plain: dict[str, Any] = json.loads(json.dumps(known | {"base": base}))
     return plain
 
 

@@ -21,7 +21,7 @@ from sleep_lightning.sweep.folder import sole_supervisor
 from sleep_lightning.sweep.launch import LocalLauncher
 from sleep_lightning.sweep.pruning import Curve, Pruner
 from sleep_lightning.sweep.storage import drop_torn_line
-from sleep_lightning.sweep.study import counted, finished, flops_spent, open_study, points
+from sleep_lightning.sweep.study import FINGERPRINT, counted, finished, flops_spent, open_study, points
 from sleep_lightning.sweep.supervisor import Supervisor
 from tests.commands.cli import environment
 from tests.sweep import stand_in
@@ -252,6 +252,18 @@ def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:
     run(tmp_path, trials=1)
     with pytest.raises(ValueError, match=r"holds a sweep named small with another seeds"):
         open_study(small_sweep(seeds=[7]), tmp_path)
+
+
+def test_keys_that_came_with_a_newer_version_are_no_other_search(tmp_path: Path) -> None:
+    study, _ = run(tmp_path, trials=1)
+    older = study.user_attrs[FINGERPRINT]
+    del older["base"]["training"]["cuda_graph"], older["base"]["sleep"]["wake_passes"]
+    study.set_user_attr(FINGERPRINT, older)
+    assert counted(open_study(small_sweep(), tmp_path)) == 1
+    older["base"]["sleep"]["wake_passes"] = 7
+    study.set_user_attr(FINGERPRINT, older)
+    with pytest.raises(ValueError, match=r"holds a sweep named small with another base"):
+        open_study(small_sweep(), tmp_path)
 
 
 def test_only_one_supervisor_at_a_time(tmp_path: Path) -> None:
