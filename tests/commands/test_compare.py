@@ -41,6 +41,7 @@ def test_a_comparison_and_the_same_again(tmp_path: Path) -> None:
     assert again.stdout == done.stdout
 
 
+@pytest.mark.slow
 def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
     command = [*arguments(3000, "tracking.enabled=false"), *ARMS, "n1"]
     process = start(tmp_path, *command)

@@ -52,6 +52,7 @@ def test_sigterm_stops_both_and_one_run_is_recorded(fit: subprocess.Popen[str], 
     assert summary["tokens"] == summary["steps"] * 8 * 14
 
 
+@pytest.mark.slow
 def test_a_lost_rank_ends_the_run_in_one_sentence(fit: subprocess.Popen[str], tmp_path: Path) -> None:
     other = wait_for_step(fit, 3)
     other.kill()
