@@ -18,7 +18,7 @@ class ToldStudy:
     def __init__(self, folder: Path, **options: Any) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.folder = folder
-        self.sweep: Sweep = small_sweep(**options)
+        self.sweep: Sweep = small_sweep(many_points=False, **options)
         self.study = open_study(self.sweep, folder)
 
     def ask(self, n: int) -> optuna.trial.Trial:

@@ -8,12 +8,16 @@ from sleep_lightning.sweep.spec import Budget, Sweep, SweepSpec
 from tests.commands.cli import ROOT
 
 
-def small_sweep(trials: int = 4, workers: int = 1, flops: float | None = None, **options: Any) -> Sweep:
+def small_sweep(
+    trials: int = 4, workers: int = 1, flops: float | None = None, many_points: bool = True, **options: Any
+) -> Sweep:
+    """Six points, or with ``many_points`` so many that none comes twice, by a key that changes nothing."""
     space = {
-        "training.log_every": Parameter(low=1, high=10_000),  # changes nothing; points do not come twice
         "sleep.n_passes": Parameter([1, 2, 3, 4]),
         "sleep.grad_passes": Parameter([None, 1], when={"sleep.n_passes": [3, 4]}),
     }
+    if many_points:
+        space["training.log_every"] = Parameter(low=1, high=10_000)
     defaults: dict[str, Any] = {"sampler": "random", "pruner": "none", "retries": 1}
     options = {"name": "small", "base": "-", "space": space, "budget": Budget(trials, flops)} | defaults | options
     spec = SweepSpec(workers=workers, **options)
