@@ -1,7 +1,12 @@
 """What keeps flash-linear-attention's kernels from running, whichever rule they are of."""
 
+import functools
+
 import torch
 from torch import Tensor
+
+from sleep_lightning.ops.rule import Kernel
+from sleep_lightning.ops.self_test import self_test, warned
 
 CASE_TOKENS = 70
 """Tokens of the self-test's case: more than a chunk of 64."""
@@ -20,3 +25,21 @@ def why_not_fla(k: Tensor) -> str | None:
     if torch.compiler.is_compiling():
         return "fla's kernels would break a compiled pass into pieces"
     return None
+
+
+@functools.cache
+def fla_fault(
+    name: str, kernel: Kernel, reference: Kernel, device: torch.device, dtype: torch.dtype, K: int
+) -> str | None:
+    """What is wrong with one of fla's kernels on a device, found out once and warned of; None if nothing is.
+
+    Args:
+        name: of the kernel, for the warning.
+        kernel: fla's.
+        reference: the rule's definition.
+        device: where it is to run.
+        dtype: of q, k and v.
+        K: key dim.
+    """
+    fault = self_test(kernel, reference, device, dtype, K, tokens=CASE_TOKENS, tolerance=TOLERANCE)
+    return warned(name, fault, device, dtype, K)

@@ -161,16 +161,6 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def counted(study: optuna.Study) -> int:
-    """Trials that use up the budget: finished or pruned."""
-    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)))
-
-
-def flops_spent(study: optuna.Study) -> float:
-    """Training FLOPs of all trials that have ended, failed and pruned ones too."""
-    return sum(trial.user_attrs.get("flops_spent", 0.0) for trial in study.get_trials(deepcopy=False))
-
-
 def points(trials: Sequence[FrozenTrial], value: str = "exact_match", cost: str = "train_flops") -> list[Point]:
     """What trials paid and reached, means over their seeds."""
     return [Point(t.user_attrs["result"][cost], t.user_attrs["result"][value]) for t in trials]

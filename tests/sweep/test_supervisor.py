@@ -19,9 +19,10 @@ from sleep_lightning.fit_process import FitProcess
 from sleep_lightning.run_directory import RunDirectory
 from sleep_lightning.sweep.folder import sole_supervisor
 from sleep_lightning.sweep.launch import LocalLauncher
+from sleep_lightning.sweep.ledger import Ledger
 from sleep_lightning.sweep.pruning import Curve, Pruner
 from sleep_lightning.sweep.storage import drop_torn_line
-from sleep_lightning.sweep.study import FINGERPRINT, counted, finished, flops_spent, open_study, points
+from sleep_lightning.sweep.study import FINGERPRINT, finished, open_study, points
 from sleep_lightning.sweep.supervisor import Supervisor
 from tests.commands.cli import environment
 from tests.sweep import stand_in
@@ -48,6 +49,11 @@ def run(folder: Path, **options: object) -> tuple[optuna.Study, list[str]]:
     return study, supervisor.events
 
 
+def ledger(study: optuna.Study) -> Ledger:
+    """Read again from the study."""
+    return Ledger(study.get_trials())
+
+
 def test_a_sweep_runs_to_its_budget(tmp_path: Path) -> None:
     study, events = run(tmp_path, trials=5, workers=2, seeds=[0, 1])
     trials = finished(study)
@@ -58,7 +64,7 @@ def test_a_sweep_runs_to_its_budget(tmp_path: Path) -> None:
         assert trial.user_attrs["exact_match_by_seed"] == pytest.approx([0.1 * N] * 2)
         assert trial.user_attrs["flops_spent"] == pytest.approx(12e6 * N)  # both seeds
         assert [cost for cost, _ in trial.user_attrs["curve"]] == pytest.approx([2e6 * N, 4e6 * N, 6e6 * N])
-    assert flops_spent(study) == sum(2 * p.cost for p in points(trials))
+    assert ledger(study).flops_spent == sum(2 * p.cost for p in points(trials))
     assert sum("complete: exact_match" in event for event in events) == 5
 
 
@@ -72,7 +78,7 @@ def test_a_failed_run_is_tried_again_then_told_with_its_reason(tmp_path: Path, m
 
     monkeypatch.setattr(FitProcess, "command", command)
     study, events = run(tmp_path, trials=6, retries=2)
-    assert counted(study) == 6
+    assert ledger(study).counted == 6
     failed = study.get_trials(states=(TrialState.FAIL,))
     assert failed and all(t.params["sleep.n_passes"] == 4 for t in failed)
     assert all(t.user_attrs["failed"] == "exit code 3: out of memory" for t in failed)
@@ -98,7 +104,7 @@ def test_a_result_that_is_no_number_is_a_failure(tmp_path: Path, monkeypatch: py
     failed = study.get_trials(states=(TrialState.FAIL,))
     assert failed and all(t.user_attrs["failed"] == "loss is nan" for t in failed)
     assert {t.params["sleep.n_passes"] for t in failed} == {4}
-    assert counted(study) == 6
+    assert ledger(study).counted == 6
 
 
 @pytest.mark.parametrize(
@@ -173,7 +179,7 @@ def test_an_adopted_trial_keeps_its_gpu_and_others_keep_off(tmp_path: Path, monk
 
 def test_other_gpus_are_no_other_search(tmp_path: Path) -> None:
     run(tmp_path, trials=1, devices=[0])
-    assert counted(open_study(small_sweep(devices=[3, 1]), tmp_path)) == 1
+    assert ledger(open_study(small_sweep(devices=[3, 1]), tmp_path)).counted == 1
 
 
 def test_a_point_is_not_run_twice(tmp_path: Path) -> None:
@@ -197,13 +203,13 @@ def test_points_above_a_bound_are_never_run(tmp_path: Path) -> None:
     refused = [t for t in study.get_trials() if "infeasible" in t.user_attrs]
     assert all(t.state == TrialState.FAIL and "train_flops" in t.user_attrs["infeasible"] for t in refused)
     assert {t.params["sleep.n_passes"] for t in refused} <= {2, 3, 4}
-    assert counted(study) == 5
+    assert ledger(study).counted == 5
     assert not any((tmp_path / "trials" / f"{t.number:04d}-seed0").exists() for t in refused)
 
 
 def test_a_budget_of_flops_ends_it(tmp_path: Path) -> None:
     study, _ = run(tmp_path, trials=50, flops=5e7)
-    assert 5e7 <= flops_spent(study) <= 5e7 + 24e6
+    assert 5e7 <= ledger(study).flops_spent <= 5e7 + 24e6
 
 
 def test_a_snapshot_adds_up(tmp_path: Path) -> None:
@@ -213,8 +219,8 @@ def test_a_snapshot_adds_up(tmp_path: Path) -> None:
     halfway = []
     for _ in supervisor.run(poll_seconds=0.01):
         now = supervisor.snapshot()
-        assert now.counted == counted(study)
-        assert now.ended_flops == flops_spent(study)
+        assert now.counted == ledger(study).counted
+        assert now.ended_flops == ledger(study).flops_spent
         assert now.flops_spent == now.ended_flops + sum(trial.flops_spent for trial in now.running)
         halfway += [trial for trial in now.running if 0 < trial.step < stand_in.STEPS]
     assert halfway, "no running trial was seen between its validations"
@@ -259,7 +265,7 @@ def test_keys_that_came_with_a_newer_version_are_no_other_search(tmp_path: Path)
     older = study.user_attrs[FINGERPRINT]
     del older["base"]["training"]["cuda_graph"], older["base"]["sleep"]["wake_passes"]
     study.set_user_attr(FINGERPRINT, older)
-    assert counted(open_study(small_sweep(), tmp_path)) == 1
+    assert ledger(open_study(small_sweep(), tmp_path)).counted == 1
     older["base"]["sleep"]["wake_passes"] = 7
     study.set_user_attr(FINGERPRINT, older)
     with pytest.raises(ValueError, match=r"holds a sweep named small with another base"):
@@ -278,7 +284,7 @@ def test_a_torn_last_line_is_cut(tmp_path: Path) -> None:
     journal.write_bytes(whole + b'{"op_code": 5, "worker')
     drop_torn_line(journal)
     assert journal.read_bytes() == whole
-    assert counted(open_study(small_sweep(trials=2), tmp_path)) == 2
+    assert ledger(open_study(small_sweep(trials=2), tmp_path)).counted == 2
 
 
 def supervisor_process(folder: Path, trials: int) -> subprocess.Popen[bytes]:
@@ -388,4 +394,4 @@ def test_a_run_that_got_further_is_tried_again_whatever_the_limit(
 
     monkeypatch.setattr(FitProcess, "command", command)
     study, events = run(tmp_path, trials=1, retries=0)
-    assert counted(study) == 1 and sum("node lost; tried again" in event for event in events) == 3
+    assert ledger(study).counted == 1 and sum("node lost; tried again" in event for event in events) == 3

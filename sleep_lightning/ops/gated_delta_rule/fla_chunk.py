@@ -1,25 +1,21 @@
 """flash-linear-attention's Triton chunk kernel, for CUDA. fla is imported at the first call: it takes seconds."""
 
-import functools
-
-import torch
 from torch import Tensor
 
-from sleep_lightning.ops.fla import CASE_TOKENS, TOLERANCE, why_not_fla
+from sleep_lightning.ops.fla import fla_fault, why_not_fla
 from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
-from sleep_lightning.ops.self_test import self_test, warned
 
 
 def why_not_fla_gated_delta_rule(k: Tensor) -> str | None:
     """Why the kernel cannot take keys ``k`` ``[B, T, H, K]``; None if it can. The first of a kind run a self-test."""
-    return why_not_fla(k) or _verdict(k.device, k.dtype, int(k.shape[-1]))
-
-
-@functools.cache
-def _verdict(device: torch.device, dtype: torch.dtype, K: int) -> str | None:
-    case = {"tokens": CASE_TOKENS, "tolerance": TOLERANCE}
-    fault = self_test(fla_gated_delta_rule, reference_gated_delta_rule, device, dtype, K, **case)  # type: ignore[arg-type]
-    return warned("fla's gated delta rule kernel", fault, device, dtype, K)
+    return why_not_fla(k) or fla_fault(
+        "fla's gated delta rule kernel",
+        fla_gated_delta_rule,
+        reference_gated_delta_rule,
+        k.device,
+        k.dtype,
+        int(k.shape[-1]),
+    )
 
 
 def fla_gated_delta_rule(
