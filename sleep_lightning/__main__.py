@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "print a checkpoint's answers as JSON lines",
     "compare": "train several arms over seeds and print one table",
     "sweep": "search for the frontier of accuracy over cost",
+    "reproduce": "run the reproduction sweeps and write RESULTS.md",
     "cost": "print what an experiment will take: FLOPs, memory, inference",
     "config": "print the resolved experiment as YAML",
     "bench": "measure speed and memory against named peers",
@@ -47,6 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
             continue
         if name == "doctor":
             add_doctor_arguments(command)
+            continue
+        if name == "reproduce":
+            _add_reproduce_arguments(command)
             continue
         if name == "compare":
             _add_compare_arguments(command)
@@ -88,12 +92,23 @@ def _add_compare_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output", metavar="DIR", help="where runs and results go (default: runs/compare-<yaml>)")
 
 
+def _add_reproduce_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--sweeps", metavar="DIR", default="sweeps", help="where reproduce_*.yaml lie (default: sweeps)"
+    )
+    command.add_argument(
+        "--output", metavar="DIR", default=".", help="where RESULTS.md and results/ go (default: here)"
+    )
+    command.add_argument("--seconds", type=float, default=60, help="time for each question of speed (default: 60)")
+    command.add_argument("--page-only", action="store_true", help="write RESULTS.md again from results/, run nothing")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     texts = with_verb(sys.argv[1:] if argv is None else argv)
     parser = _doctor_parser() if texts[:1] == ["doctor"] and not {"-h", "--help"} & set(texts) else build_parser()
     arguments, rest = parser.parse_known_args(texts)
-    if (rest and arguments.command in ("bench", "sweep")) or any(text.startswith("-") for text in rest):
+    if (rest and arguments.command in ("bench", "sweep", "reproduce")) or any(text.startswith("-") for text in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
         arguments.overrides += rest  # key=value after an option
@@ -140,6 +155,11 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
         return lambda: command.doctor(asked)
     if a.command == "sweep":
         return prepare_sweep(a)
+    if a.command == "reproduce":
+        from sleep_lightning.commands import reproduce
+
+        wanted = reproduce.prepare(a.sweeps, a.output, a.seconds, page_only=a.page_only)
+        return lambda: reproduce.reproduce(wanted)
     if a.command == "bench":
         from sleep_lightning.commands import bench
 

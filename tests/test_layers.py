@@ -20,6 +20,7 @@ FLOORS = [
     "fit_process",
     "comparison",
     "sweep",
+    "evidence",
     "commands",
     "__main__",
 ]

@@ -15,7 +15,7 @@ from sleep_lightning.run_directory import write_text
 from sleep_lightning.sweep.folder import SWEEPS, find_sweep, is_supervised, known_sweeps
 from sleep_lightning.sweep.report import Report, Row, read_report
 from sleep_lightning.sweep.report_files import write_report
-from sleep_lightning.sweep.space import as_overrides
+from sleep_lightning.sweep.spec import apply_point
 from sleep_lightning.training.progress import with_unit
 
 SHOWN_BEST = 20
@@ -104,8 +104,9 @@ def prepare_export(found: Found, max_flops: float | None, target: str | None) ->
     if not file.parent.is_dir():
         raise ValueError(f"--export {target}: there is no folder {file.parent}; make it first")
     seed = found.report.definition["seeds"][0]
-    overrides = [*as_overrides(trial.values), f"training.seed={seed}", "training.run_dir=null"]
-    return Export(file, trial, load_experiment(found.report.definition["base"], overrides))
+    base = load_experiment(found.report.definition["base"])
+    own = [f"training.seed={seed}", "training.run_dir=null"]
+    return Export(file, trial, apply_point(base, trial.values, *own))
 
 
 def best(found: Found, max_flops: float | None, export: Export | None) -> int:

@@ -12,7 +12,7 @@ from sleep_lightning.commands.frontier_plot import plot_frontier
 from sleep_lightning.sweep.frontier import Point, dominated_share
 from sleep_lightning.sweep.snapshot import Snapshot, predict_seconds
 from sleep_lightning.sweep.space import written
-from sleep_lightning.sweep.spec import Sweep
+from sleep_lightning.sweep.spec import Sweep, passes_of
 from sleep_lightning.training.progress import with_unit
 
 STYLES = {"running": "cyan", "complete": "green", "pruned": "yellow", "failed": "red", "infeasible": "", "waiting": ""}
@@ -88,7 +88,7 @@ class SweepView:
         if wanted != self._plotted:
             by_passes: dict[int, list[Point]] = {}
             for trial in now.finished:
-                passes = trial.values.get("sleep.n_passes", self.sweep.base.sleep.n_passes)
+                passes = passes_of(self.sweep.base, trial.values)
                 by_passes.setdefault(passes, []).append(trial.point)
             self._plot, self._plotted = plot_frontier(by_passes, width, height), wanted
         return self._plot

@@ -22,12 +22,12 @@ class Arm:
     changes: tuple[str, ...]
     about: str
 
-    def apply(self, base: Experiment, *more: str) -> Experiment:
+    def apply(self, base: Experiment, *more: str, key: str = "--arms") -> Experiment:
         """The arm's experiment. Raises ValueError, naming the arm, if the base cannot be changed so."""
         try:
             return load_experiment(base.to_dict(), [*self.changes, *more])
         except ValueError as error:
-            raise ValueError(f"--arms {self.name}: {error}") from error
+            raise ValueError(f"{key} {self.name}: {error}") from error
 
 
 def _attention_only(e: Experiment) -> list[str]:
@@ -91,28 +91,29 @@ ARMS: dict[str, tuple[str, Callable[[Experiment], list[str]]]] = {
 """Name -> what it stands for, and the changes it makes to the base. Besides these: ``n<N>``, ``name:key=value;...``."""
 
 
-def build_arms(base: Experiment, names: list[str]) -> list[Arm]:
+def build_arms(base: Experiment, names: list[str], key: str = "--arms") -> list[Arm]:
     """Arms by name.
 
     Args:
         base: the experiment they change; equal-FLOPs arms match the FLOPs of its N.
         names: names in ``ARMS``; ``n4``: the base with N = 4; ``wide:model.d_model=96;model.n_heads=3``: anything.
+        key: where the names were given, for errors.
 
     Raises:
         ValueError: an unknown name, or a change that cannot be made.
     """
-    arms = [_build_arm(base, name) for name in names]
+    arms = [_build_arm(base, name, key) for name in names]
     for arm in arms:
-        arm.apply(base)
+        arm.apply(base, key=key)
     if len({arm.name for arm in arms}) < len(arms):
-        raise ValueError(f"--arms {' '.join(names)} names an arm twice; give each a name of its own")
+        raise ValueError(f"{key} {' '.join(names)} names an arm twice; give each a name of its own")
     return arms
 
 
-def _build_arm(base: Experiment, text: str) -> Arm:
+def _build_arm(base: Experiment, text: str, key: str) -> Arm:
     name, colon, changes = text.partition(":")
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-        raise ValueError(f"--arms {text!r}: the name must be letters, digits, dots or dashes, for example wide:...")
+        raise ValueError(f"{key} {text!r}: the name must be letters, digits, dots or dashes, for example wide:...")
     if colon:
         return Arm(name, tuple(change.strip() for change in changes.split(";")), changes)
     if (passes := re.fullmatch(r"n(\d+)", name)) is not None:
@@ -121,11 +122,11 @@ def _build_arm(base: Experiment, text: str) -> Arm:
         return Arm(name, (f"sleep.n_passes={N}",), about)
     if name not in ARMS:
         raise ValueError(
-            f"--arms {name!r} is unknown; use n1, n2, ... for passes, one of {', '.join(ARMS)}, or name:key=value;..."
+            f"{key} {name!r} is unknown; use n1, n2, ... for passes, one of {', '.join(ARMS)}, or name:key=value;..."
         )
     if base.sleep.n_passes == 1 and name in ("deeper", "more-tokens", "wake-loops", "sampled-n"):
         raise ValueError(
-            f"--arms {name} compares with the base's N passes, and sleep.n_passes=1; set it, for example to 4"
+            f"{key} {name} compares with the base's N passes, and sleep.n_passes=1; set it, for example to 4"
         )
     about, changes_of = ARMS[name]
     return Arm(name, tuple(changes_of(base)), about)

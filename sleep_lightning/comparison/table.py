@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from sleep_lightning.comparison.runs import Run
-from sleep_lightning.run_directory import write_json
+from sleep_lightning.run_directory import RunDirectory, write_json
 from sleep_lightning.training.evaluation import load_trained, score_split
 from sleep_lightning.training.progress import with_unit
 
@@ -49,11 +49,11 @@ class Row:
     uniform: float
 
 
-def final_scores(run: Run, n_passes: int) -> dict[str, Any]:
+def final_scores(directory: RunDirectory, n_passes: int) -> dict[str, Any]:
     """Scores of a finished run's final weights on the test split with this N; kept beside the run."""
-    file = run.directory.path / f"test_n{n_passes}.json"
+    file = directory.path / f"test_n{n_passes}.json"
     if not file.exists():
-        experiment, model = load_trained(str(run.directory.last), [f"sleep.n_passes={n_passes}"])
+        experiment, model = load_trained(str(directory.last), [f"sleep.n_passes={n_passes}"])
         scores = {name: asdict(score) for name, score in score_split(experiment, model, "test").items()}
         write_json(file, {"parameters": sum(p.numel() for p in model.parameters()), "scores": scores})
     content: dict[str, Any] = json.loads(file.read_text())
@@ -74,7 +74,7 @@ def build_rows(runs: Sequence[Run], test_passes: Sequence[int]) -> list[Row]:
 
 
 def _row(runs: list[Run], n_passes: int) -> Row:
-    first, tested = runs[0], [final_scores(run, n_passes) for run in runs]
+    first, tested = runs[0], [final_scores(run.directory, n_passes) for run in runs]
     summaries = [run.summary or {} for run in runs]
     everything = [t["scores"]["all"] for t in tested]
     sampled = first.experiment.training.sampled_passes

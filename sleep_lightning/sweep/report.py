@@ -13,8 +13,11 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.sweep.frontier import Point, frontier, hypervolume
 from sleep_lightning.sweep.importances import importances
+from sleep_lightning.sweep.space import written
+from sleep_lightning.sweep.spec import passes_of
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
 
 COSTS = ("train_flops", "wall_s")
@@ -58,7 +61,7 @@ class Row:
 
     def written(self) -> str:
         """Its point on a line."""
-        return ", ".join(f"{key.partition('.')[2]}={value}" for key, value in self.values.items())
+        return written(self.values)
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,11 @@ class Report:
 
     def n_passes(self, trial: Row) -> int:
         """N of a trial."""
-        return int(trial.values.get("sleep.n_passes", self.definition["base"]["sleep"]["n_passes"]))
+        return passes_of(self._base, trial.values)
+
+    @cached_property
+    def _base(self) -> Experiment:
+        return load_experiment(self.definition["base"])
 
     @property
     def depths(self) -> tuple[int, ...]:

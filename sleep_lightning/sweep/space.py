@@ -7,6 +7,9 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+ARM = "arm"
+"""The one key of a space that is none of an experiment."""
+
 
 @dataclass
 class Parameter:
@@ -105,7 +108,7 @@ class Space:
 
 def written(values: Mapping[str, Any]) -> str:
     """A point for people to read: keys without their section."""
-    return ", ".join(f"{key.partition('.')[2]}={value}" for key, value in values.items())
+    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in values.items())
 
 
 _ABSENT = object()

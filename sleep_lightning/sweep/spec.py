@@ -1,5 +1,6 @@
 """A sweep as a YAML: what varies, what is wanted, what it may cost. All of it is checked before the first trial."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -7,14 +8,16 @@ from typing import Any, Literal, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sleep_lightning.comparison.arms import build_arms
 from sleep_lightning.config import Experiment, load_experiment, read_yaml
 from sleep_lightning.sweep.launch import SlurmOptions
-from sleep_lightning.sweep.space import Parameter, Space, as_overrides
+from sleep_lightning.sweep.space import ARM, Parameter, Space, as_overrides
 from sleep_lightning.sweep.storage import check_url
 from sleep_lightning.training.inference_cost import inference_cost
 
 MEASURES = ("exact_match", "token_accuracy", "loss", "train_flops", "wall_s")
 """What a finished run reports, and a sweep may want more or less of."""
+PASSES = "sleep.n_passes"
 BOUNDS = ("state_bytes", "wake_flops_per_token", "sleep_flops_per_window", "train_flops")
 """What is known before step 0, and may be bounded from above."""
 
@@ -36,7 +39,7 @@ class SweepSpec:
     base: str
     """Experiment YAML that the points change; relative to the spec's folder."""
     space: dict[str, Parameter]
-    """Keys that vary."""
+    """Keys that vary; arm: arms of compare, each a change of the base with the point's other values."""
     overrides: list[str] = field(default_factory=list)
     """key=value changes for all points."""
     objectives: dict[str, str] = field(default_factory=lambda: {"exact_match": "maximize", "train_flops": "minimize"})
@@ -113,13 +116,16 @@ class Sweep:
 
     def experiment(self, values: dict[str, Any], *more: str) -> Experiment:
         """The experiment of a point. Raises ValueError if its values do not go together."""
-        return load_experiment(self.base.to_dict(), [*as_overrides(values), *more])
+        return apply_point(self.base, values, *more)
 
     def varying(self) -> dict[str, list[object]]:
         """The keys that vary, each with its choices or its ends, and the base's value where a condition leaves it."""
         found: dict[str, list[object]] = {}
         base = {f"{section}.{key}": x for section, keys in self.base.to_dict().items() for key, x in keys.items()}
         for key, p in self.space.parameters.items():
+            if key == ARM:  # no key of a run; what most arms differ in is
+                found.setdefault(PASSES, [self.base.sleep.n_passes])
+                continue
             found[key] = [p.low, p.high] if p.choices is None else list(p.choices)
             found[key] += [base.get(key)] if p.when else []
         return found
@@ -129,6 +135,24 @@ class Sweep:
         known = vars(inference_cost(experiment)) | {"train_flops": train_flops}
         broken = [(name, bound) for name, bound in self.spec.constraints.items() if known[name] > bound]
         return f"{broken[0][0]} {known[broken[0][0]]:.4g} is above {broken[0][1]:.4g}" if broken else None
+
+
+def apply_point(base: Experiment, values: Mapping[str, Any], *more: str) -> Experiment:
+    """The experiment of a point: the base with its values, then its arm's changes, then ``more``.
+
+    Raises:
+        ValueError: values that do not go together.
+    """
+    keys = {key: value for key, value in values.items() if key != ARM}
+    changed = load_experiment(base.to_dict(), [*as_overrides(keys), *more])
+    if ARM not in values:
+        return changed
+    return build_arms(changed, [values[ARM]], f"space.{ARM}")[0].apply(changed, *more)
+
+
+def passes_of(base: Experiment, values: Mapping[str, Any]) -> int:
+    """N of a point."""
+    return int(apply_point(base, values).sleep.n_passes if ARM in values else values.get(PASSES, base.sleep.n_passes))
 
 
 def load_sweep(path: str | Path) -> Sweep:
@@ -163,6 +187,11 @@ def load_sweep(path: str | Path) -> Sweep:
 def _check_values(sweep: Sweep) -> None:
     """Each key must exist and take each of its choices, or its bounds; that they go together is a point's matter."""
     for key, parameter in sweep.space.parameters.items():
+        if key == ARM:
+            if parameter.choices is None or not all(isinstance(name, str) for name in parameter.choices):
+                raise ValueError(f"space.{ARM} must be choices of arms, for example {{choices: [n1, n4, re-embed]}}")
+            build_arms(sweep.base, parameter.choices, f"space.{ARM}")
+            continue
         ends = parameter.choices if parameter.choices is not None else [parameter.low, parameter.high]
         refused = []
         for value in ends:

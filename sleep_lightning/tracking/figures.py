@@ -124,7 +124,11 @@ def draw_frontier(plot: FrontierPlot, path: Path) -> None:
     if plot.log_cost:
         _flops_axis(axes, plot.cost_label)
     axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    handles, labels = axes.get_legend_handles_labels()  # matplotlib puts error bars last
+    names = [f"N = {n}" for n in plot.depths]
+    order = sorted(range(len(labels)), key=lambda i: names.index(labels[i]) if labels[i] in names else len(names))
+    handles, labels = [handles[i] for i in order], [labels[i] for i in order]
+    axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=120)
 
 

@@ -3,8 +3,11 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sleep_lightning.sweep.space import Parameter, Space, as_overrides
-from sleep_lightning.sweep.spec import load_sweep
+from sleep_lightning.config import load_experiment
+from sleep_lightning.sweep.space import ARM, Parameter, Space, as_overrides
+from sleep_lightning.sweep.space import written as as_text
+from sleep_lightning.sweep.spec import Sweep, SweepSpec, load_sweep, passes_of
+from sleep_lightning.training.cost import sequence_cost
 from tests.commands.cli import ROOT
 
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
@@ -30,9 +33,30 @@ def test_every_shipped_sweep_is_valid_and_its_points_build(path: Path) -> None:
         except ValueError:  # values that do not go together
             continue
         built += 1
-        assert experiment.sleep.n_passes == values["sleep.n_passes"]
-        assert ("sleep.grad_passes" in values) == (values["sleep.n_passes"] in (2, 3, 4, 5, 6)[path.stem[0] == "d" :])
+        assert experiment.sleep.n_passes == passes_of(sweep.base, values)
+        if path.stem.endswith("depth_cost"):
+            from_here = (2, 3, 4, 5, 6)[path.stem[0] == "d" :]
+            assert ("sleep.grad_passes" in values) == (values["sleep.n_passes"] in from_here)
     assert built > 10
+
+
+def test_an_arm_changes_the_point_it_is_part_of() -> None:
+    space = Space(
+        {"training.max_steps": Parameter([100, 200]), ARM: Parameter(["n1", "n2", "more-tokens", "re-embed"])}
+    )
+    spec = SweepSpec("arms", "-", space.parameters)
+    sweep = Sweep(spec, space, load_experiment(ROOT / "conf" / "depo.yaml"))
+    plain = sweep.experiment({"training.max_steps": 200, ARM: "n1"}, "training.seed=3")
+    assert (plain.sleep.n_passes, plain.training.max_steps, plain.training.seed) == (1, 200, 3)
+    longer = sweep.experiment({"training.max_steps": 200, ARM: "more-tokens"}, "training.seed=3")
+    once, four = sequence_cost(plain).total, sequence_cost(sweep.base).total
+    assert longer.training.max_steps == round(200 * four / once) > 300
+    assert (longer.sleep.n_passes, longer.training.seed) == (1, 3)
+    again = sweep.experiment({ARM: "re-embed"})
+    assert (again.sleep.pass_input, again.sleep.n_passes) == ("embed", 4)
+    assert [passes_of(sweep.base, {ARM: name}) for name in ("n1", "n2", "re-embed")] == [1, 2, 4]
+    assert as_text({"training.max_steps": 200, ARM: "n1"}) == "max_steps=200, arm=n1"
+    assert sweep.varying()["sleep.n_passes"] == [4]
 
 
 def test_what_varies_includes_the_value_a_condition_leaves(tmp_path: Path) -> None:
@@ -123,6 +147,9 @@ def test_bad_specs_end_in_one_sentence(tmp_path: Path, text: str, message: str) 
         ("{sleep.n_passes: {low: 3, high: 1}}", r"space\.sleep\.n_passes: low=3 must be at most high=1"),
         ("{sleep.n_passes: {low: 1}}", r"space\.sleep\.n_passes: low=1 and high=None must be numbers"),
         ("{sleep.n_passes: {choices: [0]}}", r"space\.sleep\.n_passes: no value can be used"),
+        ("{arm: {choices: [n1, dream]}}", r"space\.arm 'dream' is unknown; use n1, n2"),
+        ("{arm: {low: 1, high: 2}}", r"space\.arm must be choices of arms"),
+        ("{arm: {choices: [n1, n1]}}", r"space\.arm n1 n1 names an arm twice"),
         ("{sleep.n_passes: {choices: [1], when: {a.b: [1]}}}", r"when names a\.b, which is not in the space"),
     ],
 )

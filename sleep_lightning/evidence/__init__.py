@@ -1,0 +1,1 @@
+"""The evidence: what the shipped reproduction sweeps found, tested and written down."""

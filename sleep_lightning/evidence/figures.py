@@ -1,0 +1,129 @@
+"""Pictures of the results. matplotlib is imported at the first one."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from sleep_lightning.evidence.findings import DEPO, PASSES, STEPS, Scores
+from sleep_lightning.evidence.scores import ALL, TestScore
+from sleep_lightning.evidence.throughput import Speed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw_all(rows: Sequence[TestScore], speeds: Sequence[Speed], folder: Path) -> dict[str, str]:
+    """Draw what there are figures for (PNG); returns file names by section: ``rule110``, ``depo``, ``controls``,
+    ``throughput``."""
+    scores, drawn = Scores(rows), {}
+    if scores.levels(STEPS) or scores.levels(PASSES):
+        drawn["rule110"] = _rule110(scores, folder / "rule110.png")
+    if scores.levels(DEPO):
+        drawn["depo"] = _depo(scores, folder / "depo.png")
+        drawn["controls"] = _controls(scores, folder / "controls.png")
+    if speeds:
+        drawn["throughput"] = _throughput(speeds, folder / "throughput.png")
+    return drawn
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: "Figure", path: Path) -> str:
+    figure.savefig(path, dpi=120)
+    return path.name
+
+
+def _seeds(axes: "Axes", values: Mapping[str, Sequence[float]], color: str, label: str | None = None) -> None:
+    """A line through the means, a small dot a seed."""
+    x = range(len(values))
+    axes.plot(x, [mean(v) for v in values.values()], color=color, marker="o", label=label)
+    for i, found in zip(x, values.values(), strict=True):
+        axes.plot([i] * len(found), found, ".", color=color, alpha=0.5)
+    axes.set_xticks(list(x), list(values))
+
+
+def _baselines(axes: "Axes", rows: Sequence[TestScore]) -> None:
+    for name, style in (("majority", "--"), ("uniform", ":")):
+        level = mean(getattr(row, name) for row in rows)
+        axes.axhline(level, color="grey", linestyle=style, label=f"{name} {level:.3f}")
+    axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.3)
+
+
+def _rule110(s: Scores, path: Path) -> str:
+    figure = _figure(9, 4)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, sweep, name in ((panels[0], STEPS, "t, N = 1"), (panels[1], PASSES, "N, at the hardest t")):
+        levels = sorted(s.levels(sweep), key=int)
+        if levels:
+            _seeds(axes, {level: s.of(sweep, level) for level in levels}, "C0", "mean; dots are seeds")
+            _baselines(axes, [row for level in levels for row in s.select(sweep, level)])
+            axes.legend(fontsize="small")
+        axes.set(xlabel=name, title="Rule 110")
+    panels[0].set_ylabel("test exact match")
+    return _save(figure, path)
+
+
+def _depo(s: Scores, path: Path) -> str:
+    """Accuracy and loss by hop, a line for each N."""
+    figure = _figure(9, 4)
+    accuracy, loss = figure.subplots(1, 2)
+    hops = s.slices(DEPO)
+    for i, arm in enumerate(arm for arm in ("n1", "n2", "n4") if arm in s.levels(DEPO)):
+        label = f"N = {arm.removeprefix('n')}"
+        _seeds(accuracy, {h.rpartition("_")[2]: s.of(DEPO, arm, h) for h in hops}, f"C{i}", label)
+        losses = {h.rpartition("_")[2]: [row.loss for row in s.select(DEPO, arm, h)] for h in hops}
+        _seeds(loss, losses, f"C{i}", label)
+    _baselines(accuracy, [row for arm in s.levels(DEPO) for row in s.select(DEPO, arm, ALL)])
+    accuracy.set(xlabel="hops", ylabel="test exact match", title="Depo; dots are seeds")
+    loss.set(xlabel="hops", ylabel="test loss, nats per label", title="Depo")
+    loss.grid(alpha=0.3)
+    accuracy.legend(fontsize="small")
+    return _save(figure, path)
+
+
+def _controls(s: Scores, path: Path) -> str:
+    figure = _figure(9, 4)
+    axes = figure.subplots()
+    levels = s.levels(DEPO)
+    for i, level in enumerate(levels):
+        found = s.of(DEPO, level)
+        axes.plot([i], [mean(found)], "_", color=f"C{i % 10}", markersize=28, markeredgewidth=2)
+        axes.plot([i] * len(found), found, "o", color=f"C{i % 10}", alpha=0.6)
+    flops = [s.select(DEPO, level)[0].train_flops for level in levels]
+    names = [f"{level}\n{x / 1e12:.1f} TFLOP" for level, x in zip(levels, flops, strict=True)]
+    axes.set_xticks(range(len(levels)), names, fontsize="small")
+    _baselines(axes, [row for level in levels for row in s.select(DEPO, level)])
+    axes.set(ylabel="test exact match", title="Depo: sleep and its controls; dots are seeds, bars their means")
+    axes.legend(fontsize="small")
+    return _save(figure, path)
+
+
+def _throughput(speeds: Sequence[Speed], path: Path) -> str:
+    figure = _figure(9, 4)
+    panels = figure.subplots(1, 2)
+    titles = {"passes": "N (windows of 24)", "windows": "tokens in a window (N = 1)"}
+    for axes, (question, title) in zip(panels, titles.items(), strict=True):
+        found = [speed for speed in speeds if speed.question == question]
+        found.sort(key=lambda speed: (speed.n_passes, speed.window_size))
+        names = [str(x.n_passes if question == "passes" else x.window_size) for x in found]
+        for i, (label, values) in enumerate(
+            {"time": [x.times_slower for x in found], "FLOPs": [x.flops_ratio for x in found]}.items()
+        ):
+            axes.plot(names, values, marker="o", color=f"C{i}", label=label)
+        axes.set(
+            xlabel=title, ylabel="times that of " + ("N = 1" if question == "passes" else "all tokens in one window")
+        )
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return _save(figure, path)

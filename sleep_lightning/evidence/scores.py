@@ -1,0 +1,131 @@
+"""Final weights of a sweep's runs on the test split, as rows of a small CSV: all that the results are made from."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from io import StringIO
+from pathlib import Path
+
+from sleep_lightning.comparison.table import final_scores
+from sleep_lightning.fit_process import FitProcess
+from sleep_lightning.run_directory import write_text
+from sleep_lightning.sweep.folder import load_saved
+from sleep_lightning.sweep.report import read_report
+from sleep_lightning.sweep.trial import build_trial
+
+ALL = "all"
+"""Slice of all answers."""
+
+
+@dataclass(frozen=True)
+class TestScore:
+    """A finished run's score on a slice of the test split.
+
+    Attributes:
+        sweep: name of the sweep.
+        level: value of the one key that varies in it.
+        seed: of the training.
+        train_passes, test_passes: N at training and at test.
+        slice: ``all``, or a difficulty (``hop_3``).
+        answers: how many were scored.
+        exact_match, token_accuracy, loss: as in ``training.metrics.Score``.
+        majority, uniform: exact match of what ignores the evidence, on the same answers.
+        steps, tokens, train_flops, parameters: of the run.
+        wall_s: seconds of the run, beside whatever else the machine did.
+    """
+
+    sweep: str
+    level: str
+    seed: int
+    train_passes: int
+    test_passes: int
+    slice: str
+    answers: int
+    exact_match: float
+    token_accuracy: float
+    loss: float
+    majority: float
+    uniform: float
+    steps: int
+    tokens: int
+    train_flops: float
+    parameters: int
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run with a result, and what it stands for."""
+
+    sweep: str
+    level: str
+    seed: int
+    process: FitProcess
+
+
+def finished_runs(folder: Path) -> list[FinishedRun]:
+    """All runs of a sweep that have a result, in order of its trials and seeds.
+
+    Raises:
+        ValueError: the folder holds no sweep, or more than one key varies in it.
+    """
+    sweep, report = load_saved(folder), read_report(folder)
+    if len(sweep.space.parameters) != 1:
+        raise ValueError(f"{folder}: {len(sweep.space.parameters)} keys vary; a result is read off a sweep of one")
+    (key,) = sweep.space.parameters
+    ended = [trial for trial in report.trials if trial.state == "complete"]
+    order = {str(value): i for i, value in enumerate(sweep.space.grid()[key])}
+    found = []
+    for trial in sorted(ended, key=lambda trial: order[str(trial.values[key])]):
+        runs = build_trial(sweep, trial.number, trial.values, folder).runs
+        level = str(trial.values[key]).strip("[]")
+        found += [FinishedRun(sweep.spec.name, level, s, r) for s, r in zip(sweep.spec.seeds, runs, strict=True)]
+    return found
+
+
+def score_run(run: FinishedRun, test_passes: Sequence[int] = ()) -> list[TestScore]:
+    """A row per slice with the N of the training, then with each of ``test_passes``; kept beside the run."""
+    summary, own = run.process.summary, run.process.experiment.sleep.n_passes
+    assert summary is not None, "only finished runs are scored"
+    rows = []
+    for n_passes in dict.fromkeys([own, *test_passes]):
+        tested = final_scores(run.process.directory, n_passes)
+        for name, score in tested["scores"].items():
+            rows.append(
+                TestScore(
+                    sweep=run.sweep,
+                    level=run.level,
+                    seed=run.seed,
+                    train_passes=own,
+                    test_passes=n_passes,
+                    slice=name,
+                    **{key: score[key] for key in ("answers", "exact_match", "token_accuracy", "loss")},
+                    majority=score["baselines"]["majority_exact_match"],
+                    uniform=score["baselines"]["uniform_exact_match"],
+                    **{key: summary[key] for key in ("steps", "tokens", "train_flops", "wall_s")},
+                    parameters=tested["parameters"],
+                )
+            )
+    return rows
+
+
+def write_scores(rows: Iterable[TestScore], path: Path) -> None:
+    """Write them by rename."""
+    text = StringIO()
+    table = csv.DictWriter(text, [f.name for f in fields(TestScore)], lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        cells = asdict(row) | {"wall_s": round(row.wall_s, 1)}
+        table.writerow({key: f"{x:.6g}" if isinstance(x, float) and abs(x) < 1e6 else x for key, x in cells.items()})
+    write_text(path, text.getvalue())
+
+
+def read_scores(path: Path) -> list[TestScore]:
+    """What ``write_scores`` wrote. Raises ValueError for another table."""
+    with path.open(newline="") as file:
+        table = csv.DictReader(file)
+        columns = [f.name for f in fields(TestScore)]
+        if table.fieldnames != columns:
+            raise ValueError(f"{path} is no table of test scores: its columns are not {', '.join(columns)}")
+        kinds = {"str": str, "int": int, "float": float}
+        return [TestScore(**{f.name: kinds[str(f.type)](row[f.name]) for f in fields(TestScore)}) for row in table]

@@ -1,0 +1,76 @@
+"""What a few seeds can tell: intervals, and exact permutation tests within seeds (same data order, other arm)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, sqrt
+from statistics import mean, stdev
+
+PERMUTATIONS = 20_000
+"""Below so many rearrangements the test is exact; above, so many are drawn."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds with its 95% interval (Student's t: the seeds are few)."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Interval":
+        """Raises ValueError for no values; one value has no bounds."""
+        if not values:
+            raise ValueError("an interval needs at least one value")
+        from scipy.stats import t
+
+        middle, n = mean(values), len(values)
+        reach = float(t.ppf(0.975, n - 1)) * stdev(values) / sqrt(n) if n > 1 else inf
+        return cls(middle, middle - reach, middle + reach)
+
+    def within(self, low: float, high: float) -> "Interval":
+        """The same, cut to what is possible."""
+        return Interval(self.mean, max(self.low, low), min(self.high, high))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f}" if self.high == inf else f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def ordered_p(levels: Sequence[Sequence[float]]) -> float:
+    """How likely values that rise at least so much from level to level are if the level did not matter.
+
+    Page's idea with the values themselves in place of ranks, so that ties (all answers right) need no rule: levels are
+    rearranged within each seed, and the sum of value times position is compared. One-sided.
+
+    Args:
+        levels: by level, in the claimed order, the values by seed (the same seeds in all).
+    """
+    assert len({len(values) for values in levels}) == 1, "every level has the same seeds"
+    from scipy.stats import permutation_test
+
+    def rise(*samples: Sequence[float]) -> float:
+        return sum(i * mean(values) for i, values in enumerate(samples))
+
+    result = permutation_test(
+        [list(values) for values in levels],
+        rise,
+        permutation_type="samples",
+        vectorized=False,
+        n_resamples=PERMUTATIONS,
+        alternative="greater",
+        rng=0,
+    )
+    return float(result.pvalue)
+
+
+def least_p(levels: int, seeds: int) -> float:
+    """The smallest p that so many seeds can give an ordering of so many levels."""
+    arrangements = 1
+    for i in range(2, levels + 1):
+        arrangements *= i
+    return 1 / min(arrangements**seeds, PERMUTATIONS)
+
+
+def difference(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
+    """Mean of the differences seed by seed, with its interval."""
+    return Interval.of([a - b for a, b in zip(ours, theirs, strict=True)])
