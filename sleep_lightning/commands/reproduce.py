@@ -12,7 +12,7 @@ from sleep_lightning.commands.report import print_facts
 from sleep_lightning.evidence.figures import draw_all
 from sleep_lightning.evidence.findings import DEPO, find
 from sleep_lightning.evidence.page import results_page
-from sleep_lightning.evidence.scores import TestScore, finished_runs, read_scores, score_run, write_scores
+from sleep_lightning.evidence.scores import RunScore, finished_runs, read_scores, score_run, write_scores
 from sleep_lightning.evidence.throughput import Speed, measure, read_speeds, write_speeds
 from sleep_lightning.run_directory import write_text
 
@@ -90,7 +90,7 @@ def _speeds(r: Reproduction) -> list[Speed]:
     return read_speeds(file) if file.exists() else []
 
 
-def _scores(r: Reproduction, console: Console) -> Iterator[TestScore]:
+def _scores(r: Reproduction, console: Console) -> Iterator[RunScore]:
     for job in r.jobs:
         runs = finished_runs(job.folder)
         console.print(f"scoring {len(runs)} runs of {job.sweep.spec.name} on the test split", highlight=False)
@@ -98,7 +98,7 @@ def _scores(r: Reproduction, console: Console) -> Iterator[TestScore]:
             yield from score_run(run, TEST_PASSES.get(run.sweep, {}).get(run.level, ()))
 
 
-def _table(rows: list[TestScore]) -> Table:
+def _table(rows: list[RunScore]) -> Table:
     table = Table(title="what holds", title_justify="left")
     for column in ("claim", "verdict", "figures"):
         table.add_column(column)

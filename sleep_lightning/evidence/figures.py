@@ -6,7 +6,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from sleep_lightning.evidence.findings import DEPO, PASSES, STEPS, Scores
-from sleep_lightning.evidence.scores import ALL, TestScore
+from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.throughput import Speed
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw_all(rows: Sequence[TestScore], speeds: Sequence[Speed], folder: Path) -> dict[str, str]:
+def draw_all(rows: Sequence[RunScore], speeds: Sequence[Speed], folder: Path) -> dict[str, str]:
     """Draw what there are figures for (PNG); returns file names by section: ``rule110``, ``depo``, ``controls``,
     ``throughput``."""
     scores, drawn = Scores(rows), {}
@@ -51,7 +51,7 @@ def _seeds(axes: "Axes", values: Mapping[str, Sequence[float]], color: str, labe
     axes.set_xticks(list(x), list(values))
 
 
-def _baselines(axes: "Axes", rows: Sequence[TestScore]) -> None:
+def _baselines(axes: "Axes", rows: Sequence[RunScore]) -> None:
     for name, style in (("majority", "--"), ("uniform", ":")):
         level = mean(getattr(row, name) for row in rows)
         axes.axhline(level, color="grey", linestyle=style, label=f"{name} {level:.3f}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Literal
 
-from sleep_lightning.evidence.scores import ALL, TestScore
+from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.statistics import difference, least_p, ordered_p
 
 LEVEL_OF_DOUBT = 0.05
@@ -40,7 +40,7 @@ class Finding:
 class Scores:
     """Test scores by what they stand for; exact match by seed."""
 
-    def __init__(self, rows: Sequence[TestScore]) -> None:
+    def __init__(self, rows: Sequence[RunScore]) -> None:
         self.rows = rows
 
     def of(self, sweep: str, level: str, part: str = ALL, test_passes: int | None = None) -> list[float]:
@@ -48,7 +48,7 @@ class Scores:
         found = self.select(sweep, level, part, test_passes)
         return [row.exact_match for row in sorted(found, key=lambda row: row.seed)]
 
-    def select(self, sweep: str, level: str, part: str = ALL, test_passes: int | None = None) -> list[TestScore]:
+    def select(self, sweep: str, level: str, part: str = ALL, test_passes: int | None = None) -> list[RunScore]:
         """The rows of a level, one a seed."""
         return [
             row
@@ -66,7 +66,7 @@ class Scores:
         return list(dict.fromkeys(row.slice for row in self.rows if row.sweep == sweep and row.slice != ALL))
 
 
-def find(rows: Sequence[TestScore]) -> list[Finding]:
+def find(rows: Sequence[RunScore]) -> list[Finding]:
     """Every claim, in the paper's order, then what the paper lacks."""
     scores = Scores(rows)
     return [*_rule110(scores), *_depo(scores), *_controls(scores)]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 
 from sleep_lightning.evidence.findings import DEPO, LEVEL_OF_DOUBT, PASSES, STEPS, Finding, Scores, find
-from sleep_lightning.evidence.scores import ALL, TestScore
+from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.statistics import Interval
 from sleep_lightning.evidence.throughput import Speed
 from sleep_lightning.training.progress import with_unit
@@ -21,7 +21,7 @@ PAPER = (
 """What is compared, what the paper prints (arXiv:2605.26099, 6.1 and 6.2), and where ours is."""
 
 
-def results_page(rows: Sequence[TestScore], speeds: Sequence[Speed], pictures: Mapping[str, str], folder: str) -> str:
+def results_page(rows: Sequence[RunScore], speeds: Sequence[Speed], pictures: Mapping[str, str], folder: str) -> str:
     """The page as Markdown.
 
     Args:
@@ -55,7 +55,7 @@ def results_page(rows: Sequence[TestScore], speeds: Sequence[Speed], pictures: M
     return "\n\n".join(parts) + "\n"
 
 
-def _spent(rows: Sequence[TestScore]) -> str:
+def _spent(rows: Sequence[RunScore]) -> str:
     runs = {(row.sweep, row.level, row.seed): row for row in rows}.values()
     hours, flops = sum(row.wall_s for row in runs) / 3600, sum(row.train_flops for row in runs)
     return f"{len(runs)} runs, {with_unit(flops)}FLOP, {hours:.1f} hours of single runs (two at a time: half as long)."
@@ -113,7 +113,7 @@ def _by_test_passes(s: Scores) -> str:
     )
 
 
-def _baselines(rows: Sequence[TestScore]) -> str:
+def _baselines(rows: Sequence[RunScore]) -> str:
     return f"{mean(row.majority for row in rows):.3f} / {mean(row.uniform for row in rows):.3f}"
 
 

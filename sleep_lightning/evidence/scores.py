@@ -18,7 +18,7 @@ ALL = "all"
 
 
 @dataclass(frozen=True)
-class TestScore:
+class RunScore:
     """A finished run's score on a slice of the test split.
 
     Attributes:
@@ -83,7 +83,7 @@ def finished_runs(folder: Path) -> list[FinishedRun]:
     return found
 
 
-def score_run(run: FinishedRun, test_passes: Sequence[int] = ()) -> list[TestScore]:
+def score_run(run: FinishedRun, test_passes: Sequence[int] = ()) -> list[RunScore]:
     """A row per slice with the N of the training, then with each of ``test_passes``; kept beside the run."""
     summary, own = run.process.summary, run.process.experiment.sleep.n_passes
     assert summary is not None, "only finished runs are scored"
@@ -92,7 +92,7 @@ def score_run(run: FinishedRun, test_passes: Sequence[int] = ()) -> list[TestSco
         tested = final_scores(run.process.directory, n_passes)
         for name, score in tested["scores"].items():
             rows.append(
-                TestScore(
+                RunScore(
                     sweep=run.sweep,
                     level=run.level,
                     seed=run.seed,
@@ -109,10 +109,10 @@ def score_run(run: FinishedRun, test_passes: Sequence[int] = ()) -> list[TestSco
     return rows
 
 
-def write_scores(rows: Iterable[TestScore], path: Path) -> None:
+def write_scores(rows: Iterable[RunScore], path: Path) -> None:
     """Write them by rename."""
     text = StringIO()
-    table = csv.DictWriter(text, [f.name for f in fields(TestScore)], lineterminator="\n")
+    table = csv.DictWriter(text, [f.name for f in fields(RunScore)], lineterminator="\n")
     table.writeheader()
     for row in rows:
         cells = asdict(row) | {"wall_s": round(row.wall_s, 1)}
@@ -120,12 +120,11 @@ def write_scores(rows: Iterable[TestScore], path: Path) -> None:
     write_text(path, text.getvalue())
 
 
-def read_scores(path: Path) -> list[TestScore]:
+def read_scores(path: Path) -> list[RunScore]:
     """What ``write_scores`` wrote. Raises ValueError for another table."""
     with path.open(newline="") as file:
         table = csv.DictReader(file)
-        columns = [f.name for f in fields(TestScore)]
+        columns = [f.name for f in fields(RunScore)]
         if table.fieldnames != columns:
             raise ValueError(f"{path} is no table of test scores: its columns are not {', '.join(columns)}")
-        kinds = {"str": str, "int": int, "float": float}
-        return [TestScore(**{f.name: kinds[str(f.type)](row[f.name]) for f in fields(TestScore)}) for row in table]
+        return [RunScore(**{f.name: f.type(row[f.name]) for f in fields(RunScore)}) for row in table]  # type: ignore[operator]

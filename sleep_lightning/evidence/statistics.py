@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from math import inf, sqrt
 from statistics import mean, stdev
 
+import numpy as np
+from numpy.typing import NDArray
+
 PERMUTATIONS = 20_000
 """Below so many rearrangements the test is exact; above, so many are drawn."""
 
@@ -48,14 +51,14 @@ def ordered_p(levels: Sequence[Sequence[float]]) -> float:
     assert len({len(values) for values in levels}) == 1, "every level has the same seeds"
     from scipy.stats import permutation_test
 
-    def rise(*samples: Sequence[float]) -> float:
-        return sum(i * mean(values) for i, values in enumerate(samples))
+    def rise(*samples: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        return sum((i * x.mean(axis) for i, x in enumerate(samples)), start=np.zeros(1))
 
     result = permutation_test(
         [list(values) for values in levels],
         rise,
         permutation_type="samples",
-        vectorized=False,
+        vectorized=True,
         n_resamples=PERMUTATIONS,
         alternative="greater",
         rng=0,

@@ -102,8 +102,6 @@ def write_speeds(rows: Sequence[Speed], path: Path) -> None:
 
 def read_speeds(path: Path) -> list[Speed]:
     """What ``write_speeds`` wrote."""
-    kinds = {"str": str, "int": int, "float": float}
     with path.open(newline="") as file:
-        return [
-            Speed(**{f.name: kinds[str(f.type)](row[f.name]) for f in fields(Speed)}) for row in csv.DictReader(file)
-        ]
+        rows = list(csv.DictReader(file))
+    return [Speed(**{f.name: f.type(row[f.name]) for f in fields(Speed)}) for row in rows]  # type: ignore[operator]

@@ -1,0 +1,62 @@
+"""RESULTS.md and its pictures follow from the tables alone."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sleep_lightning.evidence.figures import draw_all
+from sleep_lightning.evidence.page import results_page
+from sleep_lightning.evidence.scores import read_scores, write_scores
+from sleep_lightning.evidence.throughput import Speed, read_speeds, write_speeds
+from tests.evidence.rows import AS_CLAIMED, rows
+
+SPEEDS = [Speed("passes", n, 24, 1.0 * n, 0.9 * n, 30_000 / n, 10.0 * n, 5, 2) for n in (1, 2, 4)] + [
+    Speed("windows", 1, L, 216 / L, 1.0, 100.0 * L, 10.0, 5, 2) for L in (216, 96, 24)
+]
+
+
+def test_tables_survive_being_written(tmp_path: Path) -> None:
+    scores = rows(AS_CLAIMED)
+    write_scores(scores, tmp_path / "scores.csv")
+    assert read_scores(tmp_path / "scores.csv") == scores
+    write_speeds(SPEEDS, tmp_path / "speeds.csv")
+    assert read_speeds(tmp_path / "speeds.csv") == SPEEDS
+    with pytest.raises(ValueError, match="is no table of test scores"):
+        read_scores(tmp_path / "speeds.csv")
+
+
+def test_the_page_shows_every_level_and_picture(tmp_path: Path) -> None:
+    scores = rows(AS_CLAIMED)
+    pictures = draw_all(scores, SPEEDS, tmp_path)
+    assert sorted(pictures) == ["controls", "depo", "rule110", "throughput"]
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in pictures.values())
+    page = results_page(scores, SPEEDS, pictures, "results")
+    for name in pictures.values():
+        assert f"(results/{name})" in page
+    assert "| **holds** |" in page and "**does not hold**" in page
+    assert "| more-tokens | 2.5T | 0.760 [0.618, 0.902] |" in page
+    assert "0.800 0.700 0.900 0.600 0.800 | 0.100 / 0.050 |" in page
+    assert "| n4 | 4 | 1 | 0.461 [" in page  # tested with one pass
+    assert "| passes | 4 | 24 | 7500 | 4.00 | 3.60 |" in page
+
+
+def test_no_figure_is_typed_by_hand() -> None:
+    """With other scores, every line of a result is another."""
+    scores = rows(AS_CLAIMED)
+    other = [
+        replace(
+            row, exact_match=row.exact_match * 0.9, loss=0.2, majority=0.2, uniform=0.15, wall_s=90.0, tokens=77_000
+        )
+        for row in scores
+    ]
+    lines, theirs = (set(results_page(x, [], {}, "results").splitlines()) for x in (scores, other))
+    results = {line for line in lines & theirs if re.search(r"\d\.\d\d\d", line)}
+    assert results == set(), results
+
+
+def test_without_runs_the_page_says_so() -> None:
+    page = results_page([], [], {}, "results")
+    assert page.count("Not run.") == 4
+    assert "**holds**" not in page
