@@ -3,10 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 CONSTRAIN := PIP_CONSTRAINT=constraints.txt
 
-.PHONY: fit test test-slow test-cluster lint chromium clean
+.PHONY: fit reproduce test test-slow test-cluster lint chromium clean
 
 fit: .venv/.runtime
 	$(BIN)/python -m sleep_lightning fit --config conf/rule110.yaml
+
+# Hours on 2 cores; killed, the same command goes on. RESULTS.md is written from the runs.
+reproduce: .venv/.runtime
+	$(BIN)/python -m sleep_lightning reproduce
 
 test: .venv/.dev lint chromium
 	$(BIN)/python -m pytest

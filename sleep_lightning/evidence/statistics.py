@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from math import inf, sqrt
 from statistics import mean, stdev
 
@@ -54,8 +55,12 @@ def ordered_p(levels: Sequence[Sequence[float]]) -> float:
     def rise(*samples: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         return sum((i * x.mean(axis) for i, x in enumerate(samples)), start=np.zeros(1))
 
+    seeds = [list(values) for values in levels]
+    if len(seeds[0]) == 1:  # scipy wants two
+        every = [rise(*(np.array(x) for x in order), axis=-1) for order in permutations(seeds)]
+        return sum(other.item() >= every[0].item() for other in every) / len(every)
     result = permutation_test(
-        [list(values) for values in levels],
+        seeds,
         rise,
         permutation_type="samples",
         vectorized=True,

@@ -38,6 +38,7 @@ def test_the_clearest_ordering_gives_the_least_p() -> None:
     assert ordered_p([[0.3] * 3, [0.2] * 3, [0.1] * 3]) == pytest.approx(1.0)
     assert ordered_p([[0.1] * 5, [0.2] * 5]) == pytest.approx(1 / 32)
     assert ordered_p([[0.5] * 3, [0.5] * 3]) == 1.0
+    assert ordered_p([[0.1], [0.2], [0.3]]) == pytest.approx(least_p(3, 1)) == pytest.approx(1 / 6)
 
 
 def test_levels_that_do_not_matter_are_seldom_called_ordered() -> None:
