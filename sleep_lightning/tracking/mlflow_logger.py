@@ -4,8 +4,10 @@ Lightning's own MLFlowLogger writes every metric when it is logged (20 ms on SQL
 cannot go on with a finished run. This one buffers, writes from a thread, and says what could not be written.
 """
 
+import fcntl
 import json
 import logging
+import os
 import socket
 import threading
 import time
@@ -68,12 +70,13 @@ class MLflowRun(Logger):
         logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it announces every table it makes
         try:
             check_reachable(self.uri)
-            client = MlflowClient(self.uri)
-            if run_id is not None:
-                client.update_run(run_id, status="RUNNING")
-                return client, run_id
-            found = client.get_experiment_by_name(self.experiment)
-            experiment_id = client.create_experiment(self.experiment) if found is None else found.experiment_id
+            with _alone(self.uri):
+                client = MlflowClient(self.uri)
+                if run_id is not None:
+                    client.update_run(run_id, status="RUNNING")
+                    return client, run_id
+                found = client.get_experiment_by_name(self.experiment)
+                experiment_id = client.create_experiment(self.experiment) if found is None else found.experiment_id
             return client, cast(str, client.create_run(experiment_id, run_name=run_name).info.run_id)
         except store_errors() as error:
             raise ValueError(
@@ -174,6 +177,21 @@ class MLflowRun(Logger):
             self._client.set_terminated(self._run_id, status)
         except store_errors() as error:
             warnings.warn(f"MLflow did not close the run: {reason(error, self.uri)}", stacklevel=2)
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Of processes that open an SQLite store at the same time, one after another: MLflow makes its tables unguarded."""
+    folder = Path(uri.partition(":///")[2]).parent
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def reason(error: Exception, uri: str) -> str:

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -6,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
+from tests.commands.cli import environment
 
 
 def open_run(tmp_path: Path, **kwargs: object) -> MLflowRun:
@@ -56,3 +59,22 @@ def test_an_unknown_run_or_store_is_refused_without_the_password(tmp_path: Path)
     with pytest.raises(ValueError, match=r"tracking\.uri=") as caught:
         MLflowRun("postgresql://me:s3cret@127.0.0.1:1/x", "e")
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_processes_that_open_a_new_store_at_once_all_get_a_run(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, pathlib; from mlflow.tracking import MlflowClient; "
+        "from sleep_lightning.tracking.mlflow_logger import MLflowRun; "
+        "here = pathlib.Path('.'); (here / sys.argv[1]).touch(); "
+        "exec('while len(list(here.glob(\"ready*\"))) < 4: time.sleep(0.001)'); "
+        "MLflowRun('sqlite:///' + str(here.resolve() / 'mlflow.db'), 'together').end('FINISHED')"
+    )
+    command = [sys.executable, "-c", code]
+    processes = [subprocess.Popen([*command, f"ready{i}"], cwd=tmp_path, env=environment()) for i in range(4)]
+    assert [process.wait(240) for process in processes] == [0] * 4
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    found = client.get_experiment_by_name("together")
+    assert len(client.search_runs([found.experiment_id])) == 4
