@@ -1,5 +1,7 @@
-"""The README's commands run, in its order, in one directory; two at a time, as those on one run wait for each other."""
+"""The commands of README and docs run, in order, in one directory; two at a time, as those on one run wait for each
+other."""
 
+import re
 import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -8,10 +10,12 @@ from pathlib import Path
 from tests.commands.cli import ROOT, SMALL, run
 
 README = (ROOT / "README.md").read_text()
+PAGES = {path.name: path.read_text() for folder in (ROOT, ROOT / "docs") for path in sorted(folder.glob("*.md"))}
 
 
 def commands() -> list[list[str]]:
-    lines = [line.split("  #")[0] for line in README.splitlines() if line.startswith("python -m sleep_lightning")]
+    everything = [line for page in PAGES.values() for line in page.splitlines()]
+    lines = [line.split("  #")[0] for line in everything if line.startswith("python -m sleep_lightning")]
     return [shlex.split(line)[3:] for line in lines]
 
 
@@ -36,10 +40,13 @@ def _run_all(folder: Path, commands: list[list[str]]) -> None:
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
 
 
-def test_files_it_names_exist() -> None:
-    for word in README.replace("(", " ").replace(")", " ").replace("`", " ").split():
-        if word.startswith(("conf/", "docs/", "sleep_lightning/", "tests/")) and "<" not in word:
-            assert (ROOT / word.rstrip(".,;:")).exists(), word
+def test_files_they_name_exist() -> None:
+    for name, page in PAGES.items():
+        for word in page.replace("(", " ").replace(")", " ").replace("`", " ").split():
+            if word.startswith(("conf/", "docs/", "sleep_lightning/", "tests/", "results/")) and "<" not in word:
+                assert (ROOT / word.rstrip(".,;:")).exists(), f"{name}: {word}"
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link
     makefile = (ROOT / "Makefile").read_text()
     for target in ("fit", "test", "test-slow"):
         assert f"make {target}" in README
