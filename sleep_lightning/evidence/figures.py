@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from sleep_lightning.evidence.findings import DEPO, PASSES, STEPS, Scores
+from sleep_lightning.evidence.findings import CONTROLS, DEPO, PASSES, STEPS, Scores
 from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.throughput import Speed
 
@@ -94,15 +94,15 @@ def _depo(s: Scores, path: Path) -> str:
 def _controls(s: Scores, path: Path) -> str:
     figure = _figure(9, 4)
     axes = figure.subplots()
-    levels = s.levels(DEPO)
-    for i, level in enumerate(levels):
-        found = s.of(DEPO, level)
+    arms = [(sweep, level) for sweep in (DEPO, CONTROLS) for level in s.levels(sweep)]
+    for i, arm in enumerate(arms):
+        found = s.of(*arm)
         axes.plot([i], [mean(found)], "_", color=f"C{i % 10}", markersize=28, markeredgewidth=2)
         axes.plot([i] * len(found), found, "o", color=f"C{i % 10}", alpha=0.6)
-    flops = [s.select(DEPO, level)[0].train_flops for level in levels]
-    names = [f"{level}\n{x / 1e12:.1f} TFLOP" for level, x in zip(levels, flops, strict=True)]
-    axes.set_xticks(range(len(levels)), names, fontsize="small")
-    _baselines(axes, [row for level in levels for row in s.select(DEPO, level)])
+    flops = [s.select(*arm)[0].train_flops for arm in arms]
+    names = [f"{level}\n{x / 1e12:.1f} TFLOP" for (_, level), x in zip(arms, flops, strict=True)]
+    axes.set_xticks(range(len(arms)), names, fontsize="small")
+    _baselines(axes, [row for arm in arms for row in s.select(*arm)])
     axes.set(ylabel="test exact match", title="Depo: sleep and its controls; dots are seeds, bars their means")
     axes.legend(fontsize="small")
     return _save(figure, path)

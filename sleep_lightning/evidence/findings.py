@@ -10,7 +10,8 @@ from sleep_lightning.evidence.statistics import difference, least_p, ordered_p
 
 LEVEL_OF_DOUBT = 0.05
 """p above which an ordering is not called shown."""
-STEPS, PASSES, DEPO = "reproduce_rule110_steps", "reproduce_rule110_passes", "reproduce_depo"
+STEPS, PASSES = "reproduce_rule110_steps", "reproduce_rule110_passes"
+DEPO, CONTROLS = "reproduce_depo", "reproduce_depo_controls"
 SLEEP, PLAIN = "n4", "n1"
 """Arms of the Depo sweep that the others are held against."""
 
@@ -47,6 +48,10 @@ class Scores:
         """Exact match by seed; with the N of the training unless told otherwise; empty if not run."""
         found = self.select(sweep, level, part, test_passes)
         return [row.exact_match for row in sorted(found, key=lambda row: row.seed)]
+
+    def by_seed(self, sweep: str, level: str, test_passes: int | None = None) -> dict[int, float]:
+        """Exact match of all answers by seed."""
+        return {row.seed: row.exact_match for row in self.select(sweep, level, ALL, test_passes)}
 
     def select(self, sweep: str, level: str, part: str = ALL, test_passes: int | None = None) -> list[RunScore]:
         """The rows of a level, one a seed."""
@@ -102,24 +107,19 @@ def _depo(s: Scores) -> list[Finding]:
 
 
 _PAIRS = (
-    ("N = 4 beats N = 1 trained longer, at equal FLOPs", "more-tokens"),
-    ("N = 4 beats a deeper untied net of one pass, at equal FLOPs", "deeper"),
-    ("passes fed with hidden states beat passes that read the embeddings again", "re-embed"),
-    ("memory carried from pass to pass beats memory reset before each", "reset-memory"),
-    ("hard eviction is no worse than sliding: hard beats sliding", "sliding"),
+    ("N = 4 beats N = 1 trained longer, at equal FLOPs", DEPO, "more-tokens"),
+    ("N = 4 beats a deeper untied net of one pass, at equal FLOPs", CONTROLS, "deeper"),
+    ("passes fed with hidden states beat passes that read the embeddings again", CONTROLS, "re-embed"),
+    ("memory carried from pass to pass beats memory reset before each", CONTROLS, "reset-memory"),
+    ("hard eviction beats sliding", CONTROLS, "sliding"),
 )
 
 
 def _controls(s: Scores) -> list[Finding]:
-    lacks = "not in the paper"
-    found = [_pair(f"Depo: {claim}", lacks, s.of(DEPO, SLEEP), s.of(DEPO, arm)) for claim, arm in _PAIRS]
-    fewer = _pair(
-        "Depo: a model trained with N = 4 needs its passes at test (4 beat 1)",
-        lacks,
-        s.of(DEPO, SLEEP),
-        s.of(DEPO, SLEEP, test_passes=1),
-    )
-    return [*found, fewer]
+    lacks, ours = "not in the paper", s.by_seed(DEPO, SLEEP)
+    found = [_pair(f"Depo: {claim}", lacks, ours, s.by_seed(sweep, arm)) for claim, sweep, arm in _PAIRS]
+    fewer = "Depo: a model trained with N = 4 needs its passes at test (4 beat 1)"
+    return [*found, _pair(fewer, lacks, ours, s.by_seed(DEPO, SLEEP, test_passes=1))]
 
 
 def _ordering(claim: str, source: str, levels: dict[str, list[float]]) -> Finding:
@@ -133,12 +133,15 @@ def _ordering(claim: str, source: str, levels: dict[str, list[float]]) -> Findin
     return Finding(claim, source, _verdict(rise, p), f"{means}; p = {p:.2g} ({len(values[0])} seeds)", p)
 
 
-def _pair(claim: str, source: str, ours: list[float], theirs: list[float]) -> Finding:
-    if not ours or len(ours) != len(theirs):
+def _pair(claim: str, source: str, our_seeds: dict[int, float], their_seeds: dict[int, float]) -> Finding:
+    """On the seeds that both have."""
+    seeds = sorted(our_seeds.keys() & their_seeds.keys())
+    if not seeds:
         return Finding(claim, source, "not run", "runs are missing")
+    ours, theirs = [our_seeds[seed] for seed in seeds], [their_seeds[seed] for seed in seeds]
     p, gap = ordered_p([theirs, ours]), difference(ours, theirs)
-    figures = f"{mean(ours):.3f} against {mean(theirs):.3f}, difference {gap}; p = {p:.2g} ({len(ours)} seeds"
-    least = least_p(2, len(ours))
+    figures = f"{mean(ours):.3f} against {mean(theirs):.3f}, difference {gap}; p = {p:.2g} ({len(seeds)} seeds"
+    least = least_p(2, len(seeds))
     figures += f", which cannot give less than {least:.2g})" if least >= LEVEL_OF_DOUBT else ")"
     return Finding(claim, source, _verdict(gap.mean, p), figures, p)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 
-from sleep_lightning.evidence.findings import DEPO, LEVEL_OF_DOUBT, PASSES, STEPS, Finding, Scores, find
+from sleep_lightning.evidence.findings import CONTROLS, DEPO, LEVEL_OF_DOUBT, PASSES, STEPS, Finding, Scores, find
 from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.statistics import Interval
 from sleep_lightning.evidence.throughput import Speed
@@ -47,7 +47,11 @@ def results_page(rows: Sequence[RunScore], speeds: Sequence[Speed], pictures: Ma
     for title, section, tables in (
         ("## Rule 110", "rule110", [_table(s, STEPS, "t (N = 1)"), _table(s, PASSES, "N (hardest t)")]),
         ("## Depo, by hops", "depo", [_table(s, DEPO, "trained as", slices=True)]),
-        ("## Controls, and N at test against N at training", "controls", [_by_test_passes(s)]),
+        (
+            "## Controls, and N at test against N at training",
+            "controls",
+            [_table(s, CONTROLS, "trained as", slices=True), _by_test_passes(s)],
+        ),
         ("## What a pass costs in time", "throughput", [_speeds(speeds)]),
     ):
         picture = f"![{title.removeprefix('## ')}]({folder}/{pictures[section]})" if section in pictures else "Not run."

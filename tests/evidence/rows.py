@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from sleep_lightning.evidence.findings import DEPO, PASSES, STEPS
+from sleep_lightning.evidence.findings import CONTROLS, DEPO, PASSES, STEPS
 from sleep_lightning.evidence.scores import RunScore
 
 HOPS = ("hop_1", "hop_2", "hop_3")
 
 
 def row(sweep: str, level: str, seed: int, value: float, part: str = "all", test_passes: int | None = None) -> RunScore:
-    own = {"n1": 1, "n2": 2, "more-tokens": 1, "deeper": 1}.get(level, 4) if sweep == DEPO else 1
+    own = {"n1": 1, "n2": 2, "more-tokens": 1, "deeper": 1}.get(level, 4) if sweep in (DEPO, CONTROLS) else 1
     return RunScore(
         sweep=sweep,
         level=level,
@@ -52,6 +52,6 @@ AS_CLAIMED: dict[str, dict[str, list[float]]] = {
         "n4": [0.9, 0.95, 0.97, 0.8, 0.99],
         "n2": [0.6, 0.5, 0.55, 0.52, 0.7],
         "more-tokens": [0.8, 0.7, 0.9, 0.6, 0.8],
-        "sliding": [0.95, 0.96, 0.98, 0.9, 0.995],
     },
+    CONTROLS: {"sliding": [0.95, 0.96, 0.98]},
 }

@@ -24,7 +24,9 @@ def test_pairs_are_told_apart() -> None:
     longer = by_claim(found, "trained longer, at equal FLOPs")
     assert longer.verdict == "holds"
     assert longer.figures.startswith("0.922 against 0.760, difference 0.162 [")
-    assert by_claim(found, "hard beats sliding").verdict == "does not hold"
+    sliding = by_claim(found, "hard eviction beats sliding")
+    assert sliding.verdict == "does not hold"
+    assert sliding.figures.startswith("0.940 against 0.963, ") and "(3 seeds" in sliding.figures  # those both have
     assert by_claim(found, "needs its passes at test").verdict == "holds"
     assert by_claim(found, "deeper untied").verdict == "not run"
 
