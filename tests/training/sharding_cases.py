@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.profiler import ProfilerActivity, profile
 
 from sleep_lightning.__main__ import main
@@ -21,12 +22,13 @@ from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.ranks import ALONE, Ranks
 from sleep_lightning.training.trainer import build_trainer, quiet_lightning
-from sleep_lightning.training.whole_matrices import local
+from sleep_lightning.training.whole_matrices import local, map_whole
 from tests.training.rank_cases import GRADIENTS, experiment, fit, fit_with_signal, scores, train
 
 STEPS: dict[str, tuple[list[str], int | None]] = GRADIENTS | {"clipped": (["training.clip_norm=0.01"], None)}
 KEPT = ("full", "k=2, accumulated", "pass checkpoints")
 """Cases that fast tests also run with weights that stay gathered for a whole step."""
+UNEVEN = [torch.arange(12.0).view(3, 4), torch.ones(1, 4), torch.arange(10.0).view(5, 2)]
 DROPS = "training.reshard_after_forward=true"
 
 
@@ -86,11 +88,25 @@ def held_bytes(ranks: Ranks = ALONE) -> int:
 
 def collectives(ranks: Ranks, steps: int) -> Counter[str]:
     """What ranks exchange in steps of two micro-batches, each with several backward calls."""
-    keys = [f"training.max_steps={steps}", "training.accumulate=2", "training.val_every=100", *sharded(ranks)]
-    e: Experiment = experiment(keys, ranks)
+    keys = [f"training.max_steps={steps}", "training.accumulate=2", "training.val_every=100"]
+    e: Experiment = experiment([*keys, "sleep.n_passes=1", *sharded(ranks)], ranks)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         train(e, ranks, 1)
     return Counter(event.name for event in profiler.events() if event.name.startswith("c10d::"))
+
+
+def uneven(ranks: Ranks) -> tuple[list[int], list[Tensor]]:
+    """Numbers of the matrices this rank worked on, and all results; some ranks have more rows, or none."""
+    mesh = init_device_mesh("cpu", (ranks.size,))
+    like = [distribute_tensor(x, mesh, [Shard(0)]) for x in UNEVEN]
+    mine: list[int] = []
+
+    def f(matrices: list[Tensor], numbers: list[int]) -> list[Tensor]:
+        mine.extend(numbers)
+        return [n + x * x.sum() for n, x in zip(numbers, matrices, strict=True)]
+
+    rows = map_whole(f, [x.to_local() for x in like], like)
+    return mine, [torch.cat(parts) for parts in zip(*ranks.gather([rows]), strict=True)]
 
 
 def found_by_two(ranks: Ranks) -> dict[str, Any]:
@@ -100,6 +116,7 @@ def found_by_two(ranks: Ranks) -> dict[str, Any]:
         "scores": {name: x.as_metrics() for name, x in scores(ranks, *sharded(ranks)).items()},
         "bf16": lower_precision(ranks),
         "bytes": held_bytes(ranks),
+        "uneven": uneven(ranks),
         "collectives": dict(collectives(ranks, 2) - collectives(ranks, 1)),
     }
 

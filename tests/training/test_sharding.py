@@ -20,7 +20,7 @@ from sleep_lightning.training.whole_matrices import owners
 from tests.commands.cli import ROOT, environment
 from tests.commands.test_fit import assert_same
 from tests.training.rank_cases import fit, fit_with_signal, scores
-from tests.training.sharding_cases import DROPS, KEPT, STEPS, first_step, held_bytes, lower_precision
+from tests.training.sharding_cases import DROPS, KEPT, STEPS, UNEVEN, first_step, held_bytes, lower_precision
 from tests.training.test_ranks import checkpoint, found
 
 
@@ -157,6 +157,14 @@ def test_four_ranks(folder: Path, tmp_path: Path) -> None:
         for more in ([], [DROPS]):
             assert_equal_steps(found(tmp_path, 3)[f"steps {more}"][name], expected)
     assert_equal_runs(checkpoint(tmp_path / "from_two"), checkpoint(folder / "one"))
+
+
+def test_whole_matrices_of_which_ranks_have_some_rows(folder: Path) -> None:
+    """Each is seen by one rank."""
+    assert sorted(n for rank in range(2) for n in found(folder, rank)["uneven"][0]) == [0, 1, 2]
+    for rank in range(2):
+        for n, (x, result) in enumerate(zip(UNEVEN, found(folder, rank)["uneven"][1], strict=True)):
+            torch.testing.assert_close(result, n + x * x.sum())
 
 
 def test_work_is_shared_out_evenly() -> None:
