@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sleep_lightning.model import HybridLM, Memory
 from sleep_lightning.model.attention import Attention
+from sleep_lightning.model.block import Block
 from sleep_lightning.model.fast_weights import FastWeights
 from sleep_lightning.ops import DeltaInputs
 from sleep_lightning.sleep import SleepConfig, Window
@@ -75,22 +76,36 @@ def run_layerwise(
     for index, block in enumerate(model.stack):
         if not layout.names:
             break
-        x = block.mixer_norm(h)
         if isinstance(block.mixer, Attention):
-            h = h + layout.attend(block.mixer, x)
-        elif index == last:
-            y, states[i] = _answer(block.mixer, x, layout, states[i], unroll=i == 0)
-            h, layout = layout.awake(h)
-            h = h + y
+            h = block.run(_attend, layout, h)
         else:
-            projections = layout.project(block.mixer, x, read=True)
-            if i == 0:
-                projections, (h, layout) = projections.map(layout.unroll), (layout.unroll(h), layout.unrolled())
-            o, states[i] = block.mixer.scan(projections, states[i])
-            assert o is not None
-            h, i = h + block.mixer.read_out(o, projections), i + 1
-        h = block.feed_forward(h)
+            h, layout, states[i] = block.run(_remember, layout, h, states[i], unroll=i == 0, last=index == last)
+            i += 1
     return dict(zip(layout.names, h.split(layout.lengths, 1), strict=True)), Memory(tuple(states))
+
+
+def _attend(block: Block, layout: "_Layout", h: Tensor) -> Tensor:
+    """A block of attention."""
+    assert isinstance(block.mixer, Attention)
+    return block.feed_forward(h + layout.attend(block.mixer, block.mixer_norm(h)))
+
+
+def _remember(
+    block: Block, layout: "_Layout", h: Tensor, state: Tensor, *, unroll: bool, last: bool
+) -> tuple[Tensor, "_Layout", Tensor]:
+    """A block of fast weights: hidden states, their layout and the state behind it."""
+    mixer, x = block.mixer, block.mixer_norm(h)
+    assert isinstance(mixer, FastWeights)
+    if last:
+        y, state = _answer(mixer, x, layout, state, unroll=unroll)
+        h, layout = layout.awake(h)
+        return block.feed_forward(h + y), layout, state
+    projections = layout.project(mixer, x, read=True)
+    if unroll:
+        projections, (h, layout) = projections.map(layout.unroll), (layout.unroll(h), layout.unrolled())
+    o, state = mixer.scan(projections, state)
+    assert o is not None
+    return block.feed_forward(h + mixer.read_out(o, projections)), layout, state
 
 
 def _answer(mixer: FastWeights, x_BTE: Tensor, layout: "_Layout", state: Tensor, unroll: bool) -> tuple[Tensor, Tensor]:

@@ -148,8 +148,9 @@ def _train(job: Job, ending: _Ending) -> None:
     stop = StopOnSignal(run.last, stop_time(experiment.training), announces=ranks.first)
     callbacks: list[pl.Callback] = [stop]
     if ranks.first:
-        exception = SaveOnException(run.checkpoints / "exception.ckpt")
-        callbacks = [RichProgress(), stop, RecordHistory(run.history), exception]
+        callbacks = [RichProgress(), stop, RecordHistory(run.history)]
+        if experiment.training.sharding == "none":  # shards are saved by all ranks, and the others know nothing
+            callbacks.append(SaveOnException(run.checkpoints / "exception.ckpt"))
     trainer = build_trainer(experiment, run, logger, callbacks, ranks)
     pl.seed_everything(experiment.training.seed, verbose=False)
     module, data = SleepModule(experiment, ranks), TaskDataModule(experiment)

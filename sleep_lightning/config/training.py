@@ -82,6 +82,10 @@ class TrainingConfig:
     """Processes on each node that train the model together, each on a GPU of its own or on a share of the cores."""
     num_nodes: int = 1
     """Nodes with so many processes each; more than one needs torchrun."""
+    sharding: Literal["none", "full"] = "none"
+    """full: each process keeps a share of the weights, of their gradients and of the optimizer, not a copy (FSDP)."""
+    reshard_after_forward: bool = False
+    """Under sharding=full: gather a block for each use and drop it again; false gathers all once a step."""
     threads: int | None = None
     """CPU threads of a process; null: torch's choice, divided among the processes of a node."""
     time_limit: float | None = None
@@ -106,6 +110,7 @@ class TrainingConfig:
                 f"training.accumulate={self.accumulate} does not divide training.batch_size={self.batch_size}"
             )
         self._check_shares()
+        self._check_sharding()
         if self.time_limit is not None and self.time_limit <= self.time_margin:
             raise ValueError(
                 f"training.time_limit={self.time_limit} minutes must be more than training.time_margin="
@@ -142,6 +147,26 @@ class TrainingConfig:
                 f"training.val_batch_size={self.val_batch_size} leaves some of the {self.processes} processes without "
                 f"a sequence; use at least {self.processes}"
             )
+
+    def _check_sharding(self) -> None:
+        if self.sharding == "none":
+            if self.reshard_after_forward:
+                raise ValueError(
+                    "training.reshard_after_forward=true says how sharded weights are gathered; set "
+                    "training.sharding=full, or drop it"
+                )
+            return
+        if self.processes == 1:
+            raise ValueError(
+                f"training.sharding=full needs at least two processes, and there are training.devices={self.devices} x "
+                f"training.num_nodes={self.num_nodes}; add devices, or set training.sharding=none"
+            )
+        for key in ("compile", "cuda_graph"):
+            if getattr(self, key):
+                raise ValueError(
+                    f"training.{key}=true cannot gather sharded weights; set training.{key}=false or "
+                    f"training.sharding=none"
+                )
 
     @property
     def processes(self) -> int:

@@ -152,23 +152,21 @@ class HybridLM(nn.Module):
         attention = before.count("A")
         i = len(before) - attention
         for index in part:
-            block = self.stack[index]
-            x = block.mixer_norm(h)
+            block, read = self.stack[index], index != stop_at
             if isinstance(block.mixer, Attention):
                 if kv:
-                    y, kv[attention] = block.mixer.slide(x, kv[attention], memory.present[0], pad, index != stop_at)
+                    out, kv[attention], _ = block(h, kv[attention], None, memory.present[0], pad, read=read)
                 else:
-                    y = block.mixer(x, pad)
+                    out = block(h, pad=pad).h
                 attention += 1
             else:
-                out = block.mixer(x, states[i], conv[i] if conv else None, read=index != stop_at, pad=pad)
-                y, states[i] = out.y, out.state
-                if out.conv is not None:
-                    conv[i] = out.conv
+                out, states[i], carried = block(h, states[i], conv[i] if conv else None, pad=pad, read=read)
+                if carried is not None:
+                    conv[i] = carried
                 i += 1
-            if y is None:
+            if out is None:
                 break
-            h = block.feed_forward(h + y)
+            h = out
         return h, Memory(tuple(states), tuple(conv), tuple(kv), memory.present, memory.summaries)
 
     def logits(self, h: Tensor) -> Tensor:

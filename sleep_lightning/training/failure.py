@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from sleep_lightning.config import TrainingConfig
+from sleep_lightning.training.ranks import ALONE, Ranks
+from sleep_lightning.training.whole_matrices import local
 
 LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")
 """What torch.distributed says when another rank has ended."""
@@ -32,10 +34,15 @@ def check_loss(name: str, loss: float, step: int, training: TrainingConfig) -> N
         raise Diverged(f"the {name} loss is {loss}", step, training)
 
 
-def check_weights(model: nn.Module, step: int, training: TrainingConfig) -> None:
-    """Raise Diverged if a weight is NaN or infinite: before a checkpoint is written, so that each can be resumed."""
-    finite = torch.stack([p.detach().isfinite().all() for p in model.parameters()]).all()
-    if not bool(finite):
+def check_weights(model: nn.Module, step: int, training: TrainingConfig, ranks: Ranks = ALONE) -> None:
+    """Raise Diverged if a weight is NaN or infinite: before a checkpoint is written, so that each can be resumed.
+
+    Where ranks have shares of the weights, all raise if one must.
+    """
+    finite = [bool(torch.stack([local(p.detach()).isfinite().all() for p in model.parameters()]).all())]
+    if training.sharding == "full":
+        finite = ranks.gather(finite)
+    if not all(finite):
         raise Diverged("a weight is NaN or infinite", step, training)
 
 

@@ -1,5 +1,6 @@
 """The LightningModule: one training step is one optimiser step over one batch, window by window."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,7 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import HybridLM
-from sleep_lightning.sleep import IGNORE, SleepConfig
+from sleep_lightning.sleep import IGNORE, SleepConfig, plan_windows
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.cuda_graph import GraphedGradients
 from sleep_lightning.training.diagnostics import diagnose_passes
@@ -21,6 +22,7 @@ from sleep_lightning.training.optim import build_optimizer, build_schedule
 from sleep_lightning.training.ranks import ALONE, Ranks, all_reduce_gradients, copy_from_first
 from sleep_lightning.training.resource_usage import ResourceUsage
 from sleep_lightning.training.run_cost import StepFlops
+from sleep_lightning.training.sharding import Shards
 from sleep_lightning.training.stages import set_trained, sleep_of, stage_of
 from sleep_lightning.training.step_memory import predict_step_memory
 from sleep_lightning.training.tbptt import accumulate_gradients, predict
@@ -50,6 +52,7 @@ class SleepModule(pl.LightningModule):
         if experiment.training.compile:
             self.model.compile_passes()
         self._graphed = GraphedGradients(self.model) if experiment.training.cuda_graph else None
+        self.shards: Shards | None = None
         self.step_flops, self.train_flops = StepFlops(experiment, self.model), 0
         self.step_tokens = experiment.training.batch_size * self.task.sequence_length
         self.scores: dict[str, Score] = {}
@@ -77,10 +80,16 @@ class SleepModule(pl.LightningModule):
         """What was measured of it: ``ResourceUsage.measured``, logged beside every validation."""
         return {f"cost/{name}": x for name, x in self.usage.measured(self.steps, self.step_tokens).items()}
 
+    def configure_model(self) -> None:
+        t = self.experiment.training
+        if t.sharding == "full" and self.shards is None:
+            self.shards = Shards(self.model, t, self.trainer.strategy.root_device)
+
     def on_train_start(self) -> None:
-        self.predicted_step_memory = predict_step_memory(self.experiment, self.model)
         if self.ranks.size > 1:
-            copy_from_first(list(self.model.parameters()))
+            copy_from_first(list(self.model.parameters()) if self.shards is None else self.shards.copies)
+        with nullcontext() if self.shards is None else self.shards.gathered():
+            self.predicted_step_memory = predict_step_memory(self.experiment, self.model)
         self.usage.begin(self.device, self.ranks)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -107,13 +116,14 @@ class SleepModule(pl.LightningModule):
         sleep = sleep_of(self.experiment, self.steps)
         if t.stages:
             set_trained(self.model, stage_of(self.experiment, self.steps))
+        if self.shards is not None:
+            self.shards.gather()
         loss = torch.zeros((), device=self.device)
         size = t.batch_size // t.accumulate
         for rows in range(0, t.batch_size, size):
             loss += self._accumulate(batch.rows(rows, rows + size), sleep) / t.accumulate
-        loss = self._reduce(loss)
+        loss, norm = self._reduce(loss, t.clip_norm or torch.inf)
         self.train_flops += self.step_flops(sleep)
-        norm = clip_grad_norm_(self.model.parameters(), t.clip_norm or torch.inf)
         optimizer.step()  # type: ignore[union-attr]
         schedule.step()  # type: ignore[union-attr]
         self.trainer.datamodule.consumed(batch)  # type: ignore[attr-defined]  # here: checkpoints are saved right after
@@ -137,30 +147,44 @@ class SleepModule(pl.LightningModule):
         }
         if self._graphed is not None:
             return self._graphed(share, sleep, n_labels=n_labels, **options)
-        return accumulate_gradients(
-            self.model, share, sleep, n_labels=n_labels, backward=self.manual_backward, **options
-        )
+        options |= {
+            "n_labels": n_labels,
+            "windows": plan_windows(batch.labels, sleep.window_size),
+        }  # alike in all ranks
+        return accumulate_gradients(self.model, share, sleep, backward=self.manual_backward, **options)
 
-    def _reduce(self, loss: Tensor) -> Tensor:
-        """Add up gradients, losses and reasons to stop over all ranks, in the one exchange of a step."""
-        wanted = torch.tensor(self.stop_wanted)
+    def _reduce(self, loss: Tensor, clip_norm: float) -> tuple[Tensor, Tensor]:
+        """Add up gradients, losses and reasons to stop over all ranks, in the one exchange of a step (sharded
+        matrices have theirs before). Returns the loss, and the gradient's norm before it is clipped."""
+        wanted, shards = torch.tensor(self.stop_wanted), self.shards
         if self.ranks.size == 1:
             self.stop_agreed = wanted
-            return loss
-        extra = torch.cat([loss[None], wanted.to(loss.device)])
-        loss, votes = all_reduce_gradients(list(self.model.parameters()), extra).tensor_split([1])
+            return loss, clip_grad_norm_(self.model.parameters(), clip_norm)
+        squares = torch.zeros_like(loss) if shards is None else shards.reduce_gradients()
+        copies = list(self.model.parameters()) if shards is None else shards.copies
+        extra = torch.cat([loss[None], squares[None], wanted.to(loss.device)])
+        loss, squares, votes = all_reduce_gradients(copies, extra).tensor_split([1, 2])
         # on a GPU those of the step before, which have arrived: looking at these now would wait for the device
         arriving = votes.to("cpu", non_blocking=True)
         self.stop_agreed = self._stop_arriving if votes.is_cuda else arriving
         self._stop_arriving = arriving
-        return loss.squeeze(0)
+        norm = clip_grad_norm_(copies, clip_norm) if shards is None else shards.clip_gradients(squares[0], clip_norm)
+        return loss[0], norm
 
     def validation_step(self, batch: TaskBatch, batch_idx: int) -> None:
-        share = self.ranks.share(batch)
-        self._answers.append(Answers.of(predict(self.model, share, self.experiment.sleep), share))
+        share, sleep = self.ranks.share(batch), self.experiment.sleep
+        if self.shards is not None:
+            self.shards.gather()
+        windows = plan_windows(batch.labels, sleep.window_size)
+        self._answers.append(Answers.of(predict(self.model, share, sleep, windows=windows), share))
         self._first_batch = self._first_batch or batch
 
     def on_validation_epoch_end(self) -> None:
+        self._end_validation()
+        if self.shards is not None:
+            self.shards.scatter()
+
+    def _end_validation(self) -> None:
         self.scores, self._answers = score(self.ranks.gather(self._answers)), []
         self.log_dict({f"val/{name}": value for name, value in self.scores["all"].as_metrics().items()}, logger=False)
         if self.trainer.state.fn != TrainerFn.FITTING:
@@ -170,23 +194,26 @@ class SleepModule(pl.LightningModule):
         self.digests[str(self.steps)] = self.trainer.datamodule.digest  # type: ignore[attr-defined]
         by_slice = {f"{name}/exact_match": one.exact_match for name, one in self.scores.items() if name != "all"}
         self.history.append({"step": self.steps} | metrics | self.scores["all"].as_metrics() | by_slice)
-        if self.logger is None:
+        if self.logger is None and self.shards is None:
             return
         for name, one in self.scores.items():
             prefix = "val" if name == "all" else f"val/{name}"
             metrics |= {f"{prefix}/{key}": value for key, value in one.as_metrics().items()}
-        if self._first_batch is not None:
+        if self._first_batch is not None:  # shards are gathered, which takes all ranks
             diagnostics = diagnose_passes(self.model, self._first_batch.rows(0, DIAGNOSED_ROWS), self.experiment.sleep)
             metrics |= {f"sleep/{name}": value for name, value in diagnostics.items()}
-        self.logger.log_metrics(metrics, self.steps)
+        if self.logger is not None:
+            self.logger.log_metrics(metrics, self.steps)
 
     test_step = validation_step
 
     def on_test_epoch_end(self) -> None:
         self.scores, self._answers = score(self.ranks.gather(self._answers)), []
+        if self.shards is not None:
+            self.shards.scatter()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_weights(self.model, self.steps, self.experiment.training)
+        check_weights(self.model, self.steps, self.experiment.training, self.ranks)
         checkpoint["experiment"] = self.experiment.to_dict()
         checkpoint["rng"] = torch.get_rng_state()
         checkpoint["history"] = self.history

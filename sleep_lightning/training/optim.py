@@ -2,7 +2,8 @@
 
 Muon is torch.optim.Muon's algorithm (Keller Jordan's), with two differences that change no result: matrices
 of one shape are orthogonalised as one batch, and a fused projection (q, k, v, ... stacked by rows in one weight)
-is orthogonalised part by part, as if its parts were weights of their own.
+is orthogonalised part by part, as if its parts were weights of their own. Where ranks have shares of a matrix, one
+of them orthogonalises the whole.
 """
 
 import math
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -21,6 +23,7 @@ from sleep_lightning.model import HybridLM
 from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.block import SwiGLU
 from sleep_lightning.model.fast_weights import FastWeights
+from sleep_lightning.training.whole_matrices import local, map_whole
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
@@ -71,19 +74,35 @@ class Muon(Optimizer):
         for p in params:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        buffers = [self.state[p]["momentum_buffer"] for p in params]
+        grads, weights = [local(grad) for grad in grads], [local(p) for p in params]
+        buffers = [local(self.state[p]["momentum_buffer"]) for p in params]
         torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
-        updates = torch._foreach_lerp(grads, buffers, group["momentum"])
-        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
-        by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for p, update in zip(params, updates, strict=True):
-            for part, part_update in zip(p.split(self.splits[p]), update.split(self.splits[p]), strict=True):
-                by_shape[part.shape].append((part, part_update))
-        for (rows, columns), parts in by_shape.items():
-            lr = group["lr"] * math.sqrt(max(1, rows / columns))
-            steps = orthogonalize(torch.stack([update for _, update in parts]))
-            for (part, _), step in zip(parts, steps, strict=True):
-                part.add_(step, alpha=-lr)
+        updates = list(torch._foreach_lerp(grads, buffers, group["momentum"]))
+        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        splits = [self.splits[p] for p in params]
+        if sharded := [p for p in params if isinstance(p, DTensor)]:  # all of them, or none
+            steps = map_whole(lambda whole, numbers: _steps(whole, [splits[i] for i in numbers]), updates, sharded)
+            torch._foreach_add_(weights, steps, alpha=-group["lr"])
+        else:
+            _add_steps(weights, updates, splits, -group["lr"])
+
+
+def _add_steps(targets: list[Tensor], updates: list[Tensor], splits: list[tuple[int, ...]], alpha: float) -> None:
+    """Add ``alpha`` times the scaled, orthogonalised update of each matrix to its target."""
+    by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    for target, update, rows in zip(targets, updates, splits, strict=True):
+        for part, part_update in zip(target.split(rows), update.split(rows), strict=True):
+            by_shape[part.shape].append((part, part_update))
+    for (n_rows, columns), parts in by_shape.items():
+        steps = orthogonalize(torch.stack([update for _, update in parts]))
+        for (part, _), step in zip(parts, steps, strict=True):
+            part.add_(step, alpha=alpha * math.sqrt(max(1, n_rows / columns)))
+
+
+def _steps(updates: list[Tensor], splits: list[tuple[int, ...]]) -> list[Tensor]:
+    steps = [torch.zeros_like(update) for update in updates]
+    _add_steps(steps, updates, splits, 1.0)
+    return steps
 
 
 class MuonAdamW(Optimizer):

@@ -45,7 +45,18 @@ def predict_step_memory(experiment: Experiment, model: HybridLM) -> int | None:
     weights = sum(p.numel() for p in model.parameters())
     muon = sum(p.numel() for p, _ in hidden_matrices(model))
     moments = muon + 2 * (weights - muon)
+    if t.sharding == "full":
+        gathered = (BF16 if t.precision == "bf16" else FP32) * _gathered(experiment, model)
+        return FP32 * ((weights + moments) // t.processes + weights) + gathered + activations  # gradients are whole
     copies = BF16 * weights if t.precision == "bf16" else 0
     exchanged = weights if t.processes > 1 else 0  # gradients, flat
     # the exchange and Muon's updates come when the activations are gone
     return FP32 * (2 * weights + moments) + max(activations + copies, FP32 * muon, FP32 * exchanged)
+
+
+def _gathered(experiment: Experiment, model: HybridLM) -> int:
+    """Weights that a rank has whole at a time. A recomputed pass has all its blocks until the backward is through."""
+    blocks = [sum(p.numel() for p in block.parameters()) for block in model.stack]
+    weights, t = sum(p.numel() for p in model.parameters()), experiment.training
+    drops = t.reshard_after_forward and t.checkpointing == "none"
+    return weights - sum(blocks) + max(blocks) if drops else weights

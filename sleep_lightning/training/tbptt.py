@@ -108,12 +108,20 @@ def _loss_sum(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def predict(model: HybridLM, batch: TaskBatch, sleep: SleepConfig, *, at_boundary: AtBoundary | None = None) -> Tensor:
+def predict(
+    model: HybridLM,
+    batch: TaskBatch,
+    sleep: SleepConfig,
+    *,
+    at_boundary: AtBoundary | None = None,
+    windows: list[Window] | None = None,
+) -> Tensor:
     """Logits ``[B, T, vocab]`` of one teacher-forced walk; zeros in windows that slept (they have none).
 
-    ``at_boundary`` may change the memory between windows (zero it, say): that is how ablations are done.
+    ``at_boundary`` may change the memory between windows (zero it, say): that is how ablations are done. ``windows``
+    is the batch's plan if it is that of a larger batch.
     """
-    windows = plan_windows(batch.labels, sleep.window_size)
+    windows = plan_windows(batch.labels, sleep.window_size) if windows is None else windows
     memory = zero_memory(model, len(batch.tokens), sleep)
     logits_BTV = torch.zeros(*batch.tokens.shape, model.head.out_features, device=batch.tokens.device)
     awake, _ = run_windows(

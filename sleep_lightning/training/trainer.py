@@ -15,10 +15,11 @@ from sleep_lightning.config import Experiment
 from sleep_lightning.run_directory import RunDirectory
 from sleep_lightning.training.interruption import AtomicCheckpointIO
 from sleep_lightning.training.ranks import ALONE, Ranks
+from sleep_lightning.training.sharded_strategy import ShardedStrategy
 
 
 def quiet_lightning() -> None:
-    """Lightning's hints about devices, workers and tips are noise here."""
+    """Hints of Lightning and FSDP about devices, workers and tips are noise here."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in (
@@ -29,6 +30,7 @@ def quiet_lightning() -> None:
         ".*ModelCheckpoint with manual optimization.*",
         ".*srun.* command is available.*",
         ".*sync_dist=True.*",  # what is logged is the same in all ranks
+        ".*returned a view tensor.*",  # FSDP; nobody changes a block's output in place
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -54,7 +56,9 @@ def build_trainer(
             ModelCheckpoint(filename="last", every_n_train_steps=t.checkpoint_every, **kwargs),
             ModelCheckpoint(filename="best", monitor="val/exact_match", mode="max", **kwargs),
         ]
+    device = torch.device("cuda", ranks.local_rank) if cuda else torch.device("cpu")
     return pl.Trainer(
+        strategy=ShardedStrategy(device, writes=ranks.first) if t.sharding == "full" else "auto",
         accelerator=t.accelerator,
         devices=[ranks.local_rank] if cuda else 1,
         precision="bf16-mixed" if t.precision == "bf16" else "32-true",

@@ -70,10 +70,10 @@ def gradients(name: str, ranks: Ranks = ALONE) -> dict[str, Tensor | None]:
     return {name: None if p.grad is None else p.grad for name, p in module.model.named_parameters()}
 
 
-def scores(ranks: Ranks = ALONE) -> dict[str, Score]:
+def scores(ranks: Ranks = ALONE, *overrides: str) -> dict[str, Score]:
     """Of three validation batches of seven rows."""
     quiet_lightning()
-    e = experiment([], ranks)
+    e = experiment([*overrides], ranks)
     torch.manual_seed(0)
     module = SleepModule(e, ranks)
     module.model.double()

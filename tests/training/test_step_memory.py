@@ -54,6 +54,19 @@ def test_what_makes_it_larger_and_smaller() -> None:
     assert predicted("training.precision=bf16") < plain
 
 
+def test_shards_make_it_smaller() -> None:
+    copies = predicted("training.devices=4")
+    kept, dropped = (
+        predicted("training.devices=4", "training.sharding=full", f"training.reshard_after_forward={drops}")
+        for drops in ("false", "true")
+    )
+    model = SleepModule(wide()).model
+    blocks = [sum(p.numel() for p in block.parameters()) for block in model.stack]
+    assert copies > kept and kept - dropped == 4 * (sum(blocks) - max(blocks))
+    checkpointed = ("training.devices=4", "training.sharding=full", "training.checkpointing=pass")
+    assert predicted(*checkpointed) == predicted(*checkpointed, "training.reshard_after_forward=true")
+
+
 def test_a_compiled_pass_is_not_predicted() -> None:
     e = experiment("training.compile=true")
     assert predict_step_memory(e, SleepModule(e).model) is None
