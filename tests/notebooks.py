@@ -20,9 +20,11 @@ def executed(notebook: Path) -> NotebookNode:
     content = nbformat.read(notebook, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"PYTHONPATH": str(ROOT), "IPYTHONDIR": folder}
+        environment["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm's, with the place where it is installed
         client = NotebookClient(
             content,
             timeout=60 * MINUTES,
+            startup_timeout=60 * MINUTES,
             record_timing=False,
             store_widget_state=False,
             kernel_name="python3",

@@ -38,9 +38,9 @@ def _run_all(folder: Path, commands: list[list[str]]) -> None:
 
 def test_files_it_names_exist() -> None:
     for word in README.replace("(", " ").replace(")", " ").replace("`", " ").split():
-        if word.startswith(("conf/", "docs/", "sleep_lightning/", "tests/")) and "<" not in word:
+        if word.startswith(("conf/", "docs/", "notebooks/", "sleep_lightning/", "tests/")) and "<" not in word:
             assert (ROOT / word.rstrip(".,;:")).exists(), word
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("fit", "test", "test-slow"):
+    for target in ("fit", "test", "test-slow", "notebooks"):
         assert f"make {target}" in README
         assert f"\n{target}:" in makefile

@@ -1,5 +1,7 @@
 """Training in this process, for notebooks and scripts: nothing is written or recorded. ``fit`` does both."""
 
+import sys
+
 import lightning.pytorch as pl
 from rich.console import Console
 
@@ -32,7 +34,8 @@ def train(experiment: Experiment) -> SleepModule:
     quiet_lightning()
     tune_allocator(t.allocator)
     choose_fp32_matmul(t.fp32_matmul)
-    progress = RichProgress(Console(force_jupyter=False))
+    # kernels of notebooks claim colours; only a terminal can redraw a bar
+    progress = RichProgress(Console(force_jupyter=False, force_terminal=sys.stdout.isatty()))
     trainer = build_trainer(experiment, None, None, [progress])
     pl.seed_everything(t.seed, verbose=False)
     module = SleepModule(experiment)
