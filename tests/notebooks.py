@@ -27,6 +27,7 @@ def executed(notebook: Path) -> NotebookNode:
             startup_timeout=60 * MINUTES,
             record_timing=False,
             store_widget_state=False,
+            coalesce_streams=True,
             kernel_name="python3",
             resources={"metadata": {"path": folder}},
         )
