@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CONSTRAIN := PIP_CONSTRAINT=constraints.txt
 
-.PHONY: fit reproduce test test-slow test-cluster lint chromium clean
+.PHONY: fit reproduce test test-slow test-cluster notebooks lint chromium clean
 
 fit: .venv/.runtime
 	$(BIN)/python -m sleep_lightning fit --config conf/rule110.yaml
@@ -22,6 +22,10 @@ test-slow: .venv/.dev
 test-cluster: .venv/.dev
 	sh tests/install_cluster.sh
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/cluster
+
+# Run from top to bottom and saved with their outputs.
+notebooks: .venv/.dev
+	$(BIN)/python -m tests.notebooks notebooks/*.ipynb
 
 # Debian's browser, for the tests of pages; they are skipped where it cannot be installed.
 chromium:

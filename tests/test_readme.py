@@ -43,11 +43,11 @@ def _run_all(folder: Path, commands: list[list[str]]) -> None:
 def test_files_they_name_exist() -> None:
     for name, page in PAGES.items():
         for word in page.replace("(", " ").replace(")", " ").replace("`", " ").split():
-            if word.startswith(("conf/", "docs/", "sleep_lightning/", "tests/", "results/")) and "<" not in word:
+            if word.startswith(("conf/", "docs/", "notebooks/", "sleep_lightning/", "tests/", "results/")) and "<" not in word:
                 assert (ROOT / word.rstrip(".,;:")).exists(), f"{name}: {word}"
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / link).exists(), link
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("fit", "test", "test-slow"):
+    for target in ("fit", "test", "test-slow", "notebooks"):
         assert f"make {target}" in README
         assert f"\n{target}:" in makefile

@@ -5,6 +5,7 @@ import torch
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import HybridLM
 from sleep_lightning.run_directory import experiment_of, load_checkpoint
+from sleep_lightning.sleep import AtBoundary
 from sleep_lightning.tasks import Split
 from sleep_lightning.training.environment import check_device
 from sleep_lightning.training.metrics import Answers, Score, score
@@ -35,10 +36,15 @@ def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, Hyb
 
 
 @torch.no_grad()
-def score_split(experiment: Experiment, model: HybridLM, split: Split) -> dict[str, Score]:
-    """Scores by slice on the first ``val_batches`` batches of a split: the same sequences for every model and seed."""
+def score_split(
+    experiment: Experiment, model: HybridLM, split: Split, *, at_boundary: AtBoundary | None = None
+) -> dict[str, Score]:
+    """Scores by slice on the first ``val_batches`` batches of a split: the same sequences for every model and seed.
+
+    ``at_boundary`` may change the memory between windows (zero it, say).
+    """
     t, task, answers = experiment.training, experiment.task.build(), []
     for position in range(t.val_batches):
         batch = task.batch(t.val_batch_size, seed=0, position=position, split=split).to(model.embedding.weight.device)
-        answers.append(Answers.of(predict(model, batch, experiment.sleep), batch))
+        answers.append(Answers.of(predict(model, batch, experiment.sleep, at_boundary=at_boundary), batch))
     return score(answers)

@@ -17,9 +17,9 @@ from sleep_lightning.tasks import GSMInfinite, GSMInfiniteConfig, baselines
 from sleep_lightning.tasks.gsm_infinite.problem import World, sample_problem
 from sleep_lightning.tasks.gsm_infinite.settings import SETTINGS
 from sleep_lightning.tasks.task import SPLITS
+from sleep_lightning.tasks.task_test_case import TaskTestCase
 from sleep_lightning.training.metrics import Answers, score
 from tests.tasks.gsm_solver import solve
-from tests.tasks.task_test_case import TaskTestCase
 
 SHORT: dict[str, Any] = {"min_tokens": 100, "max_tokens": 256}
 SMALL: dict[str, Any] = {"min_tokens": 60, "max_tokens": 120, "ops": [2, 3], "max_value": 99}

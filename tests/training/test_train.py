@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from sleep_lightning.commands import fit
+from sleep_lightning.config import load_experiment
+from sleep_lightning.run_directory import load_checkpoint
+from sleep_lightning.training.train import train
+from tests.commands.cli import ROOT, SMALL
+
+OVERRIDES = [*SMALL, "training.max_steps=10", "training.accelerator=cpu", "tracking.enabled=false"]
+CONFIG = ROOT / "conf" / "rule110.yaml"
+
+
+def test_the_same_weights_as_fit_and_nothing_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = train(load_experiment(CONFIG, OVERRIDES))
+    assert not list(tmp_path.iterdir())
+    assert [row["step"] for row in module.history] == [5, 10]
+    assert capsys.readouterr().out.count("majority") == 2
+    assert not module.model.training
+    assert fit.fit(fit.prepare(str(CONFIG), [*OVERRIDES, "training.run_dir=run"], None)) == 0
+    weights = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]
+    mine = module.state_dict()
+    assert weights.keys() == mine.keys()
+    assert all(torch.equal(weights[name], mine[name]) for name in weights)
+
+
+def test_more_than_one_process_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"training\.devices=2 .* train\(\) is one; use"):
+        train(load_experiment(CONFIG, [*OVERRIDES, "training.devices=2"]))
