@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.commands.cli import ROOT, SMALL, run
 
 README = (ROOT / "README.md").read_text()
+FOLDERS = ("conf/", "docs/", "notebooks/", "sleep_lightning/", "tests/", "results/")
 PAGES = {path.name: path.read_text() for folder in (ROOT, ROOT / "docs") for path in sorted(folder.glob("*.md"))}
 
 
@@ -43,7 +44,7 @@ def _run_all(folder: Path, commands: list[list[str]]) -> None:
 def test_files_they_name_exist() -> None:
     for name, page in PAGES.items():
         for word in page.replace("(", " ").replace(")", " ").replace("`", " ").split():
-            if word.startswith(("conf/", "docs/", "notebooks/", "sleep_lightning/", "tests/", "results/")) and "<" not in word:
+            if word.startswith(FOLDERS) and "<" not in word:
                 assert (ROOT / word.rstrip(".,;:")).exists(), f"{name}: {word}"
     for link in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / link).exists(), link
