@@ -13,7 +13,7 @@ from optuna.samplers import RandomSampler
 
 from sleep_lightning.sweep.storage import check_url, open_storage
 
-WRITERS = (1, 8)
+WRITERS = (1, 8, 32)
 READY = "ready\n"
 FACTS = 6
 """Facts that a supervisor notes of a trial."""

@@ -63,7 +63,7 @@ def test_what_a_job_asks_for() -> None:
             "--gpus-per-node=4",
             "--partition=gpu",
         ),
-        *("--time=60", "--signal=B:TERM@120", "--mem=8G"),
+        *("--time=60", "--signal=TERM@120", "--mem=8G"),
     ]
     assert "--signal=B:TERM@15" in SlurmOptions(time_limit=1).arguments(1)
 

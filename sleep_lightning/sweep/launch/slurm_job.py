@@ -87,7 +87,8 @@ class SlurmOptions:
             asked.append(f"--partition={self.partition}")
         if self.time_limit is not None:
             ahead = min(SAVE_SECONDS, 15 * self.time_limit)
-            asked += [f"--time={self.time_limit}", f"--signal=B:TERM@{ahead}"]
+            told = "B:TERM" if self.tasks == 1 else "TERM"  # srun, in the place of bash, would kill its tasks upon it
+            asked += [f"--time={self.time_limit}", f"--signal={told}@{ahead}"]
         return [*asked, *self.extra]
 
     def script(self, begin: Sequence[str], resume: Sequence[str], config: Path, ticket: Path, token: str) -> str:
