@@ -41,6 +41,7 @@ def bench_storage(seconds: float) -> Iterator[dict[str, object]]:
 
 
 def _measure(storage: str | None, folder: Path, writers: int, seconds: float) -> float:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     name = f"bench-{os.getpid()}-{writers}"
     opened = open_storage(storage, folder, to_write=True)
     optuna.create_study(study_name=name, storage=opened)
