@@ -1,5 +1,6 @@
 """What it costs that ranks train together: a step of two on this machine (CPU, gloo) against the same work elsewise."""
 
+import atexit
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -72,7 +73,8 @@ def rank_step(experiment: Experiment, share: TaskBatch, ranks: Ranks, threads: i
     optimizer, parameters = build_optimizer(model, experiment.training), list(model.parameters())
     n_labels = ranks.size * (share.labels != IGNORE).sum()  # all rows have as many
     connection = ranks.connected("cpu")
-    connection.__enter__()  # until the process ends
+    connection.__enter__()
+    atexit.register(connection.__exit__, None, None, None)  # held, and so kept open, until the process ends
 
     def step() -> Tensor:
         optimizer.zero_grad()
