@@ -24,6 +24,10 @@ TRACKING = f"tracking.uri=${{oc.env:{URI_VARIABLE}}}"
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 LINE_LENGTH = 500
 """Characters kept of a line of a log."""
+_PLACE = re.compile(
+    "(SLURM|TORCHELASTIC)_.*|(LOCAL_|GROUP_|ROLE_|NODE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE|ROLE_NAME|MASTER_(ADDR|PORT)"
+)
+"""Variables in which srun and torchrun tell a process its place among others."""
 _FIT = [sys.executable, "-m", "sleep_lightning", "fit"]
 _URI = re.compile(r"[\w+.-]+://[^\s'\"<>]+")
 
@@ -125,12 +129,12 @@ class FitProcess:
         return [*_FIT, "--resume", str(self.directory.path), TRACKING]
 
     def environment(self, threads: int) -> dict[str, str]:
-        """Its environment: ours, without that of a SLURM job in which we may be: Lightning would take it for its own.
+        """Its environment: ours, but not our place in a job of SLURM's or among ranks: it would take that for its own.
 
         Args:
             threads: CPU threads.
         """
-        ours = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+        ours = {name: value for name, value in os.environ.items() if not _PLACE.fullmatch(name)}
         return ours | {"OMP_NUM_THREADS": str(threads), URI_VARIABLE: self.experiment.tracking.uri}
 
     def start(self, threads: int, gpu: str | None = None) -> "Watched":

@@ -1,6 +1,9 @@
 """A run seen from outside, through the files it leaves."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +35,21 @@ def test_a_run_that_saved_upon_sigterm_counts_to_its_last_step(tmp_path: Path) -
     assert run.flops_spent == 3e6
     write_json(run.directory.history, {"history": [{"step": 4, "cost/train_flops": 4e6, "exact_match": 0.1}]})
     assert run.flops_spent == 4e6, "it went on since"
+
+
+def test_a_run_does_not_take_the_place_of_who_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep under srun or torchrun: its runs are no ranks of that job."""
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    monkeypatch.setenv("LOCAL_SCRATCH", "/scratch")
+    listing = "import json, os; print(json.dumps(dict(os.environ)))"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "--no-python"]
+    done = subprocess.run([*torchrun, sys.executable, "-c", listing], capture_output=True, text=True, check=True)
+    theirs = json.loads(done.stdout)
+    assert {"RANK", "GROUP_RANK", "MASTER_PORT", "TORCHELASTIC_USE_AGENT_STORE"} <= theirs.keys()
+    before = dict(os.environ)
+    for name, value in theirs.items():
+        monkeypatch.setenv(name, value)
+    environment = FitProcess(small_sweep().base, RunDirectory(tmp_path)).environment(3)
+    assert environment["OMP_NUM_THREADS"] == "3" and environment["LOCAL_SCRATCH"] == "/scratch"
+    new = environment.keys() - before.keys() - {"SLEEP_LIGHTNING_TRACKING_URI", "OMP_NUM_THREADS"}
+    assert new <= {"TORCH_NCCL_ASYNC_ERROR_HANDLING", "COLUMNS", "LINES"} and "SLURM_STEP_NUM_TASKS" not in environment

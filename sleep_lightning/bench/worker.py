@@ -1,7 +1,7 @@
 """A contender in a process of its own: its allocator, its thread pools and its matmul mode are nobody else's."""
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
@@ -27,10 +27,21 @@ class Worker:
 
     def __call__(self) -> None:
         """Raises RuntimeError if the process has died; it has said why on standard error."""
+        self.begin()
+        self.wait()
+
+    def begin(self) -> None:
+        """Have it called; raises as calling does."""
+        self._or_died(lambda: self._here.send(None))
+
+    def wait(self) -> None:
+        """Until what was begun is done; raises as calling does."""
+        self._or_died(self._here.recv)
+
+    def _or_died(self, talk: Callable[[], object]) -> None:
         try:
-            self._here.send(None)
-            self._here.recv()
-        except (EOFError, BrokenPipeError) as error:
+            talk()
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             self._process.join()
             raise RuntimeError(f"a benchmark process died with exit code {self._process.exitcode}") from error
 
@@ -42,6 +53,18 @@ class Worker:
     ) -> None:
         self._here.close()  # the process ends when nobody is left to ask it
         self._process.join()
+
+
+def together(workers: Sequence[Worker]) -> Callable[[], None]:
+    """Calls all of them at once, and waits for all."""
+
+    def call() -> None:
+        for worker in workers:
+            worker.begin()
+        for worker in workers:
+            worker.wait()
+
+    return call
 
 
 def _serve(

@@ -12,6 +12,8 @@ from rich.table import Table
 from sleep_lightning.bench.memory import bench_memory
 from sleep_lightning.bench.operator import bench_operator
 from sleep_lightning.bench.overhead import bench_overhead
+from sleep_lightning.bench.ranks import bench_ranks
+from sleep_lightning.bench.startup import bench_startup
 from sleep_lightning.bench.step import bench_step
 from sleep_lightning.run_directory import write_json
 from sleep_lightning.sweep.storage_bench import bench_storage
@@ -22,6 +24,8 @@ BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
     "step": bench_step,
     "memory": bench_memory,
     "overhead": bench_overhead,
+    "ranks": bench_ranks,
+    "startup": bench_startup,
     "storage": bench_storage,
 }
 

@@ -109,8 +109,9 @@ class _Ending:
 
 
 def fit(job: Job) -> int:
-    """Train. Returns the exit code: 0; a ``StopReason`` if the run was stopped and can be resumed; 1 if it diverged,
-    memory ran out or another rank was lost."""
+    """Train. Returns the exit code: 0; a ``StopReason`` if the run was stopped and can be resumed (0 in all ranks but
+    the first: srun may kill it, as it writes, when another fails); 1 if it diverged, memory ran out or another rank was
+    lost."""
     quiet_lightning()
     ending = _Ending()
 
@@ -138,7 +139,7 @@ def fit(job: Job) -> int:
         close()
     if job.ranks.first and (done := requeue(job.experiment.training, ending.reason)) is not None:
         Console(stderr=True).print(done, highlight=False, soft_wrap=True, markup=False)
-    return ending.exit_code
+    return ending.exit_code if job.ranks.first or ending.reason is None else 0
 
 
 def _train(job: Job, ending: _Ending) -> None:

@@ -82,6 +82,10 @@ class PatientStorage(RDBStorage):
         self.shown = shown
         super().__init__(url, engine)
 
+    create_new_study = _patient(RDBStorage.create_new_study)
+    get_study_id_from_name = _patient(RDBStorage.get_study_id_from_name)
+    get_study_name_from_id = _patient(RDBStorage.get_study_name_from_id)
+    get_study_directions = _patient(RDBStorage.get_study_directions)
     get_study_user_attrs = _patient(RDBStorage.get_study_user_attrs)
     get_study_system_attrs = _patient(RDBStorage.get_study_system_attrs)
     set_study_user_attr = _patient(RDBStorage.set_study_user_attr)

@@ -116,7 +116,10 @@ class Sweep:
 
     def experiment(self, values: dict[str, Any], *more: str) -> Experiment:
         """The experiment of a point. Raises ValueError if its values do not go together."""
-        return apply_point(self.base, values, *more)
+        experiment = apply_point(self.base, values, *more)
+        if self.spec.launcher == "slurm":
+            self.spec.slurm.check(experiment.training)
+        return experiment
 
     def varying(self) -> dict[str, list[object]]:
         """The keys that vary, each with its choices or its ends, and the base's value where a condition leaves it."""
@@ -174,6 +177,8 @@ def load_sweep(path: str | Path) -> Sweep:
         space = Space(spec.space)
         base = load_experiment(path.parent / spec.base, spec.overrides).anchored()
         sweep = Sweep(spec, space, base)
+        if not {"training.devices", "training.num_nodes"} & spec.space.keys():
+            sweep.experiment({})
         _check_values(sweep)
         if spec.sampler == "grid":
             space.grid()

@@ -1,11 +1,12 @@
 """How many trials a second each storage takes, from one writer and from several."""
 
+import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import optuna
@@ -13,8 +14,9 @@ from optuna.samplers import RandomSampler
 
 from sleep_lightning.sweep.storage import check_url, open_storage
 
-WRITERS = (1, 8)
-READY = "ready\n"
+WRITERS = (1, 8, 32)
+READY_SECONDS = 300
+"""By which the last of the writers is there."""
 FACTS = 6
 """Facts that a supervisor notes of a trial."""
 POSTGRESQL_VARIABLE = "SLEEP_LIGHTNING_BENCH_STORAGE"
@@ -39,22 +41,27 @@ def bench_storage(seconds: float) -> Iterator[dict[str, object]]:
 
 
 def _measure(storage: str | None, folder: Path, writers: int, seconds: float) -> float:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     name = f"bench-{os.getpid()}-{writers}"
     opened = open_storage(storage, folder, to_write=True)
     optuna.create_study(study_name=name, storage=opened)
-    words = [sys.executable, "-m", __name__, storage or "", str(folder), name, str(seconds)]
-    processes = [
-        subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(writers)
-    ]
-    for process in processes:
-        assert process.stdout is not None and process.stdout.readline() == READY
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    rates = [float(process.communicate()[0]) for process in processes]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # imported once for all writers
+    ready = context.Barrier(writers)
+    with ProcessPoolExecutor(writers, context, initializer=_begin_with, initargs=(ready,)) as pool:
+        rates = [pool.submit(_write, storage, folder, name, seconds) for _ in range(writers)]
+        total = sum(rate.result() for rate in rates)
     optuna.delete_study(study_name=name, storage=opened)
-    return sum(rates)
+    return total
+
+
+_ready: Barrier | None = None
+"""All writers of a measurement begin behind it."""
+
+
+def _begin_with(ready: Barrier) -> None:
+    global _ready
+    _ready = ready
 
 
 def _write(storage: str | None, folder: Path, name: str, seconds: float) -> float:
@@ -63,8 +70,8 @@ def _write(storage: str | None, folder: Path, name: str, seconds: float) -> floa
     study = optuna.load_study(
         study_name=name, storage=open_storage(storage, folder, to_write=True), sampler=RandomSampler()
     )
-    print(READY, end="", flush=True)
-    sys.stdin.readline()  # all begin at once
+    assert _ready is not None
+    _ready.wait(READY_SECONDS)
     trials, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds or not trials:
         trial = study.ask()
@@ -75,7 +82,3 @@ def _write(storage: str | None, folder: Path, name: str, seconds: float) -> floa
         study.tell(trial, 0.5)
         trials += 1
     return trials / (time.perf_counter() - began)
-
-
-if __name__ == "__main__":
-    print(_write(sys.argv[1] or None, Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])))

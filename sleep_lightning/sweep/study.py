@@ -40,10 +40,10 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
         study = optuna.create_study(
             storage=storage,
             study_name=sweep.spec.name,
-            sampler=build_sampler(sweep.spec, sweep.space),
             directions=[StudyDirection[way.upper()] for way in sweep.spec.objectives.values()],
             load_if_exists=True,
         )
+        study.sampler = build_sampler(sweep.spec, sweep.space, len(study.get_trials(deepcopy=False)))
         _check_owner(study, sweep.spec, folder)
     except OSError as error:
         raise ValueError(f"{folder} cannot hold the sweep: {error.strerror}; choose another --output") from error
@@ -135,9 +135,15 @@ def _in_full(known: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def build_sampler(spec: SweepSpec, space: Space) -> BaseSampler:
-    """Optuna's sampler of that name."""
-    seed, samplers = spec.sampler_seed, optuna.samplers
+def build_sampler(spec: SweepSpec, space: Space, asked: int = 0) -> BaseSampler:
+    """Optuna's sampler of that name.
+
+    Args:
+        spec: names it.
+        space: that it samples.
+        asked: trials so far; a sampler seeded alike after a restart would propose their points again.
+    """
+    seed, samplers = spec.sampler_seed + asked, optuna.samplers
     conditional = any(parameter.when for parameter in space.parameters.values())
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # group, wanted as it is
     if spec.sampler == "tpe":
@@ -147,7 +153,7 @@ def build_sampler(spec: SweepSpec, space: Space) -> BaseSampler:
     if spec.sampler == "gp":
         return samplers.GPSampler(seed=seed)
     if spec.sampler == "qmc":
-        return samplers.QMCSampler(seed=seed, scramble=True)
+        return samplers.QMCSampler(seed=spec.sampler_seed, scramble=True)  # goes on by itself
     return samplers.RandomSampler(seed=seed)  # of a grid, all points wait in the study
 
 

@@ -15,6 +15,7 @@ LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "Timed out
 
 _SOURCE = re.compile(r"^\[[^]]*:\d+\] ")
 """Where in its source a library says that an error comes from."""
+_TAKEN = re.compile(r"port: (\d+),.* name: EADDRINUSE")
 
 
 class Diverged(RuntimeError):
@@ -57,6 +58,8 @@ def remedy(error: Exception) -> str | None:
             f"another process of this run is gone or does not answer ({said}); what it said last stands above, and "
             f"fit --resume goes on from the last checkpoint"
         )
+    if isinstance(error, RuntimeError) and (taken := _TAKEN.search(str(error))):
+        return f"port {taken[1]} of the first rank is taken by another program; give all ranks a free MASTER_PORT"
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return (
             f"out of memory: {first.rstrip('.')}; try training.checkpointing=pass, a higher training.accumulate, or "

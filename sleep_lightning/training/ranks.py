@@ -18,6 +18,7 @@ from torch import Tensor, distributed
 
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.tasks import TaskBatch
+from sleep_lightning.training.slurm_step import SlurmStep
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=5)
@@ -48,15 +49,19 @@ class Ranks:
 
     @classmethod
     def of(cls, training: TrainingConfig, environment: Mapping[str, str] = os.environ) -> "Ranks":
-        """The ranks torchrun started us among; without it the first of those that we start on this machine.
+        """The ranks torchrun or srun started us among; without them the first of those that we start on this machine.
 
         Raises:
             ValueError: the configuration wants others than there are, or more GPUs than there are.
         """
         asked = f"training.devices={training.devices} x training.num_nodes={training.num_nodes}"
+        step = SlurmStep.of(environment)
         wants_gpus = training.accelerator != "cpu" and (present := torch.cuda.device_count())
         if wants_gpus and training.devices > present:
-            raise ValueError(f"training.devices={training.devices}: torch sees {present} CUDA devices here; use those")
+            more = ", or have srun show all GPUs of a node to each of its tasks (--gpus-per-node)" if step else ""
+            raise ValueError(
+                f"training.devices={training.devices}: torch sees {present} CUDA devices here; use those{more}"
+            )
         if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= environment.keys():
             rank, size, local_rank = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
             local_size = int(environment.get("LOCAL_WORLD_SIZE", size))
@@ -67,10 +72,14 @@ class Ranks:
                 )
             address, port = environment.get("MASTER_ADDR", "127.0.0.1"), int(environment.get("MASTER_PORT", 0))
             return cls(rank, size, local_rank, local_size, address, port)
+        if step is not None:
+            step.check(training)
+            return cls(step.rank, step.size, step.local_rank, training.devices, step.address(), step.port())
         if training.num_nodes > 1:
             raise ValueError(
                 f"{asked} needs a start on every node, for example: torchrun --nnodes {training.num_nodes} "
-                f"--nproc-per-node {training.devices} -m sleep_lightning fit ..."
+                f"--nproc-per-node {training.devices} -m sleep_lightning fit ..., or under SLURM: srun --nodes="
+                f"{training.num_nodes} --ntasks-per-node={training.devices} python -m sleep_lightning fit ..."
             )
         if training.devices == 1:
             return cls()

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from sleep_lightning.__main__ import main
 from tests.cluster.services import Postgres, Slurm, why_not
+from tests.cluster.small_run import fit_words
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +50,11 @@ def postgres(started_postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Pos
     for name, value in started_postgres.environment.items():
         monkeypatch.setenv(name, value)
     return started_postgres
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small run, trained by one process."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    assert main(fit_words(run)) == 0
+    return run

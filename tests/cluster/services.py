@@ -70,7 +70,7 @@ class Slurm:
 
     def ask(self, *command: str) -> str:
         done = subprocess.run(
-            command, env=os.environ | self.environment, capture_output=True, text=True, timeout=30, check=False
+            command, env=os.environ | self.environment, capture_output=True, text=True, timeout=90, check=False
         )
         return done.stdout
 

@@ -5,10 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sleep_lightning.fit_process import FitProcess
-from sleep_lightning.run_directory import RunDirectory
 from sleep_lightning.sweep.launch import SlurmLauncher, SlurmOptions
-from tests.sweep.sweeps import small_sweep
 
 ODD = "a b; $(touch broken) `touch broken` 'c' \"d\" 100%"
 
@@ -47,18 +44,26 @@ def test_setup_comes_first_and_slurm_is_forgotten(tmp_path: Path, monkeypatch: p
 
 def test_several_processes_are_started_by_srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     srun = tmp_path / "srun"
-    srun.write_text('#!/bin/sh\necho srun "$1"; shift; exec "$@"\n')
+    srun.write_text('#!/bin/sh\necho "srun $1 -c$SRUN_CPUS_PER_TASK"; shift; exec "$@"\n')
     srun.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert ran(tmp_path, SlurmOptions(tasks=2)) == f"srun --kill-on-bad-exit=1\nbegin\n{ODD}\n"
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    assert ran(tmp_path, SlurmOptions(tasks=2)) == f"srun --kill-on-bad-exit=1 -c6\nbegin\n{ODD}\n"
 
 
 def test_what_a_job_asks_for() -> None:
     assert SlurmOptions().arguments(threads=3) == ["--nodes=1", "--ntasks=1", "--cpus-per-task=3"]
     wide = SlurmOptions(partition="gpu", time_limit=60, nodes=2, tasks=8, gpus_per_node=4, cpus=6, extra=["--mem=8G"])
     assert wide.arguments(threads=3) == [
-        *("--nodes=2", "--ntasks=8", "--cpus-per-task=6", "--gpus-per-node=4", "--partition=gpu"),
-        *("--time=60", "--signal=B:TERM@120", "--mem=8G"),
+        *(
+            "--nodes=2",
+            "--ntasks=8",
+            "--cpus-per-task=6",
+            "--ntasks-per-node=4",
+            "--gpus-per-node=4",
+            "--partition=gpu",
+        ),
+        *("--time=60", "--signal=TERM@120", "--mem=8G"),
     ]
     assert "--signal=B:TERM@15" in SlurmOptions(time_limit=1).arguments(1)
 
@@ -67,9 +72,3 @@ def test_without_slurm_it_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match=r"launcher=slurm needs sbatch, which is not on the PATH here; .* local"):
         SlurmLauncher(SlurmOptions(), threads=1)
-
-
-def test_a_local_run_knows_of_no_job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SLURM_NTASKS", "8")
-    environment = FitProcess(small_sweep().base, RunDirectory(tmp_path)).environment(3)
-    assert "SLURM_NTASKS" not in environment and environment["OMP_NUM_THREADS"] == "3"

@@ -101,6 +101,15 @@ def test_bounds_on_what_is_known_before_step_0(tmp_path: Path) -> None:
     assert sweep.why_infeasible(wide, 1e13) == "state_bytes 3.277e+04 is above 2e+04"
 
 
+def test_processes_may_vary_where_their_number_is_that_of_the_tasks(tmp_path: Path) -> None:
+    text = "launcher: slurm\nslurm: {tasks: 4, nodes: 2}\noverrides: [training.num_nodes=2, training.batch_size=128]\n"
+    text += f"name: s\nbase: {ROOT}/conf/depo.yaml\nspace: {{training.devices: {{choices: [1, 2]}}}}\n"
+    sweep = load_sweep(written(tmp_path, text))
+    assert sweep.experiment({"training.devices": 2}).training.processes == 4
+    with pytest.raises(ValueError, match=r"do not start training\.devices=1 x training\.num_nodes=2 processes"):
+        sweep.experiment({"training.devices": 1})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -123,6 +132,12 @@ def test_bounds_on_what_is_known_before_step_0(tmp_path: Path) -> None:
         ("slurm: {partition: 'a b'}\n", r"slurm\.partition='a b' is no name of a partition"),
         ("slurm: {time_limit: 0}\n", r"slurm\.time_limit=0 must be at least 1"),
         ("slurm: {nodes: 2}\n", r"slurm\.tasks=1 leaves some of slurm\.nodes=2 idle"),
+        ("slurm: {tasks: 3, nodes: 2}\n", r"slurm\.tasks=3 does not divide over slurm\.nodes=2; use a multiple of it"),
+        (
+            "launcher: slurm\nslurm: {tasks: 4, nodes: 2}\noverrides: [training.devices=4]\n",
+            r"slurm\.nodes=2 with slurm\.tasks=4 do not start .*num_nodes=1 .*; set slurm\.nodes=1 and slurm\.tasks=4$",
+        ),
+        ("launcher: slurm\noverrides: [training.num_nodes=2]\n", r"slurm\.nodes=1 with slurm\.tasks=1 do not start"),
         ("slurm: {poll_seconds: 0}\n", r"slurm\.poll_seconds=0\.0 must be above 0"),
         ("slurm: {extra: [account=me]}\n", r"slurm\.extra: 'account=me' is not --key=value"),
         ('slurm: {extra: ["--account=me\\nrm"]}\n', r"slurm\.extra: .* is not --key=value"),

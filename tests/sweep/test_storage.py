@@ -132,6 +132,20 @@ def test_a_database_that_goes_away_is_waited_for(
     assert [t.user_attrs["a"] for t in finished(study)] == [1]
 
 
+def test_a_study_is_made_when_the_database_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was there when the storage was opened, and is gone a moment later."""
+    monkeypatch.setattr("sleep_lightning.sweep.storage.BUSY_SECONDS", 0.01)
+    storage = open_storage(f"sqlite:///{tmp_path}/a.db", tmp_path, to_write=True)
+    other = sqlite3.connect(tmp_path / "a.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.3, other.rollback).start()
+    optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
+    assert "a.db cannot be used for 0 s (database is locked)" in capsys.readouterr().err
+    assert optuna.get_all_study_names(storage) == ["s"]
+
+
 def test_what_was_told_before_its_answer_was_lost_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sqlalchemy.exc import OperationalError
     from sqlalchemy.orm import Session

@@ -4,8 +4,13 @@ from sleep_lightning.sweep import storage_bench
 
 
 def test_every_storage_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_bench, "WRITERS", (1,))
+    monkeypatch.setattr(storage_bench, "WRITERS", (1, 2))
     monkeypatch.delenv(storage_bench.POSTGRESQL_VARIABLE, raising=False)
     rows = list(storage_bench.bench_storage(0.05))
-    assert [row["contender"] for row in rows] == ["journal", "SQLite"]
+    assert [(row["contender"], row["writers"]) for row in rows] == [
+        ("journal", 1),
+        ("journal", 2),
+        ("SQLite", 1),
+        ("SQLite", 2),
+    ]
     assert all(isinstance(row["trials_per_second"], float) and row["trials_per_second"] > 0 for row in rows)

@@ -198,6 +198,13 @@ def test_a_point_is_not_run_twice(tmp_path: Path) -> None:
         assert any("the space is given up" in event for event in supervisor.events)
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe", "qmc"])
+def test_a_sweep_that_goes_on_does_not_propose_its_points_again(tmp_path: Path, sampler: str) -> None:
+    for trials in (3, 6):
+        study, _ = run(tmp_path, trials=trials, sampler=sampler)
+        assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE] * trials
+
+
 def test_points_above_a_bound_are_never_run(tmp_path: Path) -> None:
     study, _ = run(tmp_path, trials=5, constraints={"train_flops": 1.5e13})
     refused = [t for t in study.get_trials() if "infeasible" in t.user_attrs]

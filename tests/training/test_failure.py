@@ -1,9 +1,11 @@
+import socket
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from torch import distributed
 
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.run_directory import RunDirectory, load_checkpoint
@@ -76,3 +78,12 @@ def test_a_lost_rank_is_told_from_a_closed_pipe() -> None:
     sentence = remedy(RuntimeError(text))
     assert sentence is not None and "does not answer (Connection closed by peer [127.0.0.1]:4711)" in sentence
     assert remedy(BrokenPipeError(32, "Broken pipe")) is None
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(RuntimeError) as caught:
+            distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=2)
+    sentence = remedy(caught.value)
+    assert sentence == f"port {port} of the first rank is taken by another program; give all ranks a free MASTER_PORT"

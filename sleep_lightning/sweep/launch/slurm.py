@@ -112,7 +112,7 @@ class SlurmLauncher(Launcher):
         job.look_at, job.stopped = 0.0, True
         if job.id is not None:
             _ask(["scancel", "--state=PENDING", job.id])
-            _ask(["scancel", "--signal=TERM", "--batch", job.id])
+            _ask(["scancel", "--signal=TERM", *(["--batch"] if self._options.tasks == 1 else []), job.id])
 
     def cancel(self, run: FitProcess) -> None:
         job = self._jobs[run.directory.path]

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sleep_lightning.config import TrainingConfig
+
 SAVE_SECONDS = 120
 """A job is told so long before its time is out: it saves, and is submitted again."""
 OURS = (
     "array", "chdir", "cpus-per-task", "error", "export", "export-file", "gpus-per-node", "hold", "job-name", "nodes",
-    "ntasks", "open-mode", "output", "parsable", "partition", "requeue", "no-requeue", "signal", "test-only",
-    "time", "wait", "wrap",
+    "ntasks", "ntasks-per-node", "open-mode", "output", "parsable", "partition", "requeue", "no-requeue", "signal",
+    "test-only", "time", "wait", "wrap",
 )  # fmt: skip
 """Options of sbatch that are not for ``extra``."""
 _OPTION = re.compile(r"--([a-z][a-z-]*)(=[^\x00-\x1f\x7f]+)?")
@@ -26,7 +28,7 @@ class SlurmOptions:
     nodes: int = 1
     """Nodes of a trial."""
     tasks: int = 1
-    """Processes of a trial, over all its nodes; more than one are started by srun."""
+    """Processes of a trial, over all its nodes (training.devices x training.num_nodes); more than one by srun."""
     gpus_per_node: int = 0
     """GPUs of a trial on each of its nodes."""
     cpus: int | None = None
@@ -49,6 +51,10 @@ class SlurmOptions:
             raise ValueError(f"slurm.poll_seconds={self.poll_seconds} must be above 0; try 5")
         if self.tasks < self.nodes:
             raise ValueError(f"slurm.tasks={self.tasks} leaves some of slurm.nodes={self.nodes} idle; use more tasks")
+        if self.tasks % self.nodes:
+            raise ValueError(
+                f"slurm.tasks={self.tasks} does not divide over slurm.nodes={self.nodes}; use a multiple of it"
+            )
         if self.partition is not None and not re.fullmatch(r"[\w.,-]+", self.partition):
             raise ValueError(f"slurm.partition={self.partition!r} is no name of a partition")
         for option in self.extra:
@@ -60,16 +66,29 @@ class SlurmOptions:
             if "\n" in line or "\x00" in line:
                 raise ValueError(f"slurm.setup: {line!r} is more than one line; give each as an item of its own")
 
+    def check(self, training: TrainingConfig) -> None:
+        """Raises ValueError if the tasks are not the processes of such an experiment."""
+        on_a_node = self.tasks // self.nodes
+        if (self.nodes, on_a_node) != (training.num_nodes, training.devices if self.tasks > 1 else 1):
+            raise ValueError(
+                f"slurm.nodes={self.nodes} with slurm.tasks={self.tasks} do not start training.devices="
+                f"{training.devices} x training.num_nodes={training.num_nodes} processes; set slurm.nodes="
+                f"{training.num_nodes} and slurm.tasks={training.processes}"
+            )
+
     def arguments(self, threads: int) -> list[str]:
         """What a job asks for, as options of sbatch."""
         asked = [f"--nodes={self.nodes}", f"--ntasks={self.tasks}", f"--cpus-per-task={self.cpus or threads}"]
+        if self.nodes > 1:  # else SLURM may put more on one than on another
+            asked.append(f"--ntasks-per-node={self.tasks // self.nodes}")
         if self.gpus_per_node:
             asked.append(f"--gpus-per-node={self.gpus_per_node}")
         if self.partition is not None:
             asked.append(f"--partition={self.partition}")
         if self.time_limit is not None:
             ahead = min(SAVE_SECONDS, 15 * self.time_limit)
-            asked += [f"--time={self.time_limit}", f"--signal=B:TERM@{ahead}"]
+            told = "B:TERM" if self.tasks == 1 else "TERM"  # srun, in the place of bash, would kill its tasks upon it
+            asked += [f"--time={self.time_limit}", f"--signal={told}@{ahead}"]
         return [*asked, *self.extra]
 
     def script(self, begin: Sequence[str], resume: Sequence[str], config: Path, ticket: Path, token: str) -> str:
@@ -87,6 +106,8 @@ class SlurmOptions:
         """
         launch = ["exec", "srun", "--kill-on-bad-exit=1"] if self.tasks > 1 else ["exec"]
         lines = ["#!/bin/bash", f"grep -qs {shlex.quote(token)} {shlex.quote(str(ticket))} || exit 0", *self.setup]
+        if self.tasks > 1:  # srun does not ask for as many CPUs as sbatch did
+            lines.append('export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"')
         if self.tasks == 1:  # Lightning would take the variables of the job for those of a launch by srun
             lines.append("unset ${!SLURM_@}")
         lines.append(f"if [ -e {shlex.quote(str(config))} ]; then {shlex.join([*launch, *resume])}; fi")
