@@ -8,6 +8,15 @@ from sleep_lightning.tasks import Rule110Config, TaskBatch
 pytest_plugins = ["tests.browser"]
 
 
+LONG = ("test_readme.py", "test_sharding.py", "test_sweep.py", "test_reproduce.py")
+"""Files to begin with, so that no worker is left with a long one at the end; and with the ranks of ``test_sharding.py``
+far from those of ``test_ranks.py``: four processes that wait for each other are slow on two cores."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)

@@ -19,7 +19,8 @@ from sleep_lightning.sweep import worker as worker_module
 from sleep_lightning.sweep.folder import save_sweep
 from sleep_lightning.sweep.launch import WorkersLauncher
 from sleep_lightning.sweep.launch.queue import Queue
-from sleep_lightning.sweep.study import counted, finished, open_study
+from sleep_lightning.sweep.ledger import Ledger
+from sleep_lightning.sweep.study import finished, open_study
 from sleep_lightning.sweep.supervisor import Supervisor
 from sleep_lightning.sweep.worker import Worker
 from tests.commands.cli import environment
@@ -175,7 +176,7 @@ def test_three_workers_one_killed_9(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     killed: list[int] = []
     for _ in supervisor.run(poll_seconds=0.02):
         busy = [w for w in workers if w.is_running() and w.status() != psutil.STATUS_ZOMBIE and w.children()]
-        if not killed and busy and counted(study) >= 1:
+        if not killed and busy and Ledger(study.get_trials()).counted >= 1:
             for process in [*busy[0].children(), busy[0]]:
                 process.kill()
                 killed.append(process.pid)

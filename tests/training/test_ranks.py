@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(fit(folder / "one")) == 0
     try:
         for rank, process in enumerate(processes):
-            assert process.wait(240) == 0, (folder / f"rank{rank}.log").read_text()
+            assert process.wait(600) == 0, (folder / f"rank{rank}.log").read_text()
     finally:
         for process in processes:
             process.kill()
