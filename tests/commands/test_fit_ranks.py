@@ -38,7 +38,8 @@ def wait_for_step(process: subprocess.Popen[str], step: int) -> psutil.Process:
 @pytest.mark.slow
 def test_sigterm_stops_both_and_one_run_is_recorded(fit: subprocess.Popen[str], tmp_path: Path) -> None:
     other = wait_for_step(fit, 3)
-    assert RunDirectory(tmp_path / "run").holder() == fit.pid
+    holder = RunDirectory(tmp_path / "run").holder()
+    assert holder is not None and holder.pid == fit.pid
     fit.send_signal(signal.SIGTERM)
     assert fit.stdout is not None
     rest = fit.stdout.read()
