@@ -17,7 +17,7 @@ test: .venv/.dev lint chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/.dev
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/cluster
 
 # A sweep on a SLURM and a PostgreSQL that the tests install (as root on Debian), start and stop.
 test-cluster: .venv/.dev
