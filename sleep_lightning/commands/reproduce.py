@@ -10,7 +10,7 @@ from rich.table import Table
 from sleep_lightning.commands import sweep
 from sleep_lightning.commands.report import print_facts
 from sleep_lightning.evidence.figures import draw_all
-from sleep_lightning.evidence.findings import DEPO, find
+from sleep_lightning.evidence.findings import DEPO, Finding, find
 from sleep_lightning.evidence.page import results_page
 from sleep_lightning.evidence.scores import RunScore, finished_runs, read_scores, score_run, write_scores
 from sleep_lightning.evidence.throughput import Speed, measure, read_speeds, write_speeds
@@ -78,9 +78,9 @@ def reproduce(r: Reproduction) -> int:
             console.print("timing training steps", highlight=False)
             write_speeds(list(measure(r.seconds)), r.tables / "throughput.csv")
     rows, speeds = read_scores(r.tables / "scores.csv"), _speeds(r)
-    pictures = draw_all(rows, speeds, r.tables)
-    write_text(r.output / PAGE, results_page(rows, speeds, pictures, TABLES))
-    console.print(_table(rows))
+    findings, pictures = find(rows), draw_all(rows, speeds, r.tables)
+    write_text(r.output / PAGE, results_page(rows, findings, speeds, pictures, TABLES))
+    console.print(_table(findings))
     print_facts(console, {"results": str(r.output / PAGE), "tables and pictures": str(r.tables)})
     return 0
 
@@ -98,10 +98,10 @@ def _scores(r: Reproduction, console: Console) -> Iterator[RunScore]:
             yield from score_run(run, TEST_PASSES.get(run.sweep, {}).get(run.level, ()))
 
 
-def _table(rows: list[RunScore]) -> Table:
+def _table(findings: list[Finding]) -> Table:
     table = Table(title="what holds", title_justify="left")
     for column in ("claim", "verdict", "figures"):
         table.add_column(column)
-    for finding in find(rows):
+    for finding in findings:
         table.add_row(finding.claim, finding.verdict, finding.figures)
     return table

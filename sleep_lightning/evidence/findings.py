@@ -46,12 +46,12 @@ class Scores:
 
     def of(self, sweep: str, level: str, part: str = ALL, test_passes: int | None = None) -> list[float]:
         """Exact match by seed; with the N of the training unless told otherwise; empty if not run."""
-        found = self.select(sweep, level, part, test_passes)
-        return [row.exact_match for row in sorted(found, key=lambda row: row.seed)]
+        return list(self.by_seed(sweep, level, part, test_passes).values())
 
-    def by_seed(self, sweep: str, level: str, test_passes: int | None = None) -> dict[int, float]:
-        """Exact match of all answers by seed."""
-        return {row.seed: row.exact_match for row in self.select(sweep, level, ALL, test_passes)}
+    def by_seed(self, sweep: str, level: str, part: str = ALL, test_passes: int | None = None) -> dict[int, float]:
+        """The same with the seeds, in their order."""
+        found = self.select(sweep, level, part, test_passes)
+        return {row.seed: row.exact_match for row in sorted(found, key=lambda row: row.seed)}
 
     def select(self, sweep: str, level: str, part: str = ALL, test_passes: int | None = None) -> list[RunScore]:
         """The rows of a level, one a seed."""
@@ -94,7 +94,7 @@ def _depo(s: Scores) -> list[Finding]:
     arms = [arm for arm in ("n1", "n2", "n4") if arm in s.levels(DEPO)]
     found = []
     for hop in s.slices(DEPO):
-        claim = f"Depo, {hop.removeprefix('hops_').removeprefix('hop_')} hops: more passes, more right"
+        claim = f"Depo, {hop.rpartition('_')[2]} hops: more passes, more right"
         found.append(_ordering(claim, "Fig. 3", {arm.upper(): s.of(DEPO, arm, hop) for arm in arms}))
     gains = {
         f"{hop.rpartition('_')[2]} hops": [

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 
-from sleep_lightning.evidence.findings import CONTROLS, DEPO, LEVEL_OF_DOUBT, PASSES, STEPS, Finding, Scores, find
+from sleep_lightning.evidence.findings import CONTROLS, DEPO, LEVEL_OF_DOUBT, PASSES, STEPS, Finding, Scores
 from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.statistics import Interval
 from sleep_lightning.evidence.throughput import Speed
@@ -21,16 +21,23 @@ PAPER = (
 """What is compared, what the paper prints (arXiv:2605.26099, 6.1 and 6.2), and where ours is."""
 
 
-def results_page(rows: Sequence[RunScore], speeds: Sequence[Speed], pictures: Mapping[str, str], folder: str) -> str:
+def results_page(
+    rows: Sequence[RunScore],
+    findings: Sequence[Finding],
+    speeds: Sequence[Speed],
+    pictures: Mapping[str, str],
+    folder: str,
+) -> str:
     """The page as Markdown.
 
     Args:
         rows: all test scores.
+        findings: what ``find`` says of them.
         speeds: all timed steps.
         pictures: file names by section.
         folder: where tables and pictures lie, as seen from the page.
     """
-    s, findings = Scores(rows), find(rows)
+    s = Scores(rows)
     parts = [
         "# Results",
         "Written by `python -m sleep_lightning reproduce` from its runs; no figure is typed by hand. Tables: "

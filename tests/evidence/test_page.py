@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.evidence.figures import draw_all
+from sleep_lightning.evidence.findings import find
 from sleep_lightning.evidence.page import results_page
 from sleep_lightning.evidence.scores import read_scores, write_scores
 from sleep_lightning.evidence.throughput import Speed, read_speeds, write_speeds
@@ -32,7 +33,7 @@ def test_the_page_shows_every_level_and_picture(tmp_path: Path) -> None:
     pictures = draw_all(scores, SPEEDS, tmp_path)
     assert sorted(pictures) == ["controls", "depo", "rule110", "throughput"]
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in pictures.values())
-    page = results_page(scores, SPEEDS, pictures, "results")
+    page = results_page(scores, find(scores), SPEEDS, pictures, "results")
     for name in pictures.values():
         assert f"(results/{name})" in page
     assert "| **holds** |" in page and "**does not hold**" in page
@@ -51,12 +52,12 @@ def test_no_figure_is_typed_by_hand() -> None:
         )
         for row in scores
     ]
-    lines, theirs = (set(results_page(x, [], {}, "results").splitlines()) for x in (scores, other))
+    lines, theirs = (set(results_page(x, find(x), [], {}, "results").splitlines()) for x in (scores, other))
     results = {line for line in lines & theirs if re.search(r"\d\.\d\d\d", line)}
     assert results == set(), results
 
 
 def test_without_runs_the_page_says_so() -> None:
-    page = results_page([], [], {}, "results")
+    page = results_page([], find([]), [], {}, "results")
     assert page.count("Not run.") == 4
     assert "**holds**" not in page
