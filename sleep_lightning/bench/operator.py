@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.ops import available_backends, gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.fla_chunk import why_not_fla_gated_delta_rule
 
 Operator = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -33,7 +34,7 @@ SHAPES = (Shape(64, 24, 4, 64, 64), Shape(8, 128, 4, 64, 64), Shape(2, 512, 8, 1
 
 
 def peers(T: int, device: str = "cpu") -> dict[str, Operator]:
-    """Implementations on the shelf that run on the device; those not installed are left out."""
+    """Implementations on the shelf that run on the device; those not installed, or wrong there, are left out."""
     found: dict[str, Operator] = {}
     try:
         from transformers.models.qwen3_next import modeling_qwen3_next as hf
@@ -65,7 +66,7 @@ def peers(T: int, device: str = "cpu") -> dict[str, Operator]:
             found["fla naive recurrent"] = lambda q, k, v, g, b, s: naive.naive_recurrent_gated_delta_rule(
                 q=q, k=k, v=v, g=g, beta=b, initial_state=s, output_final_state=True
             )
-        if device == "cuda":
+        if device == "cuda" and why_not_fla_gated_delta_rule(torch.empty(1, 1, 1, 64, device=device)) is None:
             from fla.ops.gated_delta_rule import chunk_gated_delta_rule
 
             found["fla chunk kernel"] = lambda q, k, v, g, b, s: chunk_gated_delta_rule(

@@ -17,7 +17,7 @@ from sleep_lightning.config import Experiment, TrainingConfig
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.ops import attention, delta_rule_inputs
 from sleep_lightning.ops.gated_delta_rule.door import BACKENDS
-from sleep_lightning.ops.gated_delta_rule.fla_chunk import fla_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.fla_chunk import fla_gated_delta_rule, why_not_fla_gated_delta_rule
 from sleep_lightning.ops.native import build
 from sleep_lightning.ops.rule import Backend
 from sleep_lightning.sleep import SleepConfig
@@ -54,17 +54,19 @@ class Setting:
 
 
 SETTINGS = (Setting(4), Setting(1), Setting(4, pass_input="embed"), Setting(4, batch=8))
+FULL = Setting(4, batch=512)
+"""On CUDA: of B32 a GPU does little but wait for launches."""
 SHELF = "shelf"
 Builder = Callable[..., Callable[[], object]]
 """Called with an experiment and a batch in the contender's process; returns the step."""
 
 
 def bench_step(
-    seconds: float, settings: tuple[Setting, ...] = SETTINGS, *, with_compile: bool = True
+    seconds: float, settings: tuple[Setting, ...] | None = None, *, with_compile: bool = True
 ) -> Iterator[dict[str, object]]:
     """A row per setting and contender: times and how many times faster than the shelf. On CUDA if there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    for setting in settings:
+    for setting in settings or (SETTINGS if device == "cpu" else (*SETTINGS, FULL)):
         experiment = setting.experiment()
         batch = experiment.task.build().batch(setting.batch, seed=0, position=0)
         contenders = contenders_on(device, with_compile=with_compile and setting == SETTINGS[0])
@@ -101,7 +103,9 @@ def contenders_on(device: str, *, with_compile: bool) -> dict[str, Builder]:
     else:
         found = {"shelf": partial(shelf_step, device=device)}
         for name, bf16 in (("fp32", False), ("bf16", True)):
-            found[f"shelf with fla's kernel {name}"] = partial(shelf_step, device=device, with_fla=True, bf16=bf16)
+            dtype = torch.bfloat16 if bf16 else torch.float32
+            if why_not_fla_gated_delta_rule(torch.empty(1, 1, 1, 64, device=device, dtype=dtype)) is None:
+                found[f"shelf with fla's kernel {name}"] = partial(shelf_step, device=device, with_fla=True, bf16=bf16)
             found[f"ours {name}"] = partial(our_step, device=device, bf16=bf16)
             found[f"ours {name} + graph"] = partial(our_step, device=device, bf16=bf16, graph=True)
     ours = [name for name in found if name.startswith("ours") and (device == "cpu" or name.endswith("graph"))]
