@@ -12,8 +12,9 @@ from sleep_lightning.commands.report import print_facts
 from sleep_lightning.evidence.figures import draw_all
 from sleep_lightning.evidence.findings import DEPO, Finding, find
 from sleep_lightning.evidence.page import results_page
-from sleep_lightning.evidence.scores import RunScore, finished_runs, read_scores, score_run, write_scores
-from sleep_lightning.evidence.throughput import Speed, measure, read_speeds, write_speeds
+from sleep_lightning.evidence.scores import RunScore, finished_runs, score_run
+from sleep_lightning.evidence.tables import read_table, write_table
+from sleep_lightning.evidence.throughput import Speed, measure
 from sleep_lightning.run_directory import write_text
 
 PATTERN = "reproduce_*.yaml"
@@ -73,11 +74,11 @@ def reproduce(r: Reproduction) -> int:
         if code != 0:
             return code
     if r.jobs:
-        write_scores(_scores(r, console), r.tables / "scores.csv")
+        write_table(RunScore, _scores(r, console), r.tables / "scores.csv")
         if not (r.tables / "throughput.csv").exists():
             console.print("timing training steps", highlight=False)
-            write_speeds(list(measure(r.seconds)), r.tables / "throughput.csv")
-    rows, speeds = read_scores(r.tables / "scores.csv"), _speeds(r)
+            write_table(Speed, list(measure(r.seconds)), r.tables / "throughput.csv", digits=4)
+    rows, speeds = read_table(RunScore, r.tables / "scores.csv"), _speeds(r)
     findings, pictures = find(rows), draw_all(rows, speeds, r.tables)
     write_text(r.output / PAGE, results_page(rows, findings, speeds, pictures, TABLES))
     console.print(_table(findings))
@@ -87,7 +88,7 @@ def reproduce(r: Reproduction) -> int:
 
 def _speeds(r: Reproduction) -> list[Speed]:
     file = r.tables / "throughput.csv"
-    return read_speeds(file) if file.exists() else []
+    return read_table(Speed, file) if file.exists() else []
 
 
 def _scores(r: Reproduction, console: Console) -> Iterator[RunScore]:

@@ -1,14 +1,11 @@
-"""Final weights of a sweep's runs on the test split, as rows of a small CSV: all that the results are made from."""
+"""Final weights of a sweep's runs on the test split, as rows of a table: all that the results are made from."""
 
-import csv
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
-from io import StringIO
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sleep_lightning.comparison.table import final_scores
 from sleep_lightning.fit_process import FitProcess
-from sleep_lightning.run_directory import write_text
 from sleep_lightning.sweep.folder import load_saved
 from sleep_lightning.sweep.report import read_report
 from sleep_lightning.sweep.trial import build_trial
@@ -102,29 +99,9 @@ def score_run(run: FinishedRun, test_passes: Sequence[int] = ()) -> list[RunScor
                     **{key: score[key] for key in ("answers", "exact_match", "token_accuracy", "loss")},
                     majority=score["baselines"]["majority_exact_match"],
                     uniform=score["baselines"]["uniform_exact_match"],
-                    **{key: summary[key] for key in ("steps", "tokens", "train_flops", "wall_s")},
+                    **{key: summary[key] for key in ("steps", "tokens", "train_flops")},
+                    wall_s=round(summary["wall_s"], 1),
                     parameters=tested["parameters"],
                 )
             )
     return rows
-
-
-def write_scores(rows: Iterable[RunScore], path: Path) -> None:
-    """Write them by rename."""
-    text = StringIO()
-    table = csv.DictWriter(text, [f.name for f in fields(RunScore)], lineterminator="\n")
-    table.writeheader()
-    for row in rows:
-        cells = asdict(row) | {"wall_s": round(row.wall_s, 1)}
-        table.writerow({key: f"{x:.6g}" if isinstance(x, float) and abs(x) < 1e6 else x for key, x in cells.items()})
-    write_text(path, text.getvalue())
-
-
-def read_scores(path: Path) -> list[RunScore]:
-    """What ``write_scores`` wrote. Raises ValueError for another table."""
-    with path.open(newline="") as file:
-        table = csv.DictReader(file)
-        columns = [f.name for f in fields(RunScore)]
-        if table.fieldnames != columns:
-            raise ValueError(f"{path} is no table of test scores: its columns are not {', '.join(columns)}")
-        return [RunScore(**{f.name: f.type(row[f.name]) for f in fields(RunScore)}) for row in table]  # type: ignore[operator]

@@ -1,11 +1,8 @@
 """What a pass costs in time: training throughput against N, and windows one by one against all tokens in parallel."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields, replace
-from io import StringIO
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -13,7 +10,6 @@ from sleep_lightning.bench.step import Setting, our_step
 from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.config import Experiment
-from sleep_lightning.run_directory import write_text
 from sleep_lightning.training.cost import sequence_cost
 
 PASSES = (1, 2, 3, 4, 6)
@@ -88,20 +84,3 @@ def _time(question: str, experiments: Sequence[Experiment], seconds: float) -> I
             rounds=timing.rounds,
             threads=torch.get_num_threads(),
         )
-
-
-def write_speeds(rows: Sequence[Speed], path: Path) -> None:
-    """Write a CSV by rename."""
-    text = StringIO()
-    table = csv.DictWriter(text, [f.name for f in fields(Speed)], lineterminator="\n")
-    table.writeheader()
-    for row in rows:
-        table.writerow({key: f"{x:.4g}" if isinstance(x, float) else x for key, x in asdict(row).items()})
-    write_text(path, text.getvalue())
-
-
-def read_speeds(path: Path) -> list[Speed]:
-    """What ``write_speeds`` wrote."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [Speed(**{f.name: f.type(row[f.name]) for f in fields(Speed)}) for row in rows]  # type: ignore[operator]

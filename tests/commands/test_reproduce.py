@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sleep_lightning.evidence.scores import finished_runs, read_scores
-from sleep_lightning.evidence.throughput import measure, write_speeds
+from sleep_lightning.evidence.scores import RunScore, finished_runs
+from sleep_lightning.evidence.tables import read_table, write_table
+from sleep_lightning.evidence.throughput import Speed, measure
 from tests.commands.cli import ROOT, SMALL, run
 from tests.evidence.test_page import SPEEDS
 
@@ -27,14 +28,14 @@ def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
     spec = SPEC.format(root=ROOT, overrides=", ".join([*own, "training.max_steps=4", "sleep.n_passes=1"]))
     (tmp_path / "sweeps" / "reproduce_rule110_steps.yaml").write_text(spec)
     (tmp_path / "results").mkdir()
-    write_speeds(SPEEDS, tmp_path / "results" / "throughput.csv")  # measuring takes a minute: kept if it is there
+    write_table(Speed, SPEEDS, tmp_path / "results" / "throughput.csv")  # measuring takes a minute: kept if it is there
     done = run(tmp_path, "reproduce")
     assert done.returncode == 0, done.stderr
     assert "N = 1 falls as t grows" in done.stdout
     page = (tmp_path / "RESULTS.md").read_text()
     assert "\n2 runs, " in page
     assert "results/rule110.png" in page and (tmp_path / "results" / "rule110.png").exists()
-    scores = read_scores(tmp_path / "results" / "scores.csv")
+    scores = read_table(RunScore, tmp_path / "results" / "scores.csv")
     assert [(row.level, row.seed, row.steps, row.slice) for row in scores] == [("1", 0, 4, "all"), ("2", 0, 4, "all")]
     assert all(row.majority > 0 and row.train_flops > 0 for row in scores)
     (tmp_path / "RESULTS.md").unlink()

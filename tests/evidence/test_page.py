@@ -9,8 +9,9 @@ import pytest
 from sleep_lightning.evidence.figures import draw_all
 from sleep_lightning.evidence.findings import find
 from sleep_lightning.evidence.page import results_page
-from sleep_lightning.evidence.scores import read_scores, write_scores
-from sleep_lightning.evidence.throughput import Speed, read_speeds, write_speeds
+from sleep_lightning.evidence.scores import RunScore
+from sleep_lightning.evidence.tables import read_table, write_table
+from sleep_lightning.evidence.throughput import Speed
 from tests.evidence.rows import AS_CLAIMED, rows
 
 SPEEDS = [Speed("passes", n, 24, 1.0 * n, 0.9 * n, 30_000 / n, 10.0 * n, 5, 2) for n in (1, 2, 4)] + [
@@ -20,12 +21,12 @@ SPEEDS = [Speed("passes", n, 24, 1.0 * n, 0.9 * n, 30_000 / n, 10.0 * n, 5, 2) f
 
 def test_tables_survive_being_written(tmp_path: Path) -> None:
     scores = rows(AS_CLAIMED)
-    write_scores(scores, tmp_path / "scores.csv")
-    assert read_scores(tmp_path / "scores.csv") == scores
-    write_speeds(SPEEDS, tmp_path / "speeds.csv")
-    assert read_speeds(tmp_path / "speeds.csv") == SPEEDS
-    with pytest.raises(ValueError, match="is no table of test scores"):
-        read_scores(tmp_path / "speeds.csv")
+    write_table(RunScore, scores, tmp_path / "scores.csv")
+    assert read_table(RunScore, tmp_path / "scores.csv") == scores
+    write_table(Speed, SPEEDS, tmp_path / "speeds.csv")
+    assert read_table(Speed, tmp_path / "speeds.csv") == SPEEDS
+    with pytest.raises(ValueError, match="is no table of RunScore"):
+        read_table(RunScore, tmp_path / "speeds.csv")
 
 
 def test_the_page_shows_every_level_and_picture(tmp_path: Path) -> None:

@@ -166,7 +166,9 @@ class KernelTestCase:
         inputs = self.inputs(2, 40, 2, 8, 8)
         o, written = self.rule(**inputs | {"q": None}, backend=self.backend)
         assert o is None
-        torch.testing.assert_close(written, self.rule(**inputs, backend=self.backend)[1], rtol=self.agreement, atol=self.agreement)
+        torch.testing.assert_close(
+            written, self.rule(**inputs, backend=self.backend)[1], rtol=self.agreement, atol=self.agreement
+        )
 
     def test_token_by_token_equals_the_window(self) -> None:
         inputs = self.inputs(2, 9, 2, 8, 8)

@@ -1,0 +1,48 @@
+"""Rows of a dataclass as a small CSV beside the results, and back."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from sleep_lightning.run_directory import write_text
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Row = TypeVar("Row", bound="DataclassInstance")
+
+
+def write_table(kind: type[Row], rows: Iterable[Row], path: Path, *, digits: int = 6) -> None:
+    """Write rows of a dataclass of numbers and strings by rename; no number loses more than its last digits.
+
+    Args:
+        kind: the dataclass: its fields are the columns.
+        rows: any number.
+        path: of the file.
+        digits: significant ones of a float below 1e6; larger ones are written whole.
+    """
+    text = StringIO()
+    table = csv.DictWriter(text, [f.name for f in fields(kind)], lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        cells = asdict(row)
+        short = {k: f"{x:.{digits}g}" for k, x in cells.items() if isinstance(x, float) and abs(x) < 1e6}
+        table.writerow(cells | short)
+    write_text(path, text.getvalue())
+
+
+def read_table(kind: type[Row], path: Path) -> list[Row]:
+    """What ``write_table`` wrote.
+
+    Raises:
+        ValueError: it is another table.
+    """
+    with path.open(newline="") as file:
+        table = csv.DictReader(file)
+        columns = [f.name for f in fields(kind)]
+        if table.fieldnames != columns:
+            raise ValueError(f"{path} is no table of {kind.__name__}: its columns are not {', '.join(columns)}")
+        return [kind(**{f.name: f.type(row[f.name]) for f in fields(kind)}) for row in table]  # type: ignore[operator]
