@@ -100,6 +100,7 @@ def _add_reproduce_arguments(command: argparse.ArgumentParser) -> None:
         "--output", metavar="DIR", default=".", help="where RESULTS.md and results/ go (default: here)"
     )
     command.add_argument("--seconds", type=float, default=60, help="time for each question of speed (default: 60)")
+    command.add_argument("--so-far", action="store_true", help="train nothing: score what is finished, also meanwhile")
     command.add_argument("--page-only", action="store_true", help="write RESULTS.md again from results/, run nothing")
 
 
@@ -158,7 +159,7 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
     if a.command == "reproduce":
         from sleep_lightning.commands import reproduce
 
-        wanted = reproduce.prepare(a.sweeps, a.output, a.seconds, page_only=a.page_only)
+        wanted = reproduce.prepare(a.sweeps, a.output, a.seconds, so_far=a.so_far, page_only=a.page_only)
         return lambda: reproduce.reproduce(wanted)
     if a.command == "bench":
         from sleep_lightning.commands import bench

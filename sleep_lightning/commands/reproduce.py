@@ -1,7 +1,11 @@
-"""``reproduce``: run the shipped reproduction sweeps, score them on the test split, and write RESULTS.md."""
+"""``reproduce``: run the shipped reproduction sweeps, score them on the test split, and write RESULTS.md.
+
+With ``--so-far`` nothing is trained: what is finished is scored. With ``--page-only`` nothing is scored either.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from rich.console import Console
@@ -16,11 +20,14 @@ from sleep_lightning.evidence.scores import RunScore, finished_runs, score_run
 from sleep_lightning.evidence.tables import read_table, write_table
 from sleep_lightning.evidence.throughput import Speed, measure
 from sleep_lightning.run_directory import write_text
+from sleep_lightning.sweep.folder import SWEEPS
+from sleep_lightning.sweep.storage import is_sweep
 
 PATTERN = "reproduce_*.yaml"
 TEST_PASSES = {DEPO: {"n1": (1, 2, 4), "n2": (1, 2, 4), "n4": (1, 2, 4, 8)}}
 """N at test of a sweep's levels, besides that of the training."""
 PAGE, TABLES = "RESULTS.md", "results"
+SCORES, SPEEDS = "scores.csv", "throughput.csv"
 
 
 @dataclass(frozen=True)
@@ -28,71 +35,85 @@ class Reproduction:
     """A checked request.
 
     Attributes:
-        jobs: sweeps to run or go on with; none: only the page is written, from its tables.
+        jobs: the sweeps.
         output: where RESULTS.md goes, and its folder of tables and pictures.
         seconds: for each question of throughput.
+        train: run what is not finished.
+        score: test what is finished; else the tables are there already.
     """
 
     jobs: list[sweep.SweepJob]
     output: Path
     seconds: float
+    train: bool
+    score: bool
 
     @property
     def tables(self) -> Path:
         return self.output / TABLES
 
+    @property
+    def planned(self) -> int:
+        """Runs of all sweeps."""
+        trials = [prod(len(values) for values in job.sweep.space.grid().values()) for job in self.jobs]
+        return sum(n * len(job.sweep.spec.seeds) for n, job in zip(trials, self.jobs, strict=True))
 
-def prepare(sweeps: str, output: str, seconds: float, *, page_only: bool) -> Reproduction:
+
+def prepare(sweeps: str, output: str, seconds: float, *, so_far: bool, page_only: bool) -> Reproduction:
     """All that can go wrong before any compute.
 
     Raises:
-        ValueError: no sweeps there, a bad one, no time, or a place that cannot be written or has no tables.
+        ValueError: no sweeps there, a bad one, no time, a place that cannot be written or has no tables, or both
+            options at once.
     """
     if seconds <= 0:
         raise ValueError(f"--seconds {seconds} must be above 0")
-    asked = Reproduction([], Path(output), seconds)
+    if so_far and page_only:
+        raise ValueError("--so-far scores what is finished and --page-only does not; give one of them")
+    paths = sorted(Path(sweeps).glob(PATTERN))
+    if not paths:
+        raise ValueError(f"--sweeps {sweeps} has no {PATTERN}; the shipped ones lie in sweeps/")
+    jobs = [sweep.prepare(str(path), None) for path in paths]
+    asked = Reproduction(jobs, Path(output), seconds, train=not so_far and not page_only, score=not page_only)
     try:
         asked.tables.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--output {output} cannot be written: {error.strerror}; choose another") from error
-    if page_only:
-        if not (asked.tables / "scores.csv").exists():
-            raise ValueError(f"--page-only: {asked.tables} has no scores.csv yet; run reproduce without it first")
-        return asked
-    paths = sorted(Path(sweeps).glob(PATTERN))
-    if not paths:
-        raise ValueError(f"--sweeps {sweeps} has no {PATTERN}; the shipped ones lie in sweeps/")
-    return Reproduction([sweep.prepare(str(path), None) for path in paths], asked.output, seconds)
+    if page_only and not (asked.tables / SCORES).exists():
+        raise ValueError(f"--page-only: {asked.tables} has no {SCORES} yet; run reproduce without it first")
+    if so_far and not any(is_sweep(job.folder) for job in jobs):
+        raise ValueError(f"--so-far: no sweep of {sweeps} has begun in {SWEEPS}; run reproduce without it first")
+    return asked
 
 
 def reproduce(r: Reproduction) -> int:
     """Run what is not finished, then write. Returns 0, or the first sweep's exit code that is not 0."""
     console = Console()
-    for job in r.jobs:
+    for job in r.jobs if r.train else ():
         console.print(f"[bold]{job.sweep.spec.name}[/bold] (killed, the same command goes on)", highlight=False)
         code = sweep.sweep(job)
         if code != 0:
             return code
-    if r.jobs:
-        write_table(RunScore, _scores(r, console), r.tables / "scores.csv")
-        if not (r.tables / "throughput.csv").exists():
-            console.print("timing training steps", highlight=False)
-            write_table(Speed, list(measure(r.seconds)), r.tables / "throughput.csv", digits=4)
-    rows, speeds = read_table(RunScore, r.tables / "scores.csv"), _speeds(r)
+    if r.score:
+        write_table(RunScore, _scores(r, console), r.tables / SCORES)
+    if r.train and not (r.tables / SPEEDS).exists():
+        console.print("timing training steps", highlight=False)
+        write_table(Speed, list(measure(r.seconds)), r.tables / SPEEDS, digits=4)
+    rows, speeds = read_table(RunScore, r.tables / SCORES), _speeds(r)
     findings, pictures = find(rows), draw_all(rows, speeds, r.tables)
-    write_text(r.output / PAGE, results_page(rows, findings, speeds, pictures, TABLES))
+    write_text(r.output / PAGE, results_page(rows, findings, speeds, pictures, TABLES, planned=r.planned))
     console.print(_table(findings))
     print_facts(console, {"results": str(r.output / PAGE), "tables and pictures": str(r.tables)})
     return 0
 
 
 def _speeds(r: Reproduction) -> list[Speed]:
-    file = r.tables / "throughput.csv"
+    file = r.tables / SPEEDS
     return read_table(Speed, file) if file.exists() else []
 
 
 def _scores(r: Reproduction, console: Console) -> Iterator[RunScore]:
-    for job in r.jobs:
+    for job in (job for job in r.jobs if is_sweep(job.folder)):
         runs = finished_runs(job.folder)
         console.print(f"scoring {len(runs)} runs of {job.sweep.spec.name} on the test split", highlight=False)
         for run in runs:

@@ -14,6 +14,8 @@ STEPS, PASSES = "reproduce_rule110_steps", "reproduce_rule110_passes"
 DEPO, CONTROLS = "reproduce_depo", "reproduce_depo_controls"
 SLEEP, PLAIN = "n4", "n1"
 """Arms of the Depo sweep that the others are held against."""
+HOP = "hop_"
+"""What its slices begin with."""
 
 Verdict = Literal["holds", "does not hold", "not shown", "not run"]
 
@@ -67,8 +69,8 @@ class Scores:
         return list(dict.fromkeys(row.level for row in self.rows if row.sweep == sweep))
 
     def slices(self, sweep: str) -> list[str]:
-        """Difficulties of a sweep, easiest first; without ``all``."""
-        return list(dict.fromkeys(row.slice for row in self.rows if row.sweep == sweep and row.slice != ALL))
+        """Numbers of hops of a sweep, fewest first."""
+        return list(dict.fromkeys(row.slice for row in self.rows if row.sweep == sweep and row.slice.startswith(HOP)))
 
 
 def find(rows: Sequence[RunScore]) -> list[Finding]:

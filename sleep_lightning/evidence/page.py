@@ -27,6 +27,8 @@ def results_page(
     speeds: Sequence[Speed],
     pictures: Mapping[str, str],
     folder: str,
+    *,
+    planned: int,
 ) -> str:
     """The page as Markdown.
 
@@ -36,6 +38,7 @@ def results_page(
         speeds: all timed steps.
         pictures: file names by section.
         folder: where tables and pictures lie, as seen from the page.
+        planned: runs there are when all is done.
     """
     s = Scores(rows)
     parts = [
@@ -45,7 +48,7 @@ def results_page(
         "test split with the final weights, means over seeds with 95% intervals (Student's t, cut to 0 and 1); p is of "
         "a one-sided permutation test within seeds, not corrected for their number. The runs of a seed have the same "
         "data in the same order.",
-        _spent(rows),
+        _spent(rows, planned),
         "## What holds",
         _findings(findings),
         "## Paper and ours",
@@ -66,10 +69,11 @@ def results_page(
     return "\n\n".join(parts) + "\n"
 
 
-def _spent(rows: Sequence[RunScore]) -> str:
+def _spent(rows: Sequence[RunScore], planned: int) -> str:
     runs = {(row.sweep, row.level, row.seed): row for row in rows}.values()
     hours, flops = sum(row.wall_s for row in runs) / 3600, sum(row.train_flops for row in runs)
-    return f"{len(runs)} runs, {with_unit(flops)}FLOP, {hours:.1f} hours of single runs (two at a time: half as long)."
+    count = f"{len(runs)} runs" if len(runs) >= planned else f"**Not finished: {len(runs)} of {planned} runs**"
+    return f"{count}, {with_unit(flops)}FLOP, {hours:.1f} hours of single runs (two at a time: half as long)."
 
 
 def _findings(findings: Sequence[Finding]) -> str:

@@ -21,6 +21,8 @@ pruner: none
 workers: 2
 """
 
+SHIPPED = ["--sweeps", str(ROOT / "sweeps")]
+
 
 def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
     (tmp_path / "sweeps").mkdir()
@@ -42,6 +44,12 @@ def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
     again = run(tmp_path, "reproduce", "--page-only")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "RESULTS.md").read_text() == page
+    more = spec.replace("rule110_steps", "rule110_passes")
+    (tmp_path / "sweeps" / "reproduce_rule110_passes.yaml").write_text(more)
+    so_far = run(tmp_path, "reproduce", "--so-far")
+    assert so_far.returncode == 0, so_far.stderr
+    assert "**Not finished: 2 of 4 runs**" in (tmp_path / "RESULTS.md").read_text()
+    assert read_table(RunScore, tmp_path / "results" / "scores.csv") == scores
     folder = tmp_path / "runs" / "sweeps" / "reproduce_rule110_steps"
     text = (folder / "sweep.yaml").read_text()
     (folder / "sweep.yaml").write_text(text.replace("space:\n", "space:\n  sleep.window_size: {choices: [3, 6]}\n"))
@@ -53,9 +61,11 @@ def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--sweeps", "nowhere"], "--sweeps nowhere has no reproduce_*.yaml; the shipped ones lie in sweeps/"),
-        (["--page-only"], "--page-only: results has no scores.csv yet; run reproduce without it first"),
+        ([*SHIPPED, "--page-only"], "--page-only: results has no scores.csv yet; run reproduce without it first"),
+        ([*SHIPPED, "--so-far"], f"--so-far: no sweep of {ROOT / 'sweeps'} has begun in runs/sweeps; run reproduce"),
+        (["--so-far", "--page-only"], "--so-far scores what is finished and --page-only does not; give one of them"),
         (["--seconds", "0"], "--seconds 0.0 must be above 0"),
-        (["--output", "/proc/none"], "--output /proc/none cannot be written: No such file or directory"),
+        ([*SHIPPED, "--output", "/proc/none"], "--output /proc/none cannot be written: No such file or directory"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(

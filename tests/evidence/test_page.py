@@ -34,7 +34,7 @@ def test_the_page_shows_every_level_and_picture(tmp_path: Path) -> None:
     pictures = draw_all(scores, SPEEDS, tmp_path)
     assert sorted(pictures) == ["controls", "depo", "rule110", "throughput"]
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in pictures.values())
-    page = results_page(scores, find(scores), SPEEDS, pictures, "results")
+    page = results_page(scores, find(scores), SPEEDS, pictures, "results", planned=0)
     for name in pictures.values():
         assert f"(results/{name})" in page
     assert "| **holds** |" in page and "**does not hold**" in page
@@ -53,12 +53,13 @@ def test_no_figure_is_typed_by_hand() -> None:
         )
         for row in scores
     ]
-    lines, theirs = (set(results_page(x, find(x), [], {}, "results").splitlines()) for x in (scores, other))
+    lines, theirs = (set(results_page(x, find(x), [], {}, "results", planned=0).splitlines()) for x in (scores, other))
     results = {line for line in lines & theirs if re.search(r"\d\.\d\d\d", line)}
     assert results == set(), results
 
 
 def test_without_runs_the_page_says_so() -> None:
-    page = results_page([], find([]), [], {}, "results")
+    page = results_page([], find([]), [], {}, "results", planned=12)
+    assert "**Not finished: 0 of 12 runs**" in page
     assert page.count("Not run.") == 4
     assert "**holds**" not in page

@@ -1,22 +1,19 @@
 """Two ranks that train together are one process that trains alone, and say so through one exchange a step."""
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.training.interruption import StopReason
 from sleep_lightning.training.ranks import Ranks
-from tests.commands.cli import ROOT, environment
 from tests.commands.test_fit import assert_same
 from tests.training.rank_cases import GRADIENTS, RANKS, STOPPED_IN, fit, fit_with_signal, gradients, scores
+from tests.training.rank_processes import running
 
 
 @pytest.fixture(scope="module")
@@ -25,22 +22,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     assert fit_with_signal(signal.SIGTERM, fit(folder / "from_one")) == StopReason.SIGTERM
     assert checkpoint(folder / "from_one")["global_step"] == STOPPED_IN
-    ports = [str(find_free_network_port()) for _ in range(5)]
-    command = [sys.executable, "-m", "tests.training.rank_cases", str(folder), *ports]
-    processes = []
-    for rank in range(RANKS):
-        variables = Ranks(size=RANKS, local_size=RANKS, port=int(ports[0])).variables(rank)
-        with (folder / f"rank{rank}.log").open("w") as log:
-            processes.append(
-                subprocess.Popen(command, env=environment() | variables, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
-            )
-    assert main(fit(folder / "one")) == 0
-    try:
-        for rank, process in enumerate(processes):
-            assert process.wait(600) == 0, (folder / f"rank{rank}.log").read_text()
-    finally:
-        for process in processes:
-            process.kill()
+    with running("tests.training.rank_cases", folder, RANKS, more_ports=5):
+        assert main(fit(folder / "one")) == 0
     assert main(["fit", "--resume", str(folder / "from_two"), "training.devices=1"]) == 0
     return folder
 

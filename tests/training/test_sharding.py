@@ -2,14 +2,11 @@
 
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from torch import Tensor
 
 from sleep_lightning.__main__ import main
@@ -17,30 +14,13 @@ from sleep_lightning.config import TrainingConfig
 from sleep_lightning.training.interruption import StopReason
 from sleep_lightning.training.ranks import Ranks
 from sleep_lightning.training.whole_matrices import owners
-from tests.commands.cli import ROOT, environment
 from tests.commands.test_fit import assert_same
 from tests.training.rank_cases import fit, fit_with_signal, scores
+from tests.training.rank_processes import running
 from tests.training.sharding_cases import DROPS, KEPT, STEPS, UNEVEN, first_step, held_bytes, lower_precision
 from tests.training.test_ranks import checkpoint, found
 
-
-def run_ranks(folder: Path, size: int) -> None:
-    """Wait for ``be_a_rank`` in all ranks."""
-    ports = [str(find_free_network_port()) for _ in range(5)]
-    command = [sys.executable, "-m", "tests.training.sharding_cases", str(folder), str(size), *ports[1:]]
-    processes = []
-    for rank in range(size):
-        variables = Ranks(size=size, local_size=size, port=int(ports[0])).variables(rank)
-        with (folder / f"rank{rank}.log").open("w") as log:
-            processes.append(
-                subprocess.Popen(command, env=environment() | variables, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
-            )
-    try:
-        for rank, process in enumerate(processes):
-            assert process.wait(600) == 0, (folder / f"rank{rank}.log").read_text()
-    finally:
-        for process in processes:
-            process.kill()
+CASES = "tests.training.sharding_cases"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
     assert fit_with_signal(signal.SIGTERM, fit(folder / "from_one")) == StopReason.SIGTERM
     assert main(fit(folder / "one")) == 0
-    run_ranks(folder, 2)
+    with running(CASES, folder, 2, 2, more_ports=4):
+        pass
     shutil.copytree(folder / "from_two", folder / "for_four")
     assert main(["fit", "--resume", str(folder / "from_two"), "training.devices=1", "training.sharding=none",
                  "training.reshard_after_forward=false"]) == 0  # fmt: skip
@@ -152,7 +133,8 @@ def shapes(x: Any) -> Any:
 def test_four_ranks(folder: Path, tmp_path: Path) -> None:
     """Steps with weights gathered once or often, and a run of two ranks that goes on with four."""
     shutil.copytree(folder / "for_four", tmp_path / "from_two")
-    run_ranks(tmp_path, 4)
+    with running(CASES, tmp_path, 4, 4, more_ports=4):
+        pass
     for name in STEPS:
         expected = first_step(name, Ranks(), "training.batch_size=16")
         for more in ([], [DROPS]):
