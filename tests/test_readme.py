@@ -11,7 +11,7 @@ from tests.commands.cli import ROOT, SMALL, run
 
 README = (ROOT / "README.md").read_text()
 FOLDERS = ("conf/", "docs/", "notebooks/", "sleep_lightning/", "tests/", "results/")
-PAGES = {path.name: path.read_text() for folder in (ROOT, ROOT / "docs") for path in sorted(folder.glob("*.md"))}
+PAGES = {path: path.read_text() for folder in (ROOT, ROOT / "docs") for path in sorted(folder.glob("*.md"))}
 
 
 def commands() -> list[list[str]]:
@@ -42,12 +42,12 @@ def _run_all(folder: Path, commands: list[list[str]]) -> None:
 
 
 def test_files_they_name_exist() -> None:
-    for name, page in PAGES.items():
+    for path, page in PAGES.items():
         for word in page.replace("(", " ").replace(")", " ").replace("`", " ").split():
             if word.startswith(FOLDERS) and "<" not in word:
-                assert (ROOT / word.rstrip(".,;:")).exists(), f"{name}: {word}"
-    for link in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / link).exists(), link
+                assert (ROOT / word.rstrip(".,;:")).exists(), f"{path}: {word}"
+        for link in re.findall(r"\]\(([^)#:]+)\)", page):
+            assert (path.parent / link).exists(), f"{path}: {link}"
     makefile = (ROOT / "Makefile").read_text()
     for target in ("fit", "test", "test-slow", "notebooks"):
         assert f"make {target}" in README
