@@ -20,8 +20,9 @@ from sleep_lightning.evidence.scores import RunScore, finished_runs, score_run
 from sleep_lightning.evidence.tables import read_table, write_table
 from sleep_lightning.evidence.throughput import Speed, measure
 from sleep_lightning.run_directory import write_text
-from sleep_lightning.sweep.folder import SWEEPS
+from sleep_lightning.sweep.folder import SWEEPS, load_saved
 from sleep_lightning.sweep.storage import is_sweep
+from sleep_lightning.sweep.study import definition
 
 PATTERN = "reproduce_*.yaml"
 TEST_PASSES = {DEPO: {"n1": (1, 2, 4), "n2": (1, 2, 4), "n4": (1, 2, 4, 8)}}
@@ -63,8 +64,8 @@ def prepare(sweeps: str, output: str, seconds: float, *, so_far: bool, page_only
     """All that can go wrong before any compute.
 
     Raises:
-        ValueError: no sweeps there, a bad one, no time, a place that cannot be written or has no tables, or both
-            options at once.
+        ValueError: no sweeps there, a bad one, no time, a place that cannot be written has no tables or another
+            sweep's runs, or both options at once.
     """
     if seconds <= 0:
         raise ValueError(f"--seconds {seconds} must be above 0")
@@ -81,8 +82,15 @@ def prepare(sweeps: str, output: str, seconds: float, *, so_far: bool, page_only
         raise ValueError(f"--output {output} cannot be written: {error.strerror}; choose another") from error
     if page_only and not (asked.tables / SCORES).exists():
         raise ValueError(f"--page-only: {asked.tables} has no {SCORES} yet; run reproduce without it first")
-    if so_far and not any(is_sweep(job.folder) for job in jobs):
-        raise ValueError(f"--so-far: no sweep of {sweeps} has begun in {SWEEPS}; run reproduce without it first")
+    if so_far:
+        if not any(is_sweep(job.folder) for job in jobs):
+            raise ValueError(f"--so-far: no sweep of {sweeps} has begun in {SWEEPS}; run reproduce without it first")
+        for job in jobs:
+            if is_sweep(job.folder) and definition(load_saved(job.folder)) != definition(job.sweep):
+                raise ValueError(
+                    f"--so-far: {job.folder} holds another {job.sweep.spec.name} than {sweeps} does; move it away, or "
+                    f"give the file that it came from"
+                )
     return asked
 
 

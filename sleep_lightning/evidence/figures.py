@@ -22,6 +22,7 @@ def draw_all(rows: Sequence[RunScore], speeds: Sequence[Speed], folder: Path) ->
         drawn["rule110"] = _rule110(scores, folder / "rule110.png")
     if scores.levels(DEPO):
         drawn["depo"] = _depo(scores, folder / "depo.png")
+    if scores.levels(DEPO) or scores.levels(CONTROLS):
         drawn["controls"] = _controls(scores, folder / "controls.png")
     if speeds:
         drawn["throughput"] = _throughput(speeds, folder / "throughput.png")

@@ -1,7 +1,8 @@
 """What the paper claims, put to the test on our runs: each finding has a verdict that follows from the figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import mean
 from typing import Literal
 
@@ -12,10 +13,16 @@ LEVEL_OF_DOUBT = 0.05
 """p above which an ordering is not called shown."""
 STEPS, PASSES = "reproduce_rule110_steps", "reproduce_rule110_passes"
 DEPO, CONTROLS = "reproduce_depo", "reproduce_depo_controls"
+LACKS = "not in the paper"
 SLEEP, PLAIN = "n4", "n1"
 """Arms of the Depo sweep that the others are held against."""
+
+WANTED = {STEPS: ("1", "2", "3", "4"), PASSES: ("1", "2", "3", "4"), DEPO: ("n1", "n2", "n4")}
+"""Levels that an ordering is about; nothing is said of it while one of them is missing."""
 HOP = "hop_"
-"""What its slices begin with."""
+"""What the slices of Depo begin with that are about hops."""
+STALLS = 4
+"""Hops from which on the paper's N = 1 stalls (Fig. 3)."""
 
 Verdict = Literal["holds", "does not hold", "not shown", "not run"]
 
@@ -27,8 +34,8 @@ class Finding:
     Attributes:
         claim: one sentence.
         source: who claims it: a section of the paper, or what the paper lacks.
-        verdict: ``holds``: in the claimed direction with p < 0.05; ``not shown``: in that direction, but these seeds
-            cannot tell; ``does not hold``: not in that direction; ``not run``: its runs are not there.
+        verdict: ``holds``: in the claimed direction with p < 0.05; ``does not hold``: the opposite with p < 0.05;
+            ``not shown``: neither, these seeds cannot tell; ``not run``: its runs are not all there.
         figures: what it follows from.
         p: of the permutation test; None if not run.
     """
@@ -80,75 +87,98 @@ def find(rows: Sequence[RunScore]) -> list[Finding]:
 
 
 def _rule110(s: Scores) -> list[Finding]:
-    ts = sorted(s.levels(STEPS), key=int, reverse=True)
-    passes = sorted(s.levels(PASSES), key=int)
-    return [
-        _ordering(
-            "Rule 110: N = 1 falls as t grows, at equal tokens", "Fig. 2a", {f"t={t}": s.of(STEPS, t) for t in ts}
-        ),
-        _ordering(
-            "Rule 110 at the hardest t: more passes, more right", "Fig. 2b", {f"N={n}": s.of(PASSES, n) for n in passes}
-        ),
-    ]
+    claim = "Rule 110: N = 1 falls as t grows, at equal tokens"
+    by_steps = {f"t={t}": s.by_seed(STEPS, t) for t in reversed(WANTED[STEPS])}
+    hardest = "Rule 110 at t = 3, the hardest where N = 1 learns anything: more passes, more right"
+    by_passes = {f"N={n}": s.by_seed(PASSES, n) for n in WANTED[PASSES]}
+    return [_ordering(claim, "Fig. 2a", by_steps), _ordering(hardest, "Fig. 2b", by_passes)]
 
 
 def _depo(s: Scores) -> list[Finding]:
-    arms = [arm for arm in ("n1", "n2", "n4") if arm in s.levels(DEPO)]
-    found = []
+    found, gains = [], {}
     for hop in s.slices(DEPO):
-        claim = f"Depo, {hop.rpartition('_')[2]} hops: more passes, more right"
-        found.append(_ordering(claim, "Fig. 3", {arm.upper(): s.of(DEPO, arm, hop) for arm in arms}))
-    gains = {
-        f"{hop.rpartition('_')[2]} hops": [
-            a - b for a, b in zip(s.of(DEPO, SLEEP, hop), s.of(DEPO, PLAIN, hop), strict=False)
-        ]
-        for hop in s.slices(DEPO)
-    }
-    claim = "Depo: what N = 4 gains over N = 1 grows with the hops"
-    return [*found, _ordering(claim, "Fig. 3", gains)]
+        hops = int(hop.removeprefix(HOP))
+        source = "Fig. 3 (loss)" if hops >= STALLS else "ours; in Fig. 3 all N learn 1 and 2 hops"
+        by_arm = {arm.upper(): s.by_seed(DEPO, arm, hop) for arm in WANTED[DEPO]}
+        found.append(_ordering(f"Depo, {hop_name(hop)}: more passes, more right", source, by_arm))
+        ours, theirs = s.by_seed(DEPO, SLEEP, hop), s.by_seed(DEPO, PLAIN, hop)
+        gains[hops] = {seed: ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()}
+    several = [gain for hops, gain in gains.items() if hops > 1]
+    together = {seed: mean(gain[seed] for gain in several) for seed in gains.get(1, {})} if several else {}
+    claim = "Depo: N = 4 gains more over N = 1 at several hops than at one"
+    return [*found, _ordering(claim, "Fig. 3 (loss)", {"1 hop": gains.get(1, {}), "several": together})]
 
 
 _PAIRS = (
-    ("N = 4 beats N = 1 trained longer, at equal FLOPs", DEPO, "more-tokens"),
-    ("N = 4 beats a deeper untied net of one pass, at equal FLOPs", CONTROLS, "deeper"),
-    ("passes fed with hidden states beat passes that read the embeddings again", CONTROLS, "re-embed"),
-    ("memory carried from pass to pass beats memory reset before each", CONTROLS, "reset-memory"),
-    ("hard eviction beats sliding", CONTROLS, "sliding"),
+    ("N = 4 beats N = 1, at equal tokens", "Fig. 3 (loss)", (DEPO, SLEEP), (DEPO, PLAIN)),
+    ("N = 4 beats N = 1 trained longer, at equal FLOPs", LACKS, (DEPO, SLEEP), (DEPO, "more-tokens")),
+    ("N = 4 beats a deeper untied net of one pass, at equal FLOPs", LACKS, (DEPO, SLEEP), (CONTROLS, "deeper")),
+    (
+        "passes fed with hidden states beat passes that read the embeddings again",
+        LACKS,
+        (DEPO, SLEEP),
+        (CONTROLS, "re-embed"),
+    ),
+    (
+        "memory carried from pass to pass beats memory reset before each",
+        LACKS,
+        (DEPO, SLEEP),
+        (CONTROLS, "reset-memory"),
+    ),
+    (
+        "sliding eviction, whose first queries still see the cycle, beats hard",
+        LACKS,
+        (CONTROLS, "sliding"),
+        (DEPO, SLEEP),
+    ),
 )
+"""Claim, source, what is claimed to be better, what to be worse."""
 
 
 def _controls(s: Scores) -> list[Finding]:
-    lacks, ours = "not in the paper", s.by_seed(DEPO, SLEEP)
-    found = [_pair(f"Depo: {claim}", lacks, ours, s.by_seed(sweep, arm)) for claim, sweep, arm in _PAIRS]
+    found = [
+        _pair(f"Depo: {claim}", source, s.by_seed(*better), s.by_seed(*worse))
+        for claim, source, better, worse in _PAIRS
+    ]
     fewer = "Depo: a model trained with N = 4 needs its passes at test (4 beat 1)"
-    return [*found, _pair(fewer, lacks, ours, s.by_seed(DEPO, SLEEP, test_passes=1))]
+    ours, theirs = s.by_seed(DEPO, SLEEP), s.by_seed(DEPO, SLEEP, test_passes=1)
+    return [*found, _pair(fewer, LACKS, ours, theirs)]
 
 
-def _ordering(claim: str, source: str, levels: dict[str, list[float]]) -> Finding:
-    """Levels in the order in which they are claimed to rise."""
-    complete = {name: values for name, values in levels.items() if values}
-    if len(complete) < 2 or len({len(values) for values in complete.values()}) > 1:
+def hop_name(part: str) -> str:
+    """``hop_2`` -> ``2 hops``."""
+    hops = part.removeprefix(HOP)
+    return f"{hops} hop" if hops == "1" else f"{hops} hops"
+
+
+def _ordering(claim: str, source: str, levels: Mapping[str, Mapping[int, float]]) -> Finding:
+    """Levels in the order in which they are claimed to rise: exact match by seed."""
+    seeds = sorted(set().union(*levels.values()))
+    if len(levels) < 2 or not seeds or any(sorted(values) != seeds for values in levels.values()):
         return Finding(claim, source, "not run", "runs are missing")
-    p, values = ordered_p(list(complete.values())), list(complete.values())
-    rise = sum((i - (len(values) - 1) / 2) * mean(level) for i, level in enumerate(values))
-    means = ", ".join(f"{name} {mean(level):.3f}" for name, level in complete.items())
-    return Finding(claim, source, _verdict(rise, p), f"{means}; p = {p:.2g} ({len(values[0])} seeds)", p)
+    values = [[by_seed[seed] for seed in seeds] for by_seed in levels.values()]
+    means = [mean(level) for level in values]
+    shown = ", ".join(f"{name} {x:.3f}" for name, x in zip(levels, means, strict=True))
+    if any(after < before for before, after in pairwise(means)):
+        shown += ", not at every step"
+    return _judged(claim, source, shown, values)
 
 
-def _pair(claim: str, source: str, our_seeds: dict[int, float], their_seeds: dict[int, float]) -> Finding:
+def _pair(claim: str, source: str, ours: Mapping[int, float], theirs: Mapping[int, float]) -> Finding:
     """On the seeds that both have."""
-    seeds = sorted(our_seeds.keys() & their_seeds.keys())
+    seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         return Finding(claim, source, "not run", "runs are missing")
-    ours, theirs = [our_seeds[seed] for seed in seeds], [their_seeds[seed] for seed in seeds]
-    p, gap = ordered_p([theirs, ours]), difference(ours, theirs)
-    figures = f"{mean(ours):.3f} against {mean(theirs):.3f}, difference {gap}; p = {p:.2g} ({len(seeds)} seeds"
-    least = least_p(2, len(seeds))
-    figures += f", which cannot give less than {least:.2g})" if least >= LEVEL_OF_DOUBT else ")"
-    return Finding(claim, source, _verdict(gap.mean, p), figures, p)
+    a, b = [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
+    return _judged(claim, source, f"{mean(a):.3f} against {mean(b):.3f}, difference {difference(a, b)}", [b, a])
 
 
-def _verdict(rise: float, p: float) -> Verdict:
-    if rise <= 0:
-        return "does not hold"
-    return "holds" if p < LEVEL_OF_DOUBT else "not shown"
+def _judged(claim: str, source: str, figures: str, levels: list[list[float]]) -> Finding:
+    """Both directions are tested: what is not shown is not refuted."""
+    p, seeds = ordered_p(levels), len(levels[0])
+    verdict: Verdict = "holds" if p < LEVEL_OF_DOUBT else "not shown"
+    if ordered_p(levels[::-1]) < LEVEL_OF_DOUBT:
+        verdict = "does not hold"
+    least = least_p(levels)
+    note = f", which cannot give less than {least:.2g}" if least >= LEVEL_OF_DOUBT else ""
+    return Finding(claim, source, verdict, f"{figures}; p = {p:.2g} ({seeds} seeds{note})", p)

@@ -61,7 +61,7 @@ class FinishedRun:
 
 
 def finished_runs(folder: Path) -> list[FinishedRun]:
-    """All runs of a sweep that have a result, in order of its trials and seeds.
+    """All runs of the sweep's finished trials (every seed has a result), in order of its values and seeds.
 
     Raises:
         ValueError: the folder holds no sweep, or more than one key varies in it.

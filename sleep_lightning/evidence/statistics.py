@@ -1,9 +1,10 @@
-"""What a few seeds can tell: intervals, and exact permutation tests within seeds (same data order, other arm)."""
+"""What a few seeds can tell: intervals, and permutation tests within seeds (same data order, other arm)."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from math import inf, sqrt
+from math import factorial, inf, prod, sqrt
 from statistics import mean, stdev
 
 import numpy as np
@@ -33,8 +34,8 @@ class Interval:
         return cls(middle, middle - reach, middle + reach)
 
     def within(self, low: float, high: float) -> "Interval":
-        """The same, cut to what is possible."""
-        return Interval(self.mean, max(self.low, low), min(self.high, high))
+        """The same, cut to what is possible; no bounds stay none."""
+        return self if self.high == inf else Interval(self.mean, max(self.low, low), min(self.high, high))
 
     def __str__(self) -> str:
         return f"{self.mean:.3f}" if self.high == inf else f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -71,12 +72,16 @@ def ordered_p(levels: Sequence[Sequence[float]]) -> float:
     return float(result.pvalue)
 
 
-def least_p(levels: int, seeds: int) -> float:
-    """The smallest p that so many seeds can give an ordering of so many levels."""
-    arrangements = 1
-    for i in range(2, levels + 1):
-        arrangements *= i
-    return 1 / min(arrangements**seeds, PERMUTATIONS)
+def least_p(levels: Sequence[Sequence[float]]) -> float:
+    """The smallest p that values could give that are equal where these are: ties leave fewer rearrangements.
+
+    Args:
+        levels: as of ``ordered_p``.
+    """
+    ways = prod(
+        factorial(len(values)) // prod(map(factorial, Counter(values).values())) for values in zip(*levels, strict=True)
+    )
+    return 1 / min(ways, PERMUTATIONS)
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Interval:

@@ -50,6 +50,10 @@ def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
     assert so_far.returncode == 0, so_far.stderr
     assert "**Not finished: 2 of 4 runs**" in (tmp_path / "RESULTS.md").read_text()
     assert read_table(RunScore, tmp_path / "results" / "scores.csv") == scores
+    (tmp_path / "sweeps" / "reproduce_rule110_steps.yaml").write_text(spec.replace("max_steps=4", "max_steps=5"))
+    other = run(tmp_path, "reproduce", "--so-far")
+    assert other.returncode == 2
+    assert "runs/sweeps/reproduce_rule110_steps holds another reproduce_rule110_steps than sweeps does" in other.stderr
     folder = tmp_path / "runs" / "sweeps" / "reproduce_rule110_steps"
     text = (folder / "sweep.yaml").read_text()
     (folder / "sweep.yaml").write_text(text.replace("space:\n", "space:\n  sleep.window_size: {choices: [3, 6]}\n"))

@@ -1,6 +1,10 @@
 """A verdict follows from the scores, in every direction."""
 
-from sleep_lightning.evidence.findings import DEPO, PASSES, STEPS, Finding, find
+from dataclasses import replace
+
+import pytest
+
+from sleep_lightning.evidence.findings import CONTROLS, DEPO, PASSES, STEPS, Finding, find
 from tests.evidence.rows import AS_CLAIMED, HOPS, rows
 
 
@@ -11,12 +15,12 @@ def by_claim(found: list[Finding], words: str) -> Finding:
 
 def test_orderings_as_claimed_hold() -> None:
     found = find(rows(AS_CLAIMED))
-    for words in ("falls as t grows", "at the hardest t", "Depo, 1 hops", "Depo, 3 hops", "grows with the hops"):
+    for words in ("falls as t grows", "at t = 3", "Depo, 1 hop:", "Depo, 3 hops", "several hops than at one"):
         finding = by_claim(found, words)
         assert finding.verdict == "holds"
         assert finding.p is not None and finding.p < 0.05
-    assert "t=4 0.107, t=3 0.350, t=2 0.883, t=1 0.997" in by_claim(found, "falls as t grows").figures
-    assert sum("hops: more passes" in finding.claim for finding in found) == len(HOPS)
+    assert by_claim(found, "falls as t grows").figures.startswith("t=4 0.107, t=3 0.350, t=2 0.883, t=1 0.997; p = ")
+    assert sum("more passes, more right" in finding.claim for finding in found) == len(HOPS) + 1
 
 
 def test_pairs_are_told_apart() -> None:
@@ -24,18 +28,28 @@ def test_pairs_are_told_apart() -> None:
     longer = by_claim(found, "trained longer, at equal FLOPs")
     assert longer.verdict == "holds"
     assert longer.figures.startswith("0.922 against 0.760, difference 0.162 [")
-    sliding = by_claim(found, "hard eviction beats sliding")
-    assert sliding.verdict == "does not hold"
-    assert sliding.figures.startswith("0.940 against 0.963, ") and "(3 seeds" in sliding.figures  # those both have
+    sliding = by_claim(found, "sliding eviction")
+    assert sliding.verdict == "not shown"  # ahead in every seed, but these are three: those both have
+    assert sliding.figures.startswith("0.963 against 0.940, ") and "(3 seeds, which" in sliding.figures
     assert by_claim(found, "needs its passes at test").verdict == "holds"
     assert by_claim(found, "deeper untied").verdict == "not run"
 
 
-def test_what_runs_against_the_claim_does_not_hold() -> None:
+def test_only_the_opposite_refutes() -> None:
     levels = {STEPS: dict(zip("1234", reversed(AS_CLAIMED[STEPS].values()), strict=True))}
     found = find(rows(levels))
     assert by_claim(found, "falls as t grows").verdict == "does not hold"
-    assert by_claim(found, "at the hardest t").verdict == "not run"
+    assert by_claim(found, "at t = 3").verdict == "not run"
+    for theirs in ([0.501, 0.6, 0.7, 0.5, 0.6], [0.5, 0.6, 0.7, 0.5, 0.6]):  # a hair behind, and equal
+        close = {DEPO: {"n4": [0.5, 0.6, 0.7, 0.5, 0.6], "more-tokens": theirs}}
+        assert by_claim(find(rows(close)), "trained longer").verdict == "not shown"
+
+
+def test_a_step_against_the_trend_is_told() -> None:
+    levels = {PASSES: AS_CLAIMED[PASSES] | {"3": AS_CLAIMED[PASSES]["4"], "4": AS_CLAIMED[PASSES]["3"]}}
+    finding = by_claim(find(rows(levels)), "at t = 3")
+    assert finding.verdict == "holds"
+    assert "N=4 0.717, not at every step; p = " in finding.figures
 
 
 def test_three_seeds_cannot_tell_a_pair() -> None:
@@ -45,6 +59,22 @@ def test_three_seeds_cannot_tell_a_pair() -> None:
     assert "(3 seeds, which cannot give less than 0.12)" in longer.figures
 
 
+def test_a_seed_that_ties_cannot_tell_either() -> None:
+    tied = {DEPO: {"n4": [1.0, 0.9, 0.95, 0.97, 0.99], "more-tokens": [1.0, 0.5, 0.5, 0.5, 0.5]}}
+    longer = by_claim(find(rows(tied)), "trained longer")
+    assert longer.verdict == "not shown"
+    assert "p = 0.062 (5 seeds, which cannot give less than 0.062)" in longer.figures
+
+
+@pytest.mark.parametrize("missing", ["n1", "n2", "n4"])
+def test_nothing_is_said_of_an_order_while_a_level_is_missing(missing: str) -> None:
+    arms = {arm: values for arm, values in AS_CLAIMED[DEPO].items() if arm != missing}
+    scores = rows({DEPO: arms, CONTROLS: AS_CLAIMED[CONTROLS]})
+    assert {f.verdict for f in find(scores) if "more passes, more right" in f.claim} == {"not run"}
+
+
 def test_levels_with_other_seeds_are_not_compared() -> None:
-    levels = {PASSES: {"1": [0.1, 0.2], "2": [0.3]}}
-    assert by_claim(find(rows(levels)), "at the hardest t").verdict == "not run"
+    levels = {PASSES: {"1": [0.1, 0.2], "2": [0.3], "3": [0.4, 0.5], "4": [0.6, 0.7]}}
+    assert by_claim(find(rows(levels)), "at t = 3").verdict == "not run"
+    other = [replace(x, seed=x.seed + 5) if x.level == "2" else x for x in rows({PASSES: AS_CLAIMED[PASSES]})]
+    assert by_claim(find(other), "at t = 3").verdict == "not run"

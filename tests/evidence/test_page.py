@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.evidence.figures import draw_all
-from sleep_lightning.evidence.findings import find
+from sleep_lightning.evidence.findings import CONTROLS, DEPO, find
 from sleep_lightning.evidence.page import results_page
 from sleep_lightning.evidence.scores import RunScore
 from sleep_lightning.evidence.tables import read_table, write_table
@@ -37,10 +37,13 @@ def test_the_page_shows_every_level_and_picture(tmp_path: Path) -> None:
     page = results_page(scores, find(scores), SPEEDS, pictures, "results", planned=0)
     for name in pictures.values():
         assert f"(results/{name})" in page
-    assert "| **holds** |" in page and "**does not hold**" in page
-    assert "| more-tokens | 2.5T | 0.760 [0.618, 0.902] |" in page
+    assert "| **holds** |" in page and "| **not run** |" in page
+    assert "| more-tokens | 200k | 2.5T | 0.760 [0.618, 0.902] |" in page
     assert "0.800 0.700 0.900 0.600 0.800 | 0.100 / 0.050 |" in page
     assert "| n4 | 4 | 1 | 0.461 [" in page  # tested with one pass
+    assert "| test loss, nats per label | 1 hop | 2 hops | 3 hops |" in page
+    assert "| n4 - n1 | 0.518 [" in page
+    assert "| N1: 0.404, 0.163, 0.066; " in page  # Depo by hop, beside the paper
     assert "| passes | 4 | 24 | 7500 | 4.00 | 3.60 |" in page
 
 
@@ -56,6 +59,15 @@ def test_no_figure_is_typed_by_hand() -> None:
     lines, theirs = (set(results_page(x, find(x), [], {}, "results", planned=0).splitlines()) for x in (scores, other))
     results = {line for line in lines & theirs if re.search(r"\d\.\d\d\d", line)}
     assert results == set(), results
+
+
+@pytest.mark.parametrize("left", [(), ("n1",), ("n1", "n4"), ("n2", "more-tokens")])
+def test_a_page_of_unfinished_sweeps_says_what_there_is(tmp_path: Path, left: tuple[str, ...]) -> None:
+    scores = rows({DEPO: {arm: AS_CLAIMED[DEPO][arm] for arm in left}, CONTROLS: AS_CLAIMED[CONTROLS]})
+    page = results_page(scores, find(scores), [], draw_all(scores, [], tmp_path), "results", planned=40)
+    assert f"**Not finished: {5 * len(left) + 3} of 40 runs**" in page
+    assert page.count("Not run.") == (2 if left else 3)  # Rule 110, throughput, and Depo without an arm
+    assert "more passes, more right | Fig. 3 (loss) | **holds**" not in page
 
 
 def test_without_runs_the_page_says_so() -> None:

@@ -13,7 +13,7 @@ def test_an_interval_is_students() -> None:
     assert found.mean == 2.0
     assert found.high - found.mean == pytest.approx(4.302653 / 3**0.5, rel=1e-6)  # t(0.975, 2), standard deviation 1
     assert str(found.within(0, 3)) == "2.000 [0.000, 3.000]"
-    assert str(Interval.of([0.5])) == "0.500"
+    assert str(Interval.of([0.5])) == str(Interval.of([0.5]).within(0, 1)) == "0.500"
     with pytest.raises(ValueError, match="at least one value"):
         Interval.of([])
 
@@ -34,11 +34,20 @@ def test_an_ordering_is_tested_exactly() -> None:
 
 
 def test_the_clearest_ordering_gives_the_least_p() -> None:
-    assert ordered_p([[0.1] * 3, [0.2] * 3, [0.3] * 3]) == pytest.approx(least_p(3, 3)) == pytest.approx(1 / 216)
+    assert ordered_p([[0.1] * 3, [0.2] * 3, [0.3] * 3]) == pytest.approx(1 / 216)
     assert ordered_p([[0.3] * 3, [0.2] * 3, [0.1] * 3]) == pytest.approx(1.0)
     assert ordered_p([[0.1] * 5, [0.2] * 5]) == pytest.approx(1 / 32)
     assert ordered_p([[0.5] * 3, [0.5] * 3]) == 1.0
-    assert ordered_p([[0.1], [0.2], [0.3]]) == pytest.approx(least_p(3, 1)) == pytest.approx(1 / 6)
+    assert ordered_p([[0.1], [0.2], [0.3]]) == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [[[0.1] * 3, [0.2] * 3, [0.3] * 3], [[0.1, 0.2, 0.5], [0.3, 0.4, 0.5]], [[0.1, 0.1], [0.1, 0.2], [0.3, 0.3]]],
+)
+def test_no_values_with_such_ties_give_less_than_the_least_p(levels: list[list[float]]) -> None:
+    assert ordered_p(levels) == pytest.approx(least_p(levels))
+    assert least_p(levels) <= min(ordered_p(list(order)) for order in permutations(levels))
 
 
 def test_levels_that_do_not_matter_are_seldom_called_ordered() -> None:
