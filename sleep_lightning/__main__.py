@@ -15,7 +15,7 @@ COMMANDS = {
     "compare": "train several arms over seeds and print one table",
     "sweep": "search for the frontier of accuracy over cost",
     "reproduce": "run the reproduction sweeps and write RESULTS.md",
-    "cost": "print what an experiment will take: FLOPs, memory, inference",
+    "cost": "print what an experiment will take: FLOPs, bytes of fast weights, inference",
     "config": "print the resolved experiment as YAML",
     "bench": "measure speed and memory against named peers",
     "doctor": "check the installation, say what to do",
@@ -38,7 +38,10 @@ def build_parser() -> argparse.ArgumentParser:
         )
         if name == "bench":
             command.add_argument(
-                "names", nargs="*", metavar="BENCH", help="operator, step, memory, overhead, storage (default: all)"
+                "names",
+                nargs="*",
+                metavar="BENCH",
+                help="operator, step, memory, overhead, ranks, startup, storage (default: all)",
             )
             command.add_argument("--seconds", type=float, default=20, help="time per table (default: 20)")
             command.add_argument("--output", metavar="FILE", help="write the rows to a file (JSON)")

@@ -49,7 +49,7 @@ class TrainingConfig:
     allocator: Literal["keep", "return", "libc"] = "keep"
     """glibc keeps freed memory for the next step (fast), returns it at once (smallest peak), or does as it likes."""
     compile: bool = False
-    """torch.compile one pass: pays on long runs (the first step takes a minute)."""
+    """torch.compile one pass: pays on long runs (the first step takes minutes on two cores)."""
     cuda_graph: bool = False
     """Run forward and backward as one CUDA graph: many times faster where windows are short; CUDA only."""
     muon_lr: float = 2e-2
@@ -81,7 +81,7 @@ class TrainingConfig:
     devices: int = 1
     """Processes on each node that train the model together, each on a GPU of its own or on a share of the cores."""
     num_nodes: int = 1
-    """Nodes with so many processes each; more than one needs torchrun."""
+    """Nodes with so many processes each; more than one needs torchrun or srun."""
     sharding: Literal["none", "full"] = "none"
     """full: each process keeps a share of the weights, of their gradients and of the optimizer, not a copy (FSDP)."""
     reshard_after_forward: bool = False
