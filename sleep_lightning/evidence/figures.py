@@ -63,12 +63,12 @@ def _baselines(axes: "Axes", rows: Sequence[RunScore]) -> None:
 def _rule110(s: Scores, path: Path) -> str:
     figure = _figure(9, 4)
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, sweep, name in ((panels[0], STEPS, "t, N = 1"), (panels[1], PASSES, "N, at the hardest t")):
+    for axes, sweep, name in ((panels[0], STEPS, "t, N = 1"), (panels[1], PASSES, "N, at t = 3")):
         levels = sorted(s.levels(sweep), key=int)
         if levels:
             _seeds(axes, {level: s.of(sweep, level) for level in levels}, "C0", "mean; dots are seeds")
             _baselines(axes, [row for level in levels for row in s.select(sweep, level)])
-            axes.legend(fontsize="small")
+            axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
         axes.set(xlabel=name, title="Rule 110")
     panels[0].set_ylabel("test exact match")
     return _save(figure, path)

@@ -157,7 +157,7 @@ def _ordering(claim: str, source: str, levels: Mapping[str, Mapping[int, float]]
     if len(levels) < 2 or not seeds or any(sorted(values) != seeds for values in levels.values()):
         return Finding(claim, source, "not run", "runs are missing")
     values = [[by_seed[seed] for seed in seeds] for by_seed in levels.values()]
-    means = [mean(level) for level in values]
+    means = [round(mean(level), 3) for level in values]
     shown = ", ".join(f"{name} {x:.3f}" for name, x in zip(levels, means, strict=True))
     if any(after < before for before, after in pairwise(means)):
         shown += ", not at every step"

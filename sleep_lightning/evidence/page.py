@@ -36,6 +36,7 @@ SCALES = {
     DEPO: "cycles of 8 nodes, 1 to 4 hops (the figures of an N, by hop), 4 blocks, d = 64",
 }
 """As in the sweeps' files."""
+VARIES = {STEPS: "t = ", PASSES: "N = ", DEPO: "N = "}
 
 
 def results_page(
@@ -61,7 +62,9 @@ def results_page(
     parts = [
         "# Results",
         "Written by `python -m sleep_lightning reproduce`; no figure is typed by hand. Tables: "
-        f"[scores.csv]({folder}/scores.csv), [throughput.csv]({folder}/throughput.csv). Scores are exact match on the "
+        f"[scores.csv]({folder}/scores.csv)"
+        + (f", [throughput.csv]({folder}/throughput.csv)" if speeds else "")
+        + ". Scores are exact match on the "
         "test split with the final weights, means over seeds with 95% intervals (Student's t, cut to 0 and 1). The "
         "runs of a seed train on the same batches in the same order, as far as both go (where t is the same). "
         "`docs/reproduction.md` tells how the sizes were found, and which seeds the search had seen.",
@@ -110,7 +113,10 @@ def _against_the_paper(s: Scores) -> str:
     lines = []
     for what, paper, sweep in PAPER:
         levels = [level for level in s.levels(sweep) if level in WANTED[sweep]]
-        ours = "; ".join(f"{level.upper()}: {_means(s, sweep, level)}" for level in levels) or "not run"
+        ours = (
+            "; ".join(f"{VARIES[sweep]}{level.removeprefix('n')}: {_means(s, sweep, level)}" for level in levels)
+            or "not run"
+        )
         lines.append([what, paper, ours, _scale(s, sweep)])
     return _markdown(["what", "paper", "ours (exact match)", "our scale"], lines)
 

@@ -43,7 +43,7 @@ def test_the_page_shows_every_level_and_picture(tmp_path: Path) -> None:
     assert "| n4 | 4 | 1 | 0.461 [" in page  # tested with one pass
     assert "| test loss, nats per label | 1 hop | 2 hops | 3 hops |" in page
     assert "| n4 - n1 | 0.518 [" in page
-    assert "| N1: 0.404, 0.163, 0.066; " in page  # Depo by hop, beside the paper
+    assert "| N = 1: 0.404, 0.163, 0.066; " in page  # Depo by hop, beside the paper
     assert "| passes | 4 | 24 | 7500 | 4.00 | 3.60 |" in page
 
 
