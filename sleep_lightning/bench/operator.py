@@ -33,6 +33,11 @@ RECURRENT_T = 256
 SHAPES = (Shape(64, 24, 4, 64, 64), Shape(8, 128, 4, 64, 64), Shape(2, 512, 8, 128, 128))
 
 
+def runs_fla(device: str, dtype: torch.dtype = torch.float32) -> bool:
+    """Whether fla's kernel runs on the device, and is right there."""
+    return why_not_fla_gated_delta_rule(torch.empty(1, 1, 1, 64, device=device, dtype=dtype)) is None
+
+
 def peers(T: int, device: str = "cpu") -> dict[str, Operator]:
     """Implementations on the shelf that run on the device; those not installed, or wrong there, are left out."""
     found: dict[str, Operator] = {}
@@ -66,7 +71,7 @@ def peers(T: int, device: str = "cpu") -> dict[str, Operator]:
             found["fla naive recurrent"] = lambda q, k, v, g, b, s: naive.naive_recurrent_gated_delta_rule(
                 q=q, k=k, v=v, g=g, beta=b, initial_state=s, output_final_state=True
             )
-        if device == "cuda" and why_not_fla_gated_delta_rule(torch.empty(1, 1, 1, 64, device=device)) is None:
+        if runs_fla(device):
             from fla.ops.gated_delta_rule import chunk_gated_delta_rule
 
             found["fla chunk kernel"] = lambda q, k, v, g, b, s: chunk_gated_delta_rule(

@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 
-from sleep_lightning.bench.operator import peers
+from sleep_lightning.bench.operator import peers, runs_fla
 from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.config import Experiment, TrainingConfig
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.ops import attention, delta_rule_inputs
 from sleep_lightning.ops.gated_delta_rule.door import BACKENDS
-from sleep_lightning.ops.gated_delta_rule.fla_chunk import fla_gated_delta_rule, why_not_fla_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.fla_chunk import fla_gated_delta_rule
 from sleep_lightning.ops.native import build
 from sleep_lightning.ops.rule import Backend
 from sleep_lightning.sleep import SleepConfig
@@ -103,8 +103,7 @@ def contenders_on(device: str, *, with_compile: bool) -> dict[str, Builder]:
     else:
         found = {"shelf": partial(shelf_step, device=device)}
         for name, bf16 in (("fp32", False), ("bf16", True)):
-            dtype = torch.bfloat16 if bf16 else torch.float32
-            if why_not_fla_gated_delta_rule(torch.empty(1, 1, 1, 64, device=device, dtype=dtype)) is None:
+            if runs_fla(device, torch.bfloat16 if bf16 else torch.float32):
                 found[f"shelf with fla's kernel {name}"] = partial(shelf_step, device=device, with_fla=True, bf16=bf16)
             found[f"ours {name}"] = partial(our_step, device=device, bf16=bf16)
             found[f"ours {name} + graph"] = partial(our_step, device=device, bf16=bf16, graph=True)

@@ -64,8 +64,8 @@ def prepare(sweeps: str, output: str, seconds: float, *, so_far: bool, page_only
     """All that can go wrong before any compute.
 
     Raises:
-        ValueError: no sweeps there, a bad one, no time, a place that cannot be written has no tables or another
-            sweep's runs, or both options at once.
+        ValueError: no sweeps there, a bad one, no time, a place that cannot be written, no tables for ``page_only``,
+            no runs or those of another definition for ``so_far``, or both options at once.
     """
     if seconds <= 0:
         raise ValueError(f"--seconds {seconds} must be above 0")

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from sleep_lightning.evidence.findings import CONTROLS, DEPO, PASSES, STEPS, Scores
+from sleep_lightning.evidence.findings import CONTROLS, DEPO, PASSES, STEPS, WANTED, Scores
 from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.throughput import Speed
 
@@ -79,7 +79,7 @@ def _depo(s: Scores, path: Path) -> str:
     figure = _figure(9, 4)
     accuracy, loss = figure.subplots(1, 2)
     hops = s.slices(DEPO)
-    for i, arm in enumerate(arm for arm in ("n1", "n2", "n4") if arm in s.levels(DEPO)):
+    for i, arm in enumerate(arm for arm in WANTED[DEPO] if arm in s.levels(DEPO)):
         label = f"N = {arm.removeprefix('n')}"
         _seeds(accuracy, {h.rpartition("_")[2]: s.of(DEPO, arm, h) for h in hops}, f"C{i}", label)
         losses = {h.rpartition("_")[2]: [row.loss for row in s.select(DEPO, arm, h)] for h in hops}

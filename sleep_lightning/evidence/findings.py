@@ -151,10 +151,16 @@ def hop_name(part: str) -> str:
     return f"{hops} hop" if hops == "1" else f"{hops} hops"
 
 
+def on_common_seeds(ours: Mapping[int, float], theirs: Mapping[int, float]) -> tuple[list[float], list[float]]:
+    """The values of the seeds that both have, in the same order."""
+    seeds = sorted(ours.keys() & theirs.keys())
+    return [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
+
+
 def _ordering(claim: str, source: str, levels: Mapping[str, Mapping[int, float]]) -> Finding:
     """Levels in the order in which they are claimed to rise: exact match by seed."""
     seeds = sorted(set().union(*levels.values()))
-    if len(levels) < 2 or not seeds or any(sorted(values) != seeds for values in levels.values()):
+    if not seeds or any(sorted(values) != seeds for values in levels.values()):
         return Finding(claim, source, "not run", "runs are missing")
     values = [[by_seed[seed] for seed in seeds] for by_seed in levels.values()]
     means = [round(mean(level), 3) for level in values]
@@ -165,11 +171,9 @@ def _ordering(claim: str, source: str, levels: Mapping[str, Mapping[int, float]]
 
 
 def _pair(claim: str, source: str, ours: Mapping[int, float], theirs: Mapping[int, float]) -> Finding:
-    """On the seeds that both have."""
-    seeds = sorted(ours.keys() & theirs.keys())
-    if not seeds:
+    a, b = on_common_seeds(ours, theirs)
+    if not a:
         return Finding(claim, source, "not run", "runs are missing")
-    a, b = [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
     return _judged(claim, source, f"{mean(a):.3f} against {mean(b):.3f}, difference {difference(a, b)}", [b, a])
 
 

@@ -14,6 +14,7 @@ from sleep_lightning.evidence.findings import (
     Finding,
     Scores,
     hop_name,
+    on_common_seeds,
 )
 from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.statistics import Interval, difference
@@ -160,14 +161,11 @@ def _losses(s: Scores) -> str:
 
 def _gains(s: Scores) -> str:
     """Exact match over N = 1, paired by seed."""
-    lines, parts, plain = [], [ALL, *s.slices(DEPO)], s.by_seed(DEPO, PLAIN)
+    lines, parts = [], [ALL, *s.slices(DEPO)]
     for level in s.levels(DEPO):
-        seeds = sorted(plain.keys() & s.by_seed(DEPO, level).keys())
-        if level == PLAIN or not seeds:
-            continue
-        pairs = [(s.by_seed(DEPO, level, part), s.by_seed(DEPO, PLAIN, part)) for part in parts]
-        gaps = [difference([ours[x] for x in seeds], [theirs[x] for x in seeds]) for ours, theirs in pairs]
-        lines.append([f"{level} - {PLAIN}", *map(str, gaps)])
+        pairs = [on_common_seeds(s.by_seed(DEPO, level, part), s.by_seed(DEPO, PLAIN, part)) for part in parts]
+        if level != PLAIN and all(ours for ours, _ in pairs):
+            lines.append([f"{level} - {PLAIN}", *(str(difference(*pair)) for pair in pairs)])
     return _markdown(["difference, seed by seed", "exact match", *map(hop_name, parts[1:])], lines)
 
 
