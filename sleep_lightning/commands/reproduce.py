@@ -5,6 +5,7 @@ With ``--so-far`` nothing is trained: what is finished is scored. With ``--page-
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from math import prod
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from rich.table import Table
 
 from sleep_lightning.commands import sweep
 from sleep_lightning.commands.report import print_facts
+from sleep_lightning.evidence.data_order import DataOrder, data_orders
 from sleep_lightning.evidence.figures import draw_all
-from sleep_lightning.evidence.findings import DEPO, Finding, find
+from sleep_lightning.evidence.findings import DEPO, PASSES, Finding, find
 from sleep_lightning.evidence.page import results_page
-from sleep_lightning.evidence.scores import RunScore, finished_runs, score_run
-from sleep_lightning.evidence.tables import read_table, write_table
+from sleep_lightning.evidence.scores import FinishedRun, RunScore, finished_runs, score_run
+from sleep_lightning.evidence.tables import Row, read_table, write_table
 from sleep_lightning.evidence.throughput import Speed, measure
 from sleep_lightning.run_directory import write_text
 from sleep_lightning.sweep.folder import SWEEPS, load_saved
@@ -25,10 +27,13 @@ from sleep_lightning.sweep.storage import is_sweep
 from sleep_lightning.sweep.study import definition
 
 PATTERN = "reproduce_*.yaml"
-TEST_PASSES = {DEPO: {"n1": (1, 2, 4), "n2": (1, 2, 4), "n4": (1, 2, 4, 8)}}
+TEST_PASSES = {
+    PASSES: {"1": (1, 2, 4), "2": (1, 2, 4), "4": (1, 2, 4, 8)},
+    DEPO: {"n1": (1, 2, 4), "n2": (1, 2, 4), "n4": (1, 2, 4, 8)},
+}
 """N at test of a sweep's levels, besides that of the training."""
 PAGE, TABLES = "RESULTS.md", "results"
-SCORES, SPEEDS = "scores.csv", "throughput.csv"
+SCORES, ORDER, SPEEDS = "scores.csv", "data_order.csv", "throughput.csv"
 
 
 @dataclass(frozen=True)
@@ -103,28 +108,29 @@ def reproduce(r: Reproduction) -> int:
         if code != 0:
             return code
     if r.score:
-        write_table(RunScore, _scores(r, console), r.tables / SCORES)
+        runs = [run for job in r.jobs if is_sweep(job.folder) for run in finished_runs(job.folder)]
+        write_table(RunScore, _scores(runs, console), r.tables / SCORES)
+        write_table(DataOrder, data_orders(runs), r.tables / ORDER)
     if r.train and not (r.tables / SPEEDS).exists():
         console.print("timing training steps", highlight=False)
         write_table(Speed, list(measure(r.seconds)), r.tables / SPEEDS, digits=4)
-    rows, speeds = read_table(RunScore, r.tables / SCORES), _speeds(r)
+    rows, order = read_table(RunScore, r.tables / SCORES), _read(DataOrder, r.tables / ORDER)
+    speeds = _read(Speed, r.tables / SPEEDS)
     findings, pictures = find(rows), draw_all(rows, speeds, r.tables)
-    write_text(r.output / PAGE, results_page(rows, findings, speeds, pictures, TABLES, planned=r.planned))
+    write_text(r.output / PAGE, results_page(rows, findings, speeds, order, pictures, TABLES, planned=r.planned))
     console.print(_table(findings))
     print_facts(console, {"results": str(r.output / PAGE), "tables and pictures": str(r.tables)})
     return 0
 
 
-def _speeds(r: Reproduction) -> list[Speed]:
-    file = r.tables / SPEEDS
-    return read_table(Speed, file) if file.exists() else []
+def _read(kind: type[Row], file: Path) -> list[Row]:
+    return read_table(kind, file) if file.exists() else []
 
 
-def _scores(r: Reproduction, console: Console) -> Iterator[RunScore]:
-    for job in (job for job in r.jobs if is_sweep(job.folder)):
-        runs = finished_runs(job.folder)
-        console.print(f"scoring {len(runs)} runs of {job.sweep.spec.name} on the test split", highlight=False)
-        for run in runs:
+def _scores(runs: list[FinishedRun], console: Console) -> Iterator[RunScore]:
+    for name, of_sweep in groupby(runs, key=lambda run: run.sweep):
+        console.print(f"scoring the runs of {name} on the test split", highlight=False)
+        for run in of_sweep:
             yield from score_run(run, TEST_PASSES.get(run.sweep, {}).get(run.level, ()))
 
 

@@ -1,7 +1,7 @@
 """What a comparison found: a row per arm (and N at test), mean and spread over seeds beside the baselines."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from sleep_lightning.comparison.data_order import first_difference
 from sleep_lightning.comparison.runs import Run
 from sleep_lightning.run_directory import RunDirectory, write_json
 from sleep_lightning.training.evaluation import load_trained, score_split
@@ -148,14 +149,11 @@ def check_data_order(runs: Sequence[Run]) -> str:
     """Whether all arms of a seed saw the same training data in the same order, by the hash of all batches so far."""
     compared = 0
     for seed in sorted({run.seed for run in runs}):
-        digests: dict[str, tuple[str, str]] = {}
-        for run in (run for run in runs if run.seed == seed and run.summary is not None):
-            by_step: Mapping[str, str] = (run.summary or {})["data_digests"]
-            for step, digest in by_step.items():
-                arm, known = digests.setdefault(step, (run.arm.name, digest))
-                if known != digest:
-                    return f"DIFFERS: {arm} and {run.arm.name} (seed {seed}) saw different data up to step {step}"
-                compared += arm != run.arm.name
+        finished = {run.arm.name: run.summary for run in runs if run.seed == seed and run.summary is not None}
+        hashes, difference = first_difference({arm: summary["data_digests"] for arm, summary in finished.items()})
+        if difference:
+            return f"DIFFERS: {difference} (seed {seed})"
+        compared += hashes
     return f"the same in all arms of a seed ({compared} hashes compared)" if compared else "not compared: one arm"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from sleep_lightning.evidence.findings import CONTROLS, DEPO, PASSES, STEPS, WANTED, Scores
+from sleep_lightning.evidence.findings import CONTROLS, DEPO, PASSES, PLAIN, SLEEP, STEPS, WANTED, Scores
 from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.throughput import Speed
 
@@ -22,7 +22,7 @@ def draw_all(rows: Sequence[RunScore], speeds: Sequence[Speed], folder: Path) ->
         drawn["rule110"] = _rule110(scores, folder / "rule110.png")
     if scores.levels(DEPO):
         drawn["depo"] = _depo(scores, folder / "depo.png")
-    if scores.levels(DEPO) or scores.levels(CONTROLS):
+    if scores.levels(CONTROLS) or scores.levels(DEPO):
         drawn["controls"] = _controls(scores, folder / "controls.png")
     if speeds:
         drawn["throughput"] = _throughput(speeds, folder / "throughput.png")
@@ -93,20 +93,33 @@ def _depo(s: Scores, path: Path) -> str:
 
 
 def _controls(s: Scores, path: Path) -> str:
-    figure = _figure(9, 4)
-    axes = figure.subplots()
-    arms = [(sweep, level) for sweep in (DEPO, CONTROLS) for level in s.levels(sweep)]
-    for i, arm in enumerate(arms):
-        found = s.of(*arm)
-        axes.plot([i], [mean(found)], "_", color=f"C{i % 10}", markersize=28, markeredgewidth=2)
-        axes.plot([i] * len(found), found, "o", color=f"C{i % 10}", alpha=0.6)
-    flops = [s.select(*arm)[0].train_flops for arm in arms]
-    names = [f"{level}\n{x / 1e12:.1f} TFLOP" for (_, level), x in zip(arms, flops, strict=True)]
-    axes.set_xticks(range(len(arms)), names, fontsize="small")
-    _baselines(axes, [row for arm in arms for row in s.select(*arm)])
-    axes.set(ylabel="test exact match", title="Depo: sleep and its controls; dots are seeds, bars their means")
-    axes.legend(fontsize="small")
+    figure = _figure(11, 4)
+    panels = figure.subplots(1, 2, width_ratios=(7, 4), sharey=True)
+    against = {f"N = {level[1]}": level for level in (PLAIN, SLEEP) if s.select(*level)}
+    tasks = {
+        "Rule 110, t = 3": against | {level: (CONTROLS, level) for level in s.levels(CONTROLS)},
+        "Depo": {
+            level.replace("n", "N = ") if level in WANTED[DEPO] else level: (DEPO, level) for level in s.levels(DEPO)
+        },
+    }
+    for axes, (task, levels) in zip(panels, tasks.items(), strict=True):
+        if levels:
+            _arms(axes, s, levels)
+        axes.set_title(f"{task}; dots are seeds, bars their means")
+    panels[0].set_ylabel("test exact match")
     return _save(figure, path)
+
+
+def _arms(axes: "Axes", s: Scores, levels: Mapping[str, tuple[str, str]]) -> None:
+    for i, level in enumerate(levels.values()):
+        found = s.of(*level)
+        axes.plot([i], [mean(found)], "_", color=f"C{i}", markersize=28, markeredgewidth=2)
+        axes.plot([i] * len(found), found, "o", color=f"C{i}", alpha=0.6)
+    flops = [s.select(*level)[0].train_flops for level in levels.values()]
+    names = [f"{name}\n{x / 1e12:.1f} TFLOP" for name, x in zip(levels, flops, strict=True)]
+    axes.set_xticks(range(len(levels)), names, fontsize="x-small")
+    _baselines(axes, [row for level in levels.values() for row in s.select(*level)])
+    axes.legend(fontsize="small")
 
 
 def _throughput(speeds: Sequence[Speed], path: Path) -> str:

@@ -12,10 +12,11 @@ from sleep_lightning.evidence.statistics import difference, least_p, ordered_p
 LEVEL_OF_DOUBT = 0.05
 """p above which an ordering is not called shown."""
 STEPS, PASSES = "reproduce_rule110_steps", "reproduce_rule110_passes"
-DEPO, CONTROLS = "reproduce_depo", "reproduce_depo_controls"
+CONTROLS, DEPO = "reproduce_rule110_controls", "reproduce_depo"
 LACKS = "not in the paper"
-SLEEP, PLAIN = "n4", "n1"
-"""Arms of the Depo sweep that the others are held against."""
+SLEEP, PLAIN = (PASSES, "4"), (PASSES, "1")
+"""Runs on Rule 110 that its controls are held against."""
+DEPO_SLEEP, DEPO_PLAIN = (DEPO, "n4"), (DEPO, "n1")
 
 WANTED = {STEPS: ("1", "2", "3", "4"), PASSES: ("1", "2", "3", "4"), DEPO: ("n1", "n2", "n4")}
 """Levels that an ordering is about; nothing is said of it while one of them is missing."""
@@ -101,7 +102,7 @@ def _depo(s: Scores) -> list[Finding]:
         source = "Fig. 3 (loss)" if hops >= STALLS else "ours; in Fig. 3 all N learn 1 and 2 hops"
         by_arm = {arm.upper(): s.by_seed(DEPO, arm, hop) for arm in WANTED[DEPO]}
         found.append(_ordering(f"Depo, {hop_name(hop)}: more passes, more right", source, by_arm))
-        ours, theirs = s.by_seed(DEPO, SLEEP, hop), s.by_seed(DEPO, PLAIN, hop)
+        ours, theirs = s.by_seed(*DEPO_SLEEP, hop), s.by_seed(*DEPO_PLAIN, hop)
         gains[hops] = {seed: ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()}
     several = [gain for hops, gain in gains.items() if hops > 1]
     together = {seed: mean(gain[seed] for gain in several) for seed in gains.get(1, {})} if several else {}
@@ -110,39 +111,33 @@ def _depo(s: Scores) -> list[Finding]:
 
 
 _PAIRS = (
-    ("N = 4 beats N = 1, at equal tokens", "Fig. 3 (loss)", (DEPO, SLEEP), (DEPO, PLAIN)),
-    ("N = 4 beats N = 1 trained longer, at equal FLOPs", LACKS, (DEPO, SLEEP), (DEPO, "more-tokens")),
-    ("N = 4 beats a deeper untied net of one pass, at equal FLOPs", LACKS, (DEPO, SLEEP), (CONTROLS, "deeper")),
+    ("Rule 110: N = 4 beats N = 1 trained longer, at equal FLOPs", LACKS, SLEEP, (CONTROLS, "more-tokens")),
+    ("Rule 110: N = 4 beats a deeper untied net of one pass, at equal FLOPs", LACKS, SLEEP, (CONTROLS, "deeper")),
     (
-        "passes fed with hidden states beat passes that read the embeddings again",
+        "Rule 110: passes fed with hidden states beat passes that read the embeddings again",
         LACKS,
-        (DEPO, SLEEP),
+        SLEEP,
         (CONTROLS, "re-embed"),
     ),
     (
-        "memory carried from pass to pass beats memory reset before each",
+        "Rule 110: memory carried from pass to pass beats memory reset before each",
         LACKS,
-        (DEPO, SLEEP),
+        SLEEP,
         (CONTROLS, "reset-memory"),
     ),
-    (
-        "sliding eviction, whose first queries still see the cycle, beats hard",
-        LACKS,
-        (CONTROLS, "sliding"),
-        (DEPO, SLEEP),
-    ),
+    ("Rule 110: hard eviction beats sliding eviction", LACKS, SLEEP, (CONTROLS, "sliding")),
+    ("Depo: N = 4 beats N = 1, at equal tokens", "Fig. 3 (loss)", DEPO_SLEEP, DEPO_PLAIN),
+    ("Depo: N = 4 beats N = 1 trained longer, at equal FLOPs", LACKS, DEPO_SLEEP, (DEPO, "more-tokens")),
 )
 """Claim, source, what is claimed to be better, what to be worse."""
 
 
 def _controls(s: Scores) -> list[Finding]:
-    found = [
-        _pair(f"Depo: {claim}", source, s.by_seed(*better), s.by_seed(*worse))
-        for claim, source, better, worse in _PAIRS
-    ]
-    fewer = "Depo: a model trained with N = 4 needs its passes at test (4 beat 1)"
-    ours, theirs = s.by_seed(DEPO, SLEEP), s.by_seed(DEPO, SLEEP, test_passes=1)
-    return [*found, _pair(fewer, LACKS, ours, theirs)]
+    found = [_pair(claim, source, s.by_seed(*better), s.by_seed(*worse)) for claim, source, better, worse in _PAIRS]
+    for task, level in (("Rule 110", SLEEP), ("Depo", DEPO_SLEEP)):
+        claim = f"{task}: a model trained with N = 4 needs its passes at test (4 beat 1)"
+        found.append(_pair(claim, LACKS, s.by_seed(*level), s.by_seed(*level, test_passes=1)))
+    return found
 
 
 def hop_name(part: str) -> str:

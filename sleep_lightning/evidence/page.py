@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
+from sleep_lightning.evidence.data_order import DataOrder
 from sleep_lightning.evidence.findings import (
     CONTROLS,
     DEPO,
+    DEPO_PLAIN,
     LEVEL_OF_DOUBT,
     PASSES,
     PLAIN,
+    SLEEP,
     STEPS,
     WANTED,
     Finding,
@@ -44,6 +47,7 @@ def results_page(
     rows: Sequence[RunScore],
     findings: Sequence[Finding],
     speeds: Sequence[Speed],
+    order: Sequence[DataOrder],
     pictures: Mapping[str, str],
     folder: str,
     *,
@@ -55,6 +59,7 @@ def results_page(
         rows: all test scores.
         findings: what ``find`` says of them.
         speeds: all timed steps.
+        order: whether the runs of a seed saw the same data.
         pictures: file names by section.
         folder: where tables and pictures lie, as seen from the page.
         planned: runs there are when all is done.
@@ -66,8 +71,8 @@ def results_page(
         f"[scores.csv]({folder}/scores.csv)"
         + (f", [throughput.csv]({folder}/throughput.csv)" if speeds else "")
         + ". Scores are exact match on the "
-        "test split with the final weights, means over seeds with 95% intervals (Student's t, cut to 0 and 1). The "
-        "runs of a seed train on the same batches in the same order, as far as both go (where t is the same). "
+        "test split with the final weights, means over seeds with 95% intervals (Student's t, cut to 0 and 1). "
+        f"{_pairing(order)} "
         "`docs/reproduction.md` tells how the sizes were found, and which seeds the search had seen.",
         _spent(rows, planned),
         "## What holds",
@@ -81,7 +86,7 @@ def results_page(
         (
             "## Controls, and N at test against N at training",
             "controls",
-            [_table(s, CONTROLS, "trained as"), _by_test_passes(s)],
+            [_controls(s), _by_test_passes(s)],
         ),
         ("## What a pass costs in time", "throughput", [_speeds(speeds)]),
     ):
@@ -97,6 +102,23 @@ def _spent(rows: Sequence[RunScore], planned: int) -> str:
     return f"{count}, {with_unit(flops)}FLOP, {hours:.1f} hours of single runs (two at a time: half as long)."
 
 
+def _pairing(order: Sequence[DataOrder]) -> str:
+    """What the tests within seeds rest on."""
+    differing = [f"{row.difference} (seed {row.seed})" for row in order if row.difference]
+    if differing:
+        return (
+            "**The runs of a seed do not all share their data, which the tests below take for granted: "
+            f"{'; '.join(differing)}.**"
+        )
+    compared = sum(row.hashes for row in order)
+    return (
+        "Runs of a seed trained on the same batches in the same order, as far as both go, where the task is the same: "
+        f"{compared} hashes of the data were compared and agree."
+        if compared
+        else "No two runs shared a task and a seed so far: nothing is paired."
+    )
+
+
 def _findings(findings: Sequence[Finding]) -> str:
     lines = [[f.claim, f.source, f"**{f.verdict}**", f.figures] for f in findings]
     tested = sum(f.p is not None for f in findings)
@@ -104,8 +126,9 @@ def _findings(findings: Sequence[Finding]) -> str:
         f"holds: as claimed, p < {LEVEL_OF_DOUBT:g}; does not hold: the opposite, p < {LEVEL_OF_DOUBT:g}; not shown: "
         "neither, these seeds cannot tell. p is of a one-sided permutation test within seeds, for more than two "
         f"levels of a trend. {tested} claims are tested and p is not corrected for that: without any effect, about "
-        f"{LEVEL_OF_DOUBT * tested:.1f} of them would hold. Most share the runs of N = 4 on Depo. A task is learnt "
-        "in jumps that come late or never, so that seeds fall into two heaps: look at the single seeds, too."
+        f"{LEVEL_OF_DOUBT * tested:.1f} of them would hold. Most of those on one task share its runs of N = 4. A "
+        "task is learnt in jumps that come late or never, so that seeds fall into two heaps: look at the single seeds, "
+        "too."
     )
     return _markdown(["claim", "where", "verdict", "figures"], lines) + "\n\n" + after
 
@@ -137,16 +160,29 @@ def _scale(s: Scores, sweep: str) -> str:
     return f"{SCALES[sweep]}; {counts}"
 
 
-def _table(s: Scores, sweep: str, name: str) -> str:
-    lines, parts = [], [ALL, *s.slices(sweep)]
-    for level in s.levels(sweep):
-        rows = s.select(sweep, level)
-        seeds = " ".join(f"{x:.3f}" for x in s.of(sweep, level))
-        cells = [str(Interval.of(s.of(sweep, level, part)).within(0, 1)) for part in parts]
+def _table(s: Scores, sweep: str, title: str) -> str:
+    return _levels(s, {level: (sweep, level) for level in s.levels(sweep)}, title)
+
+
+def _controls(s: Scores) -> str:
+    """Beside what they are held against."""
+    against = {f"N = {level[1]}": level for level in (PLAIN, SLEEP) if s.select(*level)}
+    controls = {level: (CONTROLS, level) for level in s.levels(CONTROLS)}
+    return _levels(s, against | controls, "Rule 110, t = 3") if controls else ""
+
+
+def _levels(s: Scores, levels: Mapping[str, tuple[str, str]], title: str) -> str:
+    """Levels of sweeps, by the names to show; where the answers have slices, these too."""
+    parts = [ALL, *dict.fromkeys(part for sweep, _ in levels.values() for part in s.slices(sweep))]
+    lines = []
+    for name, level in levels.items():
+        rows = s.select(*level)
+        cells = [str(Interval.of(s.of(*level, part)).within(0, 1)) for part in parts]
         size = [with_unit(rows[0].parameters), with_unit(rows[0].train_flops)]
-        lines.append([level, *size, *cells, seeds, _baselines(rows)])
+        seeds = " ".join(f"{x:.3f}" for x in s.of(*level))
+        lines.append([name, *size, *cells, seeds, _baselines(rows)])
     shown = ["exact match", *(hop_name(part) for part in parts[1:])]
-    return _markdown([name, "parameters", "training FLOPs", *shown, "by seed", "majority / uniform"], lines)
+    return _markdown([title, "parameters", "training FLOPs", *shown, "by seed", "majority / uniform"], lines)
 
 
 def _losses(s: Scores) -> str:
@@ -163,20 +199,23 @@ def _gains(s: Scores) -> str:
     """Exact match over N = 1, paired by seed."""
     lines, parts = [], [ALL, *s.slices(DEPO)]
     for level in s.levels(DEPO):
-        pairs = [on_common_seeds(s.by_seed(DEPO, level, part), s.by_seed(DEPO, PLAIN, part)) for part in parts]
-        if level != PLAIN and all(ours for ours, _ in pairs):
-            lines.append([f"{level} - {PLAIN}", *(str(difference(*pair)) for pair in pairs)])
+        pairs = [on_common_seeds(s.by_seed(DEPO, level, part), s.by_seed(*DEPO_PLAIN, part)) for part in parts]
+        if level != DEPO_PLAIN[1] and all(ours for ours, _ in pairs):
+            lines.append([f"{level} - {DEPO_PLAIN[1]}", *(str(difference(*pair)) for pair in pairs)])
     return _markdown(["difference, seed by seed", "exact match", *map(hop_name, parts[1:])], lines)
 
 
 def _by_test_passes(s: Scores) -> str:
+    """Of the levels that were tested with more than the N of their training."""
     lines = []
-    for level in s.levels(DEPO):
-        for n in sorted({row.test_passes for row in s.rows if (row.sweep, row.level) == (DEPO, level)}):
-            rows = s.select(DEPO, level, ALL, n)
-            interval = Interval.of([row.exact_match for row in rows]).within(0, 1)
-            lines.append([level, str(rows[0].train_passes), str(n), str(interval), _baselines(rows)])
-    return _markdown(["trained as", "N at training", "N at test", "exact match", "majority / uniform"], lines)
+    for task, sweep in (("Rule 110, t = 3", PASSES), ("Depo", DEPO)):
+        for level in s.levels(sweep):
+            tested = sorted({row.test_passes for row in s.rows if (row.sweep, row.level) == (sweep, level)})
+            for n in tested if len(tested) > 1 else ():
+                rows = s.select(sweep, level, ALL, n)
+                interval = Interval.of([row.exact_match for row in rows]).within(0, 1)
+                lines.append([task, str(rows[0].train_passes), str(n), str(interval), _baselines(rows)])
+    return _markdown(["task", "N at training", "N at test", "exact match", "majority / uniform"], lines)
 
 
 def _baselines(rows: Sequence[RunScore]) -> str:

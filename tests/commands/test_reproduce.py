@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from sleep_lightning.evidence.data_order import DataOrder
 from sleep_lightning.evidence.scores import RunScore, finished_runs
 from sleep_lightning.evidence.tables import read_table, write_table
 from sleep_lightning.evidence.throughput import Speed, measure
@@ -36,6 +37,11 @@ def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
     assert "N = 1 falls as t grows" in done.stdout
     page = (tmp_path / "RESULTS.md").read_text()
     assert "\n2 runs, " in page
+    order = read_table(DataOrder, tmp_path / "results" / "data_order.csv")
+    assert [(row.first, row.runs, row.difference) for row in order] == [
+        ("reproduce_rule110_steps 1", 1, ""),  # other data: nothing to compare
+        ("reproduce_rule110_steps 2", 1, ""),
+    ]
     assert "results/rule110.png" in page and (tmp_path / "results" / "rule110.png").exists()
     scores = read_table(RunScore, tmp_path / "results" / "scores.csv")
     assert [(row.level, row.seed, row.steps, row.slice) for row in scores] == [("1", 0, 4, "all"), ("2", 0, 4, "all")]

@@ -25,13 +25,15 @@ def test_orderings_as_claimed_hold() -> None:
 
 def test_pairs_are_told_apart() -> None:
     found = find(rows(AS_CLAIMED))
-    longer = by_claim(found, "trained longer, at equal FLOPs")
+    longer = by_claim(found, "Depo: N = 4 beats N = 1 trained longer, at equal FLOPs")
     assert longer.verdict == "holds"
     assert longer.figures.startswith("0.922 against 0.760, difference 0.162 [")
-    sliding = by_claim(found, "sliding eviction")
-    assert sliding.verdict == "not shown"  # ahead in every seed, but these are three: those both have
-    assert sliding.figures.startswith("0.963 against 0.940, ") and "(3 seeds, which" in sliding.figures
-    assert by_claim(found, "needs its passes at test").verdict == "holds"
+    hard = by_claim(found, "beats sliding eviction")
+    assert hard.verdict == "not shown"  # behind in every seed, but these are three
+    assert hard.figures.startswith("0.900 against 0.963, ") and "(3 seeds, which" in hard.figures
+    assert by_claim(found, "Depo: a model trained with N = 4 needs its passes at test").verdict == "holds"
+    assert by_claim(found, "Rule 110: a model trained with N = 4 needs").figures.startswith("0.900 against 0.450, ")
+    assert by_claim(found, "Rule 110: N = 4 beats N = 1 trained longer").figures.startswith("0.900 against 0.847, ")
     assert by_claim(found, "deeper untied").verdict == "not run"
 
 
@@ -42,7 +44,7 @@ def test_only_the_opposite_refutes() -> None:
     assert by_claim(found, "at t = 3").verdict == "not run"
     for theirs in ([0.501, 0.6, 0.7, 0.5, 0.6], [0.5, 0.6, 0.7, 0.5, 0.6]):  # a hair behind, and equal
         close = {DEPO: {"n4": [0.5, 0.6, 0.7, 0.5, 0.6], "more-tokens": theirs}}
-        assert by_claim(find(rows(close)), "trained longer").verdict == "not shown"
+        assert by_claim(find(rows(close)), "Depo: N = 4 beats N = 1 trained longer").verdict == "not shown"
 
 
 def test_a_step_against_the_trend_is_told() -> None:
@@ -54,14 +56,14 @@ def test_a_step_against_the_trend_is_told() -> None:
 
 def test_three_seeds_cannot_tell_a_pair() -> None:
     few = {DEPO: {arm: values[:3] for arm, values in AS_CLAIMED[DEPO].items()}}
-    longer = by_claim(find(rows(few)), "trained longer")
+    longer = by_claim(find(rows(few)), "Depo: N = 4 beats N = 1 trained longer")
     assert longer.verdict == "not shown"
     assert "(3 seeds, which cannot give less than 0.12)" in longer.figures
 
 
 def test_a_seed_that_ties_cannot_tell_either() -> None:
     tied = {DEPO: {"n4": [1.0, 0.9, 0.95, 0.97, 0.99], "more-tokens": [1.0, 0.5, 0.5, 0.5, 0.5]}}
-    longer = by_claim(find(rows(tied)), "trained longer")
+    longer = by_claim(find(rows(tied)), "Depo: N = 4 beats N = 1 trained longer")
     assert longer.verdict == "not shown"
     assert "p = 0.062 (5 seeds, which cannot give less than 0.062)" in longer.figures
 

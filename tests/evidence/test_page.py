@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sleep_lightning.evidence.data_order import DataOrder
 from sleep_lightning.evidence.figures import draw_all
 from sleep_lightning.evidence.findings import CONTROLS, DEPO, find
 from sleep_lightning.evidence.page import results_page
@@ -34,13 +35,16 @@ def test_the_page_shows_every_level_and_picture(tmp_path: Path) -> None:
     pictures = draw_all(scores, SPEEDS, tmp_path)
     assert sorted(pictures) == ["controls", "depo", "rule110", "throughput"]
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in pictures.values())
-    page = results_page(scores, find(scores), SPEEDS, pictures, "results", planned=0)
+    page = results_page(scores, find(scores), SPEEDS, [], pictures, "results", planned=0)
     for name in pictures.values():
         assert f"(results/{name})" in page
     assert "| **holds** |" in page and "| **not run** |" in page
     assert "| more-tokens | 200k | 2.5T | 0.760 [0.618, 0.902] |" in page
     assert "0.800 0.700 0.900 0.600 0.800 | 0.100 / 0.050 |" in page
-    assert "| n4 | 4 | 1 | 0.461 [" in page  # tested with one pass
+    assert "| Depo | 4 | 1 | 0.461 [" in page  # tested with one pass
+    assert "| Rule 110, t = 3 | 4 | 1 | 0.450 [" in page
+    assert "| Rule 110, t = 3 | 1 |" not in page  # only with its own
+    assert "| N = 4 | 200k | 2.5T | 0.900 [" in page  # beside its controls
     assert "| test loss, nats per label | 1 hop | 2 hops | 3 hops |" in page
     assert "| n4 - n1 | 0.518 [" in page
     assert "| N = 1: 0.404, 0.163, 0.066; " in page  # Depo by hop, beside the paper
@@ -56,7 +60,9 @@ def test_no_figure_is_typed_by_hand() -> None:
         )
         for row in scores
     ]
-    lines, theirs = (set(results_page(x, find(x), [], {}, "results", planned=0).splitlines()) for x in (scores, other))
+    lines, theirs = (
+        set(results_page(x, find(x), [], [], {}, "results", planned=0).splitlines()) for x in (scores, other)
+    )
     results = {line for line in lines & theirs if re.search(r"\d\.\d\d\d", line)}
     assert results == set(), results
 
@@ -64,14 +70,25 @@ def test_no_figure_is_typed_by_hand() -> None:
 @pytest.mark.parametrize("left", [(), ("n1",), ("n1", "n4"), ("n2", "more-tokens")])
 def test_a_page_of_unfinished_sweeps_says_what_there_is(tmp_path: Path, left: tuple[str, ...]) -> None:
     scores = rows({DEPO: {arm: AS_CLAIMED[DEPO][arm] for arm in left}, CONTROLS: AS_CLAIMED[CONTROLS]})
-    page = results_page(scores, find(scores), [], draw_all(scores, [], tmp_path), "results", planned=40)
-    assert f"**Not finished: {5 * len(left) + 3} of 40 runs**" in page
+    page = results_page(scores, find(scores), [], [], draw_all(scores, [], tmp_path), "results", planned=40)
+    assert f"**Not finished: {5 * len(left) + 6} of 40 runs**" in page
     assert page.count("Not run.") == (2 if left else 3)  # Rule 110, throughput, and Depo without an arm
     assert "more passes, more right | Fig. 3 (loss) | **holds**" not in page
 
 
+def test_the_page_tells_whether_the_seeds_are_pairs() -> None:
+    same = [DataOrder("reproduce_depo n1", 0, 2, 13, ""), DataOrder("reproduce_depo n1", 1, 2, 12, "")]
+    page = results_page([], [], [], same, {}, "results", planned=0)
+    assert "25 hashes of the data were compared and agree." in page
+    differing = DataOrder("reproduce_depo n1", 2, 2, 1, "reproduce_depo n1 and reproduce_depo n4 saw other data")
+    page = results_page([], [], [], [*same, differing], {}, "results", planned=0)
+    assert "take for granted: reproduce_depo n1 and reproduce_depo n4 saw other data (seed 2).**" in page
+    assert "agree" not in page
+    assert "nothing is paired" in results_page([], [], [], [], {}, "results", planned=0)
+
+
 def test_without_runs_the_page_says_so() -> None:
-    page = results_page([], find([]), [], {}, "results", planned=12)
+    page = results_page([], find([]), [], [], {}, "results", planned=12)
     assert "**Not finished: 0 of 12 runs**" in page
     assert page.count("Not run.") == 4
     assert "**holds**" not in page
