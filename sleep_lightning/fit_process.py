@@ -28,6 +28,8 @@ _PLACE = re.compile(
     "(SLURM|TORCHELASTIC)_.*|(LOCAL_|GROUP_|ROLE_|NODE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE|ROLE_NAME|MASTER_(ADDR|PORT)"
 )
 """Variables in which srun and torchrun tell a process its place among others."""
+REAP_SECONDS = 5.0
+"""From the end of a process' first thread to that of its last: only then it has an exit code."""
 _FIT = [sys.executable, "-m", "sleep_lightning", "fit"]
 _URI = re.compile(r"[\w+.-]+://[^\s'\"<>]+")
 
@@ -188,7 +190,7 @@ class Watched:
     def exit_code(self) -> int | None:
         """Of a process that has ended: minus the signal's number if one killed it; None if it was not started here."""
         try:
-            code = self._process.wait(0)
+            code = self._process.wait(REAP_SECONDS if isinstance(self._process, psutil.Popen) else 0)
         except psutil.Error:
             return None
         return None if code is None else int(code)

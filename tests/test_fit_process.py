@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from sleep_lightning.fit_process import FitProcess
+from sleep_lightning.fit_process import FitProcess, Watched
 from sleep_lightning.run_directory import RunDirectory, write_json
 from tests.sweep.sweeps import small_sweep
 
@@ -53,3 +55,19 @@ def test_a_run_does_not_take_the_place_of_who_started_it(tmp_path: Path, monkeyp
     assert environment["OMP_NUM_THREADS"] == "3" and environment["LOCAL_SCRATCH"] == "/scratch"
     new = environment.keys() - before.keys() - {"SLEEP_LIGHTNING_TRACKING_URI", "OMP_NUM_THREADS"}
     assert new <= {"TORCH_NCCL_ASYNC_ERROR_HANDLING", "COLUMNS", "LINES"} and "SLURM_STEP_NUM_TASKS" not in environment
+
+
+def test_a_process_whose_last_thread_outlives_its_first_has_an_exit_code() -> None:
+    """For a moment it is a zombie that cannot be waited for."""
+    code = (
+        "import ctypes, os, threading, time\n"
+        "threading.Thread(target=lambda: (time.sleep(1), os._exit(3))).start()\n"
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    process = psutil.Popen([sys.executable, "-c", code])
+    watched = Watched(process)
+    while watched.alive():
+        time.sleep(0.01)
+    assert process.poll() is None, "its last thread has ended before it was looked at"
+    assert watched.exit_code() == 3
+    assert not psutil.pid_exists(process.pid)

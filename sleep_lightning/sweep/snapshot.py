@@ -17,7 +17,7 @@ class RunningTrial:
     Attributes:
         number: of the trial.
         values: its point.
-        run: which of its ``runs`` (one for each seed, in turn) is being trained, from 1.
+        run: which of its ``runs`` (one for each seed) is being trained, from 1; the first of those where several are.
         runs: how many it has.
         step: steps of this run at its last validation.
         steps: it will take.

@@ -57,7 +57,7 @@ class SweepSpec:
     pruner: Literal["none", "median", "frontier"] = "frontier"
     """Which trials are stopped early."""
     workers: int = 1
-    """Trials at a time."""
+    """Runs at a time, each of another trial; with pruner: none, once no trial is left to begin, of other seeds, too."""
     threads: int = 1
     """CPU threads of each."""
     devices: list[int] | None = None

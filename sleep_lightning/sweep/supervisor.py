@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sleep_lightning.fit_process import FitProcess
+from sleep_lightning.sweep.at_work import RunAtWork, RunsAtWork
 from sleep_lightning.sweep.launch import Launcher, LocalLauncher
 from sleep_lightning.sweep.ledger import Ledger, point_key
 from sleep_lightning.sweep.pruning import Pruner
@@ -25,25 +25,6 @@ from sleep_lightning.sweep.trial import Trial, build_trial, curve_of, mean_curve
 
 INFEASIBLE_IN_A_ROW = 200
 """Proposals that cannot be run, one after another, after which the space is given up."""
-
-
-@dataclass
-class _Slot:
-    """A trial that is being trained.
-
-    Attributes:
-        trial: the trial.
-        run: which of its runs is at work.
-        began_flops: what the run had taken when it was last started.
-        failures: how often it has failed without getting further.
-        judged: validations it had, and finished trials there were, when it was last judged whether to stop it.
-    """
-
-    trial: Trial
-    run: FitProcess
-    began_flops: float
-    failures: int = 0
-    judged: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -69,7 +50,7 @@ class Supervisor:
     def __post_init__(self) -> None:
         spec = self.sweep.spec
         self._launcher = self.launcher or LocalLauncher(runs_path(self.folder), spec.threads, spec.devices)
-        self._slots: list[_Slot] = []
+        self._at_work = RunsAtWork(self._launcher)
         self._given_up = False
         self._asked: dict[int, optuna.trial.Trial] = {}
         self._waiting = self.study.get_trials(states=(TrialState.RUNNING,))
@@ -81,7 +62,7 @@ class Supervisor:
     def snapshot(self) -> Snapshot:
         """The sweep as of now; cheap."""
         return Snapshot(
-            running=tuple(RunningTrial.of(slot.trial, slot.run) for slot in self._slots),
+            running=tuple(RunningTrial.of(trial, self._at_work.of(trial)[0]) for trial in self._at_work.trials()),
             ended=dict(self._ledger.counts),
             waiting=self._enqueued + len(self._waiting),
             finished=tuple(self._ledger.finished),
@@ -99,45 +80,60 @@ class Supervisor:
                 self._look_around()
                 self._fill()
                 yield
-                if not self._slots:
+                if not self._at_work:
                     self._launcher.close()
                     return
                 time.sleep(poll_seconds)
         finally:
-            self._launcher.stop([slot.run for slot in self._slots])
+            self._launcher.stop([one.run for one in self._at_work])
 
     def _look_around(self) -> None:
-        for slot in list(self._slots):
-            ended = self._launcher.poll(slot.run)
+        for one in self._at_work:
+            if one not in self._at_work:  # another seed has ended its trial
+                continue
+            ended = self._launcher.poll(one.run)
             if ended is None:
-                self._prune(slot)
-            elif slot.run.summary is not None:
-                self._slots.remove(slot)
-                self._go_on(slot.trial)
+                self._prune(one)
+            elif one.run.summary is not None:
+                self._at_work.remove(one)
+                self._go_on(one.trial)
             else:
-                self._failed(slot, ended)
+                self._failed(one, ended)
         self.events += self._launcher.events
         self._launcher.events.clear()
 
     def _fill(self) -> None:
-        spec, refused = self.sweep.spec, 0
-        while len(self._slots) < spec.workers:
-            if self._waiting:
-                self._take_up(self._waiting.pop(0))
-                continue
-            if self._ledger.counted + len(self._slots) >= spec.budget.trials or self._out_of_budget():
-                return
-            if self._given_up or exhausted(self.study, spec):
-                return
-            if refused >= INFEASIBLE_IN_A_ROW:
-                self.events.append(f"{refused} proposals in a row cannot be run, or were; the space is given up")
-                self._given_up = True
-                return
-            refused = 0 if self._ask() else refused + 1
+        while len(self._at_work) < self.sweep.spec.workers and (self._begin_another() or self._begin_beside()):
+            pass
+
+    def _begin_another(self) -> bool:
+        """A trial; False if none is to begin any more."""
+        if self._waiting:
+            self._take_up(self._waiting.pop(0))
+            return True
+        if self._ledger.counted + len(self._at_work.trials()) >= self.sweep.spec.budget.trials or self._out_of_budget():
+            return False
+        for _ in range(0 if self._given_up else INFEASIBLE_IN_A_ROW):
+            if exhausted(self.study, self.sweep.spec):
+                return False
+            if self._ask():
+                return True
+        if not self._given_up:
+            self.events.append(
+                f"{INFEASIBLE_IN_A_ROW} proposals in a row cannot be run, or were; the space is given up"
+            )
+            self._given_up = True
+        return False
+
+    def _begin_beside(self) -> bool:
+        """Another seed of a trial at work; not where trials are stopped early, which saves the seeds that follow."""
+        if self.sweep.spec.pruner != "none":
+            return False
+        return any(self._at_work.begin_next(trial) for trial in self._at_work.trials())
 
     def _out_of_budget(self) -> bool:
         flops = self.sweep.spec.budget.flops
-        running = sum(slot.trial.flops_spent() for slot in self._slots)
+        running = sum(trial.flops_spent() for trial in self._at_work.trials())
         return time.monotonic() > self._deadline or (flops is not None and self._ledger.flops_spent + running >= flops)
 
     def _ask(self) -> bool:
@@ -145,7 +141,7 @@ class Supervisor:
         trial = self._asked_now(self.study.ask())
         self._enqueued = self._count_enqueued()
         values = self.sweep.space.suggest(trial)
-        running = {point_key(slot.trial.values): slot.trial.number for slot in self._slots}
+        running = {point_key(trial.values): trial.number for trial in self._at_work.trials()}
         if (
             twin := (running | self._ledger.tried).get(point_key(values))
         ) is not None:  # the same seeds, the same result
@@ -174,11 +170,8 @@ class Supervisor:
         return True
 
     def _go_on(self, trial: Trial) -> None:
-        """Train the next seed, or tell the result if there is none."""
-        run = trial.next_run()
-        if run is not None:
-            self._launcher.submit(run)
-            self._slots.append(_Slot(trial, run, run.flops_spent))
+        """Train the next seed, or tell the result if that was the last."""
+        if self._at_work.begin_next(trial) or self._at_work.of(trial):
             return
         result = trial.result()
         values = [result[name] for name in self.sweep.spec.objectives]
@@ -196,39 +189,36 @@ class Supervisor:
             flops_spent=trial.flops_spent(),
         )
 
-    def _prune(self, slot: _Slot) -> None:
-        seen = len(slot.run.history), len(self._ledger.curves)
-        if seen == slot.judged:
+    def _prune(self, one: RunAtWork) -> None:
+        seen = len(one.run.history), len(self._ledger.curves)
+        if seen == one.judged:
             return
-        slot.judged, curve = seen, curve_of(slot.run)
-        reason = self._pruner.why_stop(curve, slot.trial.run_flops, self._ledger.curves)
+        one.judged, curve = seen, curve_of(one.run)
+        reason = self._pruner.why_stop(curve, one.trial.run_flops, self._ledger.curves)
         if reason is None:
             return
-        self._launcher.stop([slot.run])
-        self._slots.remove(slot)
-        if slot.run.summary is not None:  # it finished while it was being judged
-            self._go_on(slot.trial)
+        self._at_work.stop(one.trial)
+        if one.run.summary is not None:  # it finished while it was being judged
+            self._go_on(one.trial)
             return
-        self._tell(
-            slot.trial.number, TrialState.PRUNED, pruned=reason, curve=curve, flops_spent=slot.trial.flops_spent()
-        )
+        self._tell(one.trial.number, TrialState.PRUNED, pruned=reason, curve=curve, flops_spent=one.trial.flops_spent())
 
-    def _failed(self, slot: _Slot, reason: str) -> None:
+    def _failed(self, one: RunAtWork, reason: str) -> None:
         """Retry from the checkpoint, up to the limit; then the trial has failed, not the sweep.
 
         One that got further since it was started is tried again in any case: it was stopped from outside, or its
         node or its time was lost, and each such retry is at least a validation nearer to its end.
         """
-        further = slot.run.flops_spent > slot.began_flops
-        if further or slot.failures < self.sweep.spec.retries:
-            slot.failures = 0 if further else slot.failures + 1
-            self.events.append(f"trial {slot.trial.number}: {reason}; tried again")
-            slot.began_flops = slot.run.flops_spent
-            self._launcher.submit(slot.run)
+        further = one.run.flops_spent > one.began_flops
+        if further or one.failures < self.sweep.spec.retries:
+            one.failures = 0 if further else one.failures + 1
+            self.events.append(f"trial {one.trial.number}: {reason}; tried again")
+            self._at_work.begin_again(one)
             return
-        self._slots.remove(slot)
-        tail, spent = slot.run.log_tail(), slot.trial.flops_spent()
-        self._tell(slot.trial.number, TrialState.FAIL, failed=reason, log_tail=tail, flops_spent=spent)
+        self._at_work.remove(one)
+        self._at_work.stop(one.trial)
+        tail, spent = one.run.log_tail(), one.trial.flops_spent()
+        self._tell(one.trial.number, TrialState.FAIL, failed=reason, log_tail=tail, flops_spent=spent)
 
     def _count_enqueued(self) -> int:
         return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))

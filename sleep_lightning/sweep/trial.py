@@ -1,4 +1,4 @@
-"""One trial: a point of the space, trained with each seed in turn, from ask to tell."""
+"""One trial: a point of the space, trained with each seed, from ask to tell."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from sleep_lightning.sweep.spec import MEASURES, Sweep
 from sleep_lightning.training.run_cost import StepFlops
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """A point that is to be trained.
 
@@ -36,9 +36,9 @@ class Trial:
         """Of all its runs."""
         return self.run_flops * len(self.runs)
 
-    def next_run(self) -> FitProcess | None:
-        """The first run without a result; None when all have one."""
-        return next((run for run in self.runs if run.summary is None), None)
+    def next_run(self, at_work: Sequence[FitProcess] = ()) -> FitProcess | None:
+        """The first run without a result that is not at work; None when there is none."""
+        return next((run for run in self.runs if run not in at_work and run.summary is None), None)
 
     def flops_spent(self) -> float:
         """Training FLOPs of its runs so far, as exactly as ``FitProcess.flops_spent`` knows them."""

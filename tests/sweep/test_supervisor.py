@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import optuna
@@ -21,6 +21,7 @@ from sleep_lightning.sweep.folder import sole_supervisor
 from sleep_lightning.sweep.launch import LocalLauncher
 from sleep_lightning.sweep.ledger import Ledger
 from sleep_lightning.sweep.pruning import Curve, Pruner
+from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.storage import drop_torn_line
 from sleep_lightning.sweep.study import FINGERPRINT, finished, open_study, points
 from sleep_lightning.sweep.supervisor import Supervisor
@@ -66,6 +67,54 @@ def test_a_sweep_runs_to_its_budget(tmp_path: Path) -> None:
         assert [cost for cost, _ in trial.user_attrs["curve"]] == pytest.approx([2e6 * N, 4e6 * N, 6e6 * N])
     assert ledger(study).flops_spent == sum(2 * p.cost for p in points(trials))
     assert sum("complete: exact_match" in event for event in events) == 5
+
+
+def most_at_once(sweep: Sweep, folder: Path) -> int:
+    """Runs at work, at the most, while the sweep is run to its end."""
+    launcher, most = LocalLauncher(folder / "trials", 1), 0
+    seen: list[FitProcess] = []
+    submit = launcher.submit
+
+    def recorded(fit: FitProcess) -> None:
+        submit(fit)
+        seen.append(fit)
+
+    launcher.submit = recorded  # type: ignore[method-assign]
+    for _ in Supervisor(sweep, open_study(sweep, folder), folder, launcher=launcher).run(poll_seconds=0.01):
+        most = max(most, sum(launcher.poll(fit) is None for fit in seen))
+    return most
+
+
+def test_idle_workers_train_the_other_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAND_IN_SECONDS", "0.1")
+    sweep = small_sweep(trials=1, workers=3, seeds=[0, 1, 2, 3])
+    assert most_at_once(sweep, tmp_path / "none") == 3
+    [trial] = finished(open_study(sweep, tmp_path / "none"))
+    assert len(trial.user_attrs["exact_match_by_seed"]) == 4
+    assert trial.user_attrs["flops_spent"] == pytest.approx(4 * 6e6 * trial.params["sleep.n_passes"])
+    assert sorted(path.name for path in (tmp_path / "none" / "trials").glob("*/steps")) == ["steps"] * 4
+    for steps in (tmp_path / "none" / "trials").glob("*/steps"):
+        assert steps.read_text().split() == list("123456")  # each was trained once
+    pruned = small_sweep(trials=1, workers=3, seeds=[0, 1, 2, 3], pruner="frontier")
+    assert most_at_once(pruned, tmp_path / "frontier") == 1  # a trial that is stopped early needs no further seed
+
+
+def test_a_seed_that_fails_ends_the_others_of_its_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAND_IN_SECONDS", "0.5")
+    plain = FitProcess.command
+
+    def command(self: FitProcess) -> list[str]:
+        failing = [sys.executable, "-S", "-c", "raise SystemExit(3)"]
+        return failing if self.directory.path.name == "0000-seed1" else plain(self)
+
+    monkeypatch.setattr(FitProcess, "command", command)
+    study, _ = run(tmp_path, trials=1, workers=3, seeds=[0, 1, 2])
+    failed, other = study.get_trials()
+    assert failed.state == TrialState.FAIL and failed.user_attrs["failed"].startswith("exit code 3")
+    assert other.state == TrialState.COMPLETE  # the sweep went on
+    assert not workers(tmp_path)
+    finished_runs = sorted(path.parent.name for path in tmp_path.glob("trials/*/summary.json"))
+    assert finished_runs == ["0001-seed0", "0001-seed1", "0001-seed2"]
 
 
 def test_a_failed_run_is_tried_again_then_told_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,8 +343,11 @@ def test_a_torn_last_line_is_cut(tmp_path: Path) -> None:
     assert ledger(open_study(small_sweep(trials=2), tmp_path)).counted == 2
 
 
+SEEDS = '{"seeds": [0, 1]}'
+
+
 def supervisor_process(folder: Path, trials: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.sweep.stand_in", "supervise", str(folder), str(trials), "2"]
+    command = [sys.executable, "-m", "tests.sweep.stand_in", "supervise", str(folder), str(trials), "2", SEEDS]
     return subprocess.Popen(command, env=environment(), start_new_session=True)
 
 
@@ -341,12 +393,12 @@ def test_kill_9_at_random_moments(tmp_path: Path, trials: int, times: int) -> No
                 time.sleep(0.05)
     assert process.wait() == 0
     assert kills >= times // 2, "the sweep was over before it was disturbed"
-    study = open_study(small_sweep(trials=trials), tmp_path)
+    study = open_study(small_sweep(trials=trials, seeds=[0, 1]), tmp_path)
     states = Counter(trial.state for trial in study.get_trials())
     assert states[TrialState.COMPLETE] == trials
     assert states[TrialState.RUNNING] == 0
-    for trial in finished(study):
-        directory = tmp_path / "trials" / f"{trial.number:04d}-seed0"
+    for trial, seed in product(finished(study), (0, 1)):
+        directory = tmp_path / "trials" / f"{trial.number:04d}-seed{seed}"
         assert not (directory / "again").exists(), "started though it was finished"
         steps = list(map(int, (directory / "steps").read_text().split()))
         assert set(steps) == set(range(1, stand_in.STEPS + 1))
