@@ -118,6 +118,7 @@ def _arms(axes: "Axes", s: Scores, levels: Mapping[str, tuple[str, str]]) -> Non
     flops = [s.select(*level)[0].train_flops for level in levels.values()]
     names = [f"{name}\n{x / 1e12:.1f} TFLOP" for name, x in zip(levels, flops, strict=True)]
     axes.set_xticks(range(len(levels)), names, fontsize="x-small")
+    axes.set_xlim(-0.5, len(levels) - 0.5)
     _baselines(axes, [row for level in levels.values() for row in s.select(*level)])
     axes.legend(fontsize="small")
 

@@ -73,8 +73,10 @@ class Scores:
         ]
 
     def levels(self, sweep: str) -> list[str]:
-        """Levels of a sweep, in its order."""
-        return list(dict.fromkeys(row.level for row in self.rows if row.sweep == sweep))
+        """Levels of a sweep: those of an ordering first, then the others in the order of their rows."""
+        found = dict.fromkeys(row.level for row in self.rows if row.sweep == sweep)
+        ordered = [level for level in WANTED.get(sweep, ()) if level in found]
+        return ordered + [level for level in found if level not in ordered]
 
     def slices(self, sweep: str) -> list[str]:
         """Numbers of hops of a sweep, fewest first."""
@@ -100,7 +102,7 @@ def _depo(s: Scores) -> list[Finding]:
     for hop in s.slices(DEPO):
         hops = int(hop.removeprefix(HOP))
         source = "Fig. 3 (loss)" if hops >= STALLS else "ours; in Fig. 3 all N learn 1 and 2 hops"
-        by_arm = {arm.upper(): s.by_seed(DEPO, arm, hop) for arm in WANTED[DEPO]}
+        by_arm = {arm.replace("n", "N="): s.by_seed(DEPO, arm, hop) for arm in WANTED[DEPO]}
         found.append(_ordering(f"Depo, {hop_name(hop)}: more passes, more right", source, by_arm))
         ours, theirs = s.by_seed(*DEPO_SLEEP, hop), s.by_seed(*DEPO_PLAIN, hop)
         gains[hops] = {seed: ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()}
