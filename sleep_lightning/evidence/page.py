@@ -69,6 +69,7 @@ def results_page(
         "# Results",
         "Written by `python -m sleep_lightning reproduce`; no figure is typed by hand. Tables: "
         f"[scores.csv]({folder}/scores.csv)"
+        + (f", [data_order.csv]({folder}/data_order.csv)" if order else "")
         + (f", [throughput.csv]({folder}/throughput.csv)" if speeds else "")
         + ". Scores are exact match on the "
         "test split with the final weights, means over seeds with 95% intervals (Student's t, cut to 0 and 1). "
