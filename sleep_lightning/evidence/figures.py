@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from sleep_lightning.evidence.findings import CONTROLS, DEPO, PASSES, PLAIN, SLEEP, STEPS, WANTED, Scores
+from sleep_lightning.evidence.findings import CONTROLS, DEPO, PASSES, STEPS, WANTED, Scores
 from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.throughput import Speed
 
@@ -95,9 +95,8 @@ def _depo(s: Scores, path: Path) -> str:
 def _controls(s: Scores, path: Path) -> str:
     figure = _figure(11, 4)
     panels = figure.subplots(1, 2, width_ratios=(7, 4), sharey=True)
-    against = {f"N = {level[1]}": level for level in (PLAIN, SLEEP) if s.select(*level)}
     tasks = {
-        "Rule 110, t = 3": against | {level: (CONTROLS, level) for level in s.levels(CONTROLS)},
+        "Rule 110, t = 3": s.controls(),
         "Depo": {
             level.replace("n", "N = ") if level in WANTED[DEPO] else level: (DEPO, level) for level in s.levels(DEPO)
         },

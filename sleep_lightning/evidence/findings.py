@@ -78,6 +78,11 @@ class Scores:
         ordered = [level for level in WANTED.get(sweep, ()) if level in found]
         return ordered + [level for level in found if level not in ordered]
 
+    def controls(self) -> dict[str, tuple[str, str]]:
+        """Rule 110's controls behind what they are held against: sweep and level by the name to show."""
+        against = {f"N = {level[1]}": level for level in (PLAIN, SLEEP) if self.select(*level)}
+        return against | {level: (CONTROLS, level) for level in self.levels(CONTROLS)}
+
     def slices(self, sweep: str) -> list[str]:
         """Numbers of hops of a sweep, fewest first."""
         return list(dict.fromkeys(row.slice for row in self.rows if row.sweep == sweep and row.slice.startswith(HOP)))

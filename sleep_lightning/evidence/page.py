@@ -10,8 +10,6 @@ from sleep_lightning.evidence.findings import (
     DEPO_PLAIN,
     LEVEL_OF_DOUBT,
     PASSES,
-    PLAIN,
-    SLEEP,
     STEPS,
     WANTED,
     Finding,
@@ -166,10 +164,7 @@ def _table(s: Scores, sweep: str, title: str) -> str:
 
 
 def _controls(s: Scores) -> str:
-    """Beside what they are held against."""
-    against = {f"N = {level[1]}": level for level in (PLAIN, SLEEP) if s.select(*level)}
-    controls = {level: (CONTROLS, level) for level in s.levels(CONTROLS)}
-    return _levels(s, against | controls, "Rule 110, t = 3") if controls else ""
+    return _levels(s, s.controls(), "Rule 110, t = 3") if s.levels(CONTROLS) else ""
 
 
 def _levels(s: Scores, levels: Mapping[str, tuple[str, str]], title: str) -> str:

@@ -111,18 +111,16 @@ class Supervisor:
         if self._waiting:
             self._take_up(self._waiting.pop(0))
             return True
-        if self._ledger.counted + len(self._at_work.trials()) >= self.sweep.spec.budget.trials or self._out_of_budget():
+        begun = self._ledger.counted + len(self._at_work.trials())
+        if self._given_up or begun >= self.sweep.spec.budget.trials or self._out_of_budget():
             return False
-        for _ in range(0 if self._given_up else INFEASIBLE_IN_A_ROW):
+        for _ in range(INFEASIBLE_IN_A_ROW):
             if exhausted(self.study, self.sweep.spec):
                 return False
             if self._ask():
                 return True
-        if not self._given_up:
-            self.events.append(
-                f"{INFEASIBLE_IN_A_ROW} proposals in a row cannot be run, or were; the space is given up"
-            )
-            self._given_up = True
+        self.events.append(f"{INFEASIBLE_IN_A_ROW} proposals in a row cannot be run, or were; the space is given up")
+        self._given_up = True
         return False
 
     def _begin_beside(self) -> bool:
