@@ -34,13 +34,18 @@ WINDOW = 24
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of the step benchmark: Rule 110 with ``strings`` windows that sleep and one that answers."""
+    """A row of the step benchmark: Rule 110 with ``strings`` windows that sleep and one that answers.
+
+    Contenders are timed ``in_turn`` where one of them fills too much of the device's memory to share it: each is alone,
+    from its start to its end.
+    """
 
     n_passes: int
     batch: int = 32
     pass_input: str = "hidden"
     strings: int = 8
     d_model: int = 256
+    in_turn: bool = False
 
     def experiment(self) -> Experiment:
         task = Rule110Config(ring_size=WINDOW, n_strings=self.strings, steps=[4])
@@ -54,8 +59,8 @@ class Setting:
 
 
 SETTINGS = (Setting(4), Setting(1), Setting(4, pass_input="embed"), Setting(4, batch=8))
-FULL = Setting(4, batch=512)
-"""On CUDA: of B32 a GPU does little but wait for launches."""
+FULL = Setting(4, batch=512, in_turn=True)
+"""On CUDA: of B32 a GPU does little but wait for launches. A contender of it takes 30 GiB and more."""
 SHELF = "shelf"
 Builder = Callable[..., Callable[[], object]]
 """Called with an experiment and a batch in the contender's process; returns the step."""
@@ -69,10 +74,13 @@ def bench_step(
     for setting in settings or (SETTINGS if device == "cpu" else (*SETTINGS, FULL)):
         experiment = setting.experiment()
         batch = experiment.task.build().batch(setting.batch, seed=0, position=0)
-        contenders = contenders_on(device, with_compile=with_compile and setting == SETTINGS[0])
-        with ExitStack() as stack:
-            steps = {name: stack.enter_context(Worker(f, experiment, batch)) for name, f in contenders.items()}
-            times = interleave(steps, seconds, rounds=5, warm=False)
+        contenders = contenders_on(device, with_compile=with_compile and setting in (SETTINGS[0], FULL))
+        groups = [{name: f} for name, f in contenders.items()] if setting.in_turn else [contenders]
+        times: dict[str, list[float]] = {}
+        for group in groups:
+            with ExitStack() as stack:
+                steps = {name: stack.enter_context(Worker(f, experiment, batch)) for name, f in group.items()}
+                times |= interleave(steps, 0 if setting.in_turn else seconds, rounds=5, warm=False)
         flops = setting.batch * sequence_cost(experiment).total
         for name in contenders:
             timing = summarize(times[name])

@@ -14,7 +14,7 @@ from sleep_lightning.ops.dtype import at_least_fp32
 from sleep_lightning.ops.native.kernel import Kernel, usable
 
 SHORT = 128
-"""Longest window attended by kernels of our own on CPU: ``scaled_dot_product_attention`` is built for long ones."""
+"""Longest window attended on CPU without ``scaled_dot_product_attention``, which is built for long ones."""
 
 _attention = Kernel("B T H D threads bf16", "scale", "qkv cos sin o log_sums d_o d_qkv")
 
@@ -67,7 +67,10 @@ def sliding_attention(qkv_BTPHD: Tensor, kv_BSPHD: Tensor, present: Tensor, cos:
     near = (distance >= 0) & (distance <= max(S, T - 1))
     mask = near & (present[:, None] > 0) | (distance == 0)
     q_BHTD, k, v = (x.transpose(1, 2) for x in (q_BTHD, k, kv[:, :, 1]))
-    return F.scaled_dot_product_attention(q_BHTD, k, v, attn_mask=mask[:, None]).transpose(1, 2)
+    if T > SHORT or qkv_BTPHD.device.type != "cpu":
+        return F.scaled_dot_product_attention(q_BHTD, k, v, attn_mask=mask[:, None]).transpose(1, 2)
+    scores = (q_BHTD * q_BHTD.shape[-1] ** -0.5) @ k.transpose(2, 3)
+    return (scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1).to(v.dtype) @ v).transpose(1, 2)
 
 
 def _rotate(x_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:

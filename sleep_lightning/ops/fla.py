@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 
 from sleep_lightning.ops.rule import Kernel
-from sleep_lightning.ops.self_test import self_test, warned
+from sleep_lightning.ops.self_test import TF32_TOLERANCE, self_test, warned
 
 CASE_TOKENS = 70
 """Tokens of the self-test's case: more than a chunk of 64."""
-TOLERANCE = 1e-2
-"""Of the self-test in fp32: fla's kernels multiply in TF32."""
 
 
 def why_not_fla(k: Tensor) -> str | None:
@@ -29,7 +27,7 @@ def why_not_fla(k: Tensor) -> str | None:
 
 @functools.cache
 def fla_fault(
-    name: str, kernel: Kernel, reference: Kernel, device: torch.device, dtype: torch.dtype, K: int
+    name: str, kernel: Kernel, reference: Kernel, device: torch.device, dtype: torch.dtype, H: int, K: int
 ) -> str | None:
     """What is wrong with one of fla's kernels on a device, found out once and warned of; None if nothing is.
 
@@ -39,7 +37,8 @@ def fla_fault(
         reference: the rule's definition.
         device: where it is to run.
         dtype: of q, k and v.
+        H: heads: the kernels tune themselves, for a minute or more, for each number of heads.
         K: key dim.
     """
-    fault = self_test(kernel, reference, device, dtype, K, tokens=CASE_TOKENS, tolerance=TOLERANCE)
+    fault = self_test(kernel, reference, device, dtype, K, tokens=CASE_TOKENS, heads=H, tolerance=TF32_TOLERANCE)
     return warned(name, fault, device, dtype, K)

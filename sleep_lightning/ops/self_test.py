@@ -10,6 +10,9 @@ from torch import Tensor
 
 from sleep_lightning.ops.rule import Kernel
 
+TF32_TOLERANCE = 1e-2
+"""``tolerance`` of a kernel that multiplies fp32 in TF32."""
+
 
 def self_test(
     kernel: Kernel,
@@ -19,6 +22,7 @@ def self_test(
     K: int,
     *,
     tokens: int,
+    heads: int = 2,
     tolerance: float = 1e-4,
 ) -> str | None:
     """How ``kernel`` differs from ``reference`` in float64 on CPU; None: it agrees.
@@ -30,9 +34,10 @@ def self_test(
         dtype: of q, k and v.
         K: key and value dim.
         tokens: length of the case: longer than a chunk of the kernel.
+        heads: H of the case.
         tolerance: largest error in fp32, as a share of the largest value; in half precision at least 3e-2.
     """
-    T, H = tokens, 2
+    T, H = tokens, heads
     generator = torch.Generator().manual_seed(0)
 
     def randn(*shape: int) -> Tensor:

@@ -1,5 +1,7 @@
 """The behaviour suite every backend of every memory rule inherits: values, final state, all gradients."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -50,6 +52,17 @@ def run(
     return results | {f"d_{name}": d for name, d in zip(leaves, gradients, strict=True)}
 
 
+@contextmanager
+def fp32_matmul(mode: str) -> Iterator[None]:
+    """Inside, torch's fp32 matmul precision is ``mode``: highest, or high (TF32 on GPUs, and in the Triton kernels)."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(mode)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """RMS of the difference over RMS of the expected value (floored at 0.01: what vanishes is all cancellation)."""
     difference = (actual.double() - expected.double()).square().mean().sqrt()
@@ -66,6 +79,9 @@ class KernelTestCase:
     """Between two ways of computing the same with one kernel."""
     max_T = 150
     examples = 30
+    heads: Sequence[int] = (1, 2, 3)
+    key_dims: Sequence[int] = (2, 4, 8, 16, 24)
+    value_dims: Sequence[int] = (1, 4, 16, 20)
     supports_bfloat16 = True
     device = "cpu"
 
@@ -87,9 +103,9 @@ class KernelTestCase:
         @given(
             B=st.integers(1, 3),
             T=st.integers(1, self.max_T),
-            H=st.integers(1, 3),
-            K=st.sampled_from([2, 4, 8, 16, 24]),
-            V=st.sampled_from([1, 4, 16, 20]),
+            H=st.sampled_from(self.heads),
+            K=st.sampled_from(self.key_dims),
+            V=st.sampled_from(self.value_dims),
             decay=st.sampled_from([0.0, 0.05, 1.0, 8.0]),
             read=st.booleans(),
             seed=st.integers(0, 1000),
@@ -204,6 +220,8 @@ class FlaTestCase(KernelTestCase):
     device = "cuda"
     tolerance = 1e-2  # they multiply in TF32
     agreement = 1e-3
+    heads = (2,)  # for every size they tune themselves anew, for a minute
+    key_dims = value_dims = (16,)
 
     @pytest.fixture(autouse=True)
     def _usable(self) -> None:

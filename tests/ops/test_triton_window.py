@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,13 @@ from sleep_lightning.ops.gated_delta_rule.door import BACKENDS
 from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.triton_window import why_not_triton
 from sleep_lightning.ops.gated_delta_rule.triton_window_ops import (
+    precision,
     window_gated_delta_rule,
     window_gated_delta_rule_backward,
 )
 from sleep_lightning.ops.rule import Kernel
 from sleep_lightning.ops.self_test import self_test
-from tests.ops.kernel_test_case import KernelTestCase, make_inputs, run
+from tests.ops.kernel_test_case import KernelTestCase, fp32_matmul, make_inputs, run
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in test_the_kernel_in_tritons_interpreter")
@@ -59,6 +61,24 @@ class TestCompiledWindow(KernelTestCase):
     device = "cuda"
     backend = "triton"
     max_T = 64
+
+
+class TestCompiledWindowInTf32(TestCompiledWindow):
+    tolerance = 1e-2
+    agreement = 5e-3
+
+    @pytest.fixture(autouse=True)
+    def _tf32(self) -> Iterator[None]:
+        with fp32_matmul("high"):
+            yield
+
+
+@not_interpreted
+def test_half_precision_and_what_torch_may_round_is_multiplied_in_tf32() -> None:
+    with fp32_matmul("highest"):
+        assert [precision(x) for x in (torch.float32, torch.bfloat16, torch.float16)] == ["ieee", "tf32", "tf32"]
+    with fp32_matmul("high"):
+        assert precision(torch.float32) == "tf32"
 
 
 def assert_elementwise(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
@@ -197,12 +217,18 @@ def test_a_wrong_kernel_is_loud_once_and_auto_goes_on(kernel: Kernel, monkeypatc
     k = torch.empty(1, 4, 1, 8)
     next_best = next(name for name, b in BACKENDS.items() if name != "triton" and b.why_not(k) is None)
     try:
-        with pytest.warns(RuntimeWarning, match=r"the Triton kernel is wrong on cpu .*will not be used"):
+        with (
+            fp32_matmul("highest"),
+            pytest.warns(RuntimeWarning, match=r"the Triton kernel is wrong on cpu .*will not be used"),
+        ):
             assert select_backend(k) == next_best
-        with warnings.catch_warnings():
+        with fp32_matmul("highest"), warnings.catch_warnings():
             warnings.simplefilter("error")
             assert select_backend(k) == next_best
-        with pytest.raises(ValueError, match=r"model\.backend='triton' cannot run here: the Triton kernel is wrong"):
+        with (
+            fp32_matmul("highest"),
+            pytest.raises(ValueError, match=r"model\.backend='triton' cannot run here: the Triton kernel is wrong"),
+        ):
             gated_delta_rule(**make_inputs(1, 4, 1, 8, 8), backend="triton")
     finally:
         triton_window._cached_verdict.cache_clear()

@@ -102,10 +102,9 @@ def _fault(
 ) -> str | None:
     import torch
 
-    from sleep_lightning.ops import fla
-    from sleep_lightning.ops.self_test import self_test
+    from sleep_lightning.ops.self_test import TF32_TOLERANCE, self_test
 
-    tolerance = fla.TOLERANCE if backend == "fla" else FP32_TOLERANCE
+    tolerance = TF32_TOLERANCE if backend == "fla" else FP32_TOLERANCE
     kernel, definition = rule.backends[backend].run, rule.backends["reference"].run
     case, threads = min(tokens, LONGEST_CASE), torch.get_num_threads()
     torch.set_num_threads(1)  # on a busy machine threads wait for each other ten times as long as such a case takes

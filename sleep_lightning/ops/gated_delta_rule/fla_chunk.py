@@ -14,6 +14,7 @@ def why_not_fla_gated_delta_rule(k: Tensor) -> str | None:
         reference_gated_delta_rule,
         k.device,
         k.dtype,
+        int(k.shape[-2]),
         int(k.shape[-1]),
     )
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
-from sleep_lightning.ops.gated_delta_rule.triton_window_ops import CHUNK, window_gated_delta_rule
-from sleep_lightning.ops.self_test import self_test, warned
+from sleep_lightning.ops.gated_delta_rule.triton_window_ops import CHUNK, precision, window_gated_delta_rule
+from sleep_lightning.ops.self_test import TF32_TOLERANCE, self_test, warned
 
 MAX_T = 64
 MAX_K = 128
@@ -48,7 +48,8 @@ def triton_gated_delta_rule(
     initial_state: Tensor | None,
     scale: float,
 ) -> tuple[Tensor | None, Tensor]:
-    """Same contract as ``reference_gated_delta_rule``, on CUDA, in fp32 and differentiable once.
+    """Same contract as ``reference_gated_delta_rule``, on CUDA and differentiable once; summed in fp32, and multiplied
+    as ``precision`` says.
 
     q, k, v, g and beta are read through their strides; T is at most ``MAX_T`` and K at most ``MAX_K``.
     """
@@ -60,7 +61,7 @@ def triton_gated_delta_rule(
 
 
 def _verdict(device: torch.device, dtype: torch.dtype, K: int) -> str | None:
-    return _cached_verdict(device, dtype, K)
+    return _cached_verdict(device, dtype, K, precision(dtype))
 
 
 # A constant to torch.compile, not code to trace. torch.compiler.assume_constant_result does this and only this, but
@@ -69,8 +70,11 @@ setattr(_verdict, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 @functools.cache
-def _cached_verdict(device: torch.device, dtype: torch.dtype, K: int) -> str | None:
+def _cached_verdict(device: torch.device, dtype: torch.dtype, K: int, multiply: str) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    fault = self_test(triton_gated_delta_rule, reference_gated_delta_rule, device, dtype, K, tokens=CHUNK + 3)
+    tolerance = 1e-4 if multiply == "ieee" else TF32_TOLERANCE
+    fault = self_test(
+        triton_gated_delta_rule, reference_gated_delta_rule, device, dtype, K, tokens=CHUNK + 3, tolerance=tolerance
+    )
     return warned("the Triton kernel", fault, device, dtype, K)

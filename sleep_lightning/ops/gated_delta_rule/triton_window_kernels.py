@@ -56,6 +56,7 @@ def window_forward(
     BV: tl.constexpr,
     SLABS: tl.constexpr,
     READ: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Writes o and errors ``[B, T, H, V]``, final_state ``[B, H, K, V]`` and starts ``[B, H, chunks, K, V]``."""
     n = tl.program_id(0).to(tl.int64)
@@ -76,32 +77,32 @@ def window_forward(
         t = first + token
         beta_C = load_gate(beta, beta_strides, b, h, t, T)
         D_CC, from_start_C, to_end_C, whole = decays(load_gate(g, g_strides, b, h, t, T), row, column)
-        KK_CC = times_keys(k, k_strides, k, k_strides, b, h, t, T, K, C, BK)
+        KK_CC = times_keys(k, k_strides, k, k_strides, b, h, t, T, K, C, BK, PRECISION)
         X_CC = unit_lower_inverse(tl.where(row > column, D_CC * KK_CC * beta_C[None, :], 0.0), row, column, C)
 
         KS_CV = tl.zeros([C, BV], tl.float32)
         for j in tl.static_range(SLABS):
             key = j * BK + slab
             store(starts, S[j], V, key, value, K, V)
-            KS_CV += dot(load(k, k_strides, b, h, t, key, T, K), S[j])
+            KS_CV += dot(load(k, k_strides, b, h, t, key, T, K), S[j], PRECISION)
         starts += K * V
-        E_CV = dot(X_CC, load(v, v_strides, b, h, t, value, T, V) - from_start_C[:, None] * KS_CV)
+        E_CV = dot(X_CC, load(v, v_strides, b, h, t, value, T, V) - from_start_C[:, None] * KS_CV, PRECISION)
         store(errors, E_CV, H * V, t, value, T, V)
         U_CV = beta_C[:, None] * E_CV
 
         if READ:
-            P_CC = D_CC * times_keys(q, q_strides, k, k_strides, b, h, t, T, K, C, BK)
+            P_CC = D_CC * times_keys(q, q_strides, k, k_strides, b, h, t, T, K, C, BK, PRECISION)
             QS_CV = tl.zeros([C, BV], tl.float32)
             for j in tl.static_range(SLABS):
-                QS_CV += dot(load(q, q_strides, b, h, t, j * BK + slab, T, K), S[j])
-            o_CV = scale * (from_start_C[:, None] * QS_CV + dot(P_CC, U_CV))
+                QS_CV += dot(load(q, q_strides, b, h, t, j * BK + slab, T, K), S[j], PRECISION)
+            o_CV = scale * (from_start_C[:, None] * QS_CV + dot(P_CC, U_CV, PRECISION))
             store(o, o_CV, H * V, t, value, T, V)
 
         out_CV = to_end_C[:, None] * U_CV
         S_next = ()
         for j in tl.static_range(SLABS):
             k_CK = load(k, k_strides, b, h, t, j * BK + slab, T, K)
-            S_next = S_next + (whole * S[j] + dot(tl.trans(k_CK), out_CV),)
+            S_next = S_next + (whole * S[j] + dot(tl.trans(k_CK), out_CV, PRECISION),)
         S = S_next
     for j in tl.static_range(SLABS):
         store(final_state, S[j], V, j * BK + slab, value, K, V)
@@ -138,6 +139,7 @@ def window_backward(
     BV: tl.constexpr,
     SLABS: tl.constexpr,
     READ: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Writes dv, d_state, and for each slab of V a share of dq, dk, dg and d_beta (their leading axis), contiguous."""
     n = tl.program_id(0).to(tl.int64)
@@ -165,29 +167,29 @@ def window_backward(
         starts -= K * V
         beta_C = load_gate(beta, beta_strides, b, h, t, T)
         D_CC, from_start_C, to_end_C, whole = decays(load_gate(g, g_strides, b, h, t, T), row, column)
-        KK_CC = times_keys(k, k_strides, k, k_strides, b, h, t, T, K, C, BK)
+        KK_CC = times_keys(k, k_strides, k, k_strides, b, h, t, T, K, C, BK, PRECISION)
         X_CC = unit_lower_inverse(tl.where(row > column, beta_C[:, None] * D_CC * KK_CC, 0.0), row, column, C)
 
         dU_CV = tl.zeros([C, BV], tl.float32)
         for j in tl.static_range(SLABS):
-            dU_CV += dot(load(k, k_strides, b, h, t, j * BK + slab, T, K), dS[j])
+            dU_CV += dot(load(k, k_strides, b, h, t, j * BK + slab, T, K), dS[j], PRECISION)
         dU_CV *= to_end_C[:, None]
         if READ:
-            QK_CC = times_keys(q, q_strides, k, k_strides, b, h, t, T, K, C, BK)
+            QK_CC = times_keys(q, q_strides, k, k_strides, b, h, t, T, K, C, BK, PRECISION)
             do_CV = scale * load(d_o, d_o_strides, b, h, t, value, T, V)
-            dU_CV += dot(tl.trans(D_CC * QK_CC), do_CV)
-        dR_CV = dot(tl.trans(X_CC), dU_CV)
+            dU_CV += dot(tl.trans(D_CC * QK_CC), do_CV, PRECISION)
+        dR_CV = dot(tl.trans(X_CC), dU_CV, PRECISION)
         E_CV = load(errors, (T * H * V, H * V, V, 1), b, h, t, value, T, V)
         tl.store(d_beta + t * H, tl.sum(dR_CV * E_CV, 1), mask=t < T)
         U_CV = beta_C[:, None] * E_CV
         dv_CV = beta_C[:, None] * dR_CV
         store(dv, dv_CV, H * V, t, value, T, V)
-        dKK_CC = tl.where(row > column, -D_CC * dot(dv_CV, tl.trans(U_CV)), 0.0)
+        dKK_CC = tl.where(row > column, -D_CC * dot(dv_CV, tl.trans(U_CV), PRECISION), 0.0)
         share_CC = dKK_CC * KK_CC
         dKK_CC += tl.trans(dKK_CC)
         dKS_CV = -from_start_C[:, None] * dv_CV
         if READ:
-            dQK_CC = D_CC * dot(do_CV, tl.trans(U_CV))
+            dQK_CC = D_CC * dot(do_CV, tl.trans(U_CV), PRECISION)
             share_CC += dQK_CC * QK_CC
             dQS_CV = from_start_C[:, None] * do_CV
 
@@ -196,14 +198,14 @@ def window_backward(
         if READ:
             for j in tl.static_range(SLABS):
                 key = j * BK + slab
-                dq_CK = dot(dQS_CV, tl.trans(load_state(starts, key, value, K, V)))
+                dq_CK = dot(dQS_CV, tl.trans(load_state(starts, key, value, K, V)), PRECISION)
                 from_start_share_C += tl.sum(load(q, q_strides, b, h, t, key, T, K) * dq_CK, 1)
-                dq_CK += dot(dQK_CC, load(k, k_strides, b, h, t, key, T, K))
+                dq_CK += dot(dQK_CC, load(k, k_strides, b, h, t, key, T, K), PRECISION)
                 store(dq, dq_CK, H * K, t, key, T, K)
         dk_start = ()
         for j in tl.static_range(SLABS):
             key = j * BK + slab
-            dk_CK = dot(dKS_CV, tl.trans(load_state(starts, key, value, K, V)))
+            dk_CK = dot(dKS_CV, tl.trans(load_state(starts, key, value, K, V)), PRECISION)
             from_start_share_C += tl.sum(load(k, k_strides, b, h, t, key, T, K) * dk_CK, 1)
             dk_start = dk_start + (dk_CK,)
         to_end_share_C = tl.zeros([C], tl.float32)
@@ -212,11 +214,11 @@ def window_backward(
             key = j * BK + slab
             whole_share += tl.sum(tl.sum(load_state(starts, key, value, K, V) * dS[j], 1), 0)
             k_CK = load(k, k_strides, b, h, t, key, T, K)
-            dk_CK = to_end_C[:, None] * dot(U_CV, tl.trans(dS[j]))
+            dk_CK = to_end_C[:, None] * dot(U_CV, tl.trans(dS[j]), PRECISION)
             to_end_share_C += tl.sum(k_CK * dk_CK, 1)
-            dk_CK += dk_start[j] + dot(dKK_CC, k_CK)
+            dk_CK += dk_start[j] + dot(dKK_CC, k_CK, PRECISION)
             if READ:
-                dk_CK += dot(tl.trans(dQK_CC), load(q, q_strides, b, h, t, key, T, K))
+                dk_CK += dot(tl.trans(dQK_CC), load(q, q_strides, b, h, t, key, T, K), PRECISION)
             store(dk, dk_CK, H * K, t, key, T, K)
 
         # The transpose of ``decays``: a gate takes the shares of all decays whose segment it lies in, again without
@@ -228,9 +230,9 @@ def window_backward(
         dS_before = ()
         for j in tl.static_range(SLABS):
             key = j * BK + slab
-            dS_KV = whole * dS[j] + dot(tl.trans(load(k, k_strides, b, h, t, key, T, K)), dKS_CV)
+            dS_KV = whole * dS[j] + dot(tl.trans(load(k, k_strides, b, h, t, key, T, K)), dKS_CV, PRECISION)
             if READ:
-                dS_KV += dot(tl.trans(load(q, q_strides, b, h, t, key, T, K)), dQS_CV)
+                dS_KV += dot(tl.trans(load(q, q_strides, b, h, t, key, T, K)), dQS_CV, PRECISION)
             dS_before = dS_before + (dS_KV,)
         dS = dS_before
     for j in tl.static_range(SLABS):

@@ -1,6 +1,6 @@
 """The window kernels as custom operators: allocation, launch, fake kernels for torch.compile, and the autograd rule."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -9,18 +9,32 @@ CHUNK = 16
 """Tokens a program takes at a time: the fewest tl.dot allows, and the most whose tiles fit in registers."""
 
 
-def launch_options(K: int, V: int) -> dict[str, Any]:
-    """Tile sizes and compiler options of both kernels for heads of K x V; test_triton_compile gates what they cost."""
+def precision(dtype: torch.dtype) -> Literal["ieee", "tf32"]:
+    """How the kernels multiply tensors of ``dtype``.
+
+    Half precision in TF32, which keeps more digits than it has; fp32 exactly, unless torch may multiply it in TF32.
+    """
+    return "tf32" if dtype != torch.float32 or torch.backends.cuda.matmul.allow_tf32 else "ieee"
+
+
+def launch_options(K: int, V: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Precision, tile sizes and compiler options of both kernels for heads of K x V; test_triton_compile gates what
+    they cost.
+
+    Few warps, though more of them would spill less: on an H100, 4 that spill beat 8 that do not by 1.4 (ieee, K = 64).
+    """
+    multiply = precision(dtype)
     most = 64 if K <= 64 else 32
     BK = _padded(K, most)
     return {
         "K": K,
         "V": V,
+        "PRECISION": multiply,
         "C": CHUNK,
         "BK": BK,
         "SLABS": -(-K // BK),  # older Tritons make a tensor of a division inside the kernel
         "BV": _padded(V, most),
-        "num_warps": 4 if max(K, V) <= 32 else 8,
+        "num_warps": 2 if multiply == "tf32" and max(K, V) > 64 else 4,
         "num_stages": 1,
         "enable_fp_fusion": True,
     }
@@ -43,7 +57,7 @@ def window_gated_delta_rule(
     outputs = _forward_outputs(q, k, v, g, beta, state, scale)
     T, H, K, V = *k.shape[1:], v.shape[-1]
     strides = [x.stride() for x in (k if q is None else q, k, v, g, beta)]
-    options = launch_options(K, V)
+    options = launch_options(K, V, k.dtype)
     with torch.cuda.device_of(k):
         window_forward[k.shape[0] * H, -(-V // options["BV"])](
             k if q is None else q,
@@ -102,7 +116,7 @@ def window_gated_delta_rule_backward(
     read = q is not None and d_o is not None
     q, d_o = (q, d_o) if q is not None and d_o is not None else (k, errors)
     strides = [x.stride() for x in (q, k, g, beta, d_o)]
-    options = launch_options(K, V)
+    options = launch_options(K, V, k.dtype)
     slabs = -(-V // options["BV"])
     # Slabs of V share q, k and the gates: each writes its part of their gradients, summed below.
     shared = [x if slabs == 1 else x.new_empty(slabs, *x.shape, dtype=torch.float32) for x in (dq, dk, dg, d_beta)]

@@ -10,9 +10,9 @@ import triton.language as tl
 
 
 @triton.jit
-def dot(a, b):
-    """Exact fp32 products, not TF32."""
-    return tl.dot(a, b, input_precision="ieee", out_dtype=tl.float32)
+def dot(a, b, PRECISION: tl.constexpr):
+    """``a b`` summed in fp32, its factors rounded as ``PRECISION`` says: ``ieee`` (not at all) or ``tf32``."""
+    return tl.dot(a, b, input_precision=PRECISION, out_dtype=tl.float32)
 
 
 @triton.jit
@@ -45,13 +45,15 @@ def load_state(x, key, value, K: tl.constexpr, V: tl.constexpr):
 
 
 @triton.jit
-def times_keys(x, x_strides, k, k_strides, b, h, t, T, K: tl.constexpr, C: tl.constexpr, BK: tl.constexpr):
+def times_keys(
+    x, x_strides, k, k_strides, b, h, t, T, K: tl.constexpr, C: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr
+):
     """``X K^T`` of the chunk's rows of x and k."""
     XK_CC = tl.zeros([C, C], tl.float32)
     for first in tl.static_range(0, K, BK):
         key = first + tl.arange(0, BK)
         x_CK = load(x, x_strides, b, h, t, key, T, K)
-        XK_CC += dot(x_CK, tl.trans(load(k, k_strides, b, h, t, key, T, K)))
+        XK_CC += dot(x_CK, tl.trans(load(k, k_strides, b, h, t, key, T, K)), PRECISION)
     return XK_CC
 
 
