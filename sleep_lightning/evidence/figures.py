@@ -119,7 +119,7 @@ def _arms(axes: "Axes", s: Scores, levels: Mapping[str, tuple[str, str]]) -> Non
     axes.set_xticks(range(len(levels)), names, fontsize="x-small")
     axes.set_xlim(-0.5, len(levels) - 0.5)
     _baselines(axes, [row for level in levels.values() for row in s.select(*level)])
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
 
 
 def _throughput(speeds: Sequence[Speed], path: Path) -> str:

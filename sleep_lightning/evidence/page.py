@@ -98,7 +98,7 @@ def _spent(rows: Sequence[RunScore], planned: int) -> str:
     runs = {(row.sweep, row.level, row.seed): row for row in rows}.values()
     hours, flops = sum(row.wall_s for row in runs) / 3600, sum(row.train_flops for row in runs)
     count = f"{len(runs)} runs" if len(runs) >= planned else f"**Not finished: {len(runs)} of {planned} runs**"
-    return f"{count}, {with_unit(flops)}FLOP, {hours:.1f} hours of single runs (two at a time: half as long)."
+    return f"{count}, {with_unit(flops)}FLOP, {hours:.1f} hours of single runs, some beside other work."
 
 
 def _pairing(order: Sequence[DataOrder]) -> str:
