@@ -103,7 +103,9 @@ def reproduce(r: Reproduction) -> int:
     """Run what is not finished, then write. Returns 0, or the first sweep's exit code that is not 0."""
     console = Console()
     for job in r.jobs if r.train else ():
-        console.print(f"[bold]{job.sweep.spec.name}[/bold] (if this is killed, the same command goes on)", highlight=False)
+        console.print(
+            f"[bold]{job.sweep.spec.name}[/bold] (if this is killed, the same command goes on)", highlight=False
+        )
         code = sweep.sweep(job)
         if code != 0:
             return code
