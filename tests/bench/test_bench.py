@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sleep_lightning.bench.operator import Shape, bench_operator, peers
-from sleep_lightning.bench.step import Setting, our_step, shelf_step
+from sleep_lightning.bench.step import Setting, bench_step, our_step, shelf_step
 from sleep_lightning.bench.timing import interleave, ratio
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.commands.bench import BENCHES, bench, check
@@ -83,3 +83,13 @@ def test_unknown_bench_is_refused() -> None:
         check(["speed"], 1)
     with pytest.raises(ValueError, match="--seconds 0"):
         check([], 0)
+
+
+@pytest.mark.slow
+def test_contenders_timed_in_turn_are_held_against_the_shelf_too() -> None:
+    setting = Setting(2, batch=2, strings=1, d_model=32, in_turn=True)
+    *steps, matmul = bench_step(0.5, (setting,), with_compile=False)
+    assert [row["contender"] for row in steps][0] == "shelf" and len(steps) >= 3
+    assert {row["rounds"] for row in steps} == {5}
+    assert steps[0]["times_faster_than_shelf"] == 1
+    assert matmul["what"] == "large matmul"
