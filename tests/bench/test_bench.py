@@ -89,7 +89,7 @@ def test_unknown_bench_is_refused() -> None:
 def test_contenders_timed_in_turn_are_held_against_the_shelf_too() -> None:
     setting = Setting(2, batch=2, strings=1, d_model=32, in_turn=True)
     *steps, matmul = bench_step(0.5, (setting,), with_compile=False)
-    assert [row["contender"] for row in steps][0] == "shelf" and len(steps) >= 3
+    assert steps[0]["contender"] == "shelf" and len(steps) >= 3
     assert {row["rounds"] for row in steps} == {5}
     assert steps[0]["times_faster_than_shelf"] == 1
     assert matmul["what"] == "large matmul"
