@@ -25,20 +25,22 @@ def why_not_fla(k: Tensor) -> str | None:
     return None
 
 
-@functools.cache
-def fla_fault(
-    name: str, kernel: Kernel, reference: Kernel, device: torch.device, dtype: torch.dtype, H: int, K: int
-) -> str | None:
-    """What is wrong with one of fla's kernels on a device, found out once and warned of; None if nothing is.
+def fla_fault(name: str, kernel: Kernel, reference: Kernel, k: Tensor) -> str | None:
+    """What is wrong with one of fla's kernels, found out once for each kind of keys and warned of; None if nothing is.
 
     Args:
         name: of the kernel, for the warning.
         kernel: fla's.
         reference: the rule's definition.
-        device: where it is to run.
-        dtype: of q, k and v.
-        H: heads: the kernels tune themselves, for a minute or more, for each number of heads.
-        K: key dim.
+        k: keys ``[B, T, H, K]``. Their device, dtype, K and H count: for each H the kernels tune themselves, for a
+            minute or more.
     """
+    return _cached_fault(name, kernel, reference, k.device, k.dtype, int(k.shape[-2]), int(k.shape[-1]))
+
+
+@functools.cache
+def _cached_fault(
+    name: str, kernel: Kernel, reference: Kernel, device: torch.device, dtype: torch.dtype, H: int, K: int
+) -> str | None:
     fault = self_test(kernel, reference, device, dtype, K, tokens=CASE_TOKENS, heads=H, tolerance=TF32_TOLERANCE)
     return warned(name, fault, device, dtype, K)

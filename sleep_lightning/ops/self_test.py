@@ -10,6 +10,8 @@ from torch import Tensor
 
 from sleep_lightning.ops.rule import Kernel
 
+FP32_TOLERANCE = 1e-4
+"""``tolerance`` of a kernel that multiplies fp32 exactly."""
 TF32_TOLERANCE = 1e-2
 """``tolerance`` of a kernel that multiplies fp32 in TF32."""
 
@@ -23,7 +25,7 @@ def self_test(
     *,
     tokens: int,
     heads: int = 2,
-    tolerance: float = 1e-4,
+    tolerance: float = FP32_TOLERANCE,
 ) -> str | None:
     """How ``kernel`` differs from ``reference`` in float64 on CPU; None: it agrees.
 

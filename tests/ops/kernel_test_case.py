@@ -221,7 +221,7 @@ class FlaTestCase(KernelTestCase):
     tolerance = 1e-2  # they multiply in TF32
     agreement = 1e-3
     heads = (2,)  # for every size they tune themselves anew, for a minute
-    key_dims = value_dims = (16,)
+    key_dims = value_dims = (8, 16)
 
     @pytest.fixture(autouse=True)
     def _usable(self) -> None:

@@ -37,11 +37,8 @@ def inputs(B: int, T: int, S: int, H: int, D: int, dtype: torch.dtype = torch.fl
     kv = torch.randn(B, S, 2, H, D, generator=generator, dtype=torch.float64).to(dtype)
     present = (torch.rand(B, S + T, generator=generator) > 0.3).to(dtype)
     angle = torch.arange(S + T)[:, None] * 10.0 ** -torch.arange(D // 2, dtype=torch.float64).repeat(2)
-    return qkv, kv, present, angle.cos().to(at_least(dtype)), angle.sin().to(at_least(dtype))
-
-
-def at_least(dtype: torch.dtype) -> torch.dtype:
-    return torch.float32 if dtype == torch.bfloat16 else dtype
+    full = torch.promote_types(dtype, torch.float32)
+    return qkv, kv, present, angle.cos().to(full), angle.sin().to(full)
 
 
 @pytest.mark.parametrize("short", [128, 0], ids=["written out", "scaled_dot_product_attention"])

@@ -23,9 +23,14 @@ pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reaso
 SHARED_MEMORY = 99 * 1024
 """Bytes a program may take on the CUDA GPUs that have the least (sm_86, sm_89)."""
 
-MOST_SPILLED = (640, 1280)
-"""Bytes per thread that forward and backward may spill. Four warps spill this much and are still faster, on an H100,
-than eight that do not; what a wrong turn costs (a tile kept over the loop of the inverse) is several times that."""
+MOST_SPILLED = {
+    (torch.float32, 64): (576, 1216),
+    (torch.float32, 128): (512, 192),
+    (torch.bfloat16, 64): (160, 576),
+    (torch.bfloat16, 128): (240, 512),
+}
+"""Bytes per thread that forward and backward may spill, by dtype and K: what they do, rounded up. On an H100 these few
+warps are faster than more that do not spill."""
 
 
 class NamedGpu:
@@ -89,7 +94,7 @@ def test_both_kernels_compile_once_and_what_they_take_is_known(
             torch.autograd.grad(o.float().square().sum() + state.sum(), list(inputs.values()))
     forward, backward, *longer = kernels
     assert all(a is b for a, b in zip(longer, (forward, backward), strict=True)), "compiled again for another length"
-    for kernel, most_spilled in ((forward, MOST_SPILLED[0]), (backward, MOST_SPILLED[1])):
+    for kernel, most_spilled in zip((forward, backward), MOST_SPILLED[dtype, K], strict=True):
         used = resources(kernel, tmp_path)
         print(f"{kernel.name} sm_{capability} {dtype} K=V={K}: {used}")
         assert used["spilled"] <= most_spilled

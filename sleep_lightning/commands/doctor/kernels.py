@@ -18,7 +18,6 @@ WINDOWS = (24, 128)
 KEY_DIM = 32
 LONGEST_CASE = 128
 """Tokens of a self test at most: the definition goes token by token."""
-FP32_TOLERANCE = 1e-4
 COMPILER = "install a C++ compiler (Debian: apt-get install g++) or set CXX; until then slower torch code runs"
 
 
@@ -102,7 +101,7 @@ def _fault(
 ) -> str | None:
     import torch
 
-    from sleep_lightning.ops.self_test import TF32_TOLERANCE, self_test
+    from sleep_lightning.ops.self_test import FP32_TOLERANCE, TF32_TOLERANCE, self_test
 
     tolerance = TF32_TOLERANCE if backend == "fla" else FP32_TOLERANCE
     kernel, definition = rule.backends[backend].run, rule.backends["reference"].run

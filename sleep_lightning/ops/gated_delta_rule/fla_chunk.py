@@ -9,13 +9,7 @@ from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta
 def why_not_fla_gated_delta_rule(k: Tensor) -> str | None:
     """Why the kernel cannot take keys ``k`` ``[B, T, H, K]``; None if it can. The first of a kind run a self-test."""
     return why_not_fla(k) or fla_fault(
-        "fla's gated delta rule kernel",
-        fla_gated_delta_rule,
-        reference_gated_delta_rule,
-        k.device,
-        k.dtype,
-        int(k.shape[-2]),
-        int(k.shape[-1]),
+        "fla's gated delta rule kernel", fla_gated_delta_rule, reference_gated_delta_rule, k
     )
 
 

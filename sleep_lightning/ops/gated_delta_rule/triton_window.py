@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.triton_window_ops import CHUNK, precision, window_gated_delta_rule
-from sleep_lightning.ops.self_test import TF32_TOLERANCE, self_test, warned
+from sleep_lightning.ops.self_test import FP32_TOLERANCE, TF32_TOLERANCE, self_test, warned
 
 MAX_T = 64
 MAX_K = 128
@@ -73,7 +73,7 @@ setattr(_verdict, "_dynamo_marked_constant", True)  # noqa: B010
 def _cached_verdict(device: torch.device, dtype: torch.dtype, K: int, multiply: str) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    tolerance = 1e-4 if multiply == "ieee" else TF32_TOLERANCE
+    tolerance = FP32_TOLERANCE if multiply == "ieee" else TF32_TOLERANCE
     fault = self_test(
         triton_gated_delta_rule, reference_gated_delta_rule, device, dtype, K, tokens=CHUNK + 3, tolerance=tolerance
     )

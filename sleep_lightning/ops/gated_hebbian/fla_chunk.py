@@ -8,15 +8,7 @@ from sleep_lightning.ops.gated_hebbian.reference import reference_gated_hebbian
 
 def why_not_fla_gated_hebbian(k: Tensor) -> str | None:
     """Why the kernel cannot take keys ``k`` ``[B, T, H, K]``; None if it can. The first of a kind run a self-test."""
-    return why_not_fla(k) or fla_fault(
-        "fla's gated hebbian kernel",
-        fla_gated_hebbian,
-        reference_gated_hebbian,
-        k.device,
-        k.dtype,
-        int(k.shape[-2]),
-        int(k.shape[-1]),
-    )
+    return why_not_fla(k) or fla_fault("fla's gated hebbian kernel", fla_gated_hebbian, reference_gated_hebbian, k)
 
 
 def fla_gated_hebbian(
