@@ -69,54 +69,65 @@ def run_layerwise(
         the memory after the last window.
     """
     layout = _Layout(windows, config.n_passes)
-    h = model.embed(tokens_BT[:, windows[0].start : windows[-1].stop])
+    tokens = tokens_BT[:, windows[0].start : windows[-1].stop]
+    h = model.embed(tokens)
     states, i, last = list(memory.states), 0, model.config.last_writer()
     if last < 0:  # no memory: only the windows that answer matter
-        h, layout = layout.awake(h)
+        h, tokens, layout = layout.answering(h), layout.answering(tokens), layout.awake
     for index, block in enumerate(model.stack):
         if not layout.names:
             break
+        known = None if index else tokens
         if isinstance(block.mixer, Attention):
-            h = block.run(_attend, layout, h)
+            h = block.run(_attend, layout, h, known)
         else:
-            h, layout, states[i] = block.run(_remember, layout, h, states[i], unroll=i == 0, last=index == last)
+            h, layout, states[i] = block.run(_remember, layout, h, known, states[i], unroll=i == 0, last=index == last)
             i += 1
     return dict(zip(layout.names, h.split(layout.lengths, 1), strict=True)), Memory(tuple(states))
 
 
-def _attend(block: Block, layout: "_Layout", h: Tensor) -> Tensor:
+def _attend(block: Block, layout: "_Layout", h: Tensor, tokens: Tensor | None) -> Tensor:
     """A block of attention."""
-    assert isinstance(block.mixer, Attention)
-    return block.feed_forward(h + layout.attend(block.mixer, block.mixer_norm(h)))
+    return block.feed_forward(layout.attend(block, h, tokens))
 
 
 def _remember(
-    block: Block, layout: "_Layout", h: Tensor, state: Tensor, *, unroll: bool, last: bool
+    block: Block, layout: "_Layout", h: Tensor, tokens: Tensor | None, state: Tensor, *, unroll: bool, last: bool
 ) -> tuple[Tensor, "_Layout", Tensor]:
     """A block of fast weights: hidden states, their layout and the state behind it."""
-    mixer, x = block.mixer, block.mixer_norm(h)
+    mixer = block.mixer
     assert isinstance(mixer, FastWeights)
     if last:
-        y, state = _answer(mixer, x, layout, state, unroll=unroll)
-        h, layout = layout.awake(h)
-        return block.feed_forward(h + y), layout, state
-    projections = layout.project(mixer, x, read=True)
+        h, state = _answer(block, mixer, h, tokens, layout, state, unroll=unroll)
+        return block.feed_forward(h), layout.awake, state
+    projections = layout.project(block, h, tokens, read=True)
     if unroll:
         projections, (h, layout) = projections.map(layout.unroll), (layout.unroll(h), layout.unrolled())
     o, state = mixer.scan(projections, state)
     assert o is not None
-    return block.feed_forward(h + mixer.read_out(o, projections)), layout, state
+    return block.feed_forward(block.read_out(h, o, projections)), layout, state
 
 
-def _answer(mixer: FastWeights, x_BTE: Tensor, layout: "_Layout", state: Tensor, unroll: bool) -> tuple[Tensor, Tensor]:
+def _answer(
+    block: Block,
+    mixer: FastWeights,
+    h_BTE: Tensor,
+    tokens_BT: Tensor | None,
+    layout: "_Layout",
+    state: Tensor,
+    *,
+    unroll: bool,
+) -> tuple[Tensor, Tensor]:
     """The last fast-weight layer: everything writes; only windows that answer read, ``[B, their tokens, E]``."""
-    reads = [x_BTE[:, :0]]
-    for run, x in layout.runs(x_BTE):
-        projections = run.project(mixer, x, read=not run.sleeps[0])
+    answers, start = [h_BTE[:, :0]], 0
+    for run, h in layout.runs(h_BTE):
+        tokens = None if tokens_BT is None else tokens_BT[:, start : start + h.shape[1]]
+        start += h.shape[1]
+        projections = run.project(block, h, tokens, read=not run.sleeps[0])
         o, state = mixer.scan(projections.map(run.unroll) if unroll else projections, state)
         if o is not None:
-            reads.append(mixer.read_out(o, projections))
-    return torch.cat(reads, 1), state
+            answers.append(block.read_out(h, o, projections))
+    return torch.cat(answers, 1), state
 
 
 class _Layout:
@@ -143,12 +154,16 @@ class _Layout:
         pieces = dict(zip(self.names, x.split(self.lengths, 1), strict=True))
         return torch.cat([pieces[n] for n in order], 1)
 
-    def awake(self, x: Tensor) -> tuple[Tensor, "_Layout"]:
+    @property
+    def awake(self) -> "_Layout":
         """Only the windows that answer."""
+        return self.subset([n for n, sleeps in zip(self.names, self.sleeps, strict=True) if not sleeps])
+
+    def answering(self, x: Tensor) -> Tensor:
+        """What of ``[B, T, ...]`` belongs to the windows that answer."""
         pieces = zip(x.split(self.lengths, 1), self.sleeps, strict=True)
         kept = [piece for piece, sleeps in pieces if not sleeps]
-        names = [n for n, sleeps in zip(self.names, self.sleeps, strict=True) if not sleeps]
-        return torch.cat(kept, 1) if kept else x[:, :0], self.subset(names)
+        return torch.cat(kept, 1) if kept else x[:, :0]
 
     def runs(self, x: Tensor) -> Iterator[tuple["_Layout", Tensor]]:
         """Maximal runs of windows that all sleep or all don't."""
@@ -164,14 +179,19 @@ class _Layout:
         parts = x.split([length * n for length, n in groups], 1)
         return [part.reshape(-1, length, *x.shape[2:]) for part, (length, _) in zip(parts, groups, strict=True)]
 
-    def attend(self, attention: Attention, x_BTE: Tensor) -> Tensor:
-        return _join([attention(part) for part in self.batches(x_BTE)], len(x_BTE))
+    def attend(self, block: Block, h_BTE: Tensor, tokens_BT: Tensor | None) -> Tensor:
+        """The hidden states behind attention inside each window."""
+        return _join([block.attend(h, tokens=tokens) for h, tokens in self._parts(h_BTE, tokens_BT)], len(h_BTE))
 
-    def project(self, mixer: FastWeights, x_BTE: Tensor, *, read: bool) -> DeltaInputs:
+    def project(self, block: Block, h_BTE: Tensor, tokens_BT: Tensor | None, *, read: bool) -> DeltaInputs:
         """What the rule takes, ``[B, T, ...]``; the convolution restarts in every window."""
-        parts = [mixer.project(part, None, read=read)[0] for part in self.batches(x_BTE)]
+        parts = [block.project(h, tokens=tokens, read=read)[0] for h, tokens in self._parts(h_BTE, tokens_BT)]
         fields = zip(*parts, strict=True)
-        return DeltaInputs(*(None if f[0] is None else _join(list(f), len(x_BTE)) for f in fields))  # type: ignore[arg-type]
+        return DeltaInputs(*(None if f[0] is None else _join(list(f), len(h_BTE)) for f in fields))  # type: ignore[arg-type]
+
+    def _parts(self, h_BTE: Tensor, tokens_BT: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+        parts = self.batches(h_BTE)
+        return zip(parts, [None] * len(parts) if tokens_BT is None else self.batches(tokens_BT), strict=True)
 
 
 def _join(parts: list[Tensor], B: int) -> Tensor:

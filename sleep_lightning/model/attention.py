@@ -6,7 +6,8 @@ Shape suffixes: B batch, T tokens of the window, P q, k and v, H heads, D head d
 import torch
 from torch import Tensor, nn
 
-from sleep_lightning.ops import sliding_attention, window_attention
+from sleep_lightning.ops import SharedWeight, attend, sliding_attention, window_attention
+from sleep_lightning.ops.attention import SHORT
 
 TABLE = 512
 """Positions tabled from the start: a table that grew in mid-run would cost a compiled pass another graph."""
@@ -53,14 +54,28 @@ class Attention(nn.Module):
 
     def forward(self, x_BTE: Tensor, pad_BT: Tensor | None = None) -> Tensor:
         """``[B, T, E] -> [B, T, E]``; nothing of it survives the window. ``pad_BT``: tokens not attended to."""
-        qkv_BTPHD = self._project(x_BTE)
         if pad_BT is None:
-            o_BTHD = window_attention(qkv_BTPHD, *self.rope.tables(x_BTE.shape[1]))
+            o_BTHD = self.attention(self.in_proj(x_BTE))
         else:
+            qkv_BTPHD = self._project(x_BTE)
             nothing = qkv_BTPHD[:, :0, 1:]
             present_BT = (~pad_BT).to(qkv_BTPHD.dtype)
             o_BTHD = sliding_attention(qkv_BTPHD, nothing, present_BT, *self.rope.tables(x_BTE.shape[1]))
         return self.out_proj(o_BTHD.flatten(2))
+
+    def attention(self, qkv_BTC: Tensor) -> Tensor:
+        """Of the projection's rows ``[B, T, 3 E]`` the heads' outputs ``[B, T, H, D]``."""
+        qkv_BTPHD = qkv_BTC.unflatten(-1, (3, self.n_heads, -1))
+        return window_attention(qkv_BTPHD, *self.rope.tables(qkv_BTC.shape[1]))
+
+    @staticmethod
+    def is_short(h_BTE: Tensor) -> bool:
+        """Whether ``attend`` takes windows of this length."""
+        return h_BTE.shape[1] <= SHORT
+
+    def attend(self, h_BTE: Tensor, into: SharedWeight, out_of: SharedWeight, norm_eps: float) -> Tensor:
+        """``h + attention(norm(h))`` with weights laid out by ``Block.share``."""
+        return attend(h_BTE, into, out_of, *self.rope.tables(h_BTE.shape[1]), self.n_heads, norm_eps)
 
     def slide(
         self, x_BTE: Tensor, kv_BSPHD: Tensor, present_BS: Tensor, pad_BT: Tensor | None = None, read: bool = True

@@ -5,10 +5,12 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.fast_weights import FastWeights
-from sleep_lightning.ops import rms_norm, swiglu
+from sleep_lightning.model.shared_weights import BlockWeights
+from sleep_lightning.ops import DeltaInputs, SharedWeight, add_product, feed_forward, rms_norm, swiglu
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,6 +59,7 @@ class Block(nn.Module):
         self.mixer = mixer
         self.mlp_norm = RMSNorm(d_model, norm_eps)
         self.mlp = SwiGLU(d_model, d_ff)
+        self.shared: BlockWeights | None = None
 
     def forward(
         self,
@@ -65,6 +68,7 @@ class Block(nn.Module):
         conv: Tensor | None = None,
         present: Tensor | None = None,
         pad: Tensor | None = None,
+        tokens: Tensor | None = None,
         *,
         read: bool = True,
     ) -> BlockOutput:
@@ -76,22 +80,76 @@ class Block(nn.Module):
             conv: conv inputs carried by fast weights.
             present: where the cache of attention holds a token.
             pad: neutral tokens ``[B, T]``.
+            tokens: ids ``[B, T]`` if h is their embedding: their projections may then be looked up.
             read: False computes only what is kept.
         """
-        x = self.mixer_norm(h)
         if isinstance(self.mixer, Attention):
             if past is None:
-                y: Tensor | None = self.mixer(x, pad)
-            else:
-                assert present is not None
-                y, past = self.mixer.slide(x, past, present, pad, read)
-        else:
-            y, past, conv = self.mixer(x, past, conv, read=read, pad=pad)
-        return BlockOutput(None if y is None else self.feed_forward(h + y), past, conv)
+                return BlockOutput(self.feed_forward(self.attend(h, pad, tokens)), None, conv)
+            assert present is not None
+            y, past = self.mixer.slide(self.mixer_norm(h), past, present, pad, read)
+            return BlockOutput(None if y is None else self.feed_forward(h + y), past, conv)
+        assert past is not None
+        inputs, conv = self.project(h, conv, pad, tokens, read=read)
+        o, past = self.mixer.scan(inputs, past, read=read)
+        return BlockOutput(None if o is None else self.feed_forward(self.read_out(h, o, inputs)), past, conv)
 
     def run(self, f: Callable[Concatenate["Block", P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``f(self, ...)``, for who walks a block otherwise: sharded weights are whole in here and in ``forward``."""
         return f(self, *args, **kwargs)
 
+    def share(self, dtype: torch.dtype, embedding_VE: Tensor | None) -> None:
+        """From now on run on weights laid out once; ``embedding`` is given to the first block if a table of its
+        projections pays."""
+        m, mlp, table_VC = self.mixer, self.mlp, None
+        if embedding_VE is not None and (isinstance(m, Attention) or m.shares_projection):
+            table_VC = F.linear(self.mixer_norm(embedding_VE), m.in_proj.weight)
+        self.shared = BlockWeights(
+            SharedWeight(m.in_proj.weight, self.mixer_norm.weight, dtype),
+            SharedWeight(m.out_proj.weight, None, dtype),
+            SharedWeight(mlp.in_proj.weight, self.mlp_norm.weight, dtype),
+            SharedWeight(mlp.out_proj.weight, None, dtype),
+            table_VC,
+        )
+
+    def attend(self, h: Tensor, pad: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
+        """The half of a block of attention that nothing of survives the window: ``h + mixer(norm(h))``."""
+        assert isinstance(self.mixer, Attention)
+        if self.shared is None or pad is not None or not self.mixer.is_short(h):
+            return h + self.mixer(self.mixer_norm(h), pad)
+        table_VC = self.shared.table_VC
+        if table_VC is None or tokens is None:
+            return self.mixer.attend(h, self.shared.mixer_in, self.shared.mixer_out, self.mixer_norm.eps)
+        o_BTHD = self.mixer.attention(F.embedding(tokens, table_VC))
+        return add_product(h, o_BTHD.flatten(2), self.shared.mixer_out)
+
+    def project(
+        self,
+        h: Tensor,
+        conv: Tensor | None = None,
+        pad: Tensor | None = None,
+        tokens: Tensor | None = None,
+        *,
+        read: bool,
+    ) -> tuple[DeltaInputs, Tensor | None]:
+        """What the rule of a block of fast weights takes, and the conv inputs to carry on."""
+        assert isinstance(self.mixer, FastWeights)
+        if self.shared is None or pad is not None or conv is not None or not self.mixer.shares_projection:
+            return self.mixer.project_padded(self.mixer_norm(h), conv, pad, read=read)
+        table_VC = self.shared.table_VC
+        if table_VC is None or tokens is None:
+            return self.mixer.project_shared(h, self.shared.mixer_in, self.mixer_norm.eps, read=read), None
+        return self.mixer.inputs(lambda rows: F.embedding(tokens, table_VC[:, rows]), read=read), None
+
+    def read_out(self, h: Tensor, o_BTHV: Tensor, inputs: DeltaInputs) -> Tensor:
+        """What a block of fast weights read, added to the hidden states."""
+        assert isinstance(self.mixer, FastWeights)
+        if self.shared is None:
+            return h + self.mixer.read_out(o_BTHV, inputs)
+        return add_product(h, self.mixer.normed(o_BTHV, inputs), self.shared.mixer_out)
+
     def feed_forward(self, h: Tensor) -> Tensor:
-        return h + self.mlp(self.mlp_norm(h))
+        """The other half: ``h + mlp(norm(h))``."""
+        if self.shared is None:
+            return h + self.mlp(self.mlp_norm(h))
+        return feed_forward(h, self.shared.mlp_in, self.shared.mlp_out, self.mlp_norm.eps)

@@ -4,13 +4,23 @@ Shape suffixes: B batch, T tokens, H heads, K key dim, V value dim, E d_model, C
 """
 
 import math
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sleep_lightning.ops import DeltaInputs, Layout, Rule, delta_inputs, delta_inputs_after, gated_rms_norm
+from sleep_lightning.ops import (
+    DeltaInputs,
+    Layout,
+    Rule,
+    SharedWeight,
+    delta_inputs,
+    delta_inputs_after,
+    gated_rms_norm,
+    project,
+)
 
 
 class MixerOutput(NamedTuple):
@@ -42,6 +52,8 @@ class FastWeights(nn.Module):
     """The operator on the state."""
     decays: ClassVar[bool] = True
     """Whether the state fades by a gate of its own."""
+    shares_projection: ClassVar[bool] = True
+    """Whether ``in_proj`` and ``delta_inputs`` are all there is to ``project``, as ``project_shared`` has it."""
 
     def __init__(
         self,
@@ -128,29 +140,48 @@ class FastWeights(nn.Module):
             read: False computes the new state only (the dead tail of a last sleeping pass is not run).
             pad: neutral tokens ``[B, T]``: no write, no decay, zeros to the convolution.
         """
-        if pad is None:
-            projections, conv = self.project(x_BTE, conv, read=read)
-        else:
-            projections, conv = self.project(x_BTE.masked_fill(pad[..., None], 0), conv, read=read)
-            g, beta = (x.masked_fill(pad[..., None], 0) for x in (projections.g, projections.beta))
-            projections = projections._replace(g=g, beta=beta)
+        projections, conv = self.project_padded(x_BTE, conv, pad, read=read)
         o_BTHV, state = self.scan(projections, state, read=read)
         return MixerOutput(None if o_BTHV is None else self.read_out(o_BTHV, projections), state, conv)
+
+    def project_padded(
+        self, x_BTE: Tensor, conv: Tensor | None, pad: Tensor | None, *, read: bool
+    ) -> tuple[DeltaInputs, Tensor | None]:
+        """``project``; neutral tokens (None: there are none) write nothing and let nothing decay."""
+        if pad is None:
+            return self.project(x_BTE, conv, read=read)
+        projections, conv = self.project(x_BTE.masked_fill(pad[..., None], 0), conv, read=read)
+        g, beta = (x.masked_fill(pad[..., None], 0) for x in (projections.g, projections.beta))
+        return projections._replace(g=g, beta=beta), conv
 
     def project(self, x_BTE: Tensor, conv: Tensor | None, *, read: bool) -> tuple[DeltaInputs, Tensor | None]:
         """All that a window's tokens say before the state is looked at, and the conv inputs to carry on.
 
         Without ``read`` there are no queries and no output gate (``rest``), unless their conv inputs are carried.
         """
+        if conv is None or not self.conv_size:
+            return self.inputs(lambda rows: F.linear(x_BTE, self.in_proj.weight[rows]), read=read), conv
+        projected = self.in_proj(x_BTE)
+        return delta_inputs_after(conv, projected, self.conv_weight, self.A_log, self.dt_bias, self._wanted(True)[0])
+
+    def inputs(self, projected: Callable[[slice], Tensor], *, read: bool) -> DeltaInputs:
+        """What the rule takes, of the projection ``[B, T, rows]`` on some rows of ``in_proj``."""
+        layout, rows, taps = self._wanted(read)
+        return delta_inputs(projected(rows), taps, self.A_log, self.dt_bias, layout)
+
+    def project_shared(self, h_BTE: Tensor, into: SharedWeight, norm_eps: float, *, read: bool) -> DeltaInputs:
+        """``project(norm(h))`` with weights laid out by ``Block.share``."""
+        layout, rows, taps = self._wanted(read)
+        return project(h_BTE, into, taps, self.A_log, self.dt_bias, layout, rows, norm_eps)
+
+    def _wanted(self, read: bool) -> tuple[Layout, slice, Tensor | None]:
+        """The layout of the projection, the rows of ``in_proj`` it consists of, and the taps of its channels."""
         keys, values = self.in_splits[0], self.in_splits[-1]
-        whole = read or conv is not None
-        layout = Layout(self.n_heads, self.key_dim, self.value_dim, whole, 2 if self.allow_neg_eigval else 1)
-        weight = self.in_proj.weight if whole else self.in_proj.weight[keys:-values]
-        taps = None if not self.conv_size else self.conv_weight if whole else self.conv_weight[:, keys:]
-        projected = F.linear(x_BTE, weight)
-        if conv is None or taps is None:
-            return delta_inputs(projected, taps, self.A_log, self.dt_bias, layout), conv
-        return delta_inputs_after(conv, projected, taps, self.A_log, self.dt_bias, layout)
+        layout = Layout(self.n_heads, self.key_dim, self.value_dim, read, 2 if self.allow_neg_eigval else 1)
+        taps = self.conv_weight if self.conv_size else None
+        if read:
+            return layout, slice(None), taps
+        return layout, slice(keys, -values), None if taps is None else taps[:, keys:]
 
     def scan(self, p: DeltaInputs, state: Tensor, *, read: bool = True) -> tuple[Tensor | None, Tensor]:
         """The recurrence: reads ``[B, T, H, V]`` (None without read) and the state after the last token."""
@@ -158,5 +189,9 @@ class FastWeights(nn.Module):
 
     def read_out(self, o_BTHV: Tensor, p: DeltaInputs) -> Tensor:
         """Gated RMSNorm of the reads and the output projection, ``[B, T, E]``."""
+        return self.out_proj(self.normed(o_BTHV, p))
+
+    def normed(self, o_BTHV: Tensor, p: DeltaInputs) -> Tensor:
+        """Gated RMSNorm of the reads, ``[B, T, H V]``."""
         assert p.rest is not None
-        return self.out_proj(gated_rms_norm(o_BTHV, p.rest, self.norm_weight, self.norm_eps))
+        return gated_rms_norm(o_BTHV, p.rest, self.norm_weight, self.norm_eps, p.rest_scale)

@@ -1,5 +1,7 @@
 """HybridLM: attention and fast-weight blocks in any order. It reads windows; it does not know what sleep is."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -10,6 +12,7 @@ from sleep_lightning.model.block import Block, RMSNorm
 from sleep_lightning.model.config import MEMORY_MIXERS, ModelConfig
 from sleep_lightning.model.fast_weights import FastWeights
 from sleep_lightning.model.memory import Memory
+from sleep_lightning.model.shared_weights import shared_dtype
 from sleep_lightning.ops.dtype import at_least_fp32
 
 
@@ -113,6 +116,29 @@ class HybridLM(nn.Module):
         kv = tuple(weight.new_zeros(size) for letter in c.pattern if letter == "A")
         return Memory(states, conv, kv, (weight.new_zeros(batch_size, cached_tokens),))
 
+    @contextmanager
+    def shared_weights(self, tokens: int) -> Iterator[None]:
+        """Inside, all windows and passes run on weights laid out once, their gradients summed in place.
+
+        It holds one forward and its backward, in which weights must not change; results are the same to rounding.
+        On CPU only, with the C++ kernels: elsewhere, and in a compiled model, nothing is different inside.
+
+        Args:
+            tokens: how many are embedded inside. Where the vocabulary is smaller, the first block projects that.
+        """
+        dtype = None if self.compiled else shared_dtype(list(self.layers.parameters()))
+        if dtype is None or self.stack[0].shared is not None:
+            yield
+            return
+        vocabulary = self.embedding.num_embeddings
+        try:
+            for i, block in enumerate(self.stack):
+                block.share(dtype, self.embedding.weight if i == 0 and 2 * vocabulary <= tokens else None)
+            yield
+        finally:
+            for block in self.stack:
+                block.shared = None
+
     def embed(self, tokens_BT: Tensor) -> Tensor:
         """Token ids ``[B, T]`` -> hidden states ``[B, T, d_model]``."""
         return self.embedding(tokens_BT)
@@ -122,7 +148,12 @@ class HybridLM(nn.Module):
         return None if self.neutral_pad is None else tokens_BT == self.neutral_pad
 
     def blocks(
-        self, h: Tensor, memory: Memory, pad: Tensor | None = None, part: range | None = None
+        self,
+        h: Tensor,
+        memory: Memory,
+        pad: Tensor | None = None,
+        part: range | None = None,
+        tokens: Tensor | None = None,
     ) -> tuple[Tensor, Memory]:
         """One pass over one window: ``h`` ``[B, T, d_model]`` and memory in, both out.
 
@@ -131,10 +162,18 @@ class HybridLM(nn.Module):
             memory: what earlier windows left.
             pad: neutral pads ``[B, T]``, from ``padding``.
             part: consecutive blocks to run; None for all.
+            tokens: ids ``[B, T]`` if h is their embedding (their first projections may then be looked up).
         """
-        return self._run(h, memory, pad, range(len(self.config.pattern)) if part is None else part, None)
+        return self._run(h, memory, pad, range(len(self.config.pattern)) if part is None else part, None, tokens)
 
-    def write(self, h: Tensor, memory: Memory, pad: Tensor | None = None, part: range | None = None) -> Memory:
+    def write(
+        self,
+        h: Tensor,
+        memory: Memory,
+        pad: Tensor | None = None,
+        part: range | None = None,
+        tokens: Tensor | None = None,
+    ) -> Memory:
         """One pass of which only the memory is wanted: equal to ``blocks(...)[1]``, without the dead tail.
 
         Everything after the last write (its read-out, its MLP, later blocks) is not run.
@@ -142,10 +181,10 @@ class HybridLM(nn.Module):
         last = self.config.last_writer(part, cached=bool(memory.kv))
         if last < 0:
             return memory
-        return self._run(h, memory, pad, range(part.start if part else 0, last + 1), last)[1]
+        return self._run(h, memory, pad, range(part.start if part else 0, last + 1), last, tokens)[1]
 
     def _run(
-        self, h: Tensor, memory: Memory, pad: Tensor | None, part: range, stop_at: int | None
+        self, h: Tensor, memory: Memory, pad: Tensor | None, part: range, stop_at: int | None, tokens: Tensor | None
     ) -> tuple[Tensor, Memory]:
         states, conv, kv = list(memory.states), list(memory.conv), list(memory.kv)
         before = self.config.pattern[: part.start]
@@ -153,14 +192,16 @@ class HybridLM(nn.Module):
         i = len(before) - attention
         for index in part:
             block, read = self.stack[index], index != stop_at
+            known = tokens if index == 0 else None
             if isinstance(block.mixer, Attention):
                 if kv:
                     out, kv[attention], _ = block(h, kv[attention], None, memory.present[0], pad, read=read)
                 else:
-                    out = block(h, pad=pad).h
+                    out = block(h, pad=pad, tokens=known).h
                 attention += 1
             else:
-                out, states[i], carried = block(h, states[i], conv[i] if conv else None, pad=pad, read=read)
+                carried = conv[i] if conv else None
+                out, states[i], carried = block(h, states[i], carried, pad=pad, tokens=known, read=read)
                 if carried is not None:
                     conv[i] = carried
                 i += 1

@@ -25,6 +25,7 @@ class JetBlock(FastWeights):
     """
 
     rule: ClassVar[Rule] = gated_delta_rule
+    shares_projection: ClassVar[bool] = False
 
     def _input_rows(self) -> tuple[int, ...]:
         """Rows of ``in_proj``: q, k, a, b, v, the generator's hidden channels, gate."""

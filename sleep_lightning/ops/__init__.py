@@ -5,9 +5,11 @@ from sleep_lightning.ops.delta_rule_inputs import DeltaInputs, Layout, delta_inp
 from sleep_lightning.ops.dynamic_conv import dynamic_conv
 from sleep_lightning.ops.gated_delta_rule import available_backends, gated_delta_rule, select_backend
 from sleep_lightning.ops.gated_hebbian import gated_hebbian
+from sleep_lightning.ops.half_blocks import add_product, attend, feed_forward, project
 from sleep_lightning.ops.mapped import mapped
 from sleep_lightning.ops.rms_norm import gated_rms_norm, rms_norm
 from sleep_lightning.ops.rule import Rule
+from sleep_lightning.ops.shared_weight import SharedWeight
 from sleep_lightning.ops.short_conv import short_conv
 from sleep_lightning.ops.swiglu import swiglu
 
@@ -15,14 +17,19 @@ __all__ = [
     "DeltaInputs",
     "Layout",
     "Rule",
+    "SharedWeight",
+    "add_product",
+    "attend",
     "available_backends",
     "delta_inputs",
     "delta_inputs_after",
     "dynamic_conv",
+    "feed_forward",
     "gated_delta_rule",
     "gated_hebbian",
     "gated_rms_norm",
     "mapped",
+    "project",
     "rms_norm",
     "select_backend",
     "short_conv",

@@ -18,13 +18,13 @@ UNITS = 16  # groups of batch rows whose contributions to the weights' gradients
 _delta_inputs = Kernel(
     "B T heads key_dim queries values taps threads bf16 x_stride sequences",
     "beta_scale",
-    "x weight A_log dt_bias q k v beta g dq dk dv dbeta dg dx dweight dA_log ddt_bias",
+    "x scale weight A_log dt_bias q k v beta g dq dk dv dbeta dg dx dweight dA_log ddt_bias",
 )
 
 
 class DeltaInputs(NamedTuple):
-    """q, k ``[B, T, H, K]``, v ``[B, T, H, V]``, g (fp32) and beta ``[B, T, H]``, rest ``[B, T, *]``; q and rest may
-    be None."""
+    """q, k ``[B, T, H, K]``, v ``[B, T, H, V]``, g (fp32) and beta ``[B, T, H]``, rest ``[B, T, *]`` and a factor
+    ``[B, T]`` that it is still to be multiplied by; q, rest and the factor may be None."""
 
     q: Tensor | None
     k: Tensor
@@ -32,11 +32,11 @@ class DeltaInputs(NamedTuple):
     g: Tensor
     beta: Tensor
     rest: Tensor | None
+    rest_scale: Tensor | None = None
 
     def map(self, f: Callable[[Tensor], Tensor]) -> "DeltaInputs":
         """Apply ``f`` to every tensor that is there."""
-        q, rest = (None if x is None else f(x) for x in (self.q, self.rest))
-        return DeltaInputs(q, f(self.k), f(self.v), f(self.g), f(self.beta), rest)
+        return DeltaInputs(*(None if x is None else f(x) for x in self))  # type: ignore[arg-type]
 
 
 class Layout(NamedTuple):
@@ -123,6 +123,52 @@ def _unit(x: Tensor) -> Tensor:
     return F.normalize(at_least_fp32(x), dim=-1).to(x.dtype)
 
 
+def delta_inputs_forward(
+    x: Tensor,
+    weight: Tensor | None,
+    A_log: Tensor | None,
+    dt_bias: Tensor | None,
+    layout: Layout,
+    scale_BT: Tensor | None = None,
+) -> DeltaInputs:
+    """The kernel: ``delta_inputs`` of ``scale x``, all contiguous; rest is a view of x, still without ``scale``."""
+    B, T, _ = x.shape
+    queries, keys, values = layout.splits
+    q, k = (x.new_empty(B, T, layout.heads, layout.key_dim) if n else None for n in (queries, keys))
+    v, beta = x.new_empty(B, T, layout.heads, layout.value_dim), x.new_empty(B, T, layout.heads)
+    g = (torch.zeros_like if A_log is None else torch.empty_like)(beta, dtype=torch.float32)
+    given = {"x": x, "scale": scale_BT, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
+    _delta_inputs("delta_inputs_forward", **_sizes(x, weight, layout), **given, q=q, k=k, v=v, beta=beta, g=g)
+    assert k is not None
+    first = queries + keys + values + (1 if A_log is None else 2) * layout.heads
+    return DeltaInputs(q, k, v, g, beta, x[..., first:] if x.shape[-1] > first else None)
+
+
+def delta_inputs_backward(
+    x: Tensor,
+    weight: Tensor | None,
+    A_log: Tensor | None,
+    dt_bias: Tensor | None,
+    layout: Layout,
+    d: DeltaInputs,
+    scale_BT: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """The kernel: the gradients of x (``scale`` held fixed), weight, A_log and dt_bias."""
+    sizes, dx = _sizes(x, weight, layout), torch.empty_like(x)
+    units = -(-sizes["B"] // sizes["sequences"])
+    dweight = None if weight is None else weight.new_empty(units, *weight.shape)
+    dA_log, ddt_bias = (None if p is None else p.new_empty(units, len(p)) for p in (A_log, dt_bias))
+    given = {"x": x, "scale": scale_BT, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
+    kept = d._replace(rest=None).map(Tensor.contiguous)
+    given |= {"dq": kept.q, "dk": kept.k, "dv": kept.v, "dg": kept.g, "dbeta": kept.beta}
+    sums = {"dweight": dweight, "dA_log": dA_log, "ddt_bias": ddt_bias}
+    _delta_inputs("delta_inputs_backward", **sizes, **given, dx=dx, **sums)
+    if d.rest is not None:
+        dx[..., dx.shape[-1] - d.rest.shape[-1] :] = d.rest
+    dweight, dA_log, ddt_bias = (None if p is None else p.sum(0) for p in (dweight, dA_log, ddt_bias))
+    return dx, dweight, dA_log, ddt_bias
+
+
 class _DeltaInputs(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -134,44 +180,19 @@ class _DeltaInputs(torch.autograd.Function):
         layout: Layout,
     ) -> tuple[Tensor | None, ...]:
         x, weight = x.contiguous(), None if weight is None else weight.contiguous()
-        B, T, _ = x.shape
-        queries, keys, values = layout.splits
-        q, k = (x.new_empty(B, T, layout.heads, layout.key_dim) if n else None for n in (queries, keys))
-        v, beta = x.new_empty(B, T, layout.heads, layout.value_dim), x.new_empty(B, T, layout.heads)
-        g = (torch.zeros_like if A_log is None else torch.empty_like)(beta, dtype=torch.float32)
-        given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
-        _delta_inputs("delta_inputs_forward", **_sizes(x, weight, layout), **given, q=q, k=k, v=v, beta=beta, g=g)
+        outputs = delta_inputs_forward(x, weight, A_log, dt_bias, layout)
         ctx.save_for_backward(x, weight, A_log, dt_bias)
         if A_log is None:
-            ctx.mark_non_differentiable(g)
+            ctx.mark_non_differentiable(outputs.g)
         ctx.layout = layout
-        first = queries + keys + values + (1 if A_log is None else 2) * layout.heads
-        return q, k, v, g, beta, x[..., first:] if x.shape[-1] > first else None
+        return outputs[:6]
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any,
-        dq: Tensor | None,
-        dk: Tensor,
-        dv: Tensor,
-        dg: Tensor,
-        dbeta: Tensor,
-        d_rest: Tensor | None,
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *d: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, A_log, dt_bias = ctx.saved_tensors
-        sizes, dx = _sizes(x, weight, ctx.layout), torch.empty_like(x)
-        units = -(-sizes["B"] // sizes["sequences"])
-        dweight = None if weight is None else weight.new_empty(units, *weight.shape)
-        dA_log, ddt_bias = (None if p is None else p.new_empty(units, len(p)) for p in (A_log, dt_bias))
-        given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
-        kept = [None if d is None else d.contiguous() for d in (dq, dk, dv, dg, dbeta)]
-        given |= dict(zip(("dq", "dk", "dv", "dg", "dbeta"), kept, strict=True))
-        sums = {"dweight": dweight, "dA_log": dA_log, "ddt_bias": ddt_bias}
-        _delta_inputs("delta_inputs_backward", **sizes, **given, dx=dx, **sums)
-        if d_rest is not None:
-            dx[..., dx.shape[-1] - d_rest.shape[-1] :] = d_rest
-        return dx, *(None if d is None else d.sum(0) for d in (dweight, dA_log, ddt_bias)), None
+        d_inputs = DeltaInputs(*d)  # type: ignore[arg-type]
+        return *delta_inputs_backward(x, weight, A_log, dt_bias, ctx.layout, d_inputs), None
 
 
 def _sizes(x: Tensor, weight: Tensor | None, layout: Layout) -> dict[str, int]:

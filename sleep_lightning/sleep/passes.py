@@ -52,20 +52,23 @@ def sleep(
     prelude, core, coda = config.parts(len(model.config.pattern))
     memory = memory.detach() if config.truncated else memory
     h, pad = behind_summaries(model, model.embed(tokens_BL), model.padding(tokens_BL), memory, leaves_one=True)
+    tokens = None if model.config.summary_tokens else tokens_BL
     if prelude:
         with torch.no_grad() if config.truncated else nullcontext():
-            h, memory = call(model.blocks, checkpoint_passes, h, memory, pad, prelude)
+            h, memory = call(model.blocks, checkpoint_passes, h, memory, pad, prelude, tokens)
+        tokens = None
     entry, at_start = h, memory
     tail = model.config.last_writer(coda, cached=bool(memory.kv)) >= 0 or model.config.summary_tokens > 0
     for n in range(1, config.n_passes + 1):
         carries_gradient = config.grad_passes is None or n > config.n_passes - config.grad_passes
         memory = at_start if config.reset_memory_between_passes else _with_cache_of(at_start, memory)
         h_in, memory_in, h_out = h, memory, None
+        known = tokens if h is entry else None
         with nullcontext() if carries_gradient else torch.no_grad():
             if n == config.n_passes and not tail:
-                memory = call(model.write, checkpoint_passes and carries_gradient, h, memory, pad, core)
+                memory = call(model.write, checkpoint_passes and carries_gradient, h, memory, pad, core, known)
             else:
-                h_out, memory = call(model.blocks, checkpoint_passes and carries_gradient, h, memory, pad, core)
+                h_out, memory = call(model.blocks, checkpoint_passes and carries_gradient, h, memory, pad, core, known)
                 h = h_out if n == config.n_passes else _next_input(model, config, entry, h_out)
         if observe is not None:
             observe(PassRecord(n, h_in, h_out, memory_in, memory))
@@ -101,7 +104,7 @@ def wake(
     read = tokens_BL if retrieved_BR is None else torch.cat((retrieved_BR, tokens_BL), 1)
     h, pad = behind_summaries(model, model.embed(read), model.padding(read), memory, leaves_one=False)
     if config is None or config.wake_passes == 1:
-        h, memory = model.blocks(h, memory, pad)
+        h, memory = model.blocks(h, memory, pad, None, None if model.config.summary_tokens else read)
         return h[:, -own:], _seen(memory, tokens_BL, pad)
     prelude, core, coda = config.parts(len(model.config.pattern))
     if prelude:

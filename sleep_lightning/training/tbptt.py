@@ -60,23 +60,25 @@ def accumulate_gradients(
     k = tbptt_windows or len(windows)
     for first in range(0, len(windows), k):
         segment = windows[first : first + k]
-        awake, memory = run_windows(
-            model,
-            batch.tokens,
-            segment,
-            memory,
-            sleep,
-            policy=policy,
-            executor=executor,
-            answers_BT=answers_BT,
-        )
-        losses = [
-            _loss_sum(model.logits(h), batch.labels[:, window.start : window.stop]) / n_labels for window, h in awake
-        ]
-        if losses:
-            loss = torch.stack(losses).sum()
-            backward(weight * loss)
-            total = total + loss.detach()
+        with model.shared_weights(batch.tokens[:, segment[0].start : segment[-1].stop].numel()):
+            awake, memory = run_windows(
+                model,
+                batch.tokens,
+                segment,
+                memory,
+                sleep,
+                policy=policy,
+                executor=executor,
+                answers_BT=answers_BT,
+            )
+            losses = [
+                _loss_sum(model.logits(h), batch.labels[:, window.start : window.stop]) / n_labels
+                for window, h in awake
+            ]
+            if losses:
+                loss = torch.stack(losses).sum()
+                backward(weight * loss)
+                total = total + loss.detach()
         memory = memory.detach()
     return total
 

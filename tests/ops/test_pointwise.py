@@ -203,7 +203,7 @@ def test_no_future_token_is_attended() -> None:
         outputs, expected = operator(changed, *rest), operator(x, *rest)
         pairs = zip(outputs, expected, strict=True) if isinstance(outputs, tuple) else [(outputs, expected)]
         for a, b in pairs:
-            assert torch.equal(a[:, :5], b[:, :5])
+            assert (a is None and b is None) or torch.equal(a[:, :5], b[:, :5])
 
 
 @pytest.mark.parametrize("T", [1, 5, 24, 128, 150])

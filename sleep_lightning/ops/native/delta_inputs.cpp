@@ -15,6 +15,7 @@ struct DeltaInputs {
     Index x_stride, sequences;   // floats from token to token; batch rows per unit of work
     double beta_scale;           // 1, or 2 for write strengths in (0, 2)
     const char* x;               // [B, T, q k v a b ...]
+    const float* scale;          // [B, T]: x is to be multiplied by it; null: ones. Gradients are those of x as it is
     const float *weight, *A_log, *dt_bias;  // weight [taps, q k v], oldest tap first; A_log null: no decay, no a in x
     char *q, *k, *v, *beta;      // contiguous [B, T, channels], beta [B, T, heads]
     float* g;                    // [B, T, heads]
@@ -88,6 +89,8 @@ struct Sequence {
         return reinterpret_cast<Element*>(data) + b * a.T * stride + column;
     }
 
+    INLINE float scale(Index t) const { return a.scale ? a.scale[b * a.T + t] : 1.0f; }
+
     INLINE void load_taps(Vec (&taps)[TAPS + 1], Index c, Index n) const {  // newest first
         UNROLL for (int j = 0; j < TAPS; j++) taps[j] = load_some(a.weight + (TAPS - 1 - j) * channels + c, n);
     }
@@ -100,7 +103,7 @@ struct Sequence {
         const T* x = at(a.x, a.x_stride, start);
         for (Index t = 0; t < a.T; t++, x += a.x_stride) {
             UNROLL for (int j = TAPS; j > 0; j--) past[j] = past[j - 1];
-            past[0] = load_some(x, n);
+            past[0] = load_some(x, n) * scale(t);
             Vec z = TAPS ? past[0] * taps[0] : past[0];
             UNROLL for (int j = 1; j < TAPS; j++) z += past[j] * taps[j];
             f(t, z);
@@ -139,8 +142,9 @@ struct Sequence {
             const T* gates = at(a.x, a.x_stride, channels) + t * a.x_stride;
             for (Index h = 0; h < a.heads; h++) {
                 const Index i = (b * a.T + t) * a.heads + h;
-                if (a.A_log) a.g[i] = -std::exp(a.A_log[h]) * softplus(float(gates[h]) + a.dt_bias[h]);
-                reinterpret_cast<T*>(a.beta)[i] = T(sigmoid(float(gates[before_b + h])) * float(a.beta_scale));
+                if (a.A_log) a.g[i] = -std::exp(a.A_log[h]) * softplus(float(gates[h]) * scale(t) + a.dt_bias[h]);
+                const float beta = sigmoid(float(gates[before_b + h]) * scale(t)) * float(a.beta_scale);
+                reinterpret_cast<T*>(a.beta)[i] = T(beta);
             }
         }
     }
@@ -160,15 +164,15 @@ struct Sequence {
             T* d_gates = at(a.dx, a.x_stride, channels) + t * a.x_stride;
             for (Index h = 0; h < a.heads; h++) {
                 const Index i = (b * a.T + t) * a.heads + h;
-                const float beta = sigmoid(float(gates[before_b + h]));
+                const float beta = sigmoid(float(gates[before_b + h]) * scale(t));
                 const float dbeta = float(reinterpret_cast<const T*>(a.dbeta)[i]) * float(a.beta_scale);
-                d_gates[before_b + h] = T(dbeta * beta * (1.0f - beta));
+                d_gates[before_b + h] = T(dbeta * beta * (1.0f - beta) * scale(t));
                 if (!a.A_log) continue;
-                const float inside = float(gates[h]) + a.dt_bias[h], scaled = -a.dg[i] * std::exp(a.A_log[h]);
+                const float inside = float(gates[h]) * scale(t) + a.dt_bias[h], scaled = -a.dg[i] * std::exp(a.A_log[h]);
                 const float d = scaled * sigmoid(inside);
                 dA_log[h] += scaled * softplus(inside);
                 ddt_bias[h] += d;
-                d_gates[h] = T(d);
+                d_gates[h] = T(d * scale(t));
             }
         }
     }
@@ -210,7 +214,7 @@ struct Sequence {
             store(work.slope_TW + t * Wp + c, future[0]);
             Vec d = TAPS ? future[0] * taps[0] : future[0];
             UNROLL for (int j = 1; j < TAPS; j++) d += future[j] * taps[j];
-            store_some(dx + t * a.x_stride, d, n);
+            store_some(dx + t * a.x_stride, d * scale(t), n);
         }
         // A loop of its own: x and dx lie at the same offset in their pages, and a load of one would wait for the
         // store to the other.
@@ -219,7 +223,7 @@ struct Sequence {
         for (Index t = TAPS ? a.T - 1 : -1; t >= 0; t--) {
             UNROLL for (int j = TAPS; j > 0; j--) future[j] = future[j - 1];
             future[0] = load(work.slope_TW + t * Wp + c);
-            const Vec input = load_some(x + t * a.x_stride, n);
+            const Vec input = load_some(x + t * a.x_stride, n) * scale(t);
             UNROLL for (int j = 0; j < TAPS; j++) d_taps[j] += future[j] * input;
         }
         UNROLL for (int j = 0; j < TAPS; j++) {

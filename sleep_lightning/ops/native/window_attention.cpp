@@ -11,6 +11,7 @@ struct WindowAttention {
     Index B, T, H, D, threads, bf16;
     double scale;
     const char* qkv;          // [B, T, 3, H, D]
+    const float* row_scale;   // [B, T]: qkv is to be multiplied by it; null: ones. Gradients are those of qkv as it is
     const float *cos, *sin;   // [T, D], the halves of D alike
     char* o;                  // [B, T, H, D]
     float* log_sums;          // [B, H, T]: of the exponentials of a row's scores
@@ -53,12 +54,16 @@ struct Window {
         return reinterpret_cast<Element*>(data) + (((b * a.T + t) * parts + part) * a.H + h) * a.D;
     }
 
-    void read(float* out_TD, const char* data, Index parts, Index part) const {
-        std::fill(out_TD, out_TD + Tp * Dp, 0.0f);
+    float row_scale(Index t) const { return a.row_scale ? a.row_scale[b * a.T + t] : 1.0f; }
+
+    // Rows past T are zeros.
+    void read(float* out_TD, const char* data, Index parts, Index part, bool scaled) const {
         for (Index t = 0; t < a.T; t++) {
             const T* in = row(data, parts, part, t);
-            for (Index d = 0; d < a.D; d++) out_TD[t * Dp + d] = float(in[d]);
+            const float scale = scaled ? row_scale(t) : 1.0f;
+            for (Index d = 0; d < a.D; d += LANES) store(out_TD + t * Dp + d, load_some(in + d, a.D - d) * scale);
         }
+        std::fill(out_TD + a.T * Dp, out_TD + Tp * Dp, 0.0f);
     }
 
     // Turns the pairs (d, d + D / 2) of every row; backwards with sign = -1.
@@ -67,19 +72,20 @@ struct Window {
         for (Index t = 0; t < a.T; t++) {
             float *x1 = x_TD + t * Dp, *x2 = x1 + half;
             const float *cos = a.cos + t * a.D, *sin = a.sin + t * a.D;
-            for (Index d = 0; d < half; d++) {
-                const float y1 = x1[d] * cos[d] - x2[d] * sin[d] * sign;
-                const float y2 = x2[d] * cos[d] + x1[d] * sin[d] * sign;
-                x1[d] = y1 * scale;
-                x2[d] = y2 * scale;
+            for (Index d = 0; d < half; d += LANES) {
+                const Index n = half - d;
+                const Vec c = load_some(cos + d, n) * scale, s = load_some(sin + d, n) * (sign * scale);
+                const Vec y1 = load_some(x1 + d, n), y2 = load_some(x2 + d, n);
+                store_some(x1 + d, y1 * c - y2 * s, n);
+                store_some(x2 + d, y2 * c + y1 * s, n);
             }
         }
     }
 
     void load_qkv() const {
-        read(q_TD, a.qkv, 3, 0);
-        read(k_TD, a.qkv, 3, 1);
-        read(v_TD, a.qkv, 3, 2);
+        read(q_TD, a.qkv, 3, 0, true);
+        read(k_TD, a.qkv, 3, 1, true);
+        read(v_TD, a.qkv, 3, 2, true);
         rotate(q_TD, 1.0f, float(a.scale));
         rotate(k_TD, 1.0f, 1.0f);
     }
@@ -119,11 +125,25 @@ struct Window {
             });
     }
 
-    void write(char* data, Index parts, Index part, const float* in_TD) const {
+    void write(char* data, Index parts, Index part, const float* in_TD, bool scaled) const {
         for (Index t = 0; t < a.T; t++) {
             T* out = row(data, parts, part, t);
-            for (Index d = 0; d < a.D; d++) out[d] = T(in_TD[t * Dp + d]);
+            const float scale = scaled ? row_scale(t) : 1.0f;
+            for (Index d = 0; d < a.D; d += LANES) store_some(out + d, load(in_TD + t * Dp + d) * scale, a.D - d);
         }
+    }
+
+    // Calls f(s) for every vector of scores that token t may see.
+    template <class F>
+    INLINE void each_score(Index t, F f) const {
+        for (Index s = 0; s <= t; s += LANES) f(s);
+    }
+
+    // x where its column, from s on, is not beyond t.
+    INLINE static Vec up_to(Index t, Index s, Vec x, float beyond) {
+        IntVec column;
+        UNROLL for (int i = 0; i < LANES; i++) column[i] = i;
+        return column > int(t - s) ? Vec{} + beyond : x;
     }
 
     float* log_sum(Index t) const { return a.log_sums + (b * a.H + h) * a.T + t; }
@@ -134,17 +154,27 @@ struct Window {
         products(P_TT, q_TD, kT_DT);
         for (Index t = 0; t < a.T; t++) {
             float* row = P_TT + t * Tp;
-            const float largest = *std::max_element(row, row + t + 1);
-            std::fill(row + t + 1, row + Tp, largest);
-            for (Index s = 0; s <= t; s += LANES) store(row + s, exp_negative(load(row + s) - largest));
-            float sum = 0.0f;
-            for (Index s = 0; s <= t; s++) sum += row[s];
-            for (Index s = 0; s <= t; s++) row[s] /= sum;
-            std::fill(row + t + 1, row + Tp, 0.0f);
-            *log_sum(t) = largest + std::log(sum);
+            Vec largest = {};
+            each_score(t, [&](Index s) {
+                const Vec score = up_to(t, s, load(row + s), -INFINITY);
+                largest = s == 0 ? score : score > largest ? score : largest;
+                store(row + s, score);
+            });
+            float most = largest[0];
+            for (int i = 1; i < LANES; i++) most = std::max(most, largest[i]);
+            Vec sums = {};
+            each_score(t, [&](Index s) {
+                const Vec e = exp_negative(load(row + s) - most);
+                sums += e;
+                store(row + s, e);
+            });
+            const float sum = sum_of(sums), inverse = 1.0f / sum;
+            each_score(t, [&](Index s) { store(row + s, load(row + s) * inverse); });
+            std::fill(row + round_up(t + 1, LANES), row + Tp, 0.0f);
+            *log_sum(t) = most + std::log(sum);
         }
         causal_product(q_TD, P_TT, v_TD);
-        write(a.o, 1, 0, q_TD);
+        write(a.o, 1, 0, q_TD, false);
     }
 };
 
@@ -163,33 +193,44 @@ struct BackwardWindow : Window<T> {
         this->load_qkv();
         this->transpose_all(kT_DT, k_TD);
         this->products(P_TT, q_TD, kT_DT);
-        this->read(do_TD, a.d_o, 1, 0);
+        this->read(do_TD, a.d_o, 1, 0, false);
         this->transpose_all(kT_DT, v_TD);
         this->products(dP_TT, do_TD, kT_DT);
         for (Index t = 0; t < a.T; t++) {
             float *P = P_TT + t * Tp, *dP = dP_TT + t * Tp;
             const float log_sum = *this->log_sum(t);
-            std::fill(P + t + 1, P + Tp, log_sum);
-            for (Index s = 0; s <= t; s += LANES) {  // rounding may lift a score above its row's log-sum
+            Vec sums = {};
+            this->each_score(t, [&](Index s) {  // rounding may lift a score above its row's log-sum
                 const Vec score = load(P + s) - log_sum;
-                store(P + s, exp_negative(score > 0.0f ? Vec{} : score));
-            }
-            std::fill(P + t + 1, P + Tp, 0.0f);
-            std::fill(dP + t + 1, dP + Tp, 0.0f);
-            float along = 0.0f;
-            for (Index s = 0; s <= t; s++) along += P[s] * dP[s];
-            for (Index s = 0; s <= t; s++) dP[s] = P[s] * (dP[s] - along);
+                const Vec p = Base::up_to(t, s, exp_negative(score > 0.0f ? Vec{} : score), 0.0f);
+                const Vec d = Base::up_to(t, s, load(dP + s), 0.0f);
+                sums += p * d;
+                store(P + s, p);
+                store(dP + s, d);
+            });
+            const float along = sum_of(sums);
+            this->each_score(t, [&](Index s) { store(dP + s, load(P + s) * (load(dP + s) - along)); });
+            for (float* row : {P, dP}) std::fill(row + round_up(t + 1, LANES), row + Tp, 0.0f);
         }
         this->transposed_product(grad_TD, P_TT, do_TD);
-        this->write(a.d_qkv, 3, 2, grad_TD);
+        this->write(a.d_qkv, 3, 2, grad_TD, true);
         this->transposed_product(grad_TD, dP_TT, q_TD);
         this->rotate(grad_TD, -1.0f, 1.0f);
-        this->write(a.d_qkv, 3, 1, grad_TD);
+        this->write(a.d_qkv, 3, 1, grad_TD, true);
         this->causal_product(grad_TD, dP_TT, k_TD);
         this->rotate(grad_TD, -1.0f, float(a.scale));
-        this->write(a.d_qkv, 3, 0, grad_TD);
+        this->write(a.d_qkv, 3, 0, grad_TD, true);
     }
 };
+
+// Runs f(window) for every batch row and head. The heads of a row lie side by side: one thread takes them in turn.
+template <class W, class F>
+void share_heads(const WindowAttention& a, F f) {
+    const Index heads = a.B >= 2 * a.threads ? a.H : 1;
+    share(a.B * a.H / heads, a.threads, W(a, 0, nullptr).used, [&](Index i, float* base) {
+        for (Index n = i * heads; n < (i + 1) * heads; n++) f(W(a, n, base));
+    });
+}
 
 }  // namespace
 
@@ -198,17 +239,14 @@ extern "C" {
 void window_attention_forward(const WindowAttention* a) {
     as_type(a->bf16, [=](auto type) {
         using T = decltype(type);
-        const Index workspace = Window<T>(*a, 0, nullptr).used;
-        share(a->B * a->H, a->threads, workspace, [=](Index n, float* base) { Window<T>(*a, n, base).forward(); });
+        share_heads<Window<T>>(*a, [](const Window<T>& window) { window.forward(); });
     });
 }
 
 void window_attention_backward(const WindowAttention* a) {
     as_type(a->bf16, [=](auto type) {
         using T = decltype(type);
-        const Index workspace = BackwardWindow<T>(*a, 0, nullptr).used;
-        share(a->B * a->H, a->threads, workspace,
-              [=](Index n, float* base) { BackwardWindow<T>(*a, n, base).backward(); });
+        share_heads<BackwardWindow<T>>(*a, [](const BackwardWindow<T>& window) { window.backward(); });
     });
 }
 }
