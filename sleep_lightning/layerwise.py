@@ -185,7 +185,7 @@ class _Layout:
 
     def project(self, block: Block, h_BTE: Tensor, tokens_BT: Tensor | None, *, read: bool) -> DeltaInputs:
         """What the rule takes, ``[B, T, ...]``; the convolution restarts in every window."""
-        parts = [block.project(h, tokens=tokens, read=read)[0] for h, tokens in self._parts(h_BTE, tokens_BT)]
+        parts = [block.project(h, tokens, read=read) for h, tokens in self._parts(h_BTE, tokens_BT)]
         fields = zip(*parts, strict=True)
         return DeltaInputs(*(None if f[0] is None else _join(list(f), len(h_BTE)) for f in fields))  # type: ignore[arg-type]
 

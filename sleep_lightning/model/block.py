@@ -90,9 +90,12 @@ class Block(nn.Module):
             y, past = self.mixer.slide(self.mixer_norm(h), past, present, pad, read)
             return BlockOutput(None if y is None else self.feed_forward(h + y), past, conv)
         assert past is not None
-        inputs, conv = self.project(h, conv, pad, tokens, read=read)
+        if self.shared is None or pad is not None or conv is not None:
+            y, past, conv = self.mixer(self.mixer_norm(h), past, conv, read=read, pad=pad)
+            return BlockOutput(None if y is None else self.feed_forward(h + y), past, conv)
+        inputs = self.project(h, tokens, read=read)
         o, past = self.mixer.scan(inputs, past, read=read)
-        return BlockOutput(None if o is None else self.feed_forward(self.read_out(h, o, inputs)), past, conv)
+        return BlockOutput(None if o is None else self.feed_forward(self.read_out(h, o, inputs)), past, None)
 
     def run(self, f: Callable[Concatenate["Block", P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``f(self, ...)``, for who walks a block otherwise: sharded weights are whole in here and in ``forward``."""
@@ -123,23 +126,15 @@ class Block(nn.Module):
         o_BTHD = self.mixer.attention(F.embedding(tokens, table_VC))
         return add_product(h, o_BTHD.flatten(2), self.shared.mixer_out)
 
-    def project(
-        self,
-        h: Tensor,
-        conv: Tensor | None = None,
-        pad: Tensor | None = None,
-        tokens: Tensor | None = None,
-        *,
-        read: bool,
-    ) -> tuple[DeltaInputs, Tensor | None]:
-        """What the rule of a block of fast weights takes, and the conv inputs to carry on."""
+    def project(self, h: Tensor, tokens: Tensor | None = None, *, read: bool) -> DeltaInputs:
+        """What the rule of a block of fast weights takes of a window that nothing is carried into."""
         assert isinstance(self.mixer, FastWeights)
-        if self.shared is None or pad is not None or conv is not None or not self.mixer.shares_projection:
-            return self.mixer.project_padded(self.mixer_norm(h), conv, pad, read=read)
+        if self.shared is None or not self.mixer.shares_projection:
+            return self.mixer.project(self.mixer_norm(h), None, read=read)[0]
         table_VC = self.shared.table_VC
         if table_VC is None or tokens is None:
-            return self.mixer.project_shared(h, self.shared.mixer_in, self.mixer_norm.eps, read=read), None
-        return self.mixer.inputs(lambda rows: F.embedding(tokens, table_VC[:, rows]), read=read), None
+            return self.mixer.project_shared(h, self.shared.mixer_in, self.mixer_norm.eps, read=read)
+        return self.mixer.inputs(lambda rows: F.embedding(tokens, table_VC[:, rows]), read=read)
 
     def read_out(self, h: Tensor, o_BTHV: Tensor, inputs: DeltaInputs) -> Tensor:
         """What a block of fast weights read, added to the hidden states."""

@@ -140,19 +140,14 @@ class FastWeights(nn.Module):
             read: False computes the new state only (the dead tail of a last sleeping pass is not run).
             pad: neutral tokens ``[B, T]``: no write, no decay, zeros to the convolution.
         """
-        projections, conv = self.project_padded(x_BTE, conv, pad, read=read)
+        if pad is None:
+            projections, conv = self.project(x_BTE, conv, read=read)
+        else:
+            projections, conv = self.project(x_BTE.masked_fill(pad[..., None], 0), conv, read=read)
+            g, beta = (x.masked_fill(pad[..., None], 0) for x in (projections.g, projections.beta))
+            projections = projections._replace(g=g, beta=beta)
         o_BTHV, state = self.scan(projections, state, read=read)
         return MixerOutput(None if o_BTHV is None else self.read_out(o_BTHV, projections), state, conv)
-
-    def project_padded(
-        self, x_BTE: Tensor, conv: Tensor | None, pad: Tensor | None, *, read: bool
-    ) -> tuple[DeltaInputs, Tensor | None]:
-        """``project``; neutral tokens (None: there are none) write nothing and let nothing decay."""
-        if pad is None:
-            return self.project(x_BTE, conv, read=read)
-        projections, conv = self.project(x_BTE.masked_fill(pad[..., None], 0), conv, read=read)
-        g, beta = (x.masked_fill(pad[..., None], 0) for x in (projections.g, projections.beta))
-        return projections._replace(g=g, beta=beta), conv
 
     def project(self, x_BTE: Tensor, conv: Tensor | None, *, read: bool) -> tuple[DeltaInputs, Tensor | None]:
         """All that a window's tokens say before the state is looked at, and the conv inputs to carry on.

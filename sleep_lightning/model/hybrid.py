@@ -42,6 +42,8 @@ class HybridLM(nn.Module):
             self.summary = nn.Parameter(torch.empty(config.summary_tokens, config.d_model))
         self.reset_parameters()
         self.compiled = False
+        self.shares_weights = True
+        """False: ``shared_weights`` changes nothing (weights are there only while a block's ``forward`` runs, say)."""
 
     def compile_passes(self) -> None:
         """torch.compile one pass (``blocks`` and ``write``), whole and with static shapes.
@@ -50,7 +52,7 @@ class HybridLM(nn.Module):
         windows, passes and N. The memory must require grad from the first window on (``zero_memory`` sees to it).
         """
         self._run = torch.compile(self._run, dynamic=False, fullgraph=True)  # type: ignore[method-assign]
-        self.compiled = True
+        self.compiled, self.shares_weights = True, False
 
     def _mixer(self, letter: str) -> Attention | FastWeights:
         c = self.config
@@ -121,12 +123,12 @@ class HybridLM(nn.Module):
         """Inside, all windows and passes run on weights laid out once, their gradients summed in place.
 
         It holds one forward and its backward, in which weights must not change; results are the same to rounding.
-        On CPU only, with the C++ kernels: elsewhere, and in a compiled model, nothing is different inside.
+        On CPU only, with the C++ kernels: elsewhere, and in a compiled or sharded model, nothing is different inside.
 
         Args:
             tokens: how many are embedded inside. Where the vocabulary is smaller, the first block projects that.
         """
-        dtype = None if self.compiled else shared_dtype(list(self.layers.parameters()))
+        dtype = shared_dtype(list(self.layers.parameters())) if self.shares_weights else None
         if dtype is None or self.stack[0].shared is not None:
             yield
             return
@@ -138,6 +140,11 @@ class HybridLM(nn.Module):
         finally:
             for block in self.stack:
                 block.shared = None
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes that weights laid out once take above the parameters, inside ``shared_weights``; 0 outside."""
+        return sum(block.shared.nbytes for block in self.stack if block.shared is not None)
 
     def embed(self, tokens_BT: Tensor) -> Tensor:
         """Token ids ``[B, T]`` -> hidden states ``[B, T, d_model]``."""

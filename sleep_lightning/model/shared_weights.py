@@ -20,11 +20,16 @@ class BlockWeights:
     table_VC: Tensor | None
     """In the first block, where tokens are more than words: its projections of the embeddings of all words."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes above those of the parameters, without the table."""
+        return sum(w.nbytes for w in (self.mixer_in, self.mixer_out, self.mlp_in, self.mlp_out))
+
 
 def shared_dtype(parameters: list[nn.Parameter]) -> torch.dtype | None:
-    """In which dtype products with shared weights would be; None where they cannot be had: off the CPU, without the
-    C++ kernels, for weights that are not plain fp32 tensors (ranks' shares of them, say), and in a compiled graph."""
-    if not all(type(p) is nn.Parameter and p.dtype == torch.float32 and usable(p) for p in parameters):
+    """In which dtype products with shared weights would be; None where there are none: off the CPU, without the C++
+    kernels, for other weights than fp32, and in a compiled graph."""
+    if not all(p.dtype == torch.float32 and usable(p) for p in parameters):
         return None
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
     return dtype if dtype in DTYPES else None

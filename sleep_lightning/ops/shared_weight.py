@@ -51,11 +51,18 @@ class SharedWeight:
     def __init__(self, weight: Tensor, norm_weight: Tensor | None, dtype: torch.dtype) -> None:
         folded = weight.detach() if norm_weight is None else weight.detach() * norm_weight.detach()
         self.weight_NK = folded.to(dtype)
+        self._parameter_at = weight.data_ptr()
         self.weight_KN = self.weight_NK.t().contiguous()
         trained = weight.requires_grad or (norm_weight is not None and norm_weight.requires_grad)
         self.gradient = GradientSum(weight.shape, wanted=trained)
         self.anchor: Tensor = _Anchor.apply(weight, norm_weight, self.gradient)
         """Empty. Who uses the weight takes this as an input that requires grad: its backward comes after theirs."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes above those of the parameter: its layouts, and its gradient until the backward is over."""
+        folded = 0 if self.weight_NK.data_ptr() == self._parameter_at else self.weight_NK.nbytes
+        return folded + self.weight_KN.nbytes + 4 * self.weight_NK.numel()
 
     def product(self, x_RK: Tensor, out_RN: Tensor, rows: slice = WHOLE) -> None:
         """``x W^T`` with these rows of W."""

@@ -41,14 +41,14 @@ class _SwiGLU(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         x_RC = x.contiguous().flatten(0, -2)
         ctx.save_for_backward(x_RC)
-        return swiglu_forward(x_RC).view(*x.shape[:-1], -1)
+        return swiglu_forward(x_RC).view(*x.shape[:-1], x.shape[-1] // 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Tensor:
         (x_RC,) = ctx.saved_tensors
         dx_RC = swiglu_backward(x_RC, None, dy.contiguous().flatten(0, -2), again=False)
-        return dx_RC.view(*dy.shape[:-1], -1)
+        return dx_RC.view(*dy.shape[:-1], 2 * dy.shape[-1])
 
 
 def _sizes(x_RC: Tensor) -> dict[str, int]:

@@ -47,11 +47,13 @@ def count_saved(model: HybridLM) -> Iterator[Saved]:
 
 @dataclass(frozen=True)
 class PassBytes:
-    """Bytes kept for one sequence by a full pass, by a pass that only writes, and by a checkpointed pass."""
+    """Bytes kept for one sequence by a full pass, by a pass that only writes, and by a checkpointed pass; and those of
+    the weights laid out for all of them."""
 
     full: int
     write: int
     checkpointed: int
+    shared: int = 0
 
 
 def probe_pass(model: HybridLM, window_size: int, rows: int = 1) -> PassBytes:
@@ -59,11 +61,12 @@ def probe_pass(model: HybridLM, window_size: int, rows: int = 1) -> PassBytes:
     device = model.embedding.weight.device
     tokens = torch.zeros(rows, window_size, dtype=torch.int64, device=device)
     memory = model.zero_memory(rows).map(lambda x: x.requires_grad_())
-    with count_saved(model) as full:
-        h, _ = wake(model, tokens, memory)
-    with count_saved(model) as write:
-        model.write(model.embed(tokens), memory)
-    return PassBytes(full.nbytes, write.nbytes, h.nbytes + memory.nbytes)
+    with model.shared_weights(0):
+        with count_saved(model) as full:
+            h, _ = wake(model, tokens, memory)
+        with count_saved(model) as write:
+            model.write(model.embed(tokens), memory)
+        return PassBytes(full.nbytes, write.nbytes, h.nbytes + memory.nbytes, model.shared_bytes)
 
 
 def predict_activations(
@@ -100,11 +103,11 @@ def predict_peak(
     policy: Checkpoint = "none",
 ) -> int:
     """Peak bytes of a step above parameters, gradients and optimizer: activations, the gradients of one pass that are
-    in flight during the backward, and the graph."""
+    in flight during the backward, the weights laid out for all passes, and the graph."""
     kept = predict_activations(passes, windows, sleep, batch_size, tbptt_windows=tbptt_windows, policy=policy)
     k, m = tbptt_windows or len(windows), sleep.grad_passes or sleep.n_passes
     alive = max(sum(m if w.sleeps else 1 for w in windows[i : i + k]) for i in range(0, len(windows), k))
-    return kept + batch_size * passes.full + alive * n_blocks * GRAPH_BYTES
+    return kept + batch_size * passes.full + passes.shared + alive * n_blocks * GRAPH_BYTES
 
 
 def _segment_bytes(passes: PassBytes, segment: list[Window], sleep: SleepConfig, policy: Checkpoint) -> int:

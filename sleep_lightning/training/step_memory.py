@@ -29,7 +29,8 @@ def predict_step_memory(experiment: Experiment, model: HybridLM) -> int | None:
     with torch.autocast(device.type, torch.bfloat16, enabled=t.precision == "bf16"):
         one, two = probe_pass(model, L), probe_pass(model, L, rows=2)
     # without the weights' bf16 copies, which autocast makes once for all sequences and passes
-    passes = PassBytes(two.full - one.full, two.write - one.write, two.checkpointed - one.checkpointed)
+    per_row = (two.full - one.full, two.write - one.write, two.checkpointed - one.checkpointed)
+    passes = PassBytes(*per_row, shared=two.shared)
     windows = planned_windows(task.sequence_length, task.context_length, experiment.sleep.window_size)
     n_passes, grad_passes = max(t.sampled_passes or [experiment.sleep.n_passes]), experiment.sleep.grad_passes
     sleep = replace(experiment.sleep, n_passes=n_passes, grad_passes=grad_passes and min(grad_passes, n_passes))
@@ -48,7 +49,7 @@ def predict_step_memory(experiment: Experiment, model: HybridLM) -> int | None:
     if t.sharding == "full":
         gathered = (BF16 if t.precision == "bf16" else FP32) * _gathered(experiment, model)
         return FP32 * ((weights + moments) // t.processes + weights) + gathered + activations  # gradients are whole
-    copies = BF16 * weights if t.precision == "bf16" else 0
+    copies = BF16 * weights if t.precision == "bf16" and not passes.shared else 0
     exchanged = weights if t.processes > 1 else 0  # gradients, flat
     # the exchange and Muon's updates come when the activations are gone
     return FP32 * (2 * weights + moments) + max(activations + copies, FP32 * muon, FP32 * exchanged)

@@ -19,7 +19,7 @@ def kept_and_predicted(
     model = HybridLM(config, len(task.vocab))
     batch = task.batch(batch_size, seed=0, position=0)
     windows = plan_windows(batch.labels, L)
-    with count_saved(model) as saved:
+    with model.shared_weights(batch.tokens.numel()), count_saved(model) as saved:
         run_windows(
             model,
             batch.tokens,

@@ -3,6 +3,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
 #define INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
 
@@ -81,9 +85,14 @@ INLINE Vec load(const Bf16* p) {
 }
 
 INLINE void store(Bf16* p, Vec x) {
+#if defined(__AVX512BF16__)
+    const __m256bh narrow = _mm512_cvtneps_pbh(bits_as<__m512>(x));  // a subnormal becomes zero
+    std::memcpy(&p->bits, &narrow, sizeof narrow);
+#else
     const BitsVec wide = bits_as<BitsVec>(x), rounded = (wide + 0x7FFF + ((wide >> 16) & 1)) >> 16;
     const ShortVec bits = __builtin_convertvector(x != x ? BitsVec{} + 0x7FC0 : rounded, ShortVec);
     std::memcpy(&p->bits, &bits, sizeof bits);
+#endif
 }
 
 // The first n of a vector's lanes, the rest zero.
