@@ -149,8 +149,9 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
     if a.command == "fit":
         from sleep_lightning.config import TrackingConfig, load_experiment
 
-        resumes = a.resume is not None  # it then has an experiment of its own, recorded in MLflow unless told otherwise
-        import_heavy_packages(TrackingConfig() if resumes else load_experiment(a.config, a.overrides).tracking)
+        resumes = a.resume is not None  # then its experiment is read later, and is most probably recorded
+        tracking = TrackingConfig() if resumes else load_experiment(a.config, a.overrides).tracking
+        import_heavy_packages(tracking.uri if tracking.enabled else None)
         from sleep_lightning.commands import fit
 
         job = fit.prepare(a.config, a.overrides, a.resume)

@@ -5,13 +5,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from sleep_lightning.quick_start.dynamo_stand_in import without_dynamo
 from sleep_lightning.quick_start.postponed_package import PostponedPackage, forget, postpone_torchmetrics
-
-if TYPE_CHECKING:
-    from sleep_lightning.config import TrackingConfig
 
 
 @contextmanager
@@ -26,8 +22,8 @@ def no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def import_heavy_packages(tracking: "TrackingConfig") -> None:
-    """MLflow, if the run is recorded, and Lightning; nothing if Lightning is there already.
+def import_heavy_packages(tracking_uri: str | None) -> None:
+    """MLflow, if the run is recorded (at a URI), and Lightning; nothing if Lightning is there already.
 
     What MLflow and torch have made is then kept from the garbage collector for good: the end of the process, which
     would look through all of it several times, takes a second less. Lightning comes after that, since it imports
@@ -35,8 +31,8 @@ def import_heavy_packages(tracking: "TrackingConfig") -> None:
     """
     if "lightning" in sys.modules:
         return
-    if tracking.enabled:
-        import_mlflow(tracking.uri)
+    if tracking_uri is not None:
+        import_mlflow(tracking_uri)
     postpone_torchmetrics()
     if "triton" not in sys.modules:
         gc.freeze()
