@@ -180,6 +180,7 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
 
         bench.check(a.names, a.seconds)
         return lambda: bench.bench(a.names, a.seconds, a.output)
+    import_heavy_packages(None)
     from sleep_lightning.commands import evaluate
     from sleep_lightning.training.evaluation import load_trained
 
