@@ -111,8 +111,9 @@ def _add_reproduce_arguments(command: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     with no_garbage_collection():
+        arguments = _parse(argv)
         try:
-            run = _prepare(_parse(argv))
+            run = _prepare(arguments)
         except ValueError as error:  # the user's mistakes, all found before any compute
             print(f"error: {error}", file=sys.stderr)
             return 2
