@@ -16,6 +16,7 @@ FLOORS = [
     "run_directory",
     "training",
     "tracking",
+    "quick_start",
     "bench",
     "fit_process",
     "comparison",

@@ -1,7 +1,7 @@
 """The LightningModule: one training step is one optimiser step over one batch, window by window."""
 
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -22,10 +22,12 @@ from sleep_lightning.training.optim import build_optimizer, build_schedule
 from sleep_lightning.training.ranks import ALONE, Ranks, all_reduce_gradients, copy_from_first
 from sleep_lightning.training.resource_usage import ResourceUsage
 from sleep_lightning.training.run_cost import StepFlops
-from sleep_lightning.training.sharding import Shards
 from sleep_lightning.training.stages import set_trained, sleep_of, stage_of
 from sleep_lightning.training.step_memory import predict_step_memory
 from sleep_lightning.training.tbptt import accumulate_gradients, predict
+
+if TYPE_CHECKING:
+    from sleep_lightning.training.sharding import Shards
 
 DIAGNOSED_ROWS = 32
 
@@ -83,6 +85,8 @@ class SleepModule(pl.LightningModule):
     def configure_model(self) -> None:
         t = self.experiment.training
         if t.sharding == "full" and self.shards is None:
+            from sleep_lightning.training.sharding import Shards  # only here: torch's sharded tensors take long
+
             self.shards = Shards(self.model, t, self.trainer.strategy.root_device)
 
     def on_train_start(self) -> None:

@@ -6,6 +6,7 @@ is orthogonalised part by part, as if its parts were weights of their own. Where
 of them orthogonalises the whole.
 """
 
+import inspect
 import math
 from collections import defaultdict
 from collections.abc import Callable
@@ -14,7 +15,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -23,7 +23,7 @@ from sleep_lightning.model import HybridLM
 from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.block import SwiGLU
 from sleep_lightning.model.fast_weights import FastWeights
-from sleep_lightning.training.whole_matrices import local, map_whole
+from sleep_lightning.training.whole_matrices import is_sharded, local, map_whole
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
@@ -41,7 +41,23 @@ def orthogonalize(x_NRC: Tensor) -> Tensor:
     return x.transpose(1, 2) if tall else x
 
 
-class Muon(Optimizer):
+class _Eager(Optimizer):
+    """torch.optim without the marks that keep torch.compile out: it never sees these optimizers, and the first call of
+    a marked method imports all of torch._dynamo, which takes longer than a first step."""
+
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(Optimizer.zero_grad)
+    state_dict = inspect.unwrap(Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
+
+
+class _EagerAdamW(_Eager, AdamW):
+    """Its step must be called under ``no_grad``."""
+
+    step = inspect.unwrap(AdamW.step)
+
+
+class Muon(_Eager):
     """Nesterov momentum, orthogonalised; the update of an R x C matrix is scaled by ``sqrt(max(1, R / C))``.
 
     Args:
@@ -80,7 +96,7 @@ class Muon(Optimizer):
         updates = list(torch._foreach_lerp(grads, buffers, group["momentum"]))
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         splits = [self.splits[p] for p in params]
-        if sharded := [p for p in params if isinstance(p, DTensor)]:  # all of them, or none
+        if sharded := [p for p in params if is_sharded(p)]:  # all of them, or none
             steps = map_whole(lambda whole, numbers: _steps(whole, [splits[i] for i in numbers]), updates, sharded)
             torch._foreach_add_(weights, steps, alpha=-group["lr"])
         else:
@@ -105,7 +121,7 @@ def _steps(updates: list[Tensor], splits: list[tuple[int, ...]]) -> list[Tensor]
     return steps
 
 
-class MuonAdamW(Optimizer):
+class MuonAdamW(_Eager):
     """One optimizer out of two, so that one step is one step to schedulers, checkpoints and trainers."""
 
     def __init__(self, muon: Muon, adamw: AdamW) -> None:
@@ -153,7 +169,7 @@ def build_optimizer(model: HybridLM, config: TrainingConfig) -> MuonAdamW:
         {"params": list(dict.fromkeys(p for p in model.parameters() if p in embeddings))},
         {"params": other, "weight_decay": 0.0},
     ]
-    adamw = AdamW(groups, config.adamw_lr, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True)
+    adamw = _EagerAdamW(groups, config.adamw_lr, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True)
     return MuonAdamW(Muon(matrices, config.muon_lr, config.weight_decay, config.momentum), adamw)
 
 

@@ -10,12 +10,12 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import Strategy
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.run_directory import RunDirectory
 from sleep_lightning.training.interruption import AtomicCheckpointIO
 from sleep_lightning.training.ranks import ALONE, Ranks
-from sleep_lightning.training.sharded_strategy import ShardedStrategy
 
 
 def quiet_lightning() -> None:
@@ -58,7 +58,7 @@ def build_trainer(
         ]
     device = torch.device("cuda", ranks.local_rank) if cuda else torch.device("cpu")
     return pl.Trainer(
-        strategy=ShardedStrategy(device, writes=ranks.first) if t.sharding == "full" else "auto",
+        strategy=_sharded(device, ranks) if t.sharding == "full" else "auto",
         accelerator=t.accelerator,
         devices=[ranks.local_rank] if cuda else 1,
         precision="bf16-mixed" if t.precision == "bf16" else "32-true",
@@ -77,3 +77,10 @@ def build_trainer(
         use_distributed_sampler=False,
         default_root_dir=None if run is None else run.path,
     )
+
+
+def _sharded(device: torch.device, ranks: Ranks) -> Strategy:
+    """Imported here, as nobody else needs torch's sharded tensors, and they take long."""
+    from sleep_lightning.training.sharded_strategy import ShardedStrategy
+
+    return ShardedStrategy(device, writes=ranks.first)

@@ -1,16 +1,26 @@
 """What must see whole matrices of which each rank has some rows: every rank does it for its share of the matrices."""
 
+import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor, distributed
 from torch.distributed import ProcessGroup
-from torch.distributed.tensor import DTensor
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+
+def is_sharded(x: Any) -> "TypeGuard[DTensor]":
+    """Whether it is a DTensor; nothing is before somebody has imported them, which takes longer than a first step."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, module.DTensor)
 
 
 def local(x: Tensor) -> Tensor:
     """The rows of a sharded tensor that this rank keeps, as memory; other tensors as they are."""
-    return x.to_local() if isinstance(x, DTensor) else x
+    return x.to_local() if is_sharded(x) else x
 
 
 def owners(costs: Sequence[float], size: int) -> list[int]:
@@ -24,7 +34,7 @@ def owners(costs: Sequence[float], size: int) -> list[int]:
 
 @torch.no_grad()
 def map_whole(
-    f: Callable[[list[Tensor], list[int]], list[Tensor]], shards: Sequence[Tensor], like: Sequence[DTensor]
+    f: Callable[[list[Tensor], list[int]], list[Tensor]], shards: Sequence[Tensor], like: "Sequence[DTensor]"
 ) -> list[Tensor]:
     """Apply a function to whole matrices, each on one rank, in two exchanges: rows to the owner, results back.
 
