@@ -99,10 +99,14 @@ def run_windows(
     if executor == "auto" and policy == "none" and at_boundary is None and why_not_layerwise(model, sleep) is None:
         hidden, memory = run_layerwise(model, tokens_BT, windows, memory, sleep)
         return [(windows[i], h) for i, h in hidden.items()], memory
-    walked = list(
-        walk(model, tokens_BT, windows, memory, sleep, policy=policy, at_boundary=at_boundary, answers_BT=answers_BT)
+    awake = []
+    walked = walk(
+        model, tokens_BT, windows, memory, sleep, policy=policy, at_boundary=at_boundary, answers_BT=answers_BT
     )
-    return [(window, h) for window, h, _ in walked if h is not None], walked[-1][2]
+    for window, h, memory in walked:  # a list of them would keep the memory after every window
+        if h is not None:
+            awake.append((window, h))
+    return awake, memory
 
 
 def _loss_sum(logits: Tensor, labels: Tensor) -> Tensor:
