@@ -103,7 +103,8 @@ def run_windows(
     walked = walk(
         model, tokens_BT, windows, memory, sleep, policy=policy, at_boundary=at_boundary, answers_BT=answers_BT
     )
-    for window, h, memory in walked:  # a list of them would keep the memory after every window
+    # not a list of them, which would keep the memory after every window
+    for window, h, memory in walked:  # noqa: B007
         if h is not None:
             awake.append((window, h))
     return awake, memory
