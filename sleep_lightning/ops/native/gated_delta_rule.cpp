@@ -36,6 +36,8 @@ struct Args {
 
 namespace {
 
+constexpr Index LINES_AHEAD = 32;  // asked for at every tile
+
 // ---- Reading and writing the caller's tensors.
 
 // `count` rows of `width` numbers: the tokens of one head in one chunk, or a state.
@@ -97,12 +99,44 @@ INLINE void write_one(const Rows& x, Index t, float value) {
         *x.at<float>(t) = value;
 }
 
+// Asks for the cache lines that the next chunk or head will read and write, some at every tile of this one: the tensors
+// come from beyond the L2 cache, and the hardware does not guess a head's rows, which lie far apart.
+struct Ahead {
+    Rows parts[12];
+    int count = 0, part = 0;
+    Index row = 0;
+
+    void clear() { count = part = 0, row = 0; }
+
+    void add(const Rows& rows) {
+        if (rows.data && rows.count) parts[count++] = rows;
+    }
+
+    void step() {
+        for (Index lines = LINES_AHEAD; part < count && lines > 0;) {
+            const Rows& x = parts[part];
+            const Index size = x.bf16 ? 2 : 4;
+            const char* p = x.data + row * x.stride * size;
+            // Into L2, and as if to read also what will be written: a prefetch to write would fill L1.
+            for (Index at = 0; at < x.width * size; at += 64, lines--) __builtin_prefetch(p + at, 0, 2);
+            if (++row == x.count) part++, row = 0;
+        }
+    }
+};
+
+// One chunk of one head.
+struct Place {
+    Index n, t0, tokens;
+};
+
 // One head's walk over its chunks: where the numbers are, and the forward.
 struct Head {
     const Args& a;
-    const Index b, h, K, V, Kp, Vp, Cl, chunks, segments;
-    const bool reads;                  // whether q takes part
-    Index t0 = 0, tokens = 0, Cp = 0;  // the current chunk; Cp: its tokens padded to ROWS
+    const Index n, next, K, V, Kp, Vp, Cl, chunks, segments;  // next: the head after this one; B * H: none
+    const bool reads;                                         // whether q takes part
+    Place here = {};
+    Index tokens = 0, Cp = 0;  // of the current chunk; Cp: padded to ROWS
+    mutable Ahead ahead;
 
     double* G_C;
     float *eG_C, *eGC_C, *beta_C;  // eGC: e^{G_C - G_t}
@@ -112,10 +146,10 @@ struct Head {
     float* S_pKV;
     Index used = 0;
 
-    Head(const Args& a, Index n, bool reads, float* base)
+    Head(const Args& a, Index n, Index next, bool reads, float* base)
         : a(a),
-          b(n / a.H),
-          h(n % a.H),
+          n(n),
+          next(next),
           K(a.K),
           V(a.V),
           Kp(round_up(K, TOKENS)),
@@ -140,17 +174,24 @@ struct Head {
     }
 
     // This head's [K, V] of a [B, H, count, K, V] tensor.
-    float* state(float* x, Index count = 1, Index i = 0) const { return x + (((b * a.H + h) * count) + i) * K * V; }
+    float* state(float* x, Index count = 1, Index i = 0) const { return x + (n * count + i) * K * V; }
 
-    // The current chunk's rows of a [B, T, H, width] tensor.
-    Rows rows(const Tensor& x, Index width) const {
-        const Index at = b * x.stride_b + t0 * x.stride_t + h * x.stride_h;
-        return {x.data ? x.data + at * (x.bf16 ? 2 : 4) : nullptr, x.stride_t, tokens, width, x.bf16 != 0};
+    Rows state_rows(const float* x_KV) const {
+        return {reinterpret_cast<char*>(const_cast<float*>(x_KV)), V, K, V, false};
     }
 
+    // The rows of a [B, T, H, width] tensor in one chunk, by default the current one.
+    Rows rows(const Tensor& x, Index width) const { return rows(x, width, here); }
+    Rows rows(const Tensor& x, Index width, const Place& p) const {
+        const Index at = p.n / a.H * x.stride_b + p.t0 * x.stride_t + p.n % a.H * x.stride_h;
+        return {x.data ? x.data + at * (x.bf16 ? 2 : 4) : nullptr, x.stride_t, p.tokens, width, x.bf16 != 0};
+    }
+
+    Place place(Index n, Index m) const { return {n, m * a.chunk, std::min(a.chunk, a.T - m * a.chunk)}; }
+
     void start_chunk(Index m) {
-        t0 = m * a.chunk;
-        tokens = std::min(a.chunk, a.T - t0);
+        here = place(n, m);
+        tokens = here.tokens;
         Cp = round_up(tokens, ROWS);
     }
 
@@ -196,6 +237,7 @@ struct Head {
             each_panel(round_up(t + ROWS, TOKENS), [&](auto n, Index i) {
                 constexpr int N = n();
                 Tile<N> tile = {};
+                ahead.step();
                 add_product(tile, rows_CK + t * Kp, Kp, kT_KC + i, Cl, K);
                 UNROLL for (int r = 0; r < ROWS; r++)
                     UNROLL for (int c = 0; c < N; c++) {
@@ -220,14 +262,14 @@ struct Head {
     }
 
     void load_state(float* out_pKV, const float* in_KV) const {
-        const Rows in = {reinterpret_cast<char*>(const_cast<float*>(in_KV)), V, K, V, false};
+        const Rows in = state_rows(in_KV);
         each_panel(Vp, [&](auto n, Index x) {
             for (Index i = 0; i < Kp; i++) read<n()>(out_pKV + x * Kp + i * n() * LANES, in, i, x);
         });
     }
 
     void store_state(float* out_KV, const float* in_pKV) const {
-        const Rows out = {reinterpret_cast<char*>(out_KV), V, K, V, false};
+        const Rows out = state_rows(out_KV);
         each_panel(Vp, [&](auto n, Index x) {
             for (Index i = 0; i < Kp; i += ROWS) write<n()>(out, i, x, in_pKV + x * Kp + i * n() * LANES);
         });
@@ -243,6 +285,7 @@ struct Head {
         for (Index t = 0; t < Cp; t += ROWS) {
             for (Index r = t; r < t + ROWS; r++) read<N>(E + r * W, v, r, x);
             Tile<N> tile = {};
+            ahead.step();
             if (live) add_product(tile, k_CK + t * Kp, Kp, S, W, K);
             UNROLL for (int r = 0; r < ROWS; r++)
                 UNROLL for (int c = 0; c < N; c++)
@@ -273,6 +316,7 @@ struct Head {
     void read_panel(const Rows& o, Index t, Index x, bool live) const {
         constexpr Index W = N * LANES;
         Tile<N> tile = {};
+        ahead.step();
         if (live) add_product(tile, q_CK + t * Kp, Kp, S_pKV + x * Kp, W, K);
         UNROLL for (int r = 0; r < ROWS; r++)
             UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= eG_C[t + r];
@@ -289,10 +333,26 @@ struct Head {
         for (Index i = 0; i < Kp; i += ROWS) {
             Tile<N> tile = {};
             float* S = S_pKV + x * Kp + i * W;
+            ahead.step();
             if (live) load_scaled(tile, S, eG_C[Cp - 1]);
             add_transposed(tile, k_CK + i, Kp, Uout_pCV + x * Cl, W, Cp);
             store_tile(S, tile);
         }
+    }
+
+    // What the forward of chunk m + 1, or of the next head, will touch.
+    void look_ahead(Index m) const {
+        ahead.clear();
+        const bool last = m + 1 == chunks;
+        if (last) ahead.add(state_rows(state(a.final_state)));
+        if (last && next == a.B * a.H) return;
+        const Place p = last ? place(next, 0) : place(n, m + 1);
+        ahead.add(rows(a.k, K, p));
+        if (reads) ahead.add(rows(a.q, K, p));
+        if (last && a.initial_state) ahead.add(state_rows(a.initial_state + next * K * V));
+        ahead.add(rows(a.v, V, p));
+        ahead.add(rows(a.errors, V, p));
+        if (reads) ahead.add(rows(a.o, V, p));
     }
 
     void forward() {
@@ -302,6 +362,7 @@ struct Head {
             if (m && m % a.segment == 0 && a.states)
                 store_state(state(a.states, segments - 1, m / a.segment - 1), S_pKV);
             start_chunk(m);
+            look_ahead(m);
             load_chunk();
             each_panel(Vp, [&](auto n, Index x) { forward_panel<n()>(x, live); });
             each_panel(Vp, [&](auto n, Index x) { state_panel<n()>(x, live); });
@@ -317,7 +378,7 @@ struct BackwardHead : Head {
     float *read_CL, *leaving_CL, *beta_CL, *crossing_CL;  // one vector of partial sums per token
     float *column_C, *sums_C;
 
-    BackwardHead(const Args& a, Index n, float* base) : Head(a, n, a.q.data && a.d_o.data, base) {
+    BackwardHead(const Args& a, Index n, Index next, float* base) : Head(a, n, next, a.q.data && a.d_o.data, base) {
         for (float** p : {&dO_pCV, &dQS_pCV, &W_pCV, &dKS_pCV, &UT_VC}) *p = take(base, Cl * Vp);
         for (float** p : {&dB_CC, &dP_CC, &share_CC}) *p = take(base, Cl * Cl);
         for (float** p : {&dS_pKV, &dST_pVK}) *p = take(base, Kp * Vp);
@@ -387,6 +448,7 @@ struct BackwardHead : Head {
         for (Index t = Cp - ROWS; t >= 0; t -= ROWS) {
             const Index below = t + ROWS;
             Tile<N> tile = {};
+            ahead.step();
             if (dS_live) {
                 add_product(tile, k_CK + t * Kp, Kp, dS_pKV + x * Kp, width, K);
                 UNROLL for (int r = 0; r < ROWS; r++)
@@ -421,6 +483,7 @@ struct BackwardHead : Head {
             each_panel(round_up(t + ROWS, TOKENS), [&](auto n, Index i) {
                 constexpr int N = n();
                 Tile<N> tile = {};
+                ahead.step();
                 for (Index x = 0, w; x < Vp; x += w) {
                     w = panel_width(Vp - x);
                     add_product(tile, rows_pCV + x * Cl + t * w, w, UT_VC + x * Cl + i, Cl, w);
@@ -448,6 +511,7 @@ struct BackwardHead : Head {
         const Rows d_q = rows(a.d_q, K);
         for (Index t = 0; t < Cp; t += ROWS) {
             Tile<N> tile = {};
+            ahead.step();
             if (live) {
                 add_state_product(tile, dQS_pCV, t, ST_pVK + i * Vp);
                 add_dots(read_CL + t * LANES, tile, q_CK + t * Kp + i, Kp);
@@ -466,6 +530,7 @@ struct BackwardHead : Head {
         const Rows d_k = rows(a.d_k, K);
         for (Index t = 0; t < Cp; t += ROWS) {
             Tile<N> tile = {};
+            ahead.step();
             if (live) {
                 add_state_product(tile, dKS_pCV, t, ST_pVK + i * Vp);
                 add_dots(read_CL + t * LANES, tile, k_CK + t * Kp + i, Kp);
@@ -487,6 +552,7 @@ struct BackwardHead : Head {
         for (Index i = 0; i < Kp; i += ROWS) {
             Tile<N> tile = {};
             float* dS = dS_pKV + x * Kp + i * W;
+            ahead.step();
             if (dS_live) load_scaled(tile, dS, eG_C[Cp - 1]);
             add_transposed(tile, k_CK + i, Kp, dKS_pCV + x * Cl, W, Cp);
             if (reads) add_transposed(tile, q_CK + i, Kp, dQS_pCV + x * Cl, W, Cp);
@@ -528,6 +594,26 @@ struct BackwardHead : Head {
         }
     }
 
+    // What comes after this chunk: the one before it, or the next head.
+    void look_ahead(Index m) const {
+        ahead.clear();
+        if (m == 0 && a.d_initial_state) ahead.add(state_rows(state(a.d_initial_state)));
+        if (m == 0 && next == a.B * a.H) return;
+        if (m == 0 && a.initial_state) ahead.add(state_rows(a.initial_state + next * K * V));
+        add_chunk(m ? place(n, m - 1) : place(next, chunks - 1));
+        if (m == 0 && a.d_final_state) ahead.add(state_rows(a.d_final_state + next * K * V));
+    }
+
+    void add_chunk(const Place& p) const {
+        ahead.add(rows(a.k, K, p));
+        ahead.add(rows(a.errors, V, p));
+        if (reads) ahead.add(rows(a.q, K, p));
+        if (reads) ahead.add(rows(a.d_o, V, p));
+        ahead.add(rows(a.d_v, V, p));
+        if (reads) ahead.add(rows(a.d_q, K, p));
+        ahead.add(rows(a.d_k, K, p));
+    }
+
     // ST before each of the chunks [first, last), from the state before the first, which is in S.
     void recompute_states(Index first, Index last) {
         for (Index m = first; m < last; m++) {
@@ -535,6 +621,10 @@ struct BackwardHead : Head {
             if (live) transpose_state(ST_pVK + (m - first) * Kp * Vp, S_pKV);
             if (m + 1 == last) break;
             start_chunk(m);
+            ahead.clear();
+            const Place p = place(n, m + 1);
+            ahead.add(rows(a.k, K, p));
+            ahead.add(rows(a.errors, V, p));
             load_rows(k_CK, a.k, 1.0f);
             load_gates();
             load_writes();
@@ -574,6 +664,7 @@ struct BackwardHead : Head {
             recompute_states(first, last);
             for (Index m = last - 1; m >= first; m--, dS_live = true) {
                 start_chunk(m);
+                look_ahead(m);
                 backward_chunk(ST_pVK + (m - first) * Kp * Vp, m || a.initial_state, dS_live, m || a.d_initial_state);
             }
         }
@@ -587,12 +678,14 @@ extern "C" {
 
 void gated_delta_rule_forward(const Args* a) {
     const bool reads = a->q.data;
-    const Index workspace = Head(*a, 0, reads, nullptr).used;
-    share(a->B * a->H, a->threads, workspace, [=](Index n, float* base) { Head(*a, n, reads, base).forward(); });
+    const Index workspace = Head(*a, 0, 0, reads, nullptr).used;
+    share_in_turn(a->B * a->H, a->threads, workspace,
+                  [=](Index n, Index next, float* base) { Head(*a, n, next, reads, base).forward(); });
 }
 
 void gated_delta_rule_backward(const Args* a) {
-    const Index workspace = BackwardHead(*a, 0, nullptr).used;
-    share(a->B * a->H, a->threads, workspace, [=](Index n, float* base) { BackwardHead(*a, n, base).backward(); });
+    const Index workspace = BackwardHead(*a, 0, 0, nullptr).used;
+    share_in_turn(a->B * a->H, a->threads, workspace,
+                  [=](Index n, Index next, float* base) { BackwardHead(*a, n, next, base).backward(); });
 }
 }
