@@ -50,41 +50,67 @@ struct Rows {
     T* at(Index t, Index col = 0) const {
         return reinterpret_cast<T*>(data) + t * stride + col;
     }
-    Index inside(Index t, Index col) const { return t < count ? width - col : 0; }
+    // Whether ROWS rows of N vectors from row t and column `col` are all inside.
+    template <int N>
+    bool holds(Index t, Index col) const {
+        return t + ROWS <= count && col + N * LANES <= width;
+    }
 };
 
-template <class T, int N>
-INLINE void read_as(float* out, const Rows& x, Index t, Index col, float scale) {
-    const T* in = x.at<T>(t, col);
-    const Index inside = x.inside(t, col);
-    if (inside >= N * LANES)
-        UNROLL for (int c = 0; c < N; c++) store(out + c * LANES, load(in + c * LANES) * scale);
-    else
-        for (int i = 0; i < N * LANES; i++) out[i] = i < inside ? float(in[i]) * scale : 0.0f;
+// f(t, row) for rows [from, to) as N vectors from column `col`; zeros outside the tensor
+template <int N, class F>
+INLINE void each_row(const Rows& x, Index from, Index to, Index col, F f) {
+    const Index end = std::max(from, std::min(to, x.count));
+    Vec row[N] = {};
+    as_type(x.bf16, [&](auto zero) {
+        for (Index t = from; t < end; t++) {
+            const auto* in = x.at<decltype(zero)>(t, col);
+            UNROLL for (int c = 0; c < N; c++) row[c] = load_some(in + c * LANES, x.width - col - c * LANES);
+            f(t, row);
+        }
+    });
+    UNROLL for (int c = 0; c < N; c++) row[c] = Vec{};
+    for (Index t = end; t < to; t++) f(t, row);
 }
 
-// N vectors of row t from column `col`, times `scale`; zeros outside the tensor
 template <int N>
-INLINE void read(float* out, const Rows& x, Index t, Index col, float scale = 1.0f) {
-    x.bf16 ? read_as<Bf16, N>(out, x, t, col, scale) : read_as<float, N>(out, x, t, col, scale);
+INLINE void store_row(float* out, const Vec (&row)[N], float scale = 1.0f) {
+    UNROLL for (int c = 0; c < N; c++) store(out + c * LANES, row[c] * scale);
 }
 
-template <class T, int N>
-INLINE void write_as(const Rows& x, Index t, Index col, const float* in) {
-    for (Index r = t; r < t + ROWS; r++, in += N * LANES) {
-        T* out = x.at<T>(r, col);
-        const Index inside = x.inside(r, col);
-        if (inside >= N * LANES)
-            UNROLL for (int c = 0; c < N; c++) store(out + c * LANES, load(in + c * LANES));
-        else
-            for (Index i = 0; i < inside; i++) out[i] = T(in[i]);
+// tile = rows - tile
+template <int N>
+INLINE void subtract_from(const Rows& x, Index t, Index col, Tile<N>& tile) {
+    if (!x.holds<N>(t, col) || x.bf16) {
+        float in[ROWS * N * LANES];
+        each_row<N>(x, t, t + ROWS, col, [&](Index r, auto& row) { store_row(in + (r - t) * N * LANES, row); });
+        UNROLL for (int r = 0; r < ROWS; r++)
+            UNROLL for (int c = 0; c < N; c++) tile.at[r][c] = load(in + (r * N + c) * LANES) - tile.at[r][c];
+    } else
+        UNROLL for (int r = 0; r < ROWS; r++)
+            UNROLL for (int c = 0; c < N; c++) tile.at[r][c] = load(x.at<float>(t + r, col + c * LANES)) - tile.at[r][c];
+}
+
+template <int N>
+void write_some(const Rows& x, Index t, Index col, const float* in) {
+    as_type(x.bf16, [&](auto zero) {
+        for (Index r = t; r < std::min(t + ROWS, x.count); r++)
+            for (int c = 0; c < N; c++, in += LANES)
+                store_some(x.at<decltype(zero)>(r, col + c * LANES), load(in), x.width - col - c * LANES);
+    });
+}
+
+// The part of a tile that is inside the tensor, to row t and column `col`.
+template <int N>
+INLINE void write(const Rows& x, Index t, Index col, const Tile<N>& tile) {
+    if (x.holds<N>(t, col) && !x.bf16) {
+        UNROLL for (int r = 0; r < ROWS; r++)
+            UNROLL for (int c = 0; c < N; c++) store(x.at<float>(t + r, col + c * LANES), tile.at[r][c]);
+        return;
     }
-}
-
-// ROWS rows from row t and column `col`, out of a row-major [ROWS, N * LANES]
-template <int N>
-void write(const Rows& x, Index t, Index col, const float* in) {
-    x.bf16 ? write_as<Bf16, N>(x, t, col, in) : write_as<float, N>(x, t, col, in);
+    float out[ROWS * N * LANES];
+    store_tile(out, tile);
+    write_some<N>(x, t, col, out);
 }
 
 INLINE float read_one(const Rows& x, Index t) {
@@ -124,6 +150,14 @@ struct Ahead {
     }
 };
 
+template <int... I>
+INLINE IntVec lanes_from(Index i, std::integer_sequence<int, I...>) {
+    return IntVec{I...} + int(i);
+}
+
+// i, i + 1, ..
+INLINE IntVec lanes_from(Index i) { return lanes_from(i, std::make_integer_sequence<int, LANES>()); }
+
 // One chunk of one head.
 struct Place {
     Index n, t0, tokens;
@@ -138,11 +172,12 @@ struct Head {
     Index tokens = 0, Cp = 0;  // of the current chunk; Cp: padded to ROWS
     mutable Ahead ahead;
 
-    double* G_C;
+    double* exact_C;          // G
+    float *G_C, *rest_C;      // G to float, and what that leaves out
     float *eG_C, *eGC_C, *beta_C;  // eGC: e^{G_C - G_t}
     float *D_CC, *minusB_CC, *P_CC;
     float *k_CK, *q_CK, *kT_KC;
-    float *E_pCV, *U_pCV, *Uout_pCV;  // Uout: e^{G_C - G_t} U_t
+    float *U_pCV, *Uout_pCV;  // Uout: e^{G_C - G_t} U_t
     float* S_pKV;
     Index used = 0;
 
@@ -158,11 +193,11 @@ struct Head {
           chunks((a.T + a.chunk - 1) / a.chunk),
           segments((chunks + a.segment - 1) / a.segment),
           reads(reads) {
-        G_C = reinterpret_cast<double*>(take(base, 2 * Cl));
-        for (float** p : {&eG_C, &eGC_C, &beta_C}) *p = take(base, Cl);
+        exact_C = reinterpret_cast<double*>(take(base, 2 * Cl));
+        for (float** p : {&G_C, &rest_C, &eG_C, &eGC_C, &beta_C}) *p = take(base, Cl);
         for (float** p : {&D_CC, &minusB_CC, &P_CC}) *p = take(base, Cl * Cl);
         for (float** p : {&k_CK, &q_CK, &kT_KC}) *p = take(base, Cl * Kp);
-        for (float** p : {&E_pCV, &U_pCV, &Uout_pCV}) *p = take(base, Cl * Vp);
+        for (float** p : {&U_pCV, &Uout_pCV}) *p = take(base, Cl * Vp);
         S_pKV = take(base, Kp * Vp);
     }
 
@@ -197,8 +232,9 @@ struct Head {
 
     void load_rows(float* out_CK, const Tensor& x, float scale) const {
         const Rows in = rows(x, K);
-        for (Index t = 0; t < Cl; t++)
-            each_panel(Kp, [&](auto n, Index i) { read<n()>(out_CK + t * Kp + i, in, t, i, scale); });
+        each_panel(Kp, [&](auto n, Index i) {
+            each_row<n()>(in, 0, Cl, i, [&](Index t, auto& row) { store_row(out_CK + t * Kp + i, row, scale); });
+        });
     }
 
     // G sums in double: the difference of two float sums loses the small decays that follow a large one.
@@ -208,12 +244,14 @@ struct Head {
         for (Index t = 0; t < Cl; t++) {
             const float g_t = read_one(g, t);
             sum += g_t < -1e4f ? -1e4f : g_t;  // so that -inf is a decay to zero, not a NaN
-            G_C[t] = sum;
+            exact_C[t] = sum;
             beta_C[t] = read_one(beta, t);
         }
         for (Index t = 0; t < Cl; t++) {
-            eG_C[t] = float(G_C[t]);
-            eGC_C[t] = float(sum - G_C[t]);
+            G_C[t] = float(exact_C[t]);
+            rest_C[t] = float(exact_C[t] - G_C[t]);
+            eG_C[t] = G_C[t];
+            eGC_C[t] = float(sum - exact_C[t]);
         }
         for (Index t = 0; t < Cl; t += LANES) {
             store(eG_C + t, exp_negative(load(eG_C + t)));
@@ -223,12 +261,11 @@ struct Head {
 
     // D, zero above the diagonal. Only differences <= 0 are exponentiated, so nothing overflows.
     void load_decays() const {
-        for (Index t = 0; t < Cp; t++) {
-            float* D = D_CC + t * Cl;
-            for (Index i = 0; i <= t; i++) D[i] = float(G_C[t] - G_C[i]);
-            for (Index i = t + 1; i < round_up(t + 1, TOKENS); i++) D[i] = -1e30f;
-            for (Index i = 0; i <= t; i += LANES) store(D + i, exp_negative(load(D + i)));
-        }
+        for (Index t = 0; t < Cp; t++)
+            for (Index i = 0; i <= t; i += LANES) {
+                const Vec passed = (G_C[t] - load(G_C + i)) + (rest_C[t] - load(rest_C + i));
+                store(D_CC + t * Cl + i, exp_negative(lanes_from(i) <= int(t) ? passed : Vec{} - 1e30f));
+            }
     }
 
     // D * (rows_CK K^T) * sign in the lower triangle and zeros up to its blocks' right edge.
@@ -264,14 +301,15 @@ struct Head {
     void load_state(float* out_pKV, const float* in_KV) const {
         const Rows in = state_rows(in_KV);
         each_panel(Vp, [&](auto n, Index x) {
-            for (Index i = 0; i < Kp; i++) read<n()>(out_pKV + x * Kp + i * n() * LANES, in, i, x);
+            float* out = out_pKV + x * Kp;
+            each_row<n()>(in, 0, Kp, x, [&](Index i, auto& row) { store_row(out + i * n() * LANES, row); });
         });
     }
 
     void store_state(float* out_KV, const float* in_pKV) const {
         const Rows out = state_rows(out_KV);
         each_panel(Vp, [&](auto n, Index x) {
-            for (Index i = 0; i < Kp; i += ROWS) write<n()>(out, i, x, in_pKV + x * Kp + i * n() * LANES);
+            for (Index i = 0; i < Kp; i += ROWS) write_some<n()>(out, i, x, in_pKV + x * Kp + i * n() * LANES);
         });
     }
 
@@ -281,22 +319,20 @@ struct Head {
         constexpr Index W = N * LANES;
         const Rows v = rows(a.v, V), o = rows(a.o, V), errors = rows(a.errors, V);
         const float* S = S_pKV + x * Kp;
-        float *E = E_pCV + x * Cl, *U = U_pCV + x * Cl, *Uout = Uout_pCV + x * Cl;
+        float *U = U_pCV + x * Cl, *Uout = Uout_pCV + x * Cl;
         for (Index t = 0; t < Cp; t += ROWS) {
-            for (Index r = t; r < t + ROWS; r++) read<N>(E + r * W, v, r, x);
             Tile<N> tile = {};
             ahead.step();
             if (live) add_product(tile, k_CK + t * Kp, Kp, S, W, K);
             UNROLL for (int r = 0; r < ROWS; r++)
-                UNROLL for (int c = 0; c < N; c++)
-                    tile.at[r][c] = load(E + (t + r) * W + c * LANES) - tile.at[r][c] * eG_C[t + r];
+                UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= eG_C[t + r];
+            subtract_from(v, t, x, tile);
             add_product(tile, minusB_CC + t * Cl, Cl, U, W, t);
             solve_down(tile, t, U);
-            store_tile(E + t * W, tile);
+            if (errors.data) write(errors, t, x, tile);
             for (Index r = t; r < t + ROWS; r++)
                 UNROLL for (int c = 0; c < N; c++)
                     store(Uout + r * W + c * LANES, load(U + r * W + c * LANES) * eGC_C[r]);
-            if (errors.data) write<N>(errors, t, x, E + t * W);
             if (reads) read_panel<N>(o, t, x, live);
         }
     }
@@ -321,22 +357,21 @@ struct Head {
         UNROLL for (int r = 0; r < ROWS; r++)
             UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= eG_C[t + r];
         add_product(tile, P_CC + t * Cl, Cl, U_pCV + x * Cl, W, t + ROWS);
-        float out[ROWS * W];
-        store_tile(out, tile);
-        write<N>(o, t, x, out);
+        write(o, t, x, tile);
     }
 
-    // S' = e^{G_C} S + K^T Uout, one panel of V.
+    // S' = e^{G_C} S + K^T Uout, one panel of V; the last one into `out`.
     template <int N>
-    void state_panel(Index x, bool live) const {
+    void state_panel(Index x, bool live, float* out_KV = nullptr) const {
         constexpr Index W = N * LANES;
+        const Rows out = state_rows(out_KV);
         for (Index i = 0; i < Kp; i += ROWS) {
             Tile<N> tile = {};
             float* S = S_pKV + x * Kp + i * W;
             ahead.step();
             if (live) load_scaled(tile, S, eG_C[Cp - 1]);
             add_transposed(tile, k_CK + i, Kp, Uout_pCV + x * Cl, W, Cp);
-            store_tile(S, tile);
+            out_KV ? write(out, i, x, tile) : store_tile(S, tile);
         }
     }
 
@@ -365,21 +400,21 @@ struct Head {
             look_ahead(m);
             load_chunk();
             each_panel(Vp, [&](auto n, Index x) { forward_panel<n()>(x, live); });
-            each_panel(Vp, [&](auto n, Index x) { state_panel<n()>(x, live); });
+            float* out = m + 1 == chunks ? state(a.final_state) : nullptr;
+            each_panel(Vp, [&](auto n, Index x) { state_panel<n()>(x, live, out); });
         }
-        store_state(state(a.final_state), S_pKV);
     }
 };
 
 struct BackwardHead : Head {
-    float *dO_pCV, *dQS_pCV, *W_pCV, *dKS_pCV;  // dKS, dQS: the gradients of S^T k_t and S^T q_t
+    float *E_pCV, *dO_pCV, *dQS_pCV, *W_pCV, *dKS_pCV;  // dKS, dQS: the gradients of S^T k_t and S^T q_t
     float *UT_VC, *dB_CC, *dP_CC, *share_CC;  // share: of D, in the gradient of g
     float *dS_pKV, *dST_pVK, *ST_pVK;  // ST: the state before every chunk of a segment
     float *read_CL, *leaving_CL, *beta_CL, *crossing_CL;  // one vector of partial sums per token
     float *column_C, *sums_C;
 
     BackwardHead(const Args& a, Index n, Index next, float* base) : Head(a, n, next, a.q.data && a.d_o.data, base) {
-        for (float** p : {&dO_pCV, &dQS_pCV, &W_pCV, &dKS_pCV, &UT_VC}) *p = take(base, Cl * Vp);
+        for (float** p : {&E_pCV, &dO_pCV, &dQS_pCV, &W_pCV, &dKS_pCV, &UT_VC}) *p = take(base, Cl * Vp);
         for (float** p : {&dB_CC, &dP_CC, &share_CC}) *p = take(base, Cl * Cl);
         for (float** p : {&dS_pKV, &dST_pVK}) *p = take(base, Kp * Vp);
         ST_pVK = take(base, Kp * Vp * std::min(a.segment, chunks));
@@ -391,29 +426,23 @@ struct BackwardHead : Head {
     void load_writes() const {
         const Rows errors = rows(a.errors, V);
         each_panel(Vp, [&](auto n, Index x) {
-            constexpr int N = n();
-            for (Index t = 0; t < Cl; t++) {
-                const Index at = x * Cl + t * N * LANES;
-                read<N>(E_pCV + at, errors, t, x);
-                UNROLL for (int c = 0; c < N; c++) {
-                    const Vec u = load(E_pCV + at + c * LANES) * beta_C[t];
-                    store(U_pCV + at + c * LANES, u);
-                    store(Uout_pCV + at + c * LANES, u * eGC_C[t]);
-                }
-            }
+            each_row<n()>(errors, 0, Cl, x, [&](Index t, auto& row) {
+                const Index at = x * Cl + t * n() * LANES;
+                store_row(E_pCV + at, row);
+                store_row(U_pCV + at, row, beta_C[t]);
+                store_row(Uout_pCV + at, row, beta_C[t] * eGC_C[t]);
+            });
         });
     }
 
     void load_output_gradient() const {
         const Rows d_o = rows(a.d_o, V);
         each_panel(Vp, [&](auto n, Index x) {
-            constexpr int N = n();
-            for (Index t = 0; t < Cp; t++) {
-                const Index at = x * Cl + t * N * LANES;
-                read<N>(dO_pCV + at, d_o, t, x);
-                UNROLL for (int c = 0; c < N; c++)
-                    store(dQS_pCV + at + c * LANES, load(dO_pCV + at + c * LANES) * eG_C[t]);
-            }
+            each_row<n()>(d_o, 0, Cp, x, [&](Index t, auto& row) {
+                const Index at = x * Cl + t * n() * LANES;
+                store_row(dO_pCV + at, row);
+                store_row(dQS_pCV + at, row, eG_C[t]);
+            });
         });
     }
 
@@ -462,7 +491,7 @@ struct BackwardHead : Head {
             for (Index r = t; r < below; r++)
                 UNROLL for (int c = 0; c < N; c++)
                     store(dKS + r * width + c * LANES, load(W + r * width + c * LANES) * -eG_C[r]);
-            write<N>(d_v, t, x, W + t * width);
+            write_some<N>(d_v, t, x, W + t * width);
         }
     }
 
@@ -519,9 +548,7 @@ struct BackwardHead : Head {
             add_product(tile, dP_CC + t * Cl, Cl, k_CK + i, Kp, t + ROWS);
             UNROLL for (int r = 0; r < ROWS; r++)
                 UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= float(a.scale);
-            float out[ROWS * N * LANES];
-            store_tile(out, tile);
-            write<N>(d_q, t, i, out);
+            write(d_q, t, i, tile);
         }
     }
 
@@ -539,16 +566,15 @@ struct BackwardHead : Head {
             add_product(tile, dB_CC + t * Cl, Cl, k_CK + i, Kp, t + ROWS);
             add_transposed(tile, dB_CC + t * Cl + t, Cl, k_CK + t * Kp + i, Kp, Cp - t);
             if (reads) add_transposed(tile, dP_CC + t * Cl + t, Cl, q_CK + t * Kp + i, Kp, Cp - t);
-            float out[ROWS * N * LANES];
-            store_tile(out, tile);
-            write<N>(d_k, t, i, out);
+            write(d_k, t, i, tile);
         }
     }
 
-    // dS = e^{G_C} dS' + K^T dKS + Q^T dQS, one panel of V.
+    // dS = e^{G_C} dS' + K^T dKS + Q^T dQS, one panel of V; that of the initial state into `out`.
     template <int N>
-    void state_gradient_panel(Index x, bool dS_live) const {
+    void state_gradient_panel(Index x, bool dS_live, float* out_KV) const {
         constexpr Index W = N * LANES;
+        const Rows out = state_rows(out_KV);
         for (Index i = 0; i < Kp; i += ROWS) {
             Tile<N> tile = {};
             float* dS = dS_pKV + x * Kp + i * W;
@@ -556,7 +582,7 @@ struct BackwardHead : Head {
             if (dS_live) load_scaled(tile, dS, eG_C[Cp - 1]);
             add_transposed(tile, k_CK + i, Kp, dKS_pCV + x * Cl, W, Cp);
             if (reads) add_transposed(tile, q_CK + i, Kp, dQS_pCV + x * Cl, W, Cp);
-            store_tile(dS, tile);
+            out_KV ? write(out, i, x, tile) : store_tile(dS, tile);
         }
     }
 
@@ -568,9 +594,7 @@ struct BackwardHead : Head {
             for (Index i = 0; i <= j; i += LANES) {
                 const Vec column = load(column_C + i) + load(share_CC + j * Cl + i);
                 store(column_C + i, column);
-                IntVec lane = {};
-                UNROLL for (int c = 0; c < LANES; c++) lane[c] = int(i) + c;
-                sum += lane < int(j) ? column : Vec{};
+                sum += lanes_from(i) < int(j) ? column : Vec{};
             }
             store(crossing_CL + j * LANES, sum);
         }
@@ -632,7 +656,7 @@ struct BackwardHead : Head {
         }
     }
 
-    void backward_chunk(const float* ST, bool live, bool dS_live, bool needs_dS) const {
+    void backward_chunk(const float* ST, bool live, bool dS_live) const {
         load_chunk();
         load_writes();
         if (reads) load_output_gradient();
@@ -649,7 +673,9 @@ struct BackwardHead : Head {
         if (reads) each_panel(Kp, [&](auto n, Index i) { query_panel<n()>(i, ST, live); });
         each_panel(Kp, [&](auto n, Index i) { key_panel<n()>(i, ST, live, dS_live); });
         gate_gradients(state_sum);
-        if (needs_dS) each_panel(Vp, [&](auto n, Index x) { state_gradient_panel<n()>(x, dS_live); });
+        float* out = here.t0 ? nullptr : state(a.d_initial_state);
+        if (here.t0 || a.d_initial_state)
+            each_panel(Vp, [&](auto n, Index x) { state_gradient_panel<n()>(x, dS_live, out); });
     }
 
     void backward() {
@@ -665,10 +691,9 @@ struct BackwardHead : Head {
             for (Index m = last - 1; m >= first; m--, dS_live = true) {
                 start_chunk(m);
                 look_ahead(m);
-                backward_chunk(ST_pVK + (m - first) * Kp * Vp, m || a.initial_state, dS_live, m || a.d_initial_state);
+                backward_chunk(ST_pVK + (m - first) * Kp * Vp, m || a.initial_state, dS_live);
             }
         }
-        if (a.d_initial_state) store_state(state(a.d_initial_state), dS_pKV);
     }
 };
 
