@@ -160,7 +160,18 @@ INLINE IntVec lanes_from(Index i) { return lanes_from(i, std::make_integer_seque
 
 // One chunk of one head.
 struct Place {
-    Index n, t0, tokens;
+    Index b, h, t0, tokens;
+};
+
+// A state: in panels in the workspace, or where the caller has it.
+struct State {
+    float* pKV;
+    const float* outside_KV = nullptr;
+};
+
+struct View {
+    const float* data;
+    Index ld;
 };
 
 // One head's walk over its chunks: where the numbers are, and the forward.
@@ -178,7 +189,7 @@ struct Head {
     float *D_CC, *minusB_CC, *P_CC;
     float *k_CK, *q_CK, *kT_KC;
     float *U_pCV, *Uout_pCV;  // Uout: e^{G_C - G_t} U_t
-    float* S_pKV;
+    State S;
     Index used = 0;
 
     Head(const Args& a, Index n, Index next, bool reads, float* base)
@@ -198,7 +209,7 @@ struct Head {
         for (float** p : {&D_CC, &minusB_CC, &P_CC}) *p = take(base, Cl * Cl);
         for (float** p : {&k_CK, &q_CK, &kT_KC}) *p = take(base, Cl * Kp);
         for (float** p : {&U_pCV, &Uout_pCV}) *p = take(base, Cl * Vp);
-        S_pKV = take(base, Kp * Vp);
+        S = {take(base, Kp * Vp)};
     }
 
     // The next n floats of the workspace, on a cache line. Without a base it only counts.
@@ -218,11 +229,13 @@ struct Head {
     // The rows of a [B, T, H, width] tensor in one chunk, by default the current one.
     Rows rows(const Tensor& x, Index width) const { return rows(x, width, here); }
     Rows rows(const Tensor& x, Index width, const Place& p) const {
-        const Index at = p.n / a.H * x.stride_b + p.t0 * x.stride_t + p.n % a.H * x.stride_h;
+        const Index at = p.b * x.stride_b + p.t0 * x.stride_t + p.h * x.stride_h;
         return {x.data ? x.data + at * (x.bf16 ? 2 : 4) : nullptr, x.stride_t, p.tokens, width, x.bf16 != 0};
     }
 
-    Place place(Index n, Index m) const { return {n, m * a.chunk, std::min(a.chunk, a.T - m * a.chunk)}; }
+    Place place(Index n, Index m) const {
+        return {n / a.H, n % a.H, m * a.chunk, std::min(a.chunk, a.T - m * a.chunk)};
+    }
 
     void start_chunk(Index m) {
         here = place(n, m);
@@ -230,10 +243,10 @@ struct Head {
         Cp = round_up(tokens, ROWS);
     }
 
-    void load_rows(float* out_CK, const Tensor& x, float scale) const {
+    void load_rows(float* out_CK, const Tensor& x, Index count, float scale = 1.0f) const {
         const Rows in = rows(x, K);
         each_panel(Kp, [&](auto n, Index i) {
-            each_row<n()>(in, 0, Cl, i, [&](Index t, auto& row) { store_row(out_CK + t * Kp + i, row, scale); });
+            each_row<n()>(in, 0, count, i, [&](Index t, auto& row) { store_row(out_CK + t * Kp + i, row, scale); });
         });
     }
 
@@ -286,7 +299,7 @@ struct Head {
 
     // Everything of the chunk that does not depend on a state.
     void load_chunk() const {
-        load_rows(k_CK, a.k, 1.0f);
+        load_rows(k_CK, a.k, Cl);
         for (Index t = 0; t < Cl; t += LANES)
             for (Index i = 0; i < Kp; i += LANES) transpose(kT_KC + i * Cl + t, Cl, k_CK + t * Kp + i, Kp);
         load_gates();
@@ -294,22 +307,34 @@ struct Head {
         load_products(minusB_CC, k_CK, -1.0f);
         for (Index t = 0; t < Cp; t++) minusB_CC[t * Cl + t] = 0.0f;
         if (!reads) return;
-        load_rows(q_CK, a.q, float(a.scale));
+        load_rows(q_CK, a.q, Cp, float(a.scale));
         load_products(P_CC, q_CK, 1.0f);
     }
 
-    void load_state(float* out_pKV, const float* in_KV) const {
+    // A state of half of L1 or less is read where it is; rows of a larger one would compete for the same sets.
+    void load_state(State& to, const float* in_KV) const {
+        if (K == Kp && V == Vp && K * V <= 4096) {
+            to.outside_KV = in_KV;
+            return;
+        }
         const Rows in = state_rows(in_KV);
+        to.outside_KV = nullptr;
         each_panel(Vp, [&](auto n, Index x) {
-            float* out = out_pKV + x * Kp;
+            float* out = to.pKV + x * Kp;
             each_row<n()>(in, 0, Kp, x, [&](Index i, auto& row) { store_row(out + i * n() * LANES, row); });
         });
     }
 
-    void store_state(float* out_KV, const float* in_pKV) const {
+    // The panel of the given width at column x.
+    View panel(const State& from, Index x, Index width) const {
+        if (from.outside_KV) return {from.outside_KV + x, V};
+        return {from.pKV + x * Kp, width};
+    }
+
+    void store_state(float* out_KV, const State& from) const {
         const Rows out = state_rows(out_KV);
         each_panel(Vp, [&](auto n, Index x) {
-            for (Index i = 0; i < Kp; i += ROWS) write_some<n()>(out, i, x, in_pKV + x * Kp + i * n() * LANES);
+            for (Index i = 0; i < Kp; i += ROWS) write_some<n()>(out, i, x, from.pKV + x * Kp + i * n() * LANES);
         });
     }
 
@@ -318,22 +343,22 @@ struct Head {
     void forward_panel(Index x, bool live) const {
         constexpr Index W = N * LANES;
         const Rows v = rows(a.v, V), o = rows(a.o, V), errors = rows(a.errors, V);
-        const float* S = S_pKV + x * Kp;
+        const View S = panel(this->S, x, W);
         float *U = U_pCV + x * Cl, *Uout = Uout_pCV + x * Cl;
         for (Index t = 0; t < Cp; t += ROWS) {
             Tile<N> tile = {};
             ahead.step();
-            if (live) add_product(tile, k_CK + t * Kp, Kp, S, W, K);
+            if (live) add_product(tile, k_CK + t * Kp, Kp, S.data, S.ld, K);
             UNROLL for (int r = 0; r < ROWS; r++)
                 UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= eG_C[t + r];
             subtract_from(v, t, x, tile);
             add_product(tile, minusB_CC + t * Cl, Cl, U, W, t);
             solve_down(tile, t, U);
             if (errors.data) write(errors, t, x, tile);
-            for (Index r = t; r < t + ROWS; r++)
+            UNROLL for (int r = 0; r < ROWS; r++)
                 UNROLL for (int c = 0; c < N; c++)
-                    store(Uout + r * W + c * LANES, load(U + r * W + c * LANES) * eGC_C[r]);
-            if (reads) read_panel<N>(o, t, x, live);
+                    store(Uout + ((t + r) * N + c) * LANES, tile.at[r][c] * (beta_C[t + r] * eGC_C[t + r]));
+            if (reads) read_panel<N>(o, t, x, live, S);
         }
     }
 
@@ -349,29 +374,29 @@ struct Head {
     }
 
     template <int N>
-    void read_panel(const Rows& o, Index t, Index x, bool live) const {
+    void read_panel(const Rows& o, Index t, Index x, bool live, const View& S) const {
         constexpr Index W = N * LANES;
         Tile<N> tile = {};
         ahead.step();
-        if (live) add_product(tile, q_CK + t * Kp, Kp, S_pKV + x * Kp, W, K);
+        if (live) add_product(tile, q_CK + t * Kp, Kp, S.data, S.ld, K);
         UNROLL for (int r = 0; r < ROWS; r++)
             UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= eG_C[t + r];
         add_product(tile, P_CC + t * Cl, Cl, U_pCV + x * Cl, W, t + ROWS);
         write(o, t, x, tile);
     }
 
-    // S' = e^{G_C} S + K^T Uout, one panel of V; the last one into `out`.
+    // S' = e^{G_C} S + K^T Uout, one panel of V; the last state into `out`.
     template <int N>
     void state_panel(Index x, bool live, float* out_KV = nullptr) const {
         constexpr Index W = N * LANES;
         const Rows out = state_rows(out_KV);
+        const View S = panel(this->S, x, W);
         for (Index i = 0; i < Kp; i += ROWS) {
             Tile<N> tile = {};
-            float* S = S_pKV + x * Kp + i * W;
             ahead.step();
-            if (live) load_scaled(tile, S, eG_C[Cp - 1]);
+            if (live) load_scaled(tile, S.data + i * S.ld, eG_C[Cp - 1], S.ld);
             add_transposed(tile, k_CK + i, Kp, Uout_pCV + x * Cl, W, Cp);
-            out_KV ? write(out, i, x, tile) : store_tile(S, tile);
+            out_KV ? write(out, i, x, tile) : store_tile(this->S.pKV + x * Kp + i * W, tile);
         }
     }
 
@@ -392,16 +417,17 @@ struct Head {
 
     void forward() {
         bool live = a.initial_state;  // a state that is not live is zero and costs nothing
-        if (live) load_state(S_pKV, state(a.initial_state));
+        if (live) load_state(S, state(a.initial_state));
         for (Index m = 0; m < chunks; m++, live = true) {
             if (m && m % a.segment == 0 && a.states)
-                store_state(state(a.states, segments - 1, m / a.segment - 1), S_pKV);
+                store_state(state(a.states, segments - 1, m / a.segment - 1), S);
             start_chunk(m);
             look_ahead(m);
             load_chunk();
             each_panel(Vp, [&](auto n, Index x) { forward_panel<n()>(x, live); });
             float* out = m + 1 == chunks ? state(a.final_state) : nullptr;
             each_panel(Vp, [&](auto n, Index x) { state_panel<n()>(x, live, out); });
+            S.outside_KV = nullptr;
         }
     }
 };
@@ -409,27 +435,28 @@ struct Head {
 struct BackwardHead : Head {
     float *E_pCV, *dO_pCV, *dQS_pCV, *W_pCV, *dKS_pCV;  // dKS, dQS: the gradients of S^T k_t and S^T q_t
     float *UT_VC, *dB_CC, *dP_CC, *share_CC;  // share: of D, in the gradient of g
-    float *dS_pKV, *dST_pVK, *ST_pVK;  // ST: the state before every chunk of a segment
+    State dS;
+    float *dST_pVK, *ST_pVK;  // ST: the state before every chunk of a segment
     float *read_CL, *leaving_CL, *beta_CL, *crossing_CL;  // one vector of partial sums per token
     float *column_C, *sums_C;
 
     BackwardHead(const Args& a, Index n, Index next, float* base) : Head(a, n, next, a.q.data && a.d_o.data, base) {
         for (float** p : {&E_pCV, &dO_pCV, &dQS_pCV, &W_pCV, &dKS_pCV, &UT_VC}) *p = take(base, Cl * Vp);
         for (float** p : {&dB_CC, &dP_CC, &share_CC}) *p = take(base, Cl * Cl);
-        for (float** p : {&dS_pKV, &dST_pVK}) *p = take(base, Kp * Vp);
+        dS = {take(base, Kp * Vp)};
+        dST_pVK = take(base, Kp * Vp);
         ST_pVK = take(base, Kp * Vp * std::min(a.segment, chunks));
         for (float** p : {&read_CL, &leaving_CL, &beta_CL, &crossing_CL}) *p = take(base, Cl * LANES);
         for (float** p : {&column_C, &sums_C}) *p = take(base, Cl);
     }
 
-    // E as saved, U and Uout.
+    // E as saved, and Uout.
     void load_writes() const {
         const Rows errors = rows(a.errors, V);
         each_panel(Vp, [&](auto n, Index x) {
             each_row<n()>(errors, 0, Cl, x, [&](Index t, auto& row) {
                 const Index at = x * Cl + t * n() * LANES;
                 store_row(E_pCV + at, row);
-                store_row(U_pCV + at, row, beta_C[t]);
                 store_row(Uout_pCV + at, row, beta_C[t] * eGC_C[t]);
             });
         });
@@ -446,14 +473,15 @@ struct BackwardHead : Head {
         });
     }
 
-    void transpose_state(float* out_pVK, const float* in_pKV) const {
+    void transpose_state(float* out_pVK, const State& from) const {
         for (Index i = 0, wi; i < Kp; i += wi) {
             wi = panel_width(Kp - i);
             for (Index x = 0, wx; x < Vp; x += wx) {
                 wx = panel_width(Vp - x);
+                const View in = panel(from, x, wx);
                 for (Index ii = 0; ii < wi; ii += LANES)
                     for (Index xx = 0; xx < wx; xx += LANES)
-                        transpose(out_pVK + i * Vp + (x + xx) * wi + ii, wi, in_pKV + x * Kp + (i + ii) * wx + xx, wx);
+                        transpose(out_pVK + i * Vp + (x + xx) * wi + ii, wi, in.data + (i + ii) * in.ld + xx, in.ld);
             }
         }
     }
@@ -463,7 +491,7 @@ struct BackwardHead : Head {
             w = panel_width(Vp - x);
             for (Index t = 0; t < Cl; t += LANES)
                 for (Index xx = 0; xx < w; xx += LANES)
-                    transpose(UT_VC + (x + xx) * Cl + t, Cl, U_pCV + x * Cl + t * w + xx, w);
+                    transpose(UT_VC + (x + xx) * Cl + t, Cl, E_pCV + x * Cl + t * w + xx, w, load(beta_C + t));
         }
     }
 
@@ -472,26 +500,29 @@ struct BackwardHead : Head {
     void backward_panel(Index x, bool dS_live) const {
         constexpr Index width = N * LANES;
         const Rows d_v = rows(a.d_v, V);
-        const float *E = E_pCV + x * Cl, *U = U_pCV + x * Cl, *dO = dO_pCV + x * Cl;
+        const float *E = E_pCV + x * Cl, *Uout = Uout_pCV + x * Cl, *dO = dO_pCV + x * Cl;
+        const View dS = panel(this->dS, x, width);
         float *W = W_pCV + x * Cl, *dKS = dKS_pCV + x * Cl;
         for (Index t = Cp - ROWS; t >= 0; t -= ROWS) {
             const Index below = t + ROWS;
             Tile<N> tile = {};
             ahead.step();
             if (dS_live) {
-                add_product(tile, k_CK + t * Kp, Kp, dS_pKV + x * Kp, width, K);
+                add_product(tile, k_CK + t * Kp, Kp, dS.data, dS.ld, K);
+                add_dots(leaving_CL + t * LANES, tile, Uout + t * width, width);
                 UNROLL for (int r = 0; r < ROWS; r++)
                     UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= eGC_C[t + r];
-                add_dots(leaving_CL + t * LANES, tile, U + t * width, width);
             }
             if (reads) add_transposed(tile, P_CC + t * Cl + t, Cl, dO + t * width, width, Cp - t);
             add_transposed(tile, minusB_CC + below * Cl + t, Cl, W + below * width, width, Cp - below);
             solve_up(tile, t, W);
             add_dots(beta_CL + t * LANES, tile, E + t * width, width);
-            for (Index r = t; r < below; r++)
-                UNROLL for (int c = 0; c < N; c++)
-                    store(dKS + r * width + c * LANES, load(W + r * width + c * LANES) * -eG_C[r]);
-            write_some<N>(d_v, t, x, W + t * width);
+            UNROLL for (int r = 0; r < ROWS; r++)
+                UNROLL for (int c = 0; c < N; c++) {
+                    tile.at[r][c] *= beta_C[t + r];
+                    store(dKS + ((t + r) * N + c) * LANES, tile.at[r][c] * -eG_C[t + r]);
+                }
+            write(d_v, t, x, tile);
         }
     }
 
@@ -575,14 +606,14 @@ struct BackwardHead : Head {
     void state_gradient_panel(Index x, bool dS_live, float* out_KV) const {
         constexpr Index W = N * LANES;
         const Rows out = state_rows(out_KV);
+        const View dS = panel(this->dS, x, W);
         for (Index i = 0; i < Kp; i += ROWS) {
             Tile<N> tile = {};
-            float* dS = dS_pKV + x * Kp + i * W;
             ahead.step();
-            if (dS_live) load_scaled(tile, dS, eG_C[Cp - 1]);
+            if (dS_live) load_scaled(tile, dS.data + i * dS.ld, eG_C[Cp - 1], dS.ld);
             add_transposed(tile, k_CK + i, Kp, dKS_pCV + x * Cl, W, Cp);
             if (reads) add_transposed(tile, q_CK + i, Kp, dQS_pCV + x * Cl, W, Cp);
-            out_KV ? write(out, i, x, tile) : store_tile(dS, tile);
+            out_KV ? write(out, i, x, tile) : store_tile(this->dS.pKV + x * Kp + i * W, tile);
         }
     }
 
@@ -642,28 +673,29 @@ struct BackwardHead : Head {
     void recompute_states(Index first, Index last) {
         for (Index m = first; m < last; m++) {
             const bool live = m || a.initial_state;
-            if (live) transpose_state(ST_pVK + (m - first) * Kp * Vp, S_pKV);
+            if (live) transpose_state(ST_pVK + (m - first) * Kp * Vp, S);
             if (m + 1 == last) break;
             start_chunk(m);
             ahead.clear();
             const Place p = place(n, m + 1);
             ahead.add(rows(a.k, K, p));
             ahead.add(rows(a.errors, V, p));
-            load_rows(k_CK, a.k, 1.0f);
+            load_rows(k_CK, a.k, Cl);
             load_gates();
             load_writes();
             each_panel(Vp, [&](auto n, Index x) { state_panel<n()>(x, live); });
+            S.outside_KV = nullptr;
         }
     }
 
-    void backward_chunk(const float* ST, bool live, bool dS_live) const {
+    void backward_chunk(const float* ST, bool live, bool dS_live) {
         load_chunk();
         load_writes();
         if (reads) load_output_gradient();
         for (float* x : {read_CL, leaving_CL, beta_CL, crossing_CL}) std::fill(x, x + Cl * LANES, 0.0f);
         std::fill(share_CC, share_CC + Cl * Cl, 0.0f);
 
-        if (dS_live) transpose_state(dST_pVK, dS_pKV);
+        if (dS_live) transpose_state(dST_pVK, dS);
         const float state_sum = live && dS_live ? dot(ST, dST_pVK, Kp * Vp) : 0.0f;
         each_panel(Vp, [&](auto n, Index x) { backward_panel<n()>(x, dS_live); });
         transpose_writes();
@@ -676,17 +708,18 @@ struct BackwardHead : Head {
         float* out = here.t0 ? nullptr : state(a.d_initial_state);
         if (here.t0 || a.d_initial_state)
             each_panel(Vp, [&](auto n, Index x) { state_gradient_panel<n()>(x, dS_live, out); });
+        dS.outside_KV = nullptr;
     }
 
     void backward() {
         bool dS_live = a.d_final_state;
-        if (dS_live) load_state(dS_pKV, state(a.d_final_state));
+        if (dS_live) load_state(dS, state(a.d_final_state));
         for (Index segment = segments - 1; segment >= 0; segment--) {
             const Index first = segment * a.segment, last = std::min(chunks, first + a.segment);
             if (segment)
-                load_state(S_pKV, state(a.states, segments - 1, segment - 1));
+                load_state(S, state(a.states, segments - 1, segment - 1));
             else if (a.initial_state)
-                load_state(S_pKV, state(a.initial_state));
+                load_state(S, state(a.initial_state));
             recompute_states(first, last);
             for (Index m = last - 1; m >= first; m--, dS_live = true) {
                 start_chunk(m);

@@ -31,12 +31,16 @@ INLINE void transpose_block(Vec (&rows)[LANES]) {
     }
 }
 
-// out[LANES, LANES] = in^T
-INLINE void transpose(float* out, Index ld_out, const float* in, Index ld_in) {
+// out[LANES, LANES] = in^T, its columns times `scale`
+INLINE void transpose(float* out, Index ld_out, const float* in, Index ld_in, Vec scale) {
     Vec rows[LANES];
     UNROLL for (int i = 0; i < LANES; i++) rows[i] = load(in + i * ld_in);
     transpose_block(rows);
-    UNROLL for (int i = 0; i < LANES; i++) store(out + i * ld_out, rows[i]);
+    UNROLL for (int i = 0; i < LANES; i++) store(out + i * ld_out, rows[i] * scale);
+}
+
+INLINE void transpose(float* out, Index ld_out, const float* in, Index ld_in) {
+    transpose(out, ld_out, in, ld_in, Vec{} + 1.0f);
 }
 
 // sums[t] = the sum of the lanes of rows[t], for n rows, n a multiple of LANES
@@ -100,9 +104,9 @@ INLINE void store_tile(float* out, const Tile<N>& tile) {
 }
 
 template <int N>
-INLINE void load_scaled(Tile<N>& tile, const float* in, float scale) {
+INLINE void load_scaled(Tile<N>& tile, const float* in, float scale, Index ld = N * LANES) {
     UNROLL for (int r = 0; r < ROWS; r++)
-        UNROLL for (int c = 0; c < N; c++) tile.at[r][c] = load(in + (r * N + c) * LANES) * scale;
+        UNROLL for (int c = 0; c < N; c++) tile.at[r][c] = load(in + r * ld + c * LANES) * scale;
 }
 
 float dot(const float* x, const float* y, Index n) {  // n a multiple of 2 * LANES
