@@ -57,18 +57,35 @@ struct Rows {
     }
 };
 
-// f(t, row) for rows [from, to) as N vectors from column `col`; zeros outside the tensor
+// row t as N vectors from column `col`; zeros outside the tensor
+template <int N>
+__attribute__((noinline)) void read_some(float* out, const Rows& x, Index t, Index col) {
+    as_type(x.bf16, [&](auto zero) {
+        const auto* in = x.at<decltype(zero)>(t, col);
+        for (int c = 0; c < N * LANES; c++) out[c] = col + c < x.width && t < x.count ? float(in[c]) : 0.0f;
+    });
+}
+
+// f(t, row) for rows [from, to), read as by read_some
 template <int N, class F>
 INLINE void each_row(const Rows& x, Index from, Index to, Index col, F f) {
     const Index end = std::max(from, std::min(to, x.count));
     Vec row[N] = {};
-    as_type(x.bf16, [&](auto zero) {
+    if (col + N * LANES <= x.width)
+        as_type(x.bf16, [&](auto zero) {
+            for (Index t = from; t < end; t++) {
+                const auto* in = x.at<decltype(zero)>(t, col);
+                UNROLL for (int c = 0; c < N; c++) row[c] = load(in + c * LANES);
+                f(t, row);
+            }
+        });
+    else
         for (Index t = from; t < end; t++) {
-            const auto* in = x.at<decltype(zero)>(t, col);
-            UNROLL for (int c = 0; c < N; c++) row[c] = load_some(in + c * LANES, x.width - col - c * LANES);
+            float some[N * LANES];
+            read_some<N>(some, x, t, col);
+            UNROLL for (int c = 0; c < N; c++) row[c] = load(some + c * LANES);
             f(t, row);
         }
-    });
     UNROLL for (int c = 0; c < N; c++) row[c] = Vec{};
     for (Index t = end; t < to; t++) f(t, row);
 }
@@ -81,14 +98,15 @@ INLINE void store_row(float* out, const Vec (&row)[N], float scale = 1.0f) {
 // tile = rows - tile
 template <int N>
 INLINE void subtract_from(const Rows& x, Index t, Index col, Tile<N>& tile) {
+    float some[ROWS * N * LANES];
+    const float* in = x.at<float>(t, col);
+    Index ld = x.stride;
     if (!x.holds<N>(t, col) || x.bf16) {
-        float in[ROWS * N * LANES];
-        each_row<N>(x, t, t + ROWS, col, [&](Index r, auto& row) { store_row(in + (r - t) * N * LANES, row); });
-        UNROLL for (int r = 0; r < ROWS; r++)
-            UNROLL for (int c = 0; c < N; c++) tile.at[r][c] = load(in + (r * N + c) * LANES) - tile.at[r][c];
-    } else
-        UNROLL for (int r = 0; r < ROWS; r++)
-            UNROLL for (int c = 0; c < N; c++) tile.at[r][c] = load(x.at<float>(t + r, col + c * LANES)) - tile.at[r][c];
+        each_row<N>(x, t, t + ROWS, col, [&](Index r, auto& row) { store_row(some + (r - t) * N * LANES, row); });
+        in = some, ld = N * LANES;
+    }
+    UNROLL for (int r = 0; r < ROWS; r++)
+        UNROLL for (int c = 0; c < N; c++) tile.at[r][c] = load(in + r * ld + c * LANES) - tile.at[r][c];
 }
 
 template <int N>
@@ -473,17 +491,27 @@ struct BackwardHead : Head {
         });
     }
 
-    void transpose_state(float* out_pVK, const State& from) const {
+    // out = from^T; returns the dot product of out and `other`, if given.
+    float transpose_state(float* out_pVK, const State& from, const float* other_pVK = nullptr) const {
+        Vec even = {}, odd = {};
         for (Index i = 0, wi; i < Kp; i += wi) {
             wi = panel_width(Kp - i);
             for (Index x = 0, wx; x < Vp; x += wx) {
                 wx = panel_width(Vp - x);
                 const View in = panel(from, x, wx);
                 for (Index ii = 0; ii < wi; ii += LANES)
-                    for (Index xx = 0; xx < wx; xx += LANES)
-                        transpose(out_pVK + i * Vp + (x + xx) * wi + ii, wi, in.data + (i + ii) * in.ld + xx, in.ld);
+                    for (Index xx = 0; xx < wx; xx += LANES) {
+                        const Index at = i * Vp + (x + xx) * wi + ii;
+                        transpose(out_pVK + at, wi, in.data + (i + ii) * in.ld + xx, in.ld);
+                        if (!other_pVK) continue;
+                        UNROLL for (int r = 0; r < LANES; r += 2) {
+                            even += load(out_pVK + at + r * wi) * load(other_pVK + at + r * wi);
+                            odd += load(out_pVK + at + (r + 1) * wi) * load(other_pVK + at + (r + 1) * wi);
+                        }
+                    }
             }
         }
+        return sum_of(even + odd);
     }
 
     void transpose_writes() const {
@@ -537,8 +565,8 @@ struct BackwardHead : Head {
             }
     }
 
-    // out = sign * D * (rows U^T); weights * (rows U^T) is added to the share of every decay D in the gradient of g.
-    void score_gradient(float* out_CC, const float* rows_pCV, const float* weights_CC, float sign) const {
+    // out = sign * D * (rows U^T); weights * (rows U^T) is, or with `add` adds to, every D's share in the gradient of g.
+    void score_gradient(float* out_CC, const float* rows_pCV, const float* weights_CC, float sign, bool add) const {
         for (Index t = 0; t < Cp; t += ROWS)
             each_panel(round_up(t + ROWS, TOKENS), [&](auto n, Index i) {
                 constexpr int N = n();
@@ -551,10 +579,19 @@ struct BackwardHead : Head {
                 UNROLL for (int r = 0; r < ROWS; r++)
                     UNROLL for (int c = 0; c < N; c++) {
                         const Index at = (t + r) * Cl + i + c * LANES;
-                        store(share_CC + at, load(share_CC + at) + tile.at[r][c] * load(weights_CC + at));
+                        const Vec share = add ? load(share_CC + at) : Vec{};
+                        store(share_CC + at, share + tile.at[r][c] * load(weights_CC + at));
                         store(out_CC + at, tile.at[r][c] * load(D_CC + at) * sign);
                     }
             });
+    }
+
+    // The blocks on the diagonal plus their transposes, without the diagonal: key_panel adds dB k and dB^T k at once.
+    void mirror_blocks(float* out_CC) const {
+        for (Index t = 0; t < Cp; t++) {
+            out_CC[t * Cl + t] = 0.0f;
+            for (Index i = t / ROWS * ROWS; i < t; i++) out_CC[i * Cl + t] = out_CC[t * Cl + i];
+        }
     }
 
     // rows_pCV S^T for ROWS rows and one panel of K
@@ -594,8 +631,9 @@ struct BackwardHead : Head {
                 add_dots(read_CL + t * LANES, tile, k_CK + t * Kp + i, Kp);
             }
             if (dS_live) add_state_product(tile, Uout_pCV, t, dST_pVK + i * Vp);
-            add_product(tile, dB_CC + t * Cl, Cl, k_CK + i, Kp, t + ROWS);
-            add_transposed(tile, dB_CC + t * Cl + t, Cl, k_CK + t * Kp + i, Kp, Cp - t);
+            const Index below = t + ROWS;
+            add_product(tile, dB_CC + t * Cl, Cl, k_CK + i, Kp, below);
+            add_transposed(tile, dB_CC + below * Cl + t, Cl, k_CK + below * Kp + i, Kp, Cp - below);
             if (reads) add_transposed(tile, dP_CC + t * Cl + t, Cl, q_CK + t * Kp + i, Kp, Cp - t);
             write(d_k, t, i, tile);
         }
@@ -693,15 +731,13 @@ struct BackwardHead : Head {
         load_writes();
         if (reads) load_output_gradient();
         for (float* x : {read_CL, leaving_CL, beta_CL, crossing_CL}) std::fill(x, x + Cl * LANES, 0.0f);
-        std::fill(share_CC, share_CC + Cl * Cl, 0.0f);
 
-        if (dS_live) transpose_state(dST_pVK, dS);
-        const float state_sum = live && dS_live ? dot(ST, dST_pVK, Kp * Vp) : 0.0f;
+        const float state_sum = dS_live ? transpose_state(dST_pVK, dS, live ? ST : nullptr) : 0.0f;
         each_panel(Vp, [&](auto n, Index x) { backward_panel<n()>(x, dS_live); });
         transpose_writes();
-        score_gradient(dB_CC, W_pCV, minusB_CC, -1.0f);
-        for (Index t = 0; t < Cp; t++) dB_CC[t * Cl + t] = 0.0f;
-        if (reads) score_gradient(dP_CC, dO_pCV, P_CC, 1.0f);
+        score_gradient(dB_CC, W_pCV, minusB_CC, -1.0f, false);
+        mirror_blocks(dB_CC);
+        if (reads) score_gradient(dP_CC, dO_pCV, P_CC, 1.0f, true);
         if (reads) each_panel(Kp, [&](auto n, Index i) { query_panel<n()>(i, ST, live); });
         each_panel(Kp, [&](auto n, Index i) { key_panel<n()>(i, ST, live, dS_live); });
         gate_gradients(state_sum);
