@@ -131,16 +131,18 @@ INLINE void write(const Rows& x, Index t, Index col, const Tile<N>& tile) {
     write_some<N>(x, t, col, out);
 }
 
-INLINE float read_one(const Rows& x, Index t) {
-    if (t >= x.count) return 0.0f;
-    return x.bf16 ? float(*x.at<Bf16>(t)) : *x.at<float>(t);
+// A column: one number per row; zeros after the last row
+void read_column(float* out, const Rows& x, Index count) {
+    as_type(x.bf16, [&](auto zero) {
+        for (Index t = 0; t < x.count; t++) out[t] = float(*x.at<decltype(zero)>(t));
+    });
+    std::fill(out + x.count, out + count, 0.0f);
 }
 
-INLINE void write_one(const Rows& x, Index t, float value) {
-    if (x.bf16)
-        *x.at<Bf16>(t) = Bf16(value);
-    else
-        *x.at<float>(t) = value;
+void write_column(const Rows& x, const float* in) {
+    as_type(x.bf16, [&](auto zero) {
+        for (Index t = 0; t < x.count; t++) *x.at<decltype(zero)>(t) = decltype(zero)(in[t]);
+    });
 }
 
 // Asks for the cache lines that the next chunk or head will read and write, some at every tile of this one: the tensors
@@ -270,13 +272,12 @@ struct Head {
 
     // G sums in double: the difference of two float sums loses the small decays that follow a large one.
     void load_gates() const {
-        const Rows g = rows(a.g, 1), beta = rows(a.beta, 1);
+        read_column(beta_C, rows(a.beta, 1), Cl);
+        read_column(G_C, rows(a.g, 1), Cl);
         double sum = 0;
         for (Index t = 0; t < Cl; t++) {
-            const float g_t = read_one(g, t);
-            sum += g_t < -1e4f ? -1e4f : g_t;  // so that -inf is a decay to zero, not a NaN
+            sum += G_C[t] < -1e4f ? -1e4f : G_C[t];  // so that -inf is a decay to zero, not a NaN
             exact_C[t] = sum;
-            beta_C[t] = read_one(beta, t);
         }
         for (Index t = 0; t < Cl; t++) {
             G_C[t] = float(exact_C[t]);
@@ -403,18 +404,18 @@ struct Head {
         write(o, t, x, tile);
     }
 
-    // S' = e^{G_C} S + K^T Uout, one panel of V; the last state into `out`.
+    // S' = e^{G_C} S + K^T Uout, one panel of V, into the workspace or the caller's `out`.
     template <int N>
-    void state_panel(Index x, bool live, float* out_KV = nullptr) const {
+    void state_panel(Index x, bool live, const State& from, float* to_pKV, float* out_KV = nullptr) const {
         constexpr Index W = N * LANES;
         const Rows out = state_rows(out_KV);
-        const View S = panel(this->S, x, W);
+        const View S = panel(from, x, W);
         for (Index i = 0; i < Kp; i += ROWS) {
             Tile<N> tile = {};
             ahead.step();
             if (live) load_scaled(tile, S.data + i * S.ld, eG_C[Cp - 1], S.ld);
             add_transposed(tile, k_CK + i, Kp, Uout_pCV + x * Cl, W, Cp);
-            out_KV ? write(out, i, x, tile) : store_tile(this->S.pKV + x * Kp + i * W, tile);
+            out_KV ? write(out, i, x, tile) : store_tile(to_pKV + x * Kp + i * W, tile);
         }
     }
 
@@ -442,9 +443,9 @@ struct Head {
             start_chunk(m);
             look_ahead(m);
             load_chunk();
-            each_panel(Vp, [&](auto n, Index x) { forward_panel<n()>(x, live); });
             float* out = m + 1 == chunks ? state(a.final_state) : nullptr;
-            each_panel(Vp, [&](auto n, Index x) { state_panel<n()>(x, live, out); });
+            each_panel(Vp, [&](auto n, Index x) { forward_panel<n()>(x, live); });
+            each_panel(Vp, [&](auto n, Index x) { state_panel<n()>(x, live, S, S.pKV, out); });
             S.outside_KV = nullptr;
         }
     }
@@ -454,64 +455,53 @@ struct BackwardHead : Head {
     float *E_pCV, *dO_pCV, *dQS_pCV, *W_pCV, *dKS_pCV;  // dKS, dQS: the gradients of S^T k_t and S^T q_t
     float *UT_VC, *dB_CC, *dP_CC, *share_CC;  // share: of D, in the gradient of g
     State dS;
-    float *dST_pVK, *ST_pVK;  // ST: the state before every chunk of a segment
-    float *read_CL, *leaving_CL, *beta_CL, *crossing_CL;  // one vector of partial sums per token
-    float *column_C, *sums_C;
+    float *previous_dS_pKV, *dST_VP, *ST_VP, *states_MpKV;  // states: before every chunk of a segment but the first
+    float *read_CL, *leaving_CL, *beta_CL, *gate_CL;  // one vector of partial sums per token
+    float* sums_C;
 
     BackwardHead(const Args& a, Index n, Index next, float* base) : Head(a, n, next, a.q.data && a.d_o.data, base) {
         for (float** p : {&E_pCV, &dO_pCV, &dQS_pCV, &W_pCV, &dKS_pCV, &UT_VC}) *p = take(base, Cl * Vp);
         for (float** p : {&dB_CC, &dP_CC, &share_CC}) *p = take(base, Cl * Cl);
         dS = {take(base, Kp * Vp)};
-        dST_pVK = take(base, Kp * Vp);
-        ST_pVK = take(base, Kp * Vp * std::min(a.segment, chunks));
-        for (float** p : {&read_CL, &leaving_CL, &beta_CL, &crossing_CL}) *p = take(base, Cl * LANES);
-        for (float** p : {&column_C, &sums_C}) *p = take(base, Cl);
+        previous_dS_pKV = take(base, Kp * Vp);
+        for (float** p : {&dST_VP, &ST_VP}) *p = take(base, Vp * PANEL * LANES);
+        states_MpKV = take(base, Kp * Vp * (std::min(a.segment, chunks) - 1));
+        for (float** p : {&read_CL, &leaving_CL, &beta_CL, &gate_CL}) *p = take(base, Cl * LANES);
+        sums_C = take(base, Cl);
     }
+
+    // The state before the j-th chunk of the segment.
+    State before(Index j) const { return j ? State{states_MpKV + (j - 1) * Kp * Vp} : S; }
 
     // E as saved, and Uout.
-    void load_writes() const {
-        const Rows errors = rows(a.errors, V);
-        each_panel(Vp, [&](auto n, Index x) {
-            each_row<n()>(errors, 0, Cl, x, [&](Index t, auto& row) {
-                const Index at = x * Cl + t * n() * LANES;
-                store_row(E_pCV + at, row);
-                store_row(Uout_pCV + at, row, beta_C[t] * eGC_C[t]);
-            });
+    template <int N>
+    void load_writes(Index x) const {
+        each_row<N>(rows(a.errors, V), 0, Cl, x, [&](Index t, auto& row) {
+            const Index at = x * Cl + t * N * LANES;
+            store_row(E_pCV + at, row);
+            store_row(Uout_pCV + at, row, beta_C[t] * eGC_C[t]);
         });
     }
 
-    void load_output_gradient() const {
-        const Rows d_o = rows(a.d_o, V);
-        each_panel(Vp, [&](auto n, Index x) {
-            each_row<n()>(d_o, 0, Cp, x, [&](Index t, auto& row) {
-                const Index at = x * Cl + t * n() * LANES;
-                store_row(dO_pCV + at, row);
-                store_row(dQS_pCV + at, row, eG_C[t]);
-            });
+    template <int N>
+    void load_output_gradient(Index x) const {
+        each_row<N>(rows(a.d_o, V), 0, Cp, x, [&](Index t, auto& row) {
+            const Index at = x * Cl + t * N * LANES;
+            store_row(dO_pCV + at, row);
+            store_row(dQS_pCV + at, row, eG_C[t]);
         });
     }
 
-    // out = from^T; returns the dot product of out and `other`, if given.
-    float transpose_state(float* out_pVK, const State& from, const float* other_pVK = nullptr) const {
-        Vec even = {}, odd = {};
-        for (Index i = 0, wi; i < Kp; i += wi) {
-            wi = panel_width(Kp - i);
-            for (Index x = 0, wx; x < Vp; x += wx) {
-                wx = panel_width(Vp - x);
-                const View in = panel(from, x, wx);
-                for (Index ii = 0; ii < wi; ii += LANES)
-                    for (Index xx = 0; xx < wx; xx += LANES) {
-                        const Index at = i * Vp + (x + xx) * wi + ii;
-                        transpose(out_pVK + at, wi, in.data + (i + ii) * in.ld + xx, in.ld);
-                        if (!other_pVK) continue;
-                        UNROLL for (int r = 0; r < LANES; r += 2) {
-                            even += load(out_pVK + at + r * wi) * load(other_pVK + at + r * wi);
-                            odd += load(out_pVK + at + (r + 1) * wi) * load(other_pVK + at + (r + 1) * wi);
-                        }
-                    }
-            }
+    // One panel of K, transposed.
+    template <int N>
+    void transpose_state(float* out_VP, const State& from, Index i) const {
+        for (Index x = 0, w; x < Vp; x += w) {
+            w = panel_width(Vp - x);
+            const View in = panel(from, x, w);
+            for (Index ii = 0; ii < N * LANES; ii += LANES)
+                for (Index xx = 0; xx < w; xx += LANES)
+                    transpose(out_VP + (x + xx) * N * LANES + ii, N * LANES, in.data + (i + ii) * in.ld + xx, in.ld);
         }
-        return sum_of(even + odd);
     }
 
     void transpose_writes() const {
@@ -596,21 +586,21 @@ struct BackwardHead : Head {
 
     // rows_pCV S^T for ROWS rows and one panel of K
     template <int N>
-    INLINE void add_state_product(Tile<N>& tile, const float* rows_pCV, Index t, const float* ST) const {
+    INLINE void add_state_product(Tile<N>& tile, const float* rows_pCV, Index t, const float* ST_VP) const {
         for (Index x = 0, w; x < Vp; x += w) {
             w = panel_width(Vp - x);
-            add_product(tile, rows_pCV + x * Cl + t * w, w, ST + x * N * LANES, N * LANES, w);
+            add_product(tile, rows_pCV + x * Cl + t * w, w, ST_VP + x * N * LANES, N * LANES, w);
         }
     }
 
     template <int N>
-    void query_panel(Index i, const float* ST_pVK, bool live) const {
+    void query_panel(Index i, bool live) const {
         const Rows d_q = rows(a.d_q, K);
         for (Index t = 0; t < Cp; t += ROWS) {
             Tile<N> tile = {};
             ahead.step();
             if (live) {
-                add_state_product(tile, dQS_pCV, t, ST_pVK + i * Vp);
+                add_state_product(tile, dQS_pCV, t, ST_VP);
                 add_dots(read_CL + t * LANES, tile, q_CK + t * Kp + i, Kp);
             }
             add_product(tile, dP_CC + t * Cl, Cl, k_CK + i, Kp, t + ROWS);
@@ -621,16 +611,16 @@ struct BackwardHead : Head {
     }
 
     template <int N>
-    void key_panel(Index i, const float* ST_pVK, bool live, bool dS_live) const {
+    void key_panel(Index i, bool live, bool dS_live) const {
         const Rows d_k = rows(a.d_k, K);
         for (Index t = 0; t < Cp; t += ROWS) {
             Tile<N> tile = {};
             ahead.step();
             if (live) {
-                add_state_product(tile, dKS_pCV, t, ST_pVK + i * Vp);
+                add_state_product(tile, dKS_pCV, t, ST_VP);
                 add_dots(read_CL + t * LANES, tile, k_CK + t * Kp + i, Kp);
             }
-            if (dS_live) add_state_product(tile, Uout_pCV, t, dST_pVK + i * Vp);
+            if (dS_live) add_state_product(tile, Uout_pCV, t, dST_VP);
             const Index below = t + ROWS;
             add_product(tile, dB_CC + t * Cl, Cl, k_CK + i, Kp, below);
             add_transposed(tile, dB_CC + below * Cl + t, Cl, k_CK + below * Kp + i, Kp, Cp - below);
@@ -651,68 +641,41 @@ struct BackwardHead : Head {
             if (dS_live) load_scaled(tile, dS.data + i * dS.ld, eG_C[Cp - 1], dS.ld);
             add_transposed(tile, k_CK + i, Kp, dKS_pCV + x * Cl, W, Cp);
             if (reads) add_transposed(tile, q_CK + i, Kp, dQS_pCV + x * Cl, W, Cp);
-            out_KV ? write(out, i, x, tile) : store_tile(this->dS.pKV + x * Kp + i * W, tile);
+            out_KV ? write(out, i, x, tile) : store_tile(previous_dS_pKV + x * Kp + i * W, tile);
         }
     }
 
-    // crossing_CL[j], summed over its lanes: the shares of all D_ti with i < j <= t, whose decay g_j is a part of.
-    void crossing_shares() const {
-        std::fill(column_C, column_C + Cl, 0.0f);
-        for (Index j = Cp - 1; j >= 0; j--) {
-            Vec sum = {};
-            for (Index i = 0; i <= j; i += LANES) {
-                const Vec column = load(column_C + i) + load(share_CC + j * Cl + i);
-                store(column_C + i, column);
-                sum += lanes_from(i) < int(j) ? column : Vec{};
+    // To gate_CL[j], summed over its lanes: the shares of all D_ti with i < j <= t, whose decay g_j is a part of.
+    void add_crossing_shares() const {
+        for (Index i = 0; i < Cp; i += LANES) {
+            Vec columns = {};
+            for (Index j = Cp - 1; j >= i; j--) {
+                columns += load(share_CC + j * Cl + i);
+                float* gate = gate_CL + j * LANES;
+                store(gate, load(gate) + (lanes_from(i) < int(j) ? columns : Vec{}));
             }
-            store(crossing_CL + j * LANES, sum);
         }
     }
 
     // By direct sums, without a difference: q.dq - k.dk would be shorter and is useless at large decays.
     void gate_gradients(float state_sum) const {
-        const Rows d_g = rows(a.d_g, 1), d_beta = rows(a.d_beta, 1);
-        sum_lanes(sums_C, beta_CL, Cl);
-        for (Index t = 0; t < tokens; t++) write_one(d_beta, t, sums_C[t]);
-        crossing_shares();
-        sum_lanes(column_C, crossing_CL, Cl);
-        sum_lanes(sums_C, read_CL, Cl);
-        double after = 0;  // reads of the state from token t on
-        for (Index t = Cp - 1; t >= 0; t--) column_C[t] += float(after += sums_C[t]);
-        sum_lanes(sums_C, leaving_CL, Cl);
-        double before = double(state_sum) * eG_C[Cp - 1];  // what leaves the chunk and came before token t
-        for (Index t = 0; t < tokens; t++) {
-            write_one(d_g, t, float(column_C[t] + before));
-            before += sums_C[t];
+        Vec after = {}, before = {};  // reads of the state from token t on; what leaves the chunk and came before t
+        for (Index t = Cp - 1; t >= 0; t--) store(gate_CL + t * LANES, after += load(read_CL + t * LANES));
+        add_crossing_shares();
+        for (Index t = 0; t < Cp; t++) {
+            store(gate_CL + t * LANES, load(gate_CL + t * LANES) + before);
+            before += load(leaving_CL + t * LANES);
         }
+        sum_lanes(sums_C, gate_CL, round_up(Cp, LANES));
+        for (Index t = 0; t < Cp; t++) sums_C[t] += state_sum * eG_C[Cp - 1];
+        write_column(rows(a.d_g, 1), sums_C);
+        sum_lanes(sums_C, beta_CL, round_up(Cp, LANES));
+        write_column(rows(a.d_beta, 1), sums_C);
     }
 
-    // What comes after this chunk: the one before it, or the next head.
-    void look_ahead(Index m) const {
-        ahead.clear();
-        if (m == 0 && a.d_initial_state) ahead.add(state_rows(state(a.d_initial_state)));
-        if (m == 0 && next == a.B * a.H) return;
-        if (m == 0 && a.initial_state) ahead.add(state_rows(a.initial_state + next * K * V));
-        add_chunk(m ? place(n, m - 1) : place(next, chunks - 1));
-        if (m == 0 && a.d_final_state) ahead.add(state_rows(a.d_final_state + next * K * V));
-    }
-
-    void add_chunk(const Place& p) const {
-        ahead.add(rows(a.k, K, p));
-        ahead.add(rows(a.errors, V, p));
-        if (reads) ahead.add(rows(a.q, K, p));
-        if (reads) ahead.add(rows(a.d_o, V, p));
-        ahead.add(rows(a.d_v, V, p));
-        if (reads) ahead.add(rows(a.d_q, K, p));
-        ahead.add(rows(a.d_k, K, p));
-    }
-
-    // ST before each of the chunks [first, last), from the state before the first, which is in S.
+    // The states before the chunks (first, last), from the one before the first, which is S.
     void recompute_states(Index first, Index last) {
-        for (Index m = first; m < last; m++) {
-            const bool live = m || a.initial_state;
-            if (live) transpose_state(ST_pVK + (m - first) * Kp * Vp, S);
-            if (m + 1 == last) break;
+        for (Index m = first; m + 1 < last; m++) {
             start_chunk(m);
             ahead.clear();
             const Place p = place(n, m + 1);
@@ -720,30 +683,37 @@ struct BackwardHead : Head {
             ahead.add(rows(a.errors, V, p));
             load_rows(k_CK, a.k, Cl);
             load_gates();
-            load_writes();
-            each_panel(Vp, [&](auto n, Index x) { state_panel<n()>(x, live); });
-            S.outside_KV = nullptr;
+            each_panel(Vp, [&](auto n, Index x) {
+                load_writes<n()>(x);
+                state_panel<n()>(x, m || a.initial_state, before(m - first), before(m - first + 1).pKV);
+            });
         }
     }
 
-    void backward_chunk(const float* ST, bool live, bool dS_live) {
+    void backward_chunk(const State& S, bool live, bool dS_live) {
         load_chunk();
-        load_writes();
-        if (reads) load_output_gradient();
-        for (float* x : {read_CL, leaving_CL, beta_CL, crossing_CL}) std::fill(x, x + Cl * LANES, 0.0f);
-
-        const float state_sum = dS_live ? transpose_state(dST_pVK, dS, live ? ST : nullptr) : 0.0f;
-        each_panel(Vp, [&](auto n, Index x) { backward_panel<n()>(x, dS_live); });
+        for (float* x : {read_CL, leaving_CL, beta_CL}) std::fill(x, x + Cp * LANES, 0.0f);
+        float* out = here.t0 ? nullptr : state(a.d_initial_state);
+        each_panel(Vp, [&](auto n, Index x) {
+            load_writes<n()>(x);
+            if (reads) load_output_gradient<n()>(x);
+            backward_panel<n()>(x, dS_live);
+            if (here.t0 || a.d_initial_state) state_gradient_panel<n()>(x, dS_live, out);
+        });
         transpose_writes();
         score_gradient(dB_CC, W_pCV, minusB_CC, -1.0f, false);
         mirror_blocks(dB_CC);
         if (reads) score_gradient(dP_CC, dO_pCV, P_CC, 1.0f, true);
-        if (reads) each_panel(Kp, [&](auto n, Index i) { query_panel<n()>(i, ST, live); });
-        each_panel(Kp, [&](auto n, Index i) { key_panel<n()>(i, ST, live, dS_live); });
+        float state_sum = 0.0f;
+        each_panel(Kp, [&](auto n, Index i) {
+            if (live) transpose_state<n()>(ST_VP, S, i);
+            if (dS_live) transpose_state<n()>(dST_VP, dS, i);
+            if (live && dS_live) state_sum += dot(ST_VP, dST_VP, Vp * n() * LANES);
+            if (reads) query_panel<n()>(i, live);
+            key_panel<n()>(i, live, dS_live);
+        });
         gate_gradients(state_sum);
-        float* out = here.t0 ? nullptr : state(a.d_initial_state);
-        if (here.t0 || a.d_initial_state)
-            each_panel(Vp, [&](auto n, Index x) { state_gradient_panel<n()>(x, dS_live, out); });
+        std::swap(dS.pKV, previous_dS_pKV);
         dS.outside_KV = nullptr;
     }
 
@@ -760,7 +730,7 @@ struct BackwardHead : Head {
             for (Index m = last - 1; m >= first; m--, dS_live = true) {
                 start_chunk(m);
                 look_ahead(m);
-                backward_chunk(ST_pVK + (m - first) * Kp * Vp, m || a.initial_state, dS_live);
+                backward_chunk(before(m - first), m || a.initial_state, dS_live);
             }
         }
     }
