@@ -36,6 +36,8 @@ struct Args {
 
 namespace {
 
+#define NOINLINE __attribute__((noinline))
+
 constexpr Index LINES_AHEAD = 32;  // asked for at every tile
 
 // ---- Reading and writing the caller's tensors.
@@ -59,7 +61,7 @@ struct Rows {
 
 // row t as N vectors from column `col`; zeros outside the tensor
 template <int N>
-__attribute__((noinline)) void read_some(float* out, const Rows& x, Index t, Index col) {
+NOINLINE void read_some(float* out, const Rows& x, Index t, Index col) {
     as_type(x.bf16, [&](auto zero) {
         const auto* in = x.at<decltype(zero)>(t, col);
         for (int c = 0; c < N * LANES; c++) out[c] = col + c < x.width && t < x.count ? float(in[c]) : 0.0f;
@@ -110,7 +112,7 @@ INLINE void subtract_from(const Rows& x, Index t, Index col, Tile<N>& tile) {
 }
 
 template <int N>
-void write_some(const Rows& x, Index t, Index col, const float* in) {
+NOINLINE void write_some(const Rows& x, Index t, Index col, const float* in) {
     as_type(x.bf16, [&](auto zero) {
         for (Index r = t; r < std::min(t + ROWS, x.count); r++)
             for (int c = 0; c < N; c++, in += LANES)
@@ -359,7 +361,7 @@ struct Head {
 
     // E, U, Uout and O of one panel of V, down the rows.
     template <int N>
-    void forward_panel(Index x, bool live) const {
+    NOINLINE void forward_panel(Index x, bool live) const {
         constexpr Index W = N * LANES;
         const Rows v = rows(a.v, V), o = rows(a.o, V), errors = rows(a.errors, V);
         const View S = panel(this->S, x, W);
@@ -406,7 +408,7 @@ struct Head {
 
     // S' = e^{G_C} S + K^T Uout, one panel of V, into the workspace or the caller's `out`.
     template <int N>
-    void state_panel(Index x, bool live, const State& from, float* to_pKV, float* out_KV = nullptr) const {
+    NOINLINE void state_panel(Index x, bool live, const State& from, float* to_pKV, float* out_KV = nullptr) const {
         constexpr Index W = N * LANES;
         const Rows out = state_rows(out_KV);
         const View S = panel(from, x, W);
@@ -515,7 +517,7 @@ struct BackwardHead : Head {
 
     // W (the gradient of v) and dKS of one panel of V, up the rows.
     template <int N>
-    void backward_panel(Index x, bool dS_live) const {
+    NOINLINE void backward_panel(Index x, bool dS_live) const {
         constexpr Index width = N * LANES;
         const Rows d_v = rows(a.d_v, V);
         const float *E = E_pCV + x * Cl, *Uout = Uout_pCV + x * Cl, *dO = dO_pCV + x * Cl;
@@ -594,7 +596,7 @@ struct BackwardHead : Head {
     }
 
     template <int N>
-    void query_panel(Index i, bool live) const {
+    NOINLINE void query_panel(Index i, bool live) const {
         const Rows d_q = rows(a.d_q, K);
         for (Index t = 0; t < Cp; t += ROWS) {
             Tile<N> tile = {};
@@ -611,7 +613,7 @@ struct BackwardHead : Head {
     }
 
     template <int N>
-    void key_panel(Index i, bool live, bool dS_live) const {
+    NOINLINE void key_panel(Index i, bool live, bool dS_live) const {
         const Rows d_k = rows(a.d_k, K);
         for (Index t = 0; t < Cp; t += ROWS) {
             Tile<N> tile = {};
@@ -631,7 +633,7 @@ struct BackwardHead : Head {
 
     // dS = e^{G_C} dS' + K^T dKS + Q^T dQS, one panel of V; that of the initial state into `out`.
     template <int N>
-    void state_gradient_panel(Index x, bool dS_live, float* out_KV) const {
+    NOINLINE void state_gradient_panel(Index x, bool dS_live, float* out_KV) const {
         constexpr Index W = N * LANES;
         const Rows out = state_rows(out_KV);
         const View dS = panel(this->dS, x, W);
@@ -671,6 +673,23 @@ struct BackwardHead : Head {
         write_column(rows(a.d_g, 1), sums_C);
         sum_lanes(sums_C, beta_CL, round_up(Cp, LANES));
         write_column(rows(a.d_beta, 1), sums_C);
+    }
+
+    // What the chunk before this one, or the next head, will touch.
+    void look_back(Index m) const {
+        ahead.clear();
+        if (m == 0 && a.d_initial_state) ahead.add(state_rows(state(a.d_initial_state)));
+        if (m == 0 && next == a.B * a.H) return;
+        if (m == 0 && a.initial_state) ahead.add(state_rows(a.initial_state + next * K * V));
+        const Place p = m ? place(n, m - 1) : place(next, chunks - 1);
+        ahead.add(rows(a.k, K, p));
+        ahead.add(rows(a.errors, V, p));
+        if (reads) ahead.add(rows(a.q, K, p));
+        if (reads) ahead.add(rows(a.d_o, V, p));
+        if (m == 0 && a.d_final_state) ahead.add(state_rows(a.d_final_state + next * K * V));
+        ahead.add(rows(a.d_v, V, p));
+        if (reads) ahead.add(rows(a.d_q, K, p));
+        ahead.add(rows(a.d_k, K, p));
     }
 
     // The states before the chunks (first, last), from the one before the first, which is S.
@@ -729,7 +748,7 @@ struct BackwardHead : Head {
             recompute_states(first, last);
             for (Index m = last - 1; m >= first; m--, dS_live = true) {
                 start_chunk(m);
-                look_ahead(m);
+                look_back(m);
                 backward_chunk(before(m - first), m || a.initial_state, dS_live);
             }
         }
