@@ -39,7 +39,7 @@ void share(Index n, Index threads, Index workspace, F work) {
     }
 }
 
-// The same for work(i, next, workspace), where next is what this thread will work on after i; n: nothing.
+// The same for work(i, next, workspace), where next is what this thread will work on after i; n: not known, or nothing.
 template <class F>
 void share_in_turn(Index n, Index threads, Index workspace, F work) {
     const int team = n == 1 ? 1 : int(threads);
@@ -48,9 +48,11 @@ void share_in_turn(Index n, Index threads, Index workspace, F work) {
     {
         thread_local Buffer buffer;
         float* base = buffer.reserve(workspace);
-        for (Index i = taken++, next; i < n; i = next) {
-            next = std::min(n, Index(taken++));
+        for (Index i = taken++; i < n;) {
+            const bool many = taken + team <= n;  // the last ones are for whoever is free
+            const Index next = many ? std::min(n, Index(taken++)) : n;
             work(i, next, base);
+            i = many ? next : Index(taken++);
         }
     }
 }
