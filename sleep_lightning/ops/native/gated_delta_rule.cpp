@@ -38,7 +38,7 @@ namespace {
 
 #define NOINLINE __attribute__((noinline))
 
-constexpr Index LINES_AHEAD = 32;  // asked for at every tile
+constexpr Index LINES_AHEAD = 24;  // asked for at every step
 
 // ---- Reading and writing the caller's tensors.
 
@@ -308,14 +308,22 @@ struct Head {
             each_panel(round_up(t + ROWS, TOKENS), [&](auto n, Index i) {
                 constexpr int N = n();
                 Tile<N> tile = {};
-                ahead.step();
-                add_product(tile, rows_CK + t * Kp, Kp, kT_KC + i, Cl, K);
+                add_long_product(tile, rows_CK + t * Kp, Kp, kT_KC + i, Cl, K);
                 UNROLL for (int r = 0; r < ROWS; r++)
                     UNROLL for (int c = 0; c < N; c++) {
                         const Index at = (t + r) * Cl + i + c * LANES;
                         store(out_CC + at, tile.at[r][c] * load(D_CC + at) * sign);
                     }
             });
+    }
+
+    // add_product of many columns, with a step ahead at some of them
+    template <int N>
+    INLINE void add_long_product(Tile<N>& tile, const float* a, Index ld_a, const float* b, Index ld_b, Index n) const {
+        for (Index i = 0; i < n; i += 32) {
+            ahead.step();
+            add_product(tile, a + i, ld_a, b + i * ld_b, ld_b, std::min<Index>(32, n - i));
+        }
     }
 
     // Everything of the chunk that does not depend on a state.
@@ -368,8 +376,7 @@ struct Head {
         float *U = U_pCV + x * Cl, *Uout = Uout_pCV + x * Cl;
         for (Index t = 0; t < Cp; t += ROWS) {
             Tile<N> tile = {};
-            ahead.step();
-            if (live) add_product(tile, k_CK + t * Kp, Kp, S.data, S.ld, K);
+            if (live) add_long_product(tile, k_CK + t * Kp, Kp, S.data, S.ld, K);
             UNROLL for (int r = 0; r < ROWS; r++)
                 UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= eG_C[t + r];
             subtract_from(v, t, x, tile);
@@ -398,8 +405,7 @@ struct Head {
     void read_panel(const Rows& o, Index t, Index x, bool live, const View& S) const {
         constexpr Index W = N * LANES;
         Tile<N> tile = {};
-        ahead.step();
-        if (live) add_product(tile, q_CK + t * Kp, Kp, S.data, S.ld, K);
+        if (live) add_long_product(tile, q_CK + t * Kp, Kp, S.data, S.ld, K);
         UNROLL for (int r = 0; r < ROWS; r++)
             UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= eG_C[t + r];
         add_product(tile, P_CC + t * Cl, Cl, U_pCV + x * Cl, W, t + ROWS);
@@ -414,8 +420,8 @@ struct Head {
         const View S = panel(from, x, W);
         for (Index i = 0; i < Kp; i += ROWS) {
             Tile<N> tile = {};
-            ahead.step();
             if (live) load_scaled(tile, S.data + i * S.ld, eG_C[Cp - 1], S.ld);
+            ahead.step();
             add_transposed(tile, k_CK + i, Kp, Uout_pCV + x * Cl, W, Cp);
             out_KV ? write(out, i, x, tile) : store_tile(to_pKV + x * Kp + i * W, tile);
         }
@@ -511,7 +517,7 @@ struct BackwardHead : Head {
             w = panel_width(Vp - x);
             for (Index t = 0; t < Cl; t += LANES)
                 for (Index xx = 0; xx < w; xx += LANES)
-                    transpose(UT_VC + (x + xx) * Cl + t, Cl, E_pCV + x * Cl + t * w + xx, w, load(beta_C + t));
+                    transpose(UT_VC + (x + xx) * Cl + t, Cl, E_pCV + x * Cl + t * w + xx, w, beta_C + t);
         }
     }
 
@@ -526,9 +532,8 @@ struct BackwardHead : Head {
         for (Index t = Cp - ROWS; t >= 0; t -= ROWS) {
             const Index below = t + ROWS;
             Tile<N> tile = {};
-            ahead.step();
             if (dS_live) {
-                add_product(tile, k_CK + t * Kp, Kp, dS.data, dS.ld, K);
+                add_long_product(tile, k_CK + t * Kp, Kp, dS.data, dS.ld, K);
                 add_dots(leaving_CL + t * LANES, tile, Uout + t * width, width);
                 UNROLL for (int r = 0; r < ROWS; r++)
                     UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= eGC_C[t + r];
@@ -557,15 +562,15 @@ struct BackwardHead : Head {
             }
     }
 
-    // out = sign * D * (rows U^T); weights * (rows U^T) is, or with `add` adds to, every D's share in the gradient of g.
+    // out = sign * D * (rows U^T). D's share in the gradient of g is, or with `add` grows by, weights * (rows U^T).
     void score_gradient(float* out_CC, const float* rows_pCV, const float* weights_CC, float sign, bool add) const {
         for (Index t = 0; t < Cp; t += ROWS)
             each_panel(round_up(t + ROWS, TOKENS), [&](auto n, Index i) {
                 constexpr int N = n();
                 Tile<N> tile = {};
-                ahead.step();
                 for (Index x = 0, w; x < Vp; x += w) {
                     w = panel_width(Vp - x);
+                    ahead.step();
                     add_product(tile, rows_pCV + x * Cl + t * w, w, UT_VC + x * Cl + i, Cl, w);
                 }
                 UNROLL for (int r = 0; r < ROWS; r++)
@@ -591,6 +596,7 @@ struct BackwardHead : Head {
     INLINE void add_state_product(Tile<N>& tile, const float* rows_pCV, Index t, const float* ST_VP) const {
         for (Index x = 0, w; x < Vp; x += w) {
             w = panel_width(Vp - x);
+            ahead.step();
             add_product(tile, rows_pCV + x * Cl + t * w, w, ST_VP + x * N * LANES, N * LANES, w);
         }
     }
@@ -600,7 +606,6 @@ struct BackwardHead : Head {
         const Rows d_q = rows(a.d_q, K);
         for (Index t = 0; t < Cp; t += ROWS) {
             Tile<N> tile = {};
-            ahead.step();
             if (live) {
                 add_state_product(tile, dQS_pCV, t, ST_VP);
                 add_dots(read_CL + t * LANES, tile, q_CK + t * Kp + i, Kp);
@@ -617,7 +622,6 @@ struct BackwardHead : Head {
         const Rows d_k = rows(a.d_k, K);
         for (Index t = 0; t < Cp; t += ROWS) {
             Tile<N> tile = {};
-            ahead.step();
             if (live) {
                 add_state_product(tile, dKS_pCV, t, ST_VP);
                 add_dots(read_CL + t * LANES, tile, k_CK + t * Kp + i, Kp);
@@ -639,9 +643,10 @@ struct BackwardHead : Head {
         const View dS = panel(this->dS, x, W);
         for (Index i = 0; i < Kp; i += ROWS) {
             Tile<N> tile = {};
-            ahead.step();
             if (dS_live) load_scaled(tile, dS.data + i * dS.ld, eG_C[Cp - 1], dS.ld);
+            ahead.step();
             add_transposed(tile, k_CK + i, Kp, dKS_pCV + x * Cl, W, Cp);
+            ahead.step();
             if (reads) add_transposed(tile, q_CK + i, Kp, dQS_pCV + x * Cl, W, Cp);
             out_KV ? write(out, i, x, tile) : store_tile(previous_dS_pKV + x * Kp + i * W, tile);
         }
