@@ -464,8 +464,8 @@ struct BackwardHead : Head {
     float *UT_VC, *dB_CC, *dP_CC, *share_CC;  // share: of D, in the gradient of g
     State dS;
     float *previous_dS_pKV, *dST_VP, *ST_VP, *states_MpKV;  // states: before every chunk of a segment but the first
-    float *read_CL, *leaving_CL, *beta_CL, *gate_CL;  // one vector of partial sums per token
-    float* sums_C;
+    float *read_CL, *leaving_CL, *beta_CL, *crossing_CL;  // one vector of partial sums per token
+    float *gate_C, *sums_C;
 
     BackwardHead(const Args& a, Index n, Index next, float* base) : Head(a, n, next, a.q.data && a.d_o.data, base) {
         for (float** p : {&E_pCV, &dO_pCV, &dQS_pCV, &W_pCV, &dKS_pCV, &UT_VC}) *p = take(base, Cl * Vp);
@@ -474,8 +474,8 @@ struct BackwardHead : Head {
         previous_dS_pKV = take(base, Kp * Vp);
         for (float** p : {&dST_VP, &ST_VP}) *p = take(base, Vp * PANEL * LANES);
         states_MpKV = take(base, Kp * Vp * (std::min(a.segment, chunks) - 1));
-        for (float** p : {&read_CL, &leaving_CL, &beta_CL, &gate_CL}) *p = take(base, Cl * LANES);
-        sums_C = take(base, Cl);
+        for (float** p : {&read_CL, &leaving_CL, &beta_CL, &crossing_CL}) *p = take(base, Cl * LANES);
+        for (float** p : {&gate_C, &sums_C}) *p = take(base, Cl);
     }
 
     // The state before the j-th chunk of the segment.
@@ -652,32 +652,35 @@ struct BackwardHead : Head {
         }
     }
 
-    // To gate_CL[j], summed over its lanes: the shares of all D_ti with i < j <= t, whose decay g_j is a part of.
-    void add_crossing_shares() const {
+    // crossing_CL[j], summed over its lanes: the shares of all D_ti with i < j <= t, whose decay g_j is a part of.
+    void crossing_shares() const {
         for (Index i = 0; i < Cp; i += LANES) {
             Vec columns = {};
             for (Index j = Cp - 1; j >= i; j--) {
                 columns += load(share_CC + j * Cl + i);
-                float* gate = gate_CL + j * LANES;
-                store(gate, load(gate) + (lanes_from(i) < int(j) ? columns : Vec{}));
+                float* crossing = crossing_CL + j * LANES;
+                store(crossing, load(crossing) + (lanes_from(i) < int(j) ? columns : Vec{}));
             }
         }
     }
 
     // By direct sums, without a difference: q.dq - k.dk would be shorter and is useless at large decays.
     void gate_gradients(float state_sum) const {
-        Vec after = {}, before = {};  // reads of the state from token t on; what leaves the chunk and came before t
-        for (Index t = Cp - 1; t >= 0; t--) store(gate_CL + t * LANES, after += load(read_CL + t * LANES));
-        add_crossing_shares();
-        for (Index t = 0; t < Cp; t++) {
-            store(gate_CL + t * LANES, load(gate_CL + t * LANES) + before);
-            before += load(leaving_CL + t * LANES);
-        }
-        sum_lanes(sums_C, gate_CL, round_up(Cp, LANES));
-        for (Index t = 0; t < Cp; t++) sums_C[t] += state_sum * eG_C[Cp - 1];
-        write_column(rows(a.d_g, 1), sums_C);
-        sum_lanes(sums_C, beta_CL, round_up(Cp, LANES));
+        const Index rows_to_sum = round_up(Cp, LANES);
+        sum_lanes(sums_C, beta_CL, rows_to_sum);
         write_column(rows(a.d_beta, 1), sums_C);
+        crossing_shares();
+        sum_lanes(gate_C, crossing_CL, rows_to_sum);
+        sum_lanes(sums_C, read_CL, rows_to_sum);
+        double after = 0;  // reads of the state from token t on
+        for (Index t = Cp - 1; t >= 0; t--) gate_C[t] += float(after += sums_C[t]);
+        sum_lanes(sums_C, leaving_CL, rows_to_sum);
+        double before = double(state_sum) * eG_C[Cp - 1];  // what leaves the chunk and came before token t
+        for (Index t = 0; t < Cp; t++) {
+            gate_C[t] = float(gate_C[t] + before);
+            before += sums_C[t];
+        }
+        write_column(rows(a.d_g, 1), gate_C);
     }
 
     // What the chunk before this one, or the next head, will touch.
@@ -716,7 +719,7 @@ struct BackwardHead : Head {
 
     void backward_chunk(const State& S, bool live, bool dS_live) {
         load_chunk();
-        for (float* x : {read_CL, leaving_CL, beta_CL}) std::fill(x, x + Cp * LANES, 0.0f);
+        for (float* x : {read_CL, leaving_CL, beta_CL, crossing_CL}) std::fill(x, x + Cp * LANES, 0.0f);
         float* out = here.t0 ? nullptr : state(a.d_initial_state);
         each_panel(Vp, [&](auto n, Index x) {
             load_writes<n()>(x);
