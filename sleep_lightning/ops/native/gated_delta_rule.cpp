@@ -36,6 +36,10 @@ struct Args {
 
 namespace {
 
+#define NOINLINE __attribute__((noinline))
+
+constexpr Index LINES_AHEAD = 24;  // asked for at every step
+
 // ---- Reading and writing the caller's tensors.
 
 // `count` rows of `width` numbers: the tokens of one head in one chunk, or a state.
@@ -48,74 +52,172 @@ struct Rows {
     T* at(Index t, Index col = 0) const {
         return reinterpret_cast<T*>(data) + t * stride + col;
     }
-    Index inside(Index t, Index col) const { return t < count ? width - col : 0; }
+    // Whether ROWS rows of N vectors from row t and column `col` are all inside.
+    template <int N>
+    bool holds(Index t, Index col) const {
+        return t + ROWS <= count && col + N * LANES <= width;
+    }
 };
 
-template <class T, int N>
-INLINE void read_as(float* out, const Rows& x, Index t, Index col, float scale) {
-    const T* in = x.at<T>(t, col);
-    const Index inside = x.inside(t, col);
-    if (inside >= N * LANES)
-        UNROLL for (int c = 0; c < N; c++) store(out + c * LANES, load(in + c * LANES) * scale);
-    else
-        for (int i = 0; i < N * LANES; i++) out[i] = i < inside ? float(in[i]) * scale : 0.0f;
-}
-
-// N vectors of row t from column `col`, times `scale`; zeros outside the tensor
+// row t as N vectors from column `col`; zeros outside the tensor
 template <int N>
-INLINE void read(float* out, const Rows& x, Index t, Index col, float scale = 1.0f) {
-    x.bf16 ? read_as<Bf16, N>(out, x, t, col, scale) : read_as<float, N>(out, x, t, col, scale);
+NOINLINE void read_some(float* out, const Rows& x, Index t, Index col) {
+    as_type(x.bf16, [&](auto zero) {
+        const auto* in = x.at<decltype(zero)>(t, col);
+        for (int c = 0; c < N * LANES; c++) out[c] = col + c < x.width && t < x.count ? float(in[c]) : 0.0f;
+    });
 }
 
-template <class T, int N>
-INLINE void write_as(const Rows& x, Index t, Index col, const float* in) {
-    for (Index r = t; r < t + ROWS; r++, in += N * LANES) {
-        T* out = x.at<T>(r, col);
-        const Index inside = x.inside(r, col);
-        if (inside >= N * LANES)
-            UNROLL for (int c = 0; c < N; c++) store(out + c * LANES, load(in + c * LANES));
-        else
-            for (Index i = 0; i < inside; i++) out[i] = T(in[i]);
+// f(t, row) for rows [from, to), read as by read_some
+template <int N, class F>
+INLINE void each_row(const Rows& x, Index from, Index to, Index col, F f) {
+    const Index end = std::max(from, std::min(to, x.count));
+    Vec row[N] = {};
+    if (col + N * LANES <= x.width)
+        as_type(x.bf16, [&](auto zero) {
+            for (Index t = from; t < end; t++) {
+                const auto* in = x.at<decltype(zero)>(t, col);
+                UNROLL for (int c = 0; c < N; c++) row[c] = load(in + c * LANES);
+                f(t, row);
+            }
+        });
+    else
+        for (Index t = from; t < end; t++) {
+            float some[N * LANES];
+            read_some<N>(some, x, t, col);
+            UNROLL for (int c = 0; c < N; c++) row[c] = load(some + c * LANES);
+            f(t, row);
+        }
+    UNROLL for (int c = 0; c < N; c++) row[c] = Vec{};
+    for (Index t = end; t < to; t++) f(t, row);
+}
+
+template <int N>
+INLINE void store_row(float* out, const Vec (&row)[N], float scale = 1.0f) {
+    UNROLL for (int c = 0; c < N; c++) store(out + c * LANES, row[c] * scale);
+}
+
+// tile = rows - tile
+template <int N>
+INLINE void subtract_from(const Rows& x, Index t, Index col, Tile<N>& tile) {
+    float some[ROWS * N * LANES];
+    const float* in = x.at<float>(t, col);
+    Index ld = x.stride;
+    if (!x.holds<N>(t, col) || x.bf16) {
+        each_row<N>(x, t, t + ROWS, col, [&](Index r, auto& row) { store_row(some + (r - t) * N * LANES, row); });
+        in = some, ld = N * LANES;
     }
+    UNROLL for (int r = 0; r < ROWS; r++)
+        UNROLL for (int c = 0; c < N; c++) tile.at[r][c] = load(in + r * ld + c * LANES) - tile.at[r][c];
 }
 
-// ROWS rows from row t and column `col`, out of a row-major [ROWS, N * LANES]
 template <int N>
-void write(const Rows& x, Index t, Index col, const float* in) {
-    x.bf16 ? write_as<Bf16, N>(x, t, col, in) : write_as<float, N>(x, t, col, in);
+NOINLINE void write_some(const Rows& x, Index t, Index col, const float* in) {
+    as_type(x.bf16, [&](auto zero) {
+        for (Index r = t; r < std::min(t + ROWS, x.count); r++)
+            for (int c = 0; c < N; c++, in += LANES)
+                store_some(x.at<decltype(zero)>(r, col + c * LANES), load(in), x.width - col - c * LANES);
+    });
 }
 
-INLINE float read_one(const Rows& x, Index t) {
-    if (t >= x.count) return 0.0f;
-    return x.bf16 ? float(*x.at<Bf16>(t)) : *x.at<float>(t);
+// The part of a tile that is inside the tensor, to row t and column `col`.
+template <int N>
+INLINE void write(const Rows& x, Index t, Index col, const Tile<N>& tile) {
+    if (x.holds<N>(t, col) && !x.bf16) {
+        UNROLL for (int r = 0; r < ROWS; r++)
+            UNROLL for (int c = 0; c < N; c++) store(x.at<float>(t + r, col + c * LANES), tile.at[r][c]);
+        return;
+    }
+    float out[ROWS * N * LANES];
+    store_tile(out, tile);
+    write_some<N>(x, t, col, out);
 }
 
-INLINE void write_one(const Rows& x, Index t, float value) {
-    if (x.bf16)
-        *x.at<Bf16>(t) = Bf16(value);
-    else
-        *x.at<float>(t) = value;
+// A column: one number per row; zeros after the last row
+void read_column(float* out, const Rows& x, Index count) {
+    as_type(x.bf16, [&](auto zero) {
+        for (Index t = 0; t < x.count; t++) out[t] = float(*x.at<decltype(zero)>(t));
+    });
+    std::fill(out + x.count, out + count, 0.0f);
 }
+
+void write_column(const Rows& x, const float* in) {
+    as_type(x.bf16, [&](auto zero) {
+        for (Index t = 0; t < x.count; t++) *x.at<decltype(zero)>(t) = decltype(zero)(in[t]);
+    });
+}
+
+// Asks for the cache lines that the next chunk or head will read and write, some at every tile of this one: the tensors
+// come from beyond the L2 cache, and the hardware does not guess a head's rows, which lie far apart.
+struct Ahead {
+    Rows parts[12];
+    int count = 0, part = 0;
+    Index row = 0;
+
+    void clear() { count = part = 0, row = 0; }
+
+    void add(const Rows& rows) {
+        if (rows.data && rows.count) parts[count++] = rows;
+    }
+
+    void step() {
+        for (Index lines = LINES_AHEAD; part < count && lines > 0;) {
+            const Rows& x = parts[part];
+            const Index size = x.bf16 ? 2 : 4;
+            const char* p = x.data + row * x.stride * size;
+            // Into L2, and as if to read also what will be written: a prefetch to write would fill L1.
+            for (Index at = 0; at < x.width * size; at += 64, lines--) __builtin_prefetch(p + at, 0, 2);
+            if (++row == x.count) part++, row = 0;
+        }
+    }
+};
+
+template <int... I>
+INLINE IntVec lanes_from(Index i, std::integer_sequence<int, I...>) {
+    return IntVec{I...} + int(i);
+}
+
+// i, i + 1, ..
+INLINE IntVec lanes_from(Index i) { return lanes_from(i, std::make_integer_sequence<int, LANES>()); }
+
+// One chunk of one head.
+struct Place {
+    Index b, h, t0, tokens;
+};
+
+// A state: in panels in the workspace, or where the caller has it.
+struct State {
+    float* pKV;
+    const float* outside_KV = nullptr;
+};
+
+struct View {
+    const float* data;
+    Index ld;
+};
 
 // One head's walk over its chunks: where the numbers are, and the forward.
 struct Head {
     const Args& a;
-    const Index b, h, K, V, Kp, Vp, Cl, chunks, segments;
-    const bool reads;                  // whether q takes part
-    Index t0 = 0, tokens = 0, Cp = 0;  // the current chunk; Cp: its tokens padded to ROWS
+    const Index n, next, K, V, Kp, Vp, Cl, chunks, segments;  // next: the head after this one; B * H: none
+    const bool reads;                                         // whether q takes part
+    Place here = {};
+    Index tokens = 0, Cp = 0;  // of the current chunk; Cp: padded to ROWS
+    mutable Ahead ahead;
 
-    double* G_C;
+    double* exact_C;          // G
+    float *G_C, *rest_C;      // G to float, and what that leaves out
     float *eG_C, *eGC_C, *beta_C;  // eGC: e^{G_C - G_t}
     float *D_CC, *minusB_CC, *P_CC;
     float *k_CK, *q_CK, *kT_KC;
-    float *E_pCV, *U_pCV, *Uout_pCV;  // Uout: e^{G_C - G_t} U_t
-    float* S_pKV;
+    float *U_pCV, *Uout_pCV;  // Uout: e^{G_C - G_t} U_t
+    State S;
     Index used = 0;
 
-    Head(const Args& a, Index n, bool reads, float* base)
+    Head(const Args& a, Index n, Index next, bool reads, float* base)
         : a(a),
-          b(n / a.H),
-          h(n % a.H),
+          n(n),
+          next(next),
           K(a.K),
           V(a.V),
           Kp(round_up(K, TOKENS)),
@@ -124,12 +226,12 @@ struct Head {
           chunks((a.T + a.chunk - 1) / a.chunk),
           segments((chunks + a.segment - 1) / a.segment),
           reads(reads) {
-        G_C = reinterpret_cast<double*>(take(base, 2 * Cl));
-        for (float** p : {&eG_C, &eGC_C, &beta_C}) *p = take(base, Cl);
+        exact_C = reinterpret_cast<double*>(take(base, 2 * Cl));
+        for (float** p : {&G_C, &rest_C, &eG_C, &eGC_C, &beta_C}) *p = take(base, Cl);
         for (float** p : {&D_CC, &minusB_CC, &P_CC}) *p = take(base, Cl * Cl);
         for (float** p : {&k_CK, &q_CK, &kT_KC}) *p = take(base, Cl * Kp);
-        for (float** p : {&E_pCV, &U_pCV, &Uout_pCV}) *p = take(base, Cl * Vp);
-        S_pKV = take(base, Kp * Vp);
+        for (float** p : {&U_pCV, &Uout_pCV}) *p = take(base, Cl * Vp);
+        S = {take(base, Kp * Vp)};
     }
 
     // The next n floats of the workspace, on a cache line. Without a base it only counts.
@@ -140,39 +242,50 @@ struct Head {
     }
 
     // This head's [K, V] of a [B, H, count, K, V] tensor.
-    float* state(float* x, Index count = 1, Index i = 0) const { return x + (((b * a.H + h) * count) + i) * K * V; }
+    float* state(float* x, Index count = 1, Index i = 0) const { return x + (n * count + i) * K * V; }
 
-    // The current chunk's rows of a [B, T, H, width] tensor.
-    Rows rows(const Tensor& x, Index width) const {
-        const Index at = b * x.stride_b + t0 * x.stride_t + h * x.stride_h;
-        return {x.data ? x.data + at * (x.bf16 ? 2 : 4) : nullptr, x.stride_t, tokens, width, x.bf16 != 0};
+    Rows state_rows(const float* x_KV) const {
+        return {reinterpret_cast<char*>(const_cast<float*>(x_KV)), V, K, V, false};
+    }
+
+    // The rows of a [B, T, H, width] tensor in one chunk, by default the current one.
+    Rows rows(const Tensor& x, Index width) const { return rows(x, width, here); }
+    Rows rows(const Tensor& x, Index width, const Place& p) const {
+        const Index at = p.b * x.stride_b + p.t0 * x.stride_t + p.h * x.stride_h;
+        return {x.data ? x.data + at * (x.bf16 ? 2 : 4) : nullptr, x.stride_t, p.tokens, width, x.bf16 != 0};
+    }
+
+    Place place(Index n, Index m) const {
+        return {n / a.H, n % a.H, m * a.chunk, std::min(a.chunk, a.T - m * a.chunk)};
     }
 
     void start_chunk(Index m) {
-        t0 = m * a.chunk;
-        tokens = std::min(a.chunk, a.T - t0);
+        here = place(n, m);
+        tokens = here.tokens;
         Cp = round_up(tokens, ROWS);
     }
 
-    void load_rows(float* out_CK, const Tensor& x, float scale) const {
+    void load_rows(float* out_CK, const Tensor& x, Index count, float scale = 1.0f) const {
         const Rows in = rows(x, K);
-        for (Index t = 0; t < Cl; t++)
-            each_panel(Kp, [&](auto n, Index i) { read<n()>(out_CK + t * Kp + i, in, t, i, scale); });
+        each_panel(Kp, [&](auto n, Index i) {
+            each_row<n()>(in, 0, count, i, [&](Index t, auto& row) { store_row(out_CK + t * Kp + i, row, scale); });
+        });
     }
 
     // G sums in double: the difference of two float sums loses the small decays that follow a large one.
     void load_gates() const {
-        const Rows g = rows(a.g, 1), beta = rows(a.beta, 1);
+        read_column(beta_C, rows(a.beta, 1), Cl);
+        read_column(G_C, rows(a.g, 1), Cl);
         double sum = 0;
         for (Index t = 0; t < Cl; t++) {
-            const float g_t = read_one(g, t);
-            sum += g_t < -1e4f ? -1e4f : g_t;  // so that -inf is a decay to zero, not a NaN
-            G_C[t] = sum;
-            beta_C[t] = read_one(beta, t);
+            sum += G_C[t] < -1e4f ? -1e4f : G_C[t];  // so that -inf is a decay to zero, not a NaN
+            exact_C[t] = sum;
         }
         for (Index t = 0; t < Cl; t++) {
-            eG_C[t] = float(G_C[t]);
-            eGC_C[t] = float(sum - G_C[t]);
+            G_C[t] = float(exact_C[t]);
+            rest_C[t] = float(exact_C[t] - G_C[t]);
+            eG_C[t] = G_C[t];
+            eGC_C[t] = float(sum - exact_C[t]);
         }
         for (Index t = 0; t < Cl; t += LANES) {
             store(eG_C + t, exp_negative(load(eG_C + t)));
@@ -182,12 +295,11 @@ struct Head {
 
     // D, zero above the diagonal. Only differences <= 0 are exponentiated, so nothing overflows.
     void load_decays() const {
-        for (Index t = 0; t < Cp; t++) {
-            float* D = D_CC + t * Cl;
-            for (Index i = 0; i <= t; i++) D[i] = float(G_C[t] - G_C[i]);
-            for (Index i = t + 1; i < round_up(t + 1, TOKENS); i++) D[i] = -1e30f;
-            for (Index i = 0; i <= t; i += LANES) store(D + i, exp_negative(load(D + i)));
-        }
+        for (Index t = 0; t < Cp; t++)
+            for (Index i = 0; i <= t; i += LANES) {
+                const Vec passed = (G_C[t] - load(G_C + i)) + (rest_C[t] - load(rest_C + i));
+                store(D_CC + t * Cl + i, exp_negative(lanes_from(i) <= int(t) ? passed : Vec{} - 1e30f));
+            }
     }
 
     // D * (rows_CK K^T) * sign in the lower triangle and zeros up to its blocks' right edge.
@@ -196,7 +308,7 @@ struct Head {
             each_panel(round_up(t + ROWS, TOKENS), [&](auto n, Index i) {
                 constexpr int N = n();
                 Tile<N> tile = {};
-                add_product(tile, rows_CK + t * Kp, Kp, kT_KC + i, Cl, K);
+                add_long_product(tile, rows_CK + t * Kp, Kp, kT_KC + i, Cl, K);
                 UNROLL for (int r = 0; r < ROWS; r++)
                     UNROLL for (int c = 0; c < N; c++) {
                         const Index at = (t + r) * Cl + i + c * LANES;
@@ -205,9 +317,18 @@ struct Head {
             });
     }
 
+    // add_product of many columns, with a step ahead at some of them
+    template <int N>
+    INLINE void add_long_product(Tile<N>& tile, const float* a, Index ld_a, const float* b, Index ld_b, Index n) const {
+        for (Index i = 0; i < n; i += 32) {
+            ahead.step();
+            add_product(tile, a + i, ld_a, b + i * ld_b, ld_b, std::min<Index>(32, n - i));
+        }
+    }
+
     // Everything of the chunk that does not depend on a state.
     void load_chunk() const {
-        load_rows(k_CK, a.k, 1.0f);
+        load_rows(k_CK, a.k, Cl);
         for (Index t = 0; t < Cl; t += LANES)
             for (Index i = 0; i < Kp; i += LANES) transpose(kT_KC + i * Cl + t, Cl, k_CK + t * Kp + i, Kp);
         load_gates();
@@ -215,46 +336,57 @@ struct Head {
         load_products(minusB_CC, k_CK, -1.0f);
         for (Index t = 0; t < Cp; t++) minusB_CC[t * Cl + t] = 0.0f;
         if (!reads) return;
-        load_rows(q_CK, a.q, float(a.scale));
+        load_rows(q_CK, a.q, Cp, float(a.scale));
         load_products(P_CC, q_CK, 1.0f);
     }
 
-    void load_state(float* out_pKV, const float* in_KV) const {
-        const Rows in = {reinterpret_cast<char*>(const_cast<float*>(in_KV)), V, K, V, false};
+    // A state of half of L1 or less is read where it is; rows of a larger one would compete for the same sets.
+    void load_state(State& to, const float* in_KV) const {
+        if (K == Kp && V == Vp && K * V <= 4096) {
+            to.outside_KV = in_KV;
+            return;
+        }
+        const Rows in = state_rows(in_KV);
+        to.outside_KV = nullptr;
         each_panel(Vp, [&](auto n, Index x) {
-            for (Index i = 0; i < Kp; i++) read<n()>(out_pKV + x * Kp + i * n() * LANES, in, i, x);
+            float* out = to.pKV + x * Kp;
+            each_row<n()>(in, 0, Kp, x, [&](Index i, auto& row) { store_row(out + i * n() * LANES, row); });
         });
     }
 
-    void store_state(float* out_KV, const float* in_pKV) const {
-        const Rows out = {reinterpret_cast<char*>(out_KV), V, K, V, false};
+    // The panel of the given width at column x.
+    View panel(const State& from, Index x, Index width) const {
+        if (from.outside_KV) return {from.outside_KV + x, V};
+        return {from.pKV + x * Kp, width};
+    }
+
+    void store_state(float* out_KV, const State& from) const {
+        const Rows out = state_rows(out_KV);
         each_panel(Vp, [&](auto n, Index x) {
-            for (Index i = 0; i < Kp; i += ROWS) write<n()>(out, i, x, in_pKV + x * Kp + i * n() * LANES);
+            for (Index i = 0; i < Kp; i += ROWS) write_some<n()>(out, i, x, from.pKV + x * Kp + i * n() * LANES);
         });
     }
 
     // E, U, Uout and O of one panel of V, down the rows.
     template <int N>
-    void forward_panel(Index x, bool live) const {
+    NOINLINE void forward_panel(Index x, bool live) const {
         constexpr Index W = N * LANES;
         const Rows v = rows(a.v, V), o = rows(a.o, V), errors = rows(a.errors, V);
-        const float* S = S_pKV + x * Kp;
-        float *E = E_pCV + x * Cl, *U = U_pCV + x * Cl, *Uout = Uout_pCV + x * Cl;
+        const View S = panel(this->S, x, W);
+        float *U = U_pCV + x * Cl, *Uout = Uout_pCV + x * Cl;
         for (Index t = 0; t < Cp; t += ROWS) {
-            for (Index r = t; r < t + ROWS; r++) read<N>(E + r * W, v, r, x);
             Tile<N> tile = {};
-            if (live) add_product(tile, k_CK + t * Kp, Kp, S, W, K);
+            if (live) add_long_product(tile, k_CK + t * Kp, Kp, S.data, S.ld, K);
             UNROLL for (int r = 0; r < ROWS; r++)
-                UNROLL for (int c = 0; c < N; c++)
-                    tile.at[r][c] = load(E + (t + r) * W + c * LANES) - tile.at[r][c] * eG_C[t + r];
+                UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= eG_C[t + r];
+            subtract_from(v, t, x, tile);
             add_product(tile, minusB_CC + t * Cl, Cl, U, W, t);
             solve_down(tile, t, U);
-            store_tile(E + t * W, tile);
-            for (Index r = t; r < t + ROWS; r++)
+            if (errors.data) write(errors, t, x, tile);
+            UNROLL for (int r = 0; r < ROWS; r++)
                 UNROLL for (int c = 0; c < N; c++)
-                    store(Uout + r * W + c * LANES, load(U + r * W + c * LANES) * eGC_C[r]);
-            if (errors.data) write<N>(errors, t, x, E + t * W);
-            if (reads) read_panel<N>(o, t, x, live);
+                    store(Uout + ((t + r) * N + c) * LANES, tile.at[r][c] * (beta_C[t + r] * eGC_C[t + r]));
+            if (reads) read_panel<N>(o, t, x, live, S);
         }
     }
 
@@ -270,101 +402,113 @@ struct Head {
     }
 
     template <int N>
-    void read_panel(const Rows& o, Index t, Index x, bool live) const {
+    void read_panel(const Rows& o, Index t, Index x, bool live, const View& S) const {
         constexpr Index W = N * LANES;
         Tile<N> tile = {};
-        if (live) add_product(tile, q_CK + t * Kp, Kp, S_pKV + x * Kp, W, K);
+        if (live) add_long_product(tile, q_CK + t * Kp, Kp, S.data, S.ld, K);
         UNROLL for (int r = 0; r < ROWS; r++)
             UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= eG_C[t + r];
         add_product(tile, P_CC + t * Cl, Cl, U_pCV + x * Cl, W, t + ROWS);
-        float out[ROWS * W];
-        store_tile(out, tile);
-        write<N>(o, t, x, out);
+        write(o, t, x, tile);
     }
 
-    // S' = e^{G_C} S + K^T Uout, one panel of V.
+    // S' = e^{G_C} S + K^T Uout, one panel of V, into the workspace or the caller's `out`.
     template <int N>
-    void state_panel(Index x, bool live) const {
+    NOINLINE void state_panel(Index x, bool live, const State& from, float* to_pKV, float* out_KV = nullptr) const {
         constexpr Index W = N * LANES;
+        const Rows out = state_rows(out_KV);
+        const View S = panel(from, x, W);
         for (Index i = 0; i < Kp; i += ROWS) {
             Tile<N> tile = {};
-            float* S = S_pKV + x * Kp + i * W;
-            if (live) load_scaled(tile, S, eG_C[Cp - 1]);
+            if (live) load_scaled(tile, S.data + i * S.ld, eG_C[Cp - 1], S.ld);
+            ahead.step();
             add_transposed(tile, k_CK + i, Kp, Uout_pCV + x * Cl, W, Cp);
-            store_tile(S, tile);
+            out_KV ? write(out, i, x, tile) : store_tile(to_pKV + x * Kp + i * W, tile);
         }
+    }
+
+    // What the forward of chunk m + 1, or of the next head, will touch.
+    void look_ahead(Index m) const {
+        ahead.clear();
+        const bool last = m + 1 == chunks;
+        if (last) ahead.add(state_rows(state(a.final_state)));
+        if (last && next == a.B * a.H) return;
+        const Place p = last ? place(next, 0) : place(n, m + 1);
+        ahead.add(rows(a.k, K, p));
+        if (reads) ahead.add(rows(a.q, K, p));
+        if (last && a.initial_state) ahead.add(state_rows(a.initial_state + next * K * V));
+        ahead.add(rows(a.v, V, p));
+        ahead.add(rows(a.errors, V, p));
+        if (reads) ahead.add(rows(a.o, V, p));
     }
 
     void forward() {
         bool live = a.initial_state;  // a state that is not live is zero and costs nothing
-        if (live) load_state(S_pKV, state(a.initial_state));
+        if (live) load_state(S, state(a.initial_state));
         for (Index m = 0; m < chunks; m++, live = true) {
             if (m && m % a.segment == 0 && a.states)
-                store_state(state(a.states, segments - 1, m / a.segment - 1), S_pKV);
+                store_state(state(a.states, segments - 1, m / a.segment - 1), S);
             start_chunk(m);
+            look_ahead(m);
             load_chunk();
+            float* out = m + 1 == chunks ? state(a.final_state) : nullptr;
             each_panel(Vp, [&](auto n, Index x) { forward_panel<n()>(x, live); });
-            each_panel(Vp, [&](auto n, Index x) { state_panel<n()>(x, live); });
+            each_panel(Vp, [&](auto n, Index x) { state_panel<n()>(x, live, S, S.pKV, out); });
+            S.outside_KV = nullptr;
         }
-        store_state(state(a.final_state), S_pKV);
     }
 };
 
 struct BackwardHead : Head {
-    float *dO_pCV, *dQS_pCV, *W_pCV, *dKS_pCV;  // dKS, dQS: the gradients of S^T k_t and S^T q_t
+    float *E_pCV, *dO_pCV, *dQS_pCV, *W_pCV, *dKS_pCV;  // dKS, dQS: the gradients of S^T k_t and S^T q_t
     float *UT_VC, *dB_CC, *dP_CC, *share_CC;  // share: of D, in the gradient of g
-    float *dS_pKV, *dST_pVK, *ST_pVK;  // ST: the state before every chunk of a segment
+    State dS;
+    float *previous_dS_pKV, *dST_VP, *ST_VP, *states_MpKV;  // states: before every chunk of a segment but the first
     float *read_CL, *leaving_CL, *beta_CL, *crossing_CL;  // one vector of partial sums per token
-    float *column_C, *sums_C;
+    float *gate_C, *sums_C;
 
-    BackwardHead(const Args& a, Index n, float* base) : Head(a, n, a.q.data && a.d_o.data, base) {
-        for (float** p : {&dO_pCV, &dQS_pCV, &W_pCV, &dKS_pCV, &UT_VC}) *p = take(base, Cl * Vp);
+    BackwardHead(const Args& a, Index n, Index next, float* base) : Head(a, n, next, a.q.data && a.d_o.data, base) {
+        for (float** p : {&E_pCV, &dO_pCV, &dQS_pCV, &W_pCV, &dKS_pCV, &UT_VC}) *p = take(base, Cl * Vp);
         for (float** p : {&dB_CC, &dP_CC, &share_CC}) *p = take(base, Cl * Cl);
-        for (float** p : {&dS_pKV, &dST_pVK}) *p = take(base, Kp * Vp);
-        ST_pVK = take(base, Kp * Vp * std::min(a.segment, chunks));
+        dS = {take(base, Kp * Vp)};
+        previous_dS_pKV = take(base, Kp * Vp);
+        for (float** p : {&dST_VP, &ST_VP}) *p = take(base, Vp * PANEL * LANES);
+        states_MpKV = take(base, Kp * Vp * (std::min(a.segment, chunks) - 1));
         for (float** p : {&read_CL, &leaving_CL, &beta_CL, &crossing_CL}) *p = take(base, Cl * LANES);
-        for (float** p : {&column_C, &sums_C}) *p = take(base, Cl);
+        for (float** p : {&gate_C, &sums_C}) *p = take(base, Cl);
     }
 
-    // E as saved, U and Uout.
-    void load_writes() const {
-        const Rows errors = rows(a.errors, V);
-        each_panel(Vp, [&](auto n, Index x) {
-            constexpr int N = n();
-            for (Index t = 0; t < Cl; t++) {
-                const Index at = x * Cl + t * N * LANES;
-                read<N>(E_pCV + at, errors, t, x);
-                UNROLL for (int c = 0; c < N; c++) {
-                    const Vec u = load(E_pCV + at + c * LANES) * beta_C[t];
-                    store(U_pCV + at + c * LANES, u);
-                    store(Uout_pCV + at + c * LANES, u * eGC_C[t]);
-                }
-            }
+    // The state before the j-th chunk of the segment.
+    State before(Index j) const { return j ? State{states_MpKV + (j - 1) * Kp * Vp} : S; }
+
+    // E as saved, and Uout.
+    template <int N>
+    void load_writes(Index x) const {
+        each_row<N>(rows(a.errors, V), 0, Cl, x, [&](Index t, auto& row) {
+            const Index at = x * Cl + t * N * LANES;
+            store_row(E_pCV + at, row);
+            store_row(Uout_pCV + at, row, beta_C[t] * eGC_C[t]);
         });
     }
 
-    void load_output_gradient() const {
-        const Rows d_o = rows(a.d_o, V);
-        each_panel(Vp, [&](auto n, Index x) {
-            constexpr int N = n();
-            for (Index t = 0; t < Cp; t++) {
-                const Index at = x * Cl + t * N * LANES;
-                read<N>(dO_pCV + at, d_o, t, x);
-                UNROLL for (int c = 0; c < N; c++)
-                    store(dQS_pCV + at + c * LANES, load(dO_pCV + at + c * LANES) * eG_C[t]);
-            }
+    template <int N>
+    void load_output_gradient(Index x) const {
+        each_row<N>(rows(a.d_o, V), 0, Cp, x, [&](Index t, auto& row) {
+            const Index at = x * Cl + t * N * LANES;
+            store_row(dO_pCV + at, row);
+            store_row(dQS_pCV + at, row, eG_C[t]);
         });
     }
 
-    void transpose_state(float* out_pVK, const float* in_pKV) const {
-        for (Index i = 0, wi; i < Kp; i += wi) {
-            wi = panel_width(Kp - i);
-            for (Index x = 0, wx; x < Vp; x += wx) {
-                wx = panel_width(Vp - x);
-                for (Index ii = 0; ii < wi; ii += LANES)
-                    for (Index xx = 0; xx < wx; xx += LANES)
-                        transpose(out_pVK + i * Vp + (x + xx) * wi + ii, wi, in_pKV + x * Kp + (i + ii) * wx + xx, wx);
-            }
+    // One panel of K, transposed.
+    template <int N>
+    void transpose_state(float* out_VP, const State& from, Index i) const {
+        for (Index x = 0, w; x < Vp; x += w) {
+            w = panel_width(Vp - x);
+            const View in = panel(from, x, w);
+            for (Index ii = 0; ii < N * LANES; ii += LANES)
+                for (Index xx = 0; xx < w; xx += LANES)
+                    transpose(out_VP + (x + xx) * N * LANES + ii, N * LANES, in.data + (i + ii) * in.ld + xx, in.ld);
         }
     }
 
@@ -373,34 +517,37 @@ struct BackwardHead : Head {
             w = panel_width(Vp - x);
             for (Index t = 0; t < Cl; t += LANES)
                 for (Index xx = 0; xx < w; xx += LANES)
-                    transpose(UT_VC + (x + xx) * Cl + t, Cl, U_pCV + x * Cl + t * w + xx, w);
+                    transpose(UT_VC + (x + xx) * Cl + t, Cl, E_pCV + x * Cl + t * w + xx, w, beta_C + t);
         }
     }
 
     // W (the gradient of v) and dKS of one panel of V, up the rows.
     template <int N>
-    void backward_panel(Index x, bool dS_live) const {
+    NOINLINE void backward_panel(Index x, bool dS_live) const {
         constexpr Index width = N * LANES;
         const Rows d_v = rows(a.d_v, V);
-        const float *E = E_pCV + x * Cl, *U = U_pCV + x * Cl, *dO = dO_pCV + x * Cl;
+        const float *E = E_pCV + x * Cl, *Uout = Uout_pCV + x * Cl, *dO = dO_pCV + x * Cl;
+        const View dS = panel(this->dS, x, width);
         float *W = W_pCV + x * Cl, *dKS = dKS_pCV + x * Cl;
         for (Index t = Cp - ROWS; t >= 0; t -= ROWS) {
             const Index below = t + ROWS;
             Tile<N> tile = {};
             if (dS_live) {
-                add_product(tile, k_CK + t * Kp, Kp, dS_pKV + x * Kp, width, K);
+                add_long_product(tile, k_CK + t * Kp, Kp, dS.data, dS.ld, K);
+                add_dots(leaving_CL + t * LANES, tile, Uout + t * width, width);
                 UNROLL for (int r = 0; r < ROWS; r++)
                     UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= eGC_C[t + r];
-                add_dots(leaving_CL + t * LANES, tile, U + t * width, width);
             }
             if (reads) add_transposed(tile, P_CC + t * Cl + t, Cl, dO + t * width, width, Cp - t);
             add_transposed(tile, minusB_CC + below * Cl + t, Cl, W + below * width, width, Cp - below);
             solve_up(tile, t, W);
             add_dots(beta_CL + t * LANES, tile, E + t * width, width);
-            for (Index r = t; r < below; r++)
-                UNROLL for (int c = 0; c < N; c++)
-                    store(dKS + r * width + c * LANES, load(W + r * width + c * LANES) * -eG_C[r]);
-            write<N>(d_v, t, x, W + t * width);
+            UNROLL for (int r = 0; r < ROWS; r++)
+                UNROLL for (int c = 0; c < N; c++) {
+                    tile.at[r][c] *= beta_C[t + r];
+                    store(dKS + ((t + r) * N + c) * LANES, tile.at[r][c] * -eG_C[t + r]);
+                }
+            write(d_v, t, x, tile);
         }
     }
 
@@ -415,169 +562,204 @@ struct BackwardHead : Head {
             }
     }
 
-    // out = sign * D * (rows U^T); weights * (rows U^T) is added to the share of every decay D in the gradient of g.
-    void score_gradient(float* out_CC, const float* rows_pCV, const float* weights_CC, float sign) const {
+    // out = sign * D * (rows U^T). D's share in the gradient of g is, or with `add` grows by, weights * (rows U^T).
+    void score_gradient(float* out_CC, const float* rows_pCV, const float* weights_CC, float sign, bool add) const {
         for (Index t = 0; t < Cp; t += ROWS)
             each_panel(round_up(t + ROWS, TOKENS), [&](auto n, Index i) {
                 constexpr int N = n();
                 Tile<N> tile = {};
                 for (Index x = 0, w; x < Vp; x += w) {
                     w = panel_width(Vp - x);
+                    ahead.step();
                     add_product(tile, rows_pCV + x * Cl + t * w, w, UT_VC + x * Cl + i, Cl, w);
                 }
                 UNROLL for (int r = 0; r < ROWS; r++)
                     UNROLL for (int c = 0; c < N; c++) {
                         const Index at = (t + r) * Cl + i + c * LANES;
-                        store(share_CC + at, load(share_CC + at) + tile.at[r][c] * load(weights_CC + at));
+                        const Vec share = add ? load(share_CC + at) : Vec{};
+                        store(share_CC + at, share + tile.at[r][c] * load(weights_CC + at));
                         store(out_CC + at, tile.at[r][c] * load(D_CC + at) * sign);
                     }
             });
     }
 
+    // The blocks on the diagonal plus their transposes, without the diagonal: key_panel adds dB k and dB^T k at once.
+    void mirror_blocks(float* out_CC) const {
+        for (Index t = 0; t < Cp; t++) {
+            out_CC[t * Cl + t] = 0.0f;
+            for (Index i = t / ROWS * ROWS; i < t; i++) out_CC[i * Cl + t] = out_CC[t * Cl + i];
+        }
+    }
+
     // rows_pCV S^T for ROWS rows and one panel of K
     template <int N>
-    INLINE void add_state_product(Tile<N>& tile, const float* rows_pCV, Index t, const float* ST) const {
+    INLINE void add_state_product(Tile<N>& tile, const float* rows_pCV, Index t, const float* ST_VP) const {
         for (Index x = 0, w; x < Vp; x += w) {
             w = panel_width(Vp - x);
-            add_product(tile, rows_pCV + x * Cl + t * w, w, ST + x * N * LANES, N * LANES, w);
+            ahead.step();
+            add_product(tile, rows_pCV + x * Cl + t * w, w, ST_VP + x * N * LANES, N * LANES, w);
         }
     }
 
     template <int N>
-    void query_panel(Index i, const float* ST_pVK, bool live) const {
+    NOINLINE void query_panel(Index i, bool live) const {
         const Rows d_q = rows(a.d_q, K);
         for (Index t = 0; t < Cp; t += ROWS) {
             Tile<N> tile = {};
             if (live) {
-                add_state_product(tile, dQS_pCV, t, ST_pVK + i * Vp);
+                add_state_product(tile, dQS_pCV, t, ST_VP);
                 add_dots(read_CL + t * LANES, tile, q_CK + t * Kp + i, Kp);
             }
             add_product(tile, dP_CC + t * Cl, Cl, k_CK + i, Kp, t + ROWS);
             UNROLL for (int r = 0; r < ROWS; r++)
                 UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= float(a.scale);
-            float out[ROWS * N * LANES];
-            store_tile(out, tile);
-            write<N>(d_q, t, i, out);
+            write(d_q, t, i, tile);
         }
     }
 
     template <int N>
-    void key_panel(Index i, const float* ST_pVK, bool live, bool dS_live) const {
+    NOINLINE void key_panel(Index i, bool live, bool dS_live) const {
         const Rows d_k = rows(a.d_k, K);
         for (Index t = 0; t < Cp; t += ROWS) {
             Tile<N> tile = {};
             if (live) {
-                add_state_product(tile, dKS_pCV, t, ST_pVK + i * Vp);
+                add_state_product(tile, dKS_pCV, t, ST_VP);
                 add_dots(read_CL + t * LANES, tile, k_CK + t * Kp + i, Kp);
             }
-            if (dS_live) add_state_product(tile, Uout_pCV, t, dST_pVK + i * Vp);
-            add_product(tile, dB_CC + t * Cl, Cl, k_CK + i, Kp, t + ROWS);
-            add_transposed(tile, dB_CC + t * Cl + t, Cl, k_CK + t * Kp + i, Kp, Cp - t);
+            if (dS_live) add_state_product(tile, Uout_pCV, t, dST_VP);
+            const Index below = t + ROWS;
+            add_product(tile, dB_CC + t * Cl, Cl, k_CK + i, Kp, below);
+            add_transposed(tile, dB_CC + below * Cl + t, Cl, k_CK + below * Kp + i, Kp, Cp - below);
             if (reads) add_transposed(tile, dP_CC + t * Cl + t, Cl, q_CK + t * Kp + i, Kp, Cp - t);
-            float out[ROWS * N * LANES];
-            store_tile(out, tile);
-            write<N>(d_k, t, i, out);
+            write(d_k, t, i, tile);
         }
     }
 
-    // dS = e^{G_C} dS' + K^T dKS + Q^T dQS, one panel of V.
+    // dS = e^{G_C} dS' + K^T dKS + Q^T dQS, one panel of V; that of the initial state into `out`.
     template <int N>
-    void state_gradient_panel(Index x, bool dS_live) const {
+    NOINLINE void state_gradient_panel(Index x, bool dS_live, float* out_KV) const {
         constexpr Index W = N * LANES;
+        const Rows out = state_rows(out_KV);
+        const View dS = panel(this->dS, x, W);
         for (Index i = 0; i < Kp; i += ROWS) {
             Tile<N> tile = {};
-            float* dS = dS_pKV + x * Kp + i * W;
-            if (dS_live) load_scaled(tile, dS, eG_C[Cp - 1]);
+            if (dS_live) load_scaled(tile, dS.data + i * dS.ld, eG_C[Cp - 1], dS.ld);
+            ahead.step();
             add_transposed(tile, k_CK + i, Kp, dKS_pCV + x * Cl, W, Cp);
+            ahead.step();
             if (reads) add_transposed(tile, q_CK + i, Kp, dQS_pCV + x * Cl, W, Cp);
-            store_tile(dS, tile);
+            out_KV ? write(out, i, x, tile) : store_tile(previous_dS_pKV + x * Kp + i * W, tile);
         }
     }
 
     // crossing_CL[j], summed over its lanes: the shares of all D_ti with i < j <= t, whose decay g_j is a part of.
     void crossing_shares() const {
-        std::fill(column_C, column_C + Cl, 0.0f);
-        for (Index j = Cp - 1; j >= 0; j--) {
-            Vec sum = {};
-            for (Index i = 0; i <= j; i += LANES) {
-                const Vec column = load(column_C + i) + load(share_CC + j * Cl + i);
-                store(column_C + i, column);
-                IntVec lane = {};
-                UNROLL for (int c = 0; c < LANES; c++) lane[c] = int(i) + c;
-                sum += lane < int(j) ? column : Vec{};
+        for (Index i = 0; i < Cp; i += LANES) {
+            Vec columns = {};
+            for (Index j = Cp - 1; j >= i; j--) {
+                columns += load(share_CC + j * Cl + i);
+                float* crossing = crossing_CL + j * LANES;
+                store(crossing, load(crossing) + (lanes_from(i) < int(j) ? columns : Vec{}));
             }
-            store(crossing_CL + j * LANES, sum);
         }
     }
 
     // By direct sums, without a difference: q.dq - k.dk would be shorter and is useless at large decays.
     void gate_gradients(float state_sum) const {
-        const Rows d_g = rows(a.d_g, 1), d_beta = rows(a.d_beta, 1);
-        sum_lanes(sums_C, beta_CL, Cl);
-        for (Index t = 0; t < tokens; t++) write_one(d_beta, t, sums_C[t]);
+        const Index rows_to_sum = round_up(Cp, LANES);
+        sum_lanes(sums_C, beta_CL, rows_to_sum);
+        write_column(rows(a.d_beta, 1), sums_C);
         crossing_shares();
-        sum_lanes(column_C, crossing_CL, Cl);
-        sum_lanes(sums_C, read_CL, Cl);
+        sum_lanes(gate_C, crossing_CL, rows_to_sum);
+        sum_lanes(sums_C, read_CL, rows_to_sum);
         double after = 0;  // reads of the state from token t on
-        for (Index t = Cp - 1; t >= 0; t--) column_C[t] += float(after += sums_C[t]);
-        sum_lanes(sums_C, leaving_CL, Cl);
+        for (Index t = Cp - 1; t >= 0; t--) gate_C[t] += float(after += sums_C[t]);
+        sum_lanes(sums_C, leaving_CL, rows_to_sum);
         double before = double(state_sum) * eG_C[Cp - 1];  // what leaves the chunk and came before token t
-        for (Index t = 0; t < tokens; t++) {
-            write_one(d_g, t, float(column_C[t] + before));
+        for (Index t = 0; t < Cp; t++) {
+            gate_C[t] = float(gate_C[t] + before);
             before += sums_C[t];
         }
+        write_column(rows(a.d_g, 1), gate_C);
     }
 
-    // ST before each of the chunks [first, last), from the state before the first, which is in S.
+    // What the chunk before this one, or the next head, will touch.
+    void look_back(Index m) const {
+        ahead.clear();
+        if (m == 0 && a.d_initial_state) ahead.add(state_rows(state(a.d_initial_state)));
+        if (m == 0 && next == a.B * a.H) return;
+        if (m == 0 && a.initial_state) ahead.add(state_rows(a.initial_state + next * K * V));
+        const Place p = m ? place(n, m - 1) : place(next, chunks - 1);
+        ahead.add(rows(a.k, K, p));
+        ahead.add(rows(a.errors, V, p));
+        if (reads) ahead.add(rows(a.q, K, p));
+        if (reads) ahead.add(rows(a.d_o, V, p));
+        if (m == 0 && a.d_final_state) ahead.add(state_rows(a.d_final_state + next * K * V));
+        ahead.add(rows(a.d_v, V, p));
+        if (reads) ahead.add(rows(a.d_q, K, p));
+        ahead.add(rows(a.d_k, K, p));
+    }
+
+    // The states before the chunks (first, last), from the one before the first, which is S.
     void recompute_states(Index first, Index last) {
-        for (Index m = first; m < last; m++) {
-            const bool live = m || a.initial_state;
-            if (live) transpose_state(ST_pVK + (m - first) * Kp * Vp, S_pKV);
-            if (m + 1 == last) break;
+        for (Index m = first; m + 1 < last; m++) {
             start_chunk(m);
-            load_rows(k_CK, a.k, 1.0f);
+            ahead.clear();
+            const Place p = place(n, m + 1);
+            ahead.add(rows(a.k, K, p));
+            ahead.add(rows(a.errors, V, p));
+            load_rows(k_CK, a.k, Cl);
             load_gates();
-            load_writes();
-            each_panel(Vp, [&](auto n, Index x) { state_panel<n()>(x, live); });
+            each_panel(Vp, [&](auto n, Index x) {
+                load_writes<n()>(x);
+                state_panel<n()>(x, m || a.initial_state, before(m - first), before(m - first + 1).pKV);
+            });
         }
     }
 
-    void backward_chunk(const float* ST, bool live, bool dS_live, bool needs_dS) const {
+    void backward_chunk(const State& S, bool live, bool dS_live) {
         load_chunk();
-        load_writes();
-        if (reads) load_output_gradient();
-        for (float* x : {read_CL, leaving_CL, beta_CL, crossing_CL}) std::fill(x, x + Cl * LANES, 0.0f);
-        std::fill(share_CC, share_CC + Cl * Cl, 0.0f);
-
-        if (dS_live) transpose_state(dST_pVK, dS_pKV);
-        const float state_sum = live && dS_live ? dot(ST, dST_pVK, Kp * Vp) : 0.0f;
-        each_panel(Vp, [&](auto n, Index x) { backward_panel<n()>(x, dS_live); });
+        for (float* x : {read_CL, leaving_CL, beta_CL, crossing_CL}) std::fill(x, x + Cp * LANES, 0.0f);
+        float* out = here.t0 ? nullptr : state(a.d_initial_state);
+        each_panel(Vp, [&](auto n, Index x) {
+            load_writes<n()>(x);
+            if (reads) load_output_gradient<n()>(x);
+            backward_panel<n()>(x, dS_live);
+            if (here.t0 || a.d_initial_state) state_gradient_panel<n()>(x, dS_live, out);
+        });
         transpose_writes();
-        score_gradient(dB_CC, W_pCV, minusB_CC, -1.0f);
-        for (Index t = 0; t < Cp; t++) dB_CC[t * Cl + t] = 0.0f;
-        if (reads) score_gradient(dP_CC, dO_pCV, P_CC, 1.0f);
-        if (reads) each_panel(Kp, [&](auto n, Index i) { query_panel<n()>(i, ST, live); });
-        each_panel(Kp, [&](auto n, Index i) { key_panel<n()>(i, ST, live, dS_live); });
+        score_gradient(dB_CC, W_pCV, minusB_CC, -1.0f, false);
+        mirror_blocks(dB_CC);
+        if (reads) score_gradient(dP_CC, dO_pCV, P_CC, 1.0f, true);
+        float state_sum = 0.0f;
+        each_panel(Kp, [&](auto n, Index i) {
+            if (live) transpose_state<n()>(ST_VP, S, i);
+            if (dS_live) transpose_state<n()>(dST_VP, dS, i);
+            if (live && dS_live) state_sum += dot(ST_VP, dST_VP, Vp * n() * LANES);
+            if (reads) query_panel<n()>(i, live);
+            key_panel<n()>(i, live, dS_live);
+        });
         gate_gradients(state_sum);
-        if (needs_dS) each_panel(Vp, [&](auto n, Index x) { state_gradient_panel<n()>(x, dS_live); });
+        std::swap(dS.pKV, previous_dS_pKV);
+        dS.outside_KV = nullptr;
     }
 
     void backward() {
         bool dS_live = a.d_final_state;
-        if (dS_live) load_state(dS_pKV, state(a.d_final_state));
+        if (dS_live) load_state(dS, state(a.d_final_state));
         for (Index segment = segments - 1; segment >= 0; segment--) {
             const Index first = segment * a.segment, last = std::min(chunks, first + a.segment);
             if (segment)
-                load_state(S_pKV, state(a.states, segments - 1, segment - 1));
+                load_state(S, state(a.states, segments - 1, segment - 1));
             else if (a.initial_state)
-                load_state(S_pKV, state(a.initial_state));
+                load_state(S, state(a.initial_state));
             recompute_states(first, last);
             for (Index m = last - 1; m >= first; m--, dS_live = true) {
                 start_chunk(m);
-                backward_chunk(ST_pVK + (m - first) * Kp * Vp, m || a.initial_state, dS_live, m || a.d_initial_state);
+                look_back(m);
+                backward_chunk(before(m - first), m || a.initial_state, dS_live);
             }
         }
-        if (a.d_initial_state) store_state(state(a.d_initial_state), dS_pKV);
     }
 };
 
@@ -587,12 +769,14 @@ extern "C" {
 
 void gated_delta_rule_forward(const Args* a) {
     const bool reads = a->q.data;
-    const Index workspace = Head(*a, 0, reads, nullptr).used;
-    share(a->B * a->H, a->threads, workspace, [=](Index n, float* base) { Head(*a, n, reads, base).forward(); });
+    const Index workspace = Head(*a, 0, 0, reads, nullptr).used;
+    share_in_turn(a->B * a->H, a->threads, workspace,
+                  [=](Index n, Index next, float* base) { Head(*a, n, next, reads, base).forward(); });
 }
 
 void gated_delta_rule_backward(const Args* a) {
-    const Index workspace = BackwardHead(*a, 0, nullptr).used;
-    share(a->B * a->H, a->threads, workspace, [=](Index n, float* base) { BackwardHead(*a, n, base).backward(); });
+    const Index workspace = BackwardHead(*a, 0, 0, nullptr).used;
+    share_in_turn(a->B * a->H, a->threads, workspace,
+                  [=](Index n, Index next, float* base) { BackwardHead(*a, n, next, base).backward(); });
 }
 }

@@ -1,5 +1,7 @@
 // Work shared among threads, each with a workspace of its own.
 #pragma once
+#include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <new>
 
@@ -34,6 +36,24 @@ void share(Index n, Index threads, Index workspace, F work) {
         float* base = buffer.reserve(workspace);
 #pragma omp for schedule(dynamic)
         for (Index i = 0; i < n; i++) work(i, base);
+    }
+}
+
+// The same for work(i, next, workspace), where next is what this thread will work on after i; n: not known, or nothing.
+template <class F>
+void share_in_turn(Index n, Index threads, Index workspace, F work) {
+    const int team = n == 1 ? 1 : int(threads);
+    std::atomic<Index> taken{0};
+#pragma omp parallel num_threads(team)
+    {
+        thread_local Buffer buffer;
+        float* base = buffer.reserve(workspace);
+        for (Index i = taken++; i < n;) {
+            const bool many = taken + team <= n;  // the last ones are for whoever is free
+            const Index next = many ? std::min(n, Index(taken++)) : n;
+            work(i, next, base);
+            i = many ? next : Index(taken++);
+        }
     }
 }
 

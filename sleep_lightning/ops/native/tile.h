@@ -7,7 +7,7 @@
 
 namespace {
 
-// ---- Transposition: log2(LANES) perfect shuffles of LANES rows.
+// ---- Transposition in registers: log2(LANES) perfect shuffles of LANES rows.
 
 // The lower (HALF = 0) or upper halves of a and b, lane by lane in turn.
 template <int HALF, int... I>
@@ -31,12 +31,59 @@ INLINE void transpose_block(Vec (&rows)[LANES]) {
     }
 }
 
-// out[LANES, LANES] = in^T
-INLINE void transpose(float* out, Index ld_out, const float* in, Index ld_in) {
-    Vec rows[LANES];
-    UNROLL for (int i = 0; i < LANES; i++) rows[i] = load(in + i * ld_in);
-    transpose_block(rows);
-    UNROLL for (int i = 0; i < LANES; i++) store(out + i * ld_out, rows[i]);
+// ---- Transposition in memory, by blocks of at most 8 x 8: shuffles inside 256 bits cost half of those of 512.
+
+constexpr int SIDE = LANES < 8 ? LANES : 8;
+typedef float Side __attribute__((vector_size(SIDE * 4)));
+typedef std::int32_t SideInt __attribute__((vector_size(SIDE * 4)));
+
+// The source, among the lanes of a and then those of b, of lane i of mix<W, HALF>(a, b).
+constexpr int mix_lane(int W, int HALF, int i) {
+    const int block = W < 2 ? 4 : 2 * W, in_block = i % block;
+    return i - in_block + HALF * block / 2 + in_block / (2 * W) * W + i % W + i / W % 2 * SIDE;
+}
+
+template <int W, int HALF, int... I>
+INLINE Side mix(Side a, Side b, std::integer_sequence<int, I...>) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, mix_lane(W, HALF, I)...);
+#else
+    return __builtin_shuffle(a, b, SideInt{mix_lane(W, HALF, I)...});
+#endif
+}
+
+// Of every block of max(4, 2 W) lanes, the lower (HALF = 0) or upper halves of a and b, W lanes in turn.
+template <int W, int HALF>
+INLINE Side mix(Side a, Side b) {
+    return mix<W, HALF>(a, b, std::make_integer_sequence<int, SIDE>());
+}
+
+INLINE void transpose_side(Side (&x)[SIDE]) {
+    UNROLL for (int i = 0; i < SIDE; i += 4) {
+        const Side a = mix<1, 0>(x[i], x[i + 1]), b = mix<1, 0>(x[i + 2], x[i + 3]);
+        const Side c = mix<1, 1>(x[i], x[i + 1]), d = mix<1, 1>(x[i + 2], x[i + 3]);
+        x[i] = mix<2, 0>(a, b), x[i + 1] = mix<2, 1>(a, b);
+        x[i + 2] = mix<2, 0>(c, d), x[i + 3] = mix<2, 1>(c, d);
+    }
+    UNROLL for (int i = 0; i < SIDE - 4; i++) {
+        const Side a = x[i], b = x[i + 4];
+        x[i] = mix<4, 0>(a, b), x[i + 4] = mix<4, 1>(a, b);
+    }
+}
+
+// out[LANES, LANES] = in^T, its columns times `scale`
+INLINE void transpose(float* out, Index ld_out, const float* in, Index ld_in, const float* scale = nullptr) {
+    UNROLL for (int t = 0; t < LANES; t += SIDE)
+        UNROLL for (int i = 0; i < LANES; i += SIDE) {
+            Side x[SIDE], factor = Side{} + 1.0f;
+            UNROLL for (int r = 0; r < SIDE; r++) std::memcpy(&x[r], in + (t + r) * ld_in + i, sizeof x[r]);
+            transpose_side(x);
+            if (scale) std::memcpy(&factor, scale + t, sizeof factor);
+            UNROLL for (int r = 0; r < SIDE; r++) {
+                if (scale) x[r] *= factor;
+                std::memcpy(out + (i + r) * ld_out + t, &x[r], sizeof x[r]);
+            }
+        }
 }
 
 // sums[t] = the sum of the lanes of rows[t], for n rows, n a multiple of LANES
@@ -100,9 +147,9 @@ INLINE void store_tile(float* out, const Tile<N>& tile) {
 }
 
 template <int N>
-INLINE void load_scaled(Tile<N>& tile, const float* in, float scale) {
+INLINE void load_scaled(Tile<N>& tile, const float* in, float scale, Index ld = N * LANES) {
     UNROLL for (int r = 0; r < ROWS; r++)
-        UNROLL for (int c = 0; c < N; c++) tile.at[r][c] = load(in + (r * N + c) * LANES) * scale;
+        UNROLL for (int c = 0; c < N; c++) tile.at[r][c] = load(in + r * ld + c * LANES) * scale;
 }
 
 float dot(const float* x, const float* y, Index n) {  // n a multiple of 2 * LANES
