@@ -91,13 +91,14 @@ struct Sequence {
 
     INLINE float scale(Index t) const { return a.scale ? a.scale[b * a.T + t] : 1.0f; }
 
-    INLINE void load_taps(Vec (&taps)[TAPS + 1], Index c, Index n) const {  // newest first
+    template <class N>
+    INLINE void load_taps(Vec (&taps)[TAPS + 1], Index c, N n) const {  // newest first
         UNROLL for (int j = 0; j < TAPS; j++) taps[j] = load_some(a.weight + (TAPS - 1 - j) * channels + c, n);
     }
 
     // Calls f(t, z_t, n) with the convolution of n channels from `start`, for every token.
-    template <class F>
-    INLINE void convolve(Index start, Index n, F f) const {
+    template <class N, class F>
+    INLINE void convolve(Index start, N n, F f) const {
         Vec taps[TAPS + 1], past[TAPS + 1] = {};
         load_taps(taps, start, n);
         const T* x = at(a.x, a.x_stride, start);
@@ -124,18 +125,20 @@ struct Sequence {
         fetch(at(a.x, a.x_stride, 0), a.x_stride, channels + before_b + a.heads);
         each_span([&](const Span& span) {
             std::fill(work.squares_TL, work.squares_TL + a.T * LANES, 0.0f);
-            for (Index c = 0; c < span.width; c += LANES)
-                convolve(span.start + c, span.width - c, [&](Index t, Vec z) {
+            each_vector(span.width, [&](Index c, auto n) {
+                convolve(span.start + c, n, [&](Index t, Vec z) {
                     const Vec silu = z * sigmoid(z);
                     store(work.silu_TW + t * Wp + c, silu);
                     if (span.unit) add(work.squares_TL + t * LANES, silu * silu);
                 });
+            });
             T* y = at(span.y, span.stride, span.at);
             for (Index t = 0; t < a.T; t++, y += span.stride) {
                 const float norm = std::sqrt(sum_of(load(work.squares_TL + t * LANES)));
                 const float scale = span.unit ? 1.0f / std::max(norm, TINY) : 1.0f;
-                for (Index c = 0; c < span.width; c += LANES)
-                    store_some(y + c, load(work.silu_TW + t * Wp + c) * scale, span.width - c);
+                each_vector(span.width, [&](Index c, auto n) {
+                    store_some(y + c, load(work.silu_TW + t * Wp + c) * scale, n);
+                });
             }
         });
         for (Index t = 0; t < a.T; t++) {
@@ -157,7 +160,7 @@ struct Sequence {
             fetch(at(dy, width, 0), width, width);
         each_span([&](const Span& span) {
             linearize(span);
-            for (Index c = 0; c < span.width; c += LANES) backward_vector(span, c, dweight);
+            each_vector(span.width, [&](Index c, auto n) { backward_vector(span, c, n, dweight); });
         });
         for (Index t = 0; t < a.T; t++) {
             const T* gates = at(a.x, a.x_stride, channels) + t * a.x_stride;
@@ -181,17 +184,17 @@ struct Sequence {
     void linearize(const Span& span) const {
         std::fill(work.squares_TL, work.squares_TL + a.T * LANES, 0.0f);
         std::fill(work.dots_TL, work.dots_TL + a.T * LANES, 0.0f);
-        for (Index c = 0; c < span.width; c += LANES) {
+        each_vector(span.width, [&](Index c, auto n) {
             const T* dy = at(span.dy, span.stride, span.at + c);
-            convolve(span.start + c, span.width - c, [&](Index t, Vec z) {
+            convolve(span.start + c, n, [&](Index t, Vec z) {
                 const Vec s = sigmoid(z), silu = z * s;
                 store(work.silu_TW + t * Wp + c, silu);
                 store(work.slope_TW + t * Wp + c, s * (1.0f + z * (1.0f - s)));
                 if (!span.unit) return;
                 add(work.squares_TL + t * LANES, silu * silu);
-                add(work.dots_TL + t * LANES, silu * load_some(dy + t * span.stride, span.width - c));
+                add(work.dots_TL + t * LANES, silu * load_some(dy + t * span.stride, n));
             });
-        }
+        });
         for (Index t = 0; t < a.T; t++) {
             const float norm = std::sqrt(sum_of(load(work.squares_TL + t * LANES)));
             const float scale = span.unit ? 1.0f / std::max(norm, TINY) : 1.0f;
@@ -201,8 +204,9 @@ struct Sequence {
     }
 
     // Back through normalisation, SiLU and convolution: one vector of channels, from the last token to the first.
-    INLINE void backward_vector(const Span& span, Index c, float* dweight) const {
-        const Index n = span.width - c, column = span.start + c;
+    template <class N>
+    INLINE void backward_vector(const Span& span, Index c, N n, float* dweight) const {
+        const Index column = span.start + c;
         Vec taps[TAPS + 1], d_taps[TAPS + 1] = {}, future[TAPS + 1] = {};  // future[j]: dz at token t + j
         load_taps(taps, column, n);
         const T* dy = at(span.dy, span.stride, span.at + c);

@@ -1,6 +1,6 @@
 """Calls into the C++ kernels: one struct of sizes, numbers and pointers per family of functions."""
 
-import ctypes
+import struct
 from typing import Any
 
 import torch
@@ -21,24 +21,22 @@ class Kernel:
     """
 
     def __init__(self, integers: str, doubles: str, pointers: str) -> None:
-        class Arguments(ctypes.Structure):
-            _fields_ = (
-                *((name, ctypes.c_int64) for name in integers.split()),
-                *((name, ctypes.c_double) for name in doubles.split()),
-                *((name, ctypes.c_void_p) for name in pointers.split()),
-            )
-
-        self._arguments = Arguments
-
+        names = [*integers.split(), *doubles.split(), *pointers.split()]
+        self._index = {name: i for i, name in enumerate(names)}
+        # all fields have eight bytes: nothing is padded, and packing is several times faster than a ctypes.Structure
+        self._struct = struct.Struct(f"{len(integers.split())}q{len(doubles.split())}d{len(pointers.split())}P")
         self._functions: dict[str, Any] = {}
 
     def __call__(self, function: str, **values: Tensor | float | None) -> None:
         """Call ``function`` with the struct filled in by name; a field left out is zero, a tensor its address."""
         if function not in self._functions:
             self._functions[function] = getattr(build.load(), function)
-        addresses = {name: x.data_ptr() if isinstance(x, Tensor) else x for name, x in values.items()}
-        arguments = self._arguments(**addresses, threads=torch.get_num_threads())
-        self._functions[function](ctypes.byref(arguments))
+        fields: list[float] = [0] * len(self._index)
+        fields[self._index["threads"]] = torch.get_num_threads()
+        for name, x in values.items():
+            if x is not None:
+                fields[self._index[name]] = x.data_ptr() if isinstance(x, Tensor) else x
+        self._functions[function](self._struct.pack(*fields))
 
 
 def usable(x: Tensor) -> bool:

@@ -18,12 +18,6 @@ void each_block(Index rows, Index threads, Index workspace, F work) {
     });
 }
 
-// Calls f(column, lanes inside) for every vector of n columns.
-template <class F>
-INLINE void each_vector(Index n, F f) {
-    for (Index x = 0; x < n; x += LANES) f(x, n - x);
-}
-
 INLINE float scale_of(const float* scale, Index row) { return scale ? scale[row] : 1.0f; }
 
 }  // namespace
@@ -57,13 +51,13 @@ void norm_forward(const Norm* a) {
                     const float gate_scale = scale_of(a->scale, i / a->heads);
                     Y* y = reinterpret_cast<Y*>(a->y) + i * a->width;
                     Vec squares = {};
-                    each_vector(a->width, [&](Index c, Index n) {
+                    each_vector(a->width, [&](Index c, auto n) {
                         const Vec v = load_some(x + c, n);
                         squares += v * v;
                     });
                     const float rstd = float(1.0 / std::sqrt(double(sum_of(squares)) / double(a->width) + a->eps));
                     a->rstd[i] = rstd;
-                    each_vector(a->width, [&](Index c, Index n) {
+                    each_vector(a->width, [&](Index c, auto n) {
                         Vec v = load_some(x + c, n) * rstd * load_some(a->weight + c, n);
                         if (gate) {
                             const Vec z = load_some(gate + c, n) * gate_scale;
@@ -96,7 +90,7 @@ void norm_backward(const Norm* a) {
                     X* dgate = reinterpret_cast<X*>(a->dgate) + at;
                     const float rstd = a->rstd[i];
                     Vec dots = {};
-                    each_vector(a->width, [&](Index c, Index n) {  // of the normed x and its gradient
+                    each_vector(a->width, [&](Index c, auto n) {  // of the normed x and its gradient
                         const Vec normed = load_some(x + c, n) * rstd, w = load_some(a->weight + c, n);
                         Vec d = load_some(dy + c, n);
                         if (gate) {
@@ -108,7 +102,7 @@ void norm_backward(const Norm* a) {
                         dots += d * w * normed;
                     });
                     const float mean = sum_of(dots) / float(a->width);
-                    each_vector(a->width, [&](Index c, Index n) {
+                    each_vector(a->width, [&](Index c, auto n) {
                         Vec d = load_some(dy + c, n) * load_some(a->weight + c, n);
                         if (gate) {
                             const Vec z = load_some(gate + c, n) * gate_scale;
@@ -141,7 +135,7 @@ void rows_forward(const Rows* a) {
             const float* x = a->x + r * a->width;
             Bf16* narrow = reinterpret_cast<Bf16*>(a->narrow) + r * a->width;
             Vec squares = {};
-            each_vector(a->width, [&](Index c, Index n) {
+            each_vector(a->width, [&](Index c, auto n) {
                 const Vec v = load_some(x + c, n);
                 squares += v * v;
                 if (a->narrow) store_some(narrow + c, v, n);
@@ -161,9 +155,9 @@ void rows_backward(const Rows* a) {
                 const T* d = reinterpret_cast<const T*>(a->dproduct) + r * a->width;
                 float* dx = a->dx + r * a->width;
                 Vec dots = {};
-                each_vector(a->width, [&](Index c, Index n) { dots += load_some(x + c, n) * load_some(d + c, n); });
+                each_vector(a->width, [&](Index c, auto n) { dots += load_some(x + c, n) * load_some(d + c, n); });
                 const float along = sum_of(dots) * a->rstd[r] * a->rstd[r] / float(a->width);
-                each_vector(a->width, [&](Index c, Index n) {
+                each_vector(a->width, [&](Index c, auto n) {
                     Vec v = load_some(d + c, n) - load_some(x + c, n) * along;
                     if (dy) v += load_some(dy + c, n);
                     store_some(dx + c, v, n);
@@ -188,12 +182,12 @@ void swiglu_forward(const SwiGLU* a) {
         using T = decltype(type);
         each_block(a->rows, a->threads, 0, [=](Index, Index first, Index last, float*) {
             for (Index r = first; r < last; r++) {
-                const T* x = reinterpret_cast<const T*>(a->x) + r * 2 * a->width;
+                const T *x = reinterpret_cast<const T*>(a->x) + r * 2 * a->width, *x_up = x + a->width;
                 T* y = reinterpret_cast<T*>(a->y) + r * a->width;
                 const float scale = scale_of(a->scale, r);
-                each_vector(a->width, [&](Index c, Index n) {
+                each_vector(a->width, [&](Index c, auto n) {
                     const Vec z = load_some(x + c, n) * scale;
-                    store_some(y + c, z * sigmoid(z) * (load_some(x + a->width + c, n) * scale), n);
+                    store_some(y + c, z * sigmoid(z) * (load_some(x_up + c, n) * scale), n);
                 });
             }
         });
@@ -207,15 +201,16 @@ void swiglu_backward(const SwiGLU* a) {
             for (Index r = first; r < last; r++) {
                 const T* x = reinterpret_cast<const T*>(a->x) + r * 2 * a->width;
                 const T* dy = reinterpret_cast<const T*>(a->dy) + r * a->width;
-                T* y = reinterpret_cast<T*>(a->y) + r * a->width;
-                T* dx = reinterpret_cast<T*>(a->dx) + r * 2 * a->width;
+                const T* x_up = x + a->width;
+                T* y = a->y ? reinterpret_cast<T*>(a->y) + r * a->width : nullptr;
+                T *dx = reinterpret_cast<T*>(a->dx) + r * 2 * a->width, *dx_up = dx + a->width;
                 const float scale = scale_of(a->scale, r);
-                each_vector(a->width, [&](Index c, Index n) {
+                each_vector(a->width, [&](Index c, auto n) {
                     const Vec z = load_some(x + c, n) * scale, s = sigmoid(z), silu = z * s;
-                    const Vec up = load_some(x + a->width + c, n) * scale, d = load_some(dy + c, n), scaled = d * scale;
-                    if (a->y) store_some(y + c, silu * up, n);
-                    store_some(dx + c, scaled * up * s * (1.0f + z * (1.0f - s)), n);
-                    store_some(dx + a->width + c, scaled * silu, n);
+                    const Vec up = load_some(x_up + c, n) * scale, d = load_some(dy + c, n) * scale;
+                    if (y) store_some(y + c, silu * up, n);
+                    store_some(dx + c, d * up * s * (1.0f + z * (1.0f - s)), n);
+                    store_some(dx_up + c, d * silu, n);
                 });
             }
         });

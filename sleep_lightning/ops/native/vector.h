@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
@@ -110,10 +111,41 @@ INLINE void store_some(T* p, Vec x, Index n) {
     for (Index i = 0; i < n; i++) p[i] = T(x[i]);
 }
 
+// Calls f(column, lanes inside) for every vector of n columns; the lanes of a whole one are a constant.
+template <class F>
+INLINE void each_vector(Index n, F f) {
+    Index x = 0;
+    for (; x + LANES <= n; x += LANES) f(x, std::integral_constant<Index, LANES>());
+    if (x < n) f(x, n - x);
+}
+
+template <int N>
+struct Lanes {
+    typedef float Type __attribute__((vector_size(N * 4)));
+};
+
+// All lanes made one by f, half against half: not one after the other, which takes four times as long.
+template <int N, class F>
+INLINE float fold(typename Lanes<N>::Type x, F f) {
+    struct {
+        typename Lanes<N / 2>::Type low, high;
+    } halves;
+    static_assert(sizeof halves == sizeof x);
+    std::memcpy(&halves, &x, sizeof x);
+    if constexpr (N == 4) {
+        const auto y = f(halves.low, halves.high);
+        return f(y[0], y[1]);
+    } else {
+        return fold<N / 2>(f(halves.low, halves.high), f);
+    }
+}
+
 INLINE float sum_of(Vec x) {
-    float sum = 0.0f;
-    UNROLL for (int i = 0; i < LANES; i++) sum += x[i];
-    return sum;
+    return fold<LANES>(x, [](auto a, auto b) { return a + b; });
+}
+
+INLINE float largest_of(Vec x) {
+    return fold<LANES>(x, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 INLINE Vec sigmoid(Vec x) {

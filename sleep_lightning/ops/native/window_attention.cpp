@@ -160,8 +160,7 @@ struct Window {
                 largest = s == 0 ? score : score > largest ? score : largest;
                 store(row + s, score);
             });
-            float most = largest[0];
-            for (int i = 1; i < LANES; i++) most = std::max(most, largest[i]);
+            const float most = largest_of(largest);
             Vec sums = {};
             each_score(t, [&](Index s) {
                 const Vec e = exp_negative(load(row + s) - most);
