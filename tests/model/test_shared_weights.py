@@ -30,16 +30,22 @@ def apart(actual: list[Tensor], exact: list[Tensor]) -> float:
 
 
 def apart_from_float64(config: SleepConfig, walk: dict[str, object], **model: object) -> tuple[float, float]:
-    """With weights shared, and without."""
+    """With weights shared; and without, at the worst of three changes of the weights' last bit."""
     exact = gradients(tiny_model(**model).double(), config, **(walk | {"policy": "none", "bf16": False}))  # type: ignore[arg-type]
-    plain = tiny_model(**model)
-    plain.shares_weights = False
-    return tuple(apart(gradients(m, config, **walk), exact) for m in (tiny_model(**model), plain))  # type: ignore[return-value]
+    plain = []
+    for _ in range(3):
+        nudged = tiny_model(**model)
+        nudged.shares_weights = False
+        with torch.no_grad():
+            for p in nudged.parameters():
+                p.mul_(1 + 1e-7 * torch.randn_like(p))
+        plain.append(apart(gradients(nudged, config, **walk), exact))
+    return apart(gradients(tiny_model(**model), config, **walk), exact), max(plain)
 
 
 def assert_same(config: SleepConfig, walk: dict[str, object], **model: object) -> None:
     ours, plain = apart_from_float64(config, walk, **model)
-    assert ours < 10 * plain + 1e-5 and plain < 1e-2
+    assert ours < 5 * plain + 1e-6 and plain < 1e-2
 
 
 WALKS: dict[str, dict[str, object]] = {
