@@ -1,5 +1,7 @@
 """The executor over all windows against the window loop, which is the definition."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,6 +9,8 @@ from torch import Tensor
 from sleep_lightning.layerwise import run_layerwise, why_not_layerwise
 from sleep_lightning.model import HybridLM, Memory
 from sleep_lightning.sleep import IGNORE, SleepConfig, Window, plan_windows, walk
+from sleep_lightning.training import tbptt
+from sleep_lightning.training.tbptt import run_windows
 from tests.conftest import tiny_model
 
 L = 6
@@ -57,6 +61,33 @@ def test_equals_the_window_loop(
     largest = max((float(x.norm()) for x in expected), default=0.0)
     for a, b in zip(outcome(model, actual_hidden, actual_memory), expected, strict=True):
         assert (a - b).norm() <= (1e-13 if dtype == torch.float64 else 1e-5) * largest
+
+
+@pytest.mark.parametrize("kind", ["answer last", "all awake", "mixed"])
+@pytest.mark.parametrize("pattern", ["AGAG", "GAH"])
+def test_answers_are_run_at_once_between_windows_that_sleep(
+    pattern: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the paper's feedback, too; to rounding in float64, with every gradient."""
+    model, config = tiny_model(pattern=pattern).double(), SleepConfig(L, 3)
+    tokens, windows = torch.randint(2, (3, 4 * L + 2)), plan_windows(labels(kind, 4 * L + 2), L)
+    start = model.zero_memory(3).map(torch.randn_like)
+    sizes: list[int] = []
+
+    def spied(model: HybridLM, tokens: Tensor, run: list[Window], *rest: Any) -> tuple[dict[int, Tensor], Memory]:
+        sizes.append(len(run))
+        return run_layerwise(model, tokens, run, *rest)
+
+    monkeypatch.setattr(tbptt, "run_layerwise", spied)
+    results = []
+    for executor in ("auto", "windows"):
+        awake, memory = run_windows(model, tokens, windows, start, config, executor=executor)  # type: ignore[arg-type]
+        assert [window for window, _ in awake] == [window for window in windows if not window.sleeps]
+        results.append(outcome(model, dict(enumerate(h for _, h in awake)), memory))
+    assert sizes == {"answer last": [2], "all awake": [5], "mixed": [3]}[kind]
+    largest = max(float(x.norm()) for x in results[1])
+    for a, b in zip(*results, strict=True):
+        assert (a - b).norm() <= 1e-13 * largest
 
 
 def test_what_must_be_sequential_is_named() -> None:

@@ -1,6 +1,9 @@
 """The training walk: window by window, gradients through every pass, truncated where the config says so."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -96,18 +99,45 @@ def run_windows(
     answers_BT: Tensor | None = None,
 ) -> tuple[list[tuple[Window, Tensor]], Memory]:
     """Consecutive windows by the fastest legal executor: those that answer with their hidden states, and memory."""
-    if executor == "auto" and policy == "none" and at_boundary is None and why_not_layerwise(model, sleep) is None:
-        hidden, memory = run_layerwise(model, tokens_BT, windows, memory, sleep)
-        return [(windows[i], h) for i, h in hidden.items()], memory
-    awake = []
-    walked = walk(
-        model, tokens_BT, windows, memory, sleep, policy=policy, at_boundary=at_boundary, answers_BT=answers_BT
-    )
-    # not a list of them, which would keep the memory after every window
-    for window, h, memory in walked:  # noqa: B007
-        if h is not None:
-            awake.append((window, h))
+    awake: list[tuple[Window, Tensor]] = []
+    for run in _runs(model, windows, sleep, may_choose=executor == "auto" and policy == "none" and at_boundary is None):
+        if run.layerwise:
+            hidden, memory = run_layerwise(model, tokens_BT, run.windows, memory, run.sleep)
+            awake += [(run.windows[i], h) for i, h in hidden.items()]
+            continue
+        walked = walk(
+            model,
+            tokens_BT,
+            run.windows,
+            memory,
+            run.sleep,
+            policy=policy,
+            at_boundary=at_boundary,
+            answers_BT=answers_BT,
+        )
+        for window, h, memory in walked:  # noqa: B007  # not a list, which would keep the memory after every window
+            if h is not None:
+                awake.append((window, h))
     return awake, memory
+
+
+class _Run(NamedTuple):
+    """Consecutive windows and how they are run."""
+
+    windows: list[Window]
+    sleep: SleepConfig
+    layerwise: bool
+
+
+def _runs(model: HybridLM, windows: list[Window], sleep: SleepConfig, *, may_choose: bool) -> list[_Run]:
+    """All windows layer by layer where that is legal; else those of them that answer one after the other."""
+    once = replace(sleep, n_passes=1, grad_passes=None)
+    if may_choose and why_not_layerwise(model, sleep) is None:
+        return [_Run(windows, sleep, layerwise=True)]
+    if not may_choose or why_not_layerwise(model, once) is not None:
+        return [_Run(windows, sleep, layerwise=False)]
+    grouped = [(sleeps, list(run)) for sleeps, run in groupby(windows, key=lambda window: window.sleeps)]
+    return [_Run(run, sleep if sleeps else once, layerwise=not sleeps and len(run) > 1) for sleeps, run in grouped]
 
 
 def _loss_sum(logits: Tensor, labels: Tensor) -> Tensor:
