@@ -37,6 +37,8 @@ def _slices(total: int, step: int) -> Iterator[slice]:
 
 def _rstd(h_RE: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """``1 / rms`` of each row, and the rows in the dtype of the products."""
+    if h_RE.dtype != torch.float32:
+        raise TypeError(f"hidden states are {h_RE.dtype}, not fp32")
     rstd_R = h_RE.new_empty(len(h_RE))
     narrow = None if dtype == h_RE.dtype else torch.empty_like(h_RE, dtype=dtype)
     _rows("rows_forward", rows=len(h_RE), width=h_RE.shape[1], eps=eps, x=h_RE, rstd=rstd_R, narrow=narrow)

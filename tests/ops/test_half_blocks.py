@@ -159,6 +159,12 @@ def test_a_frozen_weight_is_used_but_not_summed_up() -> None:
     assert into.gradient.take() is None and out_of.gradient.take() is None
 
 
+def test_other_hidden_states_than_fp32_are_refused() -> None:
+    x = leaves(2 * FF)
+    with pytest.raises(TypeError, match="bfloat16"):
+        feed_forward(x["h"].bfloat16(), *shared(x, torch.bfloat16), EPS)
+
+
 def test_a_second_derivative_is_refused() -> None:
     x = leaves(2 * FF)
     h = x["h"].requires_grad_()
