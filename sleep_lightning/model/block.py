@@ -11,6 +11,7 @@ from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.fast_weights import FastWeights
 from sleep_lightning.model.shared_weights import BlockWeights
 from sleep_lightning.ops import DeltaInputs, SharedWeight, add_product, feed_forward, rms_norm, swiglu
+from sleep_lightning.ops.shared_weight import WHOLE
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -134,7 +135,7 @@ class Block(nn.Module):
         table_VC = self.shared.table_VC
         if table_VC is None or tokens is None:
             return self.mixer.project_shared(h, self.shared.mixer_in, self.mixer_norm.eps, read=read)
-        return self.mixer.inputs(lambda rows: F.embedding(tokens, table_VC[:, rows]), read=read)
+        return self.mixer.inputs(lambda rows: F.embedding(tokens, table_VC[:, rows or WHOLE]), read=read)
 
     def read_out(self, h: Tensor, o_BTHV: Tensor, inputs: DeltaInputs) -> Tensor:
         """What a block of fast weights read, added to the hidden states."""

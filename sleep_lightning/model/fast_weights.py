@@ -21,6 +21,7 @@ from sleep_lightning.ops import (
     gated_rms_norm,
     project,
 )
+from sleep_lightning.ops.shared_weight import WHOLE
 
 
 class MixerOutput(NamedTuple):
@@ -155,27 +156,28 @@ class FastWeights(nn.Module):
         Without ``read`` there are no queries and no output gate (``rest``), unless their conv inputs are carried.
         """
         if conv is None or not self.conv_size:
-            return self.inputs(lambda rows: F.linear(x_BTE, self.in_proj.weight[rows]), read=read), conv
+            weight = self.in_proj.weight  # itself, where all of it is wanted: autocast narrows it once a step
+            return self.inputs(lambda rows: F.linear(x_BTE, weight if rows is None else weight[rows]), read=read), conv
         projected = self.in_proj(x_BTE)
         return delta_inputs_after(conv, projected, self.conv_weight, self.A_log, self.dt_bias, self._wanted(True)[0])
 
-    def inputs(self, projected: Callable[[slice], Tensor], *, read: bool) -> DeltaInputs:
-        """What the rule takes, of the projection ``[B, T, rows]`` on some rows of ``in_proj``."""
+    def inputs(self, projected: Callable[[slice | None], Tensor], *, read: bool) -> DeltaInputs:
+        """What the rule takes, of the projection ``[B, T, rows]`` on some rows of ``in_proj`` (None: on all)."""
         layout, rows, taps = self._wanted(read)
         return delta_inputs(projected(rows), taps, self.A_log, self.dt_bias, layout)
 
     def project_shared(self, h_BTE: Tensor, into: SharedWeight, norm_eps: float, *, read: bool) -> DeltaInputs:
         """``project(norm(h))`` with weights laid out by ``Block.share``."""
         layout, rows, taps = self._wanted(read)
-        return project(h_BTE, into, taps, self.A_log, self.dt_bias, layout, rows, norm_eps)
+        return project(h_BTE, into, taps, self.A_log, self.dt_bias, layout, rows or WHOLE, norm_eps)
 
-    def _wanted(self, read: bool) -> tuple[Layout, slice, Tensor | None]:
-        """The layout of the projection, the rows of ``in_proj`` it consists of, and the taps of its channels."""
+    def _wanted(self, read: bool) -> tuple[Layout, slice | None, Tensor | None]:
+        """The layout of the projection, the rows of ``in_proj`` it consists of (None: all), and its channels' taps."""
         keys, values = self.in_splits[0], self.in_splits[-1]
         layout = Layout(self.n_heads, self.key_dim, self.value_dim, read, 2 if self.allow_neg_eigval else 1)
         taps = self.conv_weight if self.conv_size else None
         if read:
-            return layout, slice(None), taps
+            return layout, None, taps
         return layout, slice(keys, -values), None if taps is None else taps[:, keys:]
 
     def scan(self, p: DeltaInputs, state: Tensor, *, read: bool = True) -> tuple[Tensor | None, Tensor]:

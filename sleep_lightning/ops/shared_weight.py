@@ -26,7 +26,7 @@ class GradientSum:
         if not self._wanted:
             return
         if self._sum is None:
-            self._sum = torch.zeros(self._shape)
+            self._sum = torch.zeros(self._shape, dtype=torch.float32)
         part = self._sum[rows]
         if x_RK.dtype == part.dtype:
             part.addmm_(dy_RN.t(), x_RK)
