@@ -65,8 +65,7 @@ class Attention(nn.Module):
 
     def attention(self, qkv_BTC: Tensor) -> Tensor:
         """Of the projection's rows ``[B, T, 3 E]`` the heads' outputs ``[B, T, H, D]``."""
-        qkv_BTPHD = qkv_BTC.unflatten(-1, (3, self.n_heads, -1))
-        return window_attention(qkv_BTPHD, *self.rope.tables(qkv_BTC.shape[1]))
+        return window_attention(self._split(qkv_BTC), *self.rope.tables(qkv_BTC.shape[1]))
 
     @staticmethod
     def is_short(h_BTE: Tensor) -> bool:
@@ -103,5 +102,7 @@ class Attention(nn.Module):
         return self.out_proj(o_BTHD.flatten(2)), kept
 
     def _project(self, x_BTE: Tensor) -> Tensor:
-        B, T, E = x_BTE.shape
-        return self.in_proj(x_BTE).view(B, T, 3, self.n_heads, E // self.n_heads)
+        return self._split(self.in_proj(x_BTE))
+
+    def _split(self, qkv_BTC: Tensor) -> Tensor:
+        return qkv_BTC.unflatten(-1, (3, self.n_heads, -1))
