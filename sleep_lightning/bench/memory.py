@@ -1,7 +1,6 @@
 """Peak memory of a training step, each in a process of its own, against the prediction made before it."""
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -9,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 
-import psutil
 import torch
 
 from sleep_lightning.bench.step import Setting, our_step
@@ -21,6 +19,7 @@ from sleep_lightning.tasks import Rule110Config
 from sleep_lightning.training.activations import predict_peak, probe_pass
 from sleep_lightning.training.allocator import Allocator, tune_allocator
 from sleep_lightning.training.matmul import choose_fp32_matmul
+from sleep_lightning.training.resource_usage import forget_peak, peak_resident_bytes, resident_bytes
 from sleep_lightning.training.tbptt import accumulate_gradients
 
 WINDOW = 24
@@ -51,6 +50,7 @@ CASES = (
     Case(8, 4, 128, 32),
     Case(16, 4, 128, 32),
     Case(16, 4, 128, 32, tbptt=3),
+    Case(16, 4, 128, 32, policy="mlp"),
     Case(16, 4, 128, 32, policy="window"),
     Case(16, 4, 128, 32, policy="pass"),
     Case(64, 4, 256, 32, policy="pass"),
@@ -71,7 +71,7 @@ def bench_memory(seconds: float, cases: tuple[Case, ...] = CASES) -> Iterator[di
 def _time_of_checkpointing(seconds: float, setting: Setting = Setting(4)) -> Iterator[dict[str, object]]:  # noqa: B008
     experiment = setting.experiment()
     batch = experiment.task.build().batch(setting.batch, seed=0, position=0)
-    policies: tuple[Checkpoint, ...] = ("none", "pass", "window")
+    policies: tuple[Checkpoint, ...] = ("none", "mlp", "pass", "window")
     with ExitStack() as stack:
         steps: dict[str, Callable[[], object]] = {}
         for policy in policies:
@@ -103,7 +103,7 @@ def measure(case: Case) -> dict[str, object]:
     small = Rule110Config(ring_size=WINDOW, n_strings=1, steps=[1]).build().batch(1, seed=0, position=0)
     accumulate_gradients(model, small, sleep, policy=case.policy, executor="windows")  # gradients, kernels, pools
     predicted = predict_peak(
-        probe_pass(model, WINDOW),
+        probe_pass(model, WINDOW, policy=case.policy),
         plan_windows(batch.labels, WINDOW),
         sleep,
         case.batch,
@@ -111,9 +111,10 @@ def measure(case: Case) -> dict[str, object]:
         tbptt_windows=case.tbptt,
         policy=case.policy,
     )
-    before, started = psutil.Process().memory_info().rss, time.perf_counter()
+    before, started = resident_bytes(), time.perf_counter()
+    forget_peak()
     accumulate_gradients(model, batch, sleep, tbptt_windows=case.tbptt, policy=case.policy, executor="windows")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_resident_bytes()
     return {
         "predicted_mb": predicted / 1e6,
         "measured_mb": (peak - before) / 1e6,

@@ -6,6 +6,7 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.fast_weights import FastWeights
@@ -61,6 +62,7 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(d_model, norm_eps)
         self.mlp = SwiGLU(d_model, d_ff)
         self.shared: BlockWeights | None = None
+        self.recomputes_mlp = False
 
     def forward(
         self,
@@ -146,6 +148,13 @@ class Block(nn.Module):
 
     def feed_forward(self, h: Tensor) -> Tensor:
         """The other half: ``h + mlp(norm(h))``."""
-        if self.shared is None:
-            return h + self.mlp(self.mlp_norm(h))
-        return feed_forward(h, self.shared.mlp_in, self.shared.mlp_out, self.mlp_norm.eps)
+        if self.shared is not None:
+            into, out_of = self.shared.mlp_in, self.shared.mlp_out
+            return feed_forward(h, into, out_of, self.mlp_norm.eps, recompute=self.recomputes_mlp)
+        if self.recomputes_mlp and torch.is_grad_enabled():
+            y: Tensor = checkpoint(self._mlp, h, use_reentrant=False, preserve_rng_state=False)
+            return h + y
+        return h + self._mlp(h)
+
+    def _mlp(self, h: Tensor) -> Tensor:
+        return self.mlp(self.mlp_norm(h))

@@ -141,6 +141,18 @@ class HybridLM(nn.Module):
             for block in self.stack:
                 block.shared = None
 
+    @contextmanager
+    def mlps_recomputed(self, wanted: bool = True) -> Iterator[None]:
+        """What is run inside makes the projections of its MLPs again in the backward instead of keeping them, if that
+        is wanted: they are the most that a block keeps, 2 ``mlp_width`` numbers a token."""
+        try:
+            for block in self.stack:
+                block.recomputes_mlp = wanted
+            yield
+        finally:
+            for block in self.stack:
+                block.recomputes_mlp = False
+
     @property
     def shared_bytes(self) -> int:
         """Bytes that weights laid out once take above the parameters, inside ``shared_weights``; 0 outside."""

@@ -52,7 +52,7 @@ def _through_rms(h_RE: Tensor, rstd_R: Tensor, dproduct_RE: Tensor, dy_RE: Tenso
     _rows("rows_backward", rows=len(h_RE), width=h_RE.shape[1], bf16=bf16, **given)
 
 
-def feed_forward(h: Tensor, into: SharedWeight, out_of: SharedWeight, eps: float) -> Tensor:
+def feed_forward(h: Tensor, into: SharedWeight, out_of: SharedWeight, eps: float, *, recompute: bool = False) -> Tensor:
     """``h + W_out SwiGLU(W_in norm(h))``.
 
     Args:
@@ -60,22 +60,30 @@ def feed_forward(h: Tensor, into: SharedWeight, out_of: SharedWeight, eps: float
         into: ``[2 F, E]``, gate and up, with the norm's weight.
         out_of: ``[E, F]``.
         eps: of the norm.
+        recompute: make the projection, ``[..., 2 F]``, again in the backward instead of keeping it.
     """
-    y: Tensor = _FeedForward.apply(h, into.anchor, out_of.anchor, into, out_of, eps)
+    y: Tensor = _FeedForward.apply(h, into.anchor, out_of.anchor, into, out_of, eps, recompute)
     return y
 
 
 class _FeedForward(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, h: Tensor, _: Tensor, __: Tensor, into: SharedWeight, out_of: SharedWeight, eps: float
+        ctx: Any,
+        h: Tensor,
+        _: Tensor,
+        __: Tensor,
+        into: SharedWeight,
+        out_of: SharedWeight,
+        eps: float,
+        recompute: bool,
     ) -> Tensor:
         h_RE = h.contiguous().flatten(0, -2)
         rstd_R, x_RE = _rstd(h_RE, eps, into.weight_NK.dtype)
-        x_RC, y = x_RE.new_empty(len(h_RE), len(into.weight_NK)), torch.empty_like(h_RE)
+        x_RC, y = None if recompute else x_RE.new_empty(len(h_RE), len(into.weight_NK)), torch.empty_like(h_RE)
         for r in _slices(len(h_RE), ROWS):
-            into.product(x_RE[r], x_RC[r])
-            out_of.add_product(h_RE[r], swiglu_forward(x_RC[r], rstd_R[r]), y[r])
+            x_rC = into.product(x_RE[r], None if x_RC is None else x_RC[r])
+            out_of.add_product(h_RE[r], swiglu_forward(x_rC, rstd_R[r]), y[r])
         ctx.save_for_backward(h_RE, rstd_R, x_RC)
         ctx.weights = into, out_of
         return y.view(h.shape)
@@ -87,12 +95,13 @@ class _FeedForward(torch.autograd.Function):
         into, out_of = ctx.weights
         dy_RE, dh_RE = dy.contiguous().view_as(h_RE), torch.empty_like(h_RE)
         for r in _slices(len(h_RE), ROWS):
-            dy_r = dy_RE[r].to(x_RC.dtype)
+            dy_r, h_r = (x[r].to(into.weight_NK.dtype) for x in (dy_RE, h_RE))
+            x_rC = into.product(h_r) if x_RC is None else x_RC[r]
             y_RF = dy_r @ out_of.weight_NK  # its gradient, until the next line puts the SwiGLU itself there
-            dx_RC = swiglu_backward(x_RC[r], rstd_R[r], y_RF)
+            dx_RC = swiglu_backward(x_rC, rstd_R[r], y_RF)
             out_of.gradient.add(dy_r, y_RF)
-            _through_rms(h_RE[r], rstd_R[r], into.backward(dx_RC, h_RE[r].to(x_RC.dtype)), dy_RE[r], dh_RE[r])
-        return dh_RE.view(dy.shape), None, None, None, None, None
+            _through_rms(h_RE[r], rstd_R[r], into.backward(dx_RC, h_r), dy_RE[r], dh_RE[r])
+        return dh_RE.view(dy.shape), None, None, None, None, None, None
 
 
 def attend(

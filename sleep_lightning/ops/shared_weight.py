@@ -64,9 +64,9 @@ class SharedWeight:
         folded = 0 if self.weight_NK.data_ptr() == self._parameter_at else self.weight_NK.nbytes
         return folded + self.weight_KN.nbytes + 4 * self.weight_NK.numel()
 
-    def product(self, x_RK: Tensor, out_RN: Tensor, rows: slice = WHOLE) -> None:
-        """``x W^T`` with these rows of W."""
-        torch.mm(x_RK, self.weight_KN[:, rows], out=out_RN)
+    def product(self, x_RK: Tensor, out_RN: Tensor | None = None, rows: slice = WHOLE) -> Tensor:
+        """``x W^T`` with these rows of W; into ``out`` if it is given."""
+        return torch.mm(x_RK, self.weight_KN[:, rows], out=out_RN)
 
     def add_product(self, h_RN: Tensor, x_RK: Tensor, out_RN: Tensor) -> None:
         """``h + x W^T``; h and the sum are fp32."""

@@ -13,7 +13,9 @@ from sleep_lightning.sleep.windows import Window
 
 AtBoundary = Callable[[int, Memory], Memory]
 Observer = Callable[[Window, PassRecord], None]
-Checkpoint = Literal["none", "window", "pass"]
+Checkpoint = Literal["none", "mlp", "pass", "window"]
+"""What the backward makes again instead of keeping it: nothing, the projections of the MLPs, all of each pass but what
+enters it, or all passes of a window together."""
 
 
 def walk(
@@ -36,7 +38,7 @@ def walk(
         windows: the plan, from ``plan_windows``.
         memory: memory before the first window.
         config: N and its options.
-        policy: activation checkpointing: ``none``, per ``window`` (all its passes) or per ``pass``.
+        policy: activation checkpointing.
         at_boundary: called with a window's index and the memory after it; the next window starts from what it
             returns (a detached memory truncates BPTT, a zeroed one is an ablation).
         observe: called after every sleeping pass.
@@ -48,11 +50,12 @@ def walk(
     for i, window in enumerate(windows):
         tokens_BL = tokens_BT[:, window.start : window.stop]
         h: Tensor | None = None
-        if window.sleeps:
-            memory = _sleep_window(model, tokens_BL, window, memory, config, policy, observe)
-        else:
-            retrieved = retrieve(model, tokens_BT, answers_BT, window, config)
-            h, memory = call(wake, policy != "none", model, tokens_BL, memory, config, retrieved)
+        with model.mlps_recomputed(policy == "mlp"):
+            if window.sleeps:
+                memory = _sleep_window(model, tokens_BL, window, memory, config, policy, observe)
+            else:
+                retrieved = retrieve(model, tokens_BT, answers_BT, window, config)
+                h, memory = call(wake, policy in ("pass", "window"), model, tokens_BL, memory, config, retrieved)
         yield window, h, memory
         if at_boundary is not None:
             memory = at_boundary(i, memory)

@@ -56,12 +56,15 @@ class PassBytes:
     shared: int = 0
 
 
-def probe_pass(model: HybridLM, window_size: int, rows: int = 1) -> PassBytes:
-    """Run the two kinds of pass once over one sequence (or ``rows``, for what they keep together) and count."""
+def probe_pass(model: HybridLM, window_size: int, rows: int = 1, policy: Checkpoint = "none") -> PassBytes:
+    """Run the two kinds of pass once over one sequence (or ``rows``, for what they keep together) and count.
+
+    Under ``policy="mlp"`` they keep less; under the others a pass that is made again keeps what it does under none.
+    """
     device = model.embedding.weight.device
     tokens = torch.zeros(rows, window_size, dtype=torch.int64, device=device)
     memory = model.zero_memory(rows).map(lambda x: x.requires_grad_())
-    with model.shared_weights(0):
+    with model.shared_weights(0), model.mlps_recomputed(policy == "mlp"):
         with count_saved(model) as full:
             h, _ = wake(model, tokens, memory)
         with count_saved(model) as write:
@@ -81,7 +84,8 @@ def predict_activations(
     """Peak bytes of activations in a step, window by window.
 
     Without checkpointing every pass since the last detach is alive at the backward. With it, only the inputs of
-    each pass (or window) are, and the one pass (or all passes of the one window) that is being recomputed.
+    each pass (or window) are, and the one pass (or all passes of the one window) that is being recomputed. ``passes``
+    is from ``probe_pass`` under the same policy.
     """
     k = tbptt_windows or len(windows)
     segments = [windows[i : i + k] for i in range(0, len(windows), k)]
@@ -118,7 +122,7 @@ def _segment_bytes(passes: PassBytes, segment: list[Window], sleep: SleepConfig,
     for window in segment:
         share = (window.stop - window.start) / longest
         whole = share * (asleep if window.sleeps else passes.full)
-        if policy == "none":
+        if policy in ("none", "mlp"):
             kept += whole
         elif policy == "window":
             kept += passes.checkpointed

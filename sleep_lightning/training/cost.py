@@ -54,7 +54,7 @@ def sequence_cost(experiment: Experiment) -> Cost:
     backward: Counter[str] = Counter()
     by_pass = [0] * max(sleep.n_passes, sleep.wake_passes)
     by_kind = Counter({True: 0, False: 0})
-    recompute = experiment.training.checkpointing != "none"
+    policy = experiment.training.checkpointing
     gradient_from = sleep.n_passes - (sleep.grad_passes or sleep.n_passes)
     summaries, m = 0, model.summary_tokens
     windows = planned_windows(task.sequence_length, task.context_length, sleep.window_size)
@@ -74,7 +74,9 @@ def sequence_cost(experiment: Experiment) -> Cost:
                 ahead["retrieval"] = 2 * own * window.start * model.d_model if sleep.retrieved_windows else 0
             if not has_gradient or (window.sleeps and n < gradient_from):
                 back.clear()
-            elif recompute:
+            elif policy == "mlp":
+                back["mlp"] += ahead["mlp"] * 2 // 3  # gate and up; the third product is not needed again
+            elif policy != "none":
                 back += Counter({k: v for k, v in ahead.items() if k not in ("head", "retrieval")})
             forward += ahead
             backward += back

@@ -27,7 +27,7 @@ def predict_step_memory(experiment: Experiment, model: HybridLM) -> int | None:
         return None
     device, L = model.embedding.weight.device, min(experiment.sleep.window_size, task.sequence_length)
     with torch.autocast(device.type, torch.bfloat16, enabled=t.precision == "bf16"):
-        one, two = probe_pass(model, L), probe_pass(model, L, rows=2)
+        one, two = (probe_pass(model, L, rows, t.checkpointing) for rows in (1, 2))
     # without the weights' bf16 copies, which autocast makes once for all sequences and passes
     per_row = (two.full - one.full, two.write - one.write, two.checkpointed - one.checkpointed)
     passes = PassBytes(*per_row, shared=two.shared)
@@ -59,5 +59,5 @@ def _gathered(experiment: Experiment, model: HybridLM) -> int:
     """Weights that a rank has whole at a time. A recomputed pass has all its blocks until the backward is through."""
     blocks = [sum(p.numel() for p in block.parameters()) for block in model.stack]
     weights, t = sum(p.numel() for p in model.parameters()), experiment.training
-    drops = t.reshard_after_forward and t.checkpointing == "none"
+    drops = t.reshard_after_forward and t.checkpointing in ("none", "mlp")
     return weights - sum(blocks) + max(blocks) if drops else weights

@@ -100,9 +100,11 @@ def run_windows(
 ) -> tuple[list[tuple[Window, Tensor]], Memory]:
     """Consecutive windows by the fastest legal executor: those that answer with their hidden states, and memory."""
     awake: list[tuple[Window, Tensor]] = []
-    for run in _runs(model, windows, sleep, may_choose=executor == "auto" and policy == "none" and at_boundary is None):
+    may_choose = executor == "auto" and policy in ("none", "mlp") and at_boundary is None
+    for run in _runs(model, windows, sleep, may_choose=may_choose):
         if run.layerwise:
-            hidden, memory = run_layerwise(model, tokens_BT, run.windows, memory, run.sleep)
+            with model.mlps_recomputed(policy == "mlp"):
+                hidden, memory = run_layerwise(model, tokens_BT, run.windows, memory, run.sleep)
             awake += [(run.windows[i], h) for i, h in hidden.items()]
             continue
         walked = walk(

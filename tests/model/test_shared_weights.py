@@ -52,6 +52,7 @@ WALKS: dict[str, dict[str, object]] = {
     "windows": {"executor": "windows"},
     "layer by layer, where it is legal": {},
     "truncated": {"tbptt_windows": 2},
+    "MLPs again": {"policy": "mlp"},
     "a window again": {"policy": "window"},
     "a pass again": {"policy": "pass"},
 }
@@ -102,7 +103,7 @@ def test_frozen_weights_get_no_gradient() -> None:
 def test_it_runs_where_it_says_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[SharedWeight] = []
     monkeypatch.setattr(
-        SharedWeight, "product", lambda *a, f=SharedWeight.product, **k: (made.append(a[0]), f(*a, **k))
+        SharedWeight, "product", lambda *a, f=SharedWeight.product, **k: (made.append(a[0]), f(*a, **k))[1]
     )
     gradients(tiny_model(), SleepConfig(L, 1))
     assert len(set(made)) == 8 - 1  # two of each block, of which the first one is looked up

@@ -40,8 +40,8 @@ def product(x: Leaves, rows: slice = slice(None)) -> Tensor:
     return rms_norm(x["h"], x["norm"], EPS) @ x["in"][rows].t()
 
 
-def fast_feed_forward(x: Leaves, dtype: torch.dtype) -> Tensor:
-    return feed_forward(x["h"], *shared(x, dtype), EPS)
+def fast_feed_forward(x: Leaves, dtype: torch.dtype, recompute: bool = False) -> Tensor:
+    return feed_forward(x["h"], *shared(x, dtype), EPS, recompute=recompute)
 
 
 def slow_feed_forward(x: Leaves, dtype: torch.dtype) -> Tensor:
@@ -80,6 +80,11 @@ def read_out(x: Leaves, p: DeltaInputs, add: Callable[[Tensor], Tensor]) -> tupl
 
 HALVES: dict[str, tuple[Half, Half, int]] = {
     "feed forward": (fast_feed_forward, slow_feed_forward, 2 * FF),
+    "feed forward, made again": (
+        lambda x, dtype: fast_feed_forward(x, dtype, recompute=True),
+        slow_feed_forward,
+        2 * FF,
+    ),
     "attend": (fast_attend, slow_attend, 3 * E),
     "remember": (fast_remember, slow_remember, sum(LAYOUT.splits) + 2 * H + H * D),
     "write": (

@@ -39,6 +39,7 @@ GRADIENTS: dict[str, tuple[list[str], int | None]] = {
     "k=1": ([], 1),
     "k=2, accumulated": (["training.accumulate=2"], 2),
     "accumulated": (["training.accumulate=4"], None),
+    "MLPs again": (["training.checkpointing=mlp"], None),
     "window checkpoints": (["training.checkpointing=window"], None),
     "pass checkpoints": (["training.checkpointing=pass", "training.accumulate=2"], None),
     "grad_passes": (["sleep.n_passes=3", "sleep.grad_passes=1"], None),

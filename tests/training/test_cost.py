@@ -83,6 +83,16 @@ def test_truncated_bptt_equals_the_dispatched_count(
     check(e)
 
 
+@pytest.mark.parametrize("pattern", ["AGAG", "HDJ"])
+def test_mlps_made_again_equal_the_dispatched_count(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(build.SWITCH, "0")
+    e = experiment(3, 4, {"grad_passes": 2}, pattern=pattern)
+    e.training = TrainingConfig(batch_size=3, checkpointing="mlp")
+    check(e)
+    plain = experiment(3, 4, {"grad_passes": 2}, pattern=pattern)
+    assert sequence_cost(e).total > 1.05 * sequence_cost(plain).total
+
+
 @pytest.mark.parametrize(("pattern", "loop"), [("AAAA", "all"), ("AGAG", "1/2/1")])
 def test_compaction_equals_the_dispatched_count(pattern: str, loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(build.SWITCH, "0")
@@ -93,7 +103,10 @@ def check(e: Experiment) -> None:
     task = e.task.build()
     model, batch = HybridLM(e.model, len(task.vocab)), task.batch(3, seed=0, position=0)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        accumulate_gradients(model, batch, e.sleep, executor="windows", tbptt_windows=e.training.tbptt_windows)
+        t = e.training
+        accumulate_gradients(
+            model, batch, e.sleep, executor="windows", tbptt_windows=t.tbptt_windows, policy=t.checkpointing
+        )
     expected = 3 * (sequence_cost(e).total - inverses(e))
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.01)
 

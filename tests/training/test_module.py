@@ -32,6 +32,7 @@ def train(e: Experiment, run: RunDirectory | None = None, *callbacks: pl.Callbac
     "override",
     [
         "training.precision=bf16",
+        "training.checkpointing=mlp",
         "training.checkpointing=pass",
         "training.checkpointing=window",
         "training.accumulate=4",

@@ -53,6 +53,7 @@ def test_what_makes_it_larger_and_smaller() -> None:
     assert predicted("sleep.n_passes=4") > 1.5 * plain
     assert predicted("training.sampled_passes=[1,4]") == predicted("sleep.n_passes=4")
     assert predicted("training.checkpointing=pass") < plain / 2
+    assert plain / 2 < predicted("training.checkpointing=mlp") < 0.85 * plain
     assert predicted("training.precision=bf16") < plain
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sleep_lightning.model import HybridLM
-from sleep_lightning.sleep import IGNORE, SleepConfig, sleep, wake
+from sleep_lightning.sleep import IGNORE, Checkpoint, SleepConfig, sleep, wake
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.tbptt import accumulate_gradients, predict
 from tests.conftest import tiny_batch, tiny_model
@@ -80,11 +80,15 @@ def test_truncation_does_cut() -> None:
     assert any((a - b).norm() > 1e-3 * b.norm() for a, b in zip(gradients(model), full, strict=True))
 
 
-@pytest.mark.parametrize("policy", ["window", "pass"])
+@pytest.mark.parametrize("policy", ["mlp", "pass", "window"])
 @pytest.mark.parametrize("k", [None, 2])
 @pytest.mark.parametrize("grad_passes", [None, 1])
-def test_checkpointing_changes_no_bit(policy: str, k: int | None, grad_passes: int | None) -> None:
+@pytest.mark.parametrize("shares_weights", [True, False])
+def test_checkpointing_changes_no_bit(
+    policy: str, k: int | None, grad_passes: int | None, shares_weights: bool
+) -> None:
     batch, model = tiny_batch(ring=L), tiny_model()
+    model.shares_weights = shares_weights
     config = SleepConfig(L, 3, grad_passes=grad_passes)
     accumulate_gradients(model, batch, config, tbptt_windows=k)
     expected = gradients(model)
@@ -113,11 +117,12 @@ def test_predict_gives_the_training_logits() -> None:
 
 @pytest.mark.parametrize(("n_passes", "pass_input"), [(1, "hidden"), (3, "embed")])
 @pytest.mark.parametrize("k", [None, 1, 2])
-def test_the_fast_executor_trains_the_same(n_passes: int, pass_input: str, k: int | None) -> None:
+@pytest.mark.parametrize("policy", ["none", "mlp"])
+def test_the_fast_executor_trains_the_same(n_passes: int, pass_input: str, k: int | None, policy: Checkpoint) -> None:
     batch, model = labelled_everywhere(), tiny_model()
     config = SleepConfig(L, n_passes, pass_input=pass_input)  # type: ignore[arg-type]
     loss = accumulate_gradients(model, batch, config, tbptt_windows=k, executor="windows")
     expected = gradients(model)
-    torch.testing.assert_close(accumulate_gradients(model, batch, config, tbptt_windows=k), loss)
+    torch.testing.assert_close(accumulate_gradients(model, batch, config, tbptt_windows=k, policy=policy), loss)
     for a, b in zip(gradients(model), expected, strict=True):
         assert (a - b).norm() <= 2e-6 * max(b.norm(), 1.0)
