@@ -6,7 +6,7 @@ from sleep_lightning.ops.dynamic_conv import dynamic_conv
 from sleep_lightning.ops.gated_delta_rule import available_backends, gated_delta_rule, select_backend
 from sleep_lightning.ops.gated_hebbian import gated_hebbian
 from sleep_lightning.ops.half_blocks import add_product, attend, feed_forward, project
-from sleep_lightning.ops.mapped import mapped
+from sleep_lightning.ops.mapped import mapped, reuse_mappings
 from sleep_lightning.ops.rms_norm import gated_rms_norm, rms_norm
 from sleep_lightning.ops.rule import Rule
 from sleep_lightning.ops.shared_weight import SharedWeight
@@ -30,6 +30,7 @@ __all__ = [
     "gated_rms_norm",
     "mapped",
     "project",
+    "reuse_mappings",
     "rms_norm",
     "select_backend",
     "short_conv",
