@@ -17,7 +17,7 @@ STATES = ("initial_state", "final_state", "states", "d_final_state", "d_initial_
 
 
 class _Tensor(ctypes.Structure):
-    """``Tensor`` of gated_delta_rule.cpp: strides in elements over batch, token and head."""
+    """``Tensor`` of delta_rule_head.h: strides in elements over batch, token and head."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -29,7 +29,7 @@ class _Tensor(ctypes.Structure):
 
 
 class _Args(ctypes.Structure):
-    """``Args`` of gated_delta_rule.cpp, field by field."""
+    """``Args`` of delta_rule_head.h, field by field."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("B", "T", "H", "K", "V", "chunk", "segment", "threads")),
