@@ -1,8 +1,8 @@
 """FLOPs of a training step, known before step 0: a pure function of the configuration.
 
-Counted are the matrix products, the attention and the memory rules as they are run (a multiply-add is 2 FLOPs);
-norms, activations and other elementwise work are not. ``tests/training/test_cost.py`` holds it against a count
-of the operations torch dispatches.
+Counted are the matrix products, the attention and the memory rules as the window loop runs them (a multiply-add is 2
+FLOPs); norms, activations and other elementwise work are not. Layer by layer, ``pass_input: embed`` takes fewer.
+``tests/training/test_cost.py`` holds it against a count of the operations torch dispatches.
 """
 
 import math
