@@ -23,12 +23,16 @@ def rows(run: Path) -> dict[float, dict[str, float]]:
 
 
 def assert_same_training(run: Path, alone: Path) -> None:
-    """The same but for rounding, which Muon in bf16 lets grow over so many steps; the loss falls by a tenth in them."""
+    """The same but for rounding, which Muon in bf16 lets grow over so many steps.
+
+    One process that cuts its batches in two or four, or lays no weights out, ends with losses that are 0.3% apart. In
+    these steps the loss falls by a tenth, a twentieth of it at the least.
+    """
     one, other = (load_checkpoint(RunDirectory(path).last) for path in (alone, run))
     torch.testing.assert_close(other["state_dict"], one["state_dict"], rtol=1e-3, atol=5e-4)
     expected, actual = rows(alone), rows(run)
     assert expected.keys() == actual.keys() and len(expected) == 3
     for step, row in expected.items():
         assert actual[step]["cost/train_flops"] == row["cost/train_flops"]
-        assert actual[step]["loss"] == pytest.approx(row["loss"], rel=1e-3), step
+        assert actual[step]["loss"] == pytest.approx(row["loss"], rel=5e-3), step
     assert expected[STEPS]["loss"] < 0.95 * expected[STEPS // 3]["loss"]
