@@ -25,8 +25,8 @@ def rows(run: Path) -> dict[float, dict[str, float]]:
 def assert_same_training(run: Path, alone: Path) -> None:
     """The same but for rounding, which Muon in bf16 lets grow over so many steps.
 
-    One process that cuts its batches in two or four, or lays no weights out, ends with losses that are 0.3% apart. In
-    these steps the loss falls by a tenth, a twentieth of it at the least.
+    Of one process that cuts its batches in two or four, or lays no weights out, losses end up to 0.3% apart; in these
+    steps they fall by a tenth.
     """
     one, other = (load_checkpoint(RunDirectory(path).last) for path in (alone, run))
     torch.testing.assert_close(other["state_dict"], one["state_dict"], rtol=1e-3, atol=5e-4)
