@@ -142,7 +142,7 @@ class HybridLM(nn.Module):
                 block.shared = None
 
     @contextmanager
-    def mlps_recomputed(self, wanted: bool = True) -> Iterator[None]:
+    def mlps_recomputed(self, wanted: bool) -> Iterator[None]:
         """What is run inside makes the projections of its MLPs again in the backward instead of keeping them, if that
         is wanted: they are the most that a block keeps, 2 ``mlp_width`` numbers a token."""
         try:

@@ -16,6 +16,8 @@ Observer = Callable[[Window, PassRecord], None]
 Checkpoint = Literal["none", "mlp", "pass", "window"]
 """What the backward makes again instead of keeping it: nothing, the projections of the MLPs, all of each pass but what
 enters it, or all passes of a window together."""
+WHOLE_PASSES: tuple[Checkpoint, ...] = ("pass", "window")
+"""Under these, whole passes are made again: they keep little, and are run window by window."""
 
 
 def walk(
@@ -55,7 +57,7 @@ def walk(
                 memory = _sleep_window(model, tokens_BL, window, memory, config, policy, observe)
             else:
                 retrieved = retrieve(model, tokens_BT, answers_BT, window, config)
-                h, memory = call(wake, policy in ("pass", "window"), model, tokens_BL, memory, config, retrieved)
+                h, memory = call(wake, policy in WHOLE_PASSES, model, tokens_BL, memory, config, retrieved)
         yield window, h, memory
         if at_boundary is not None:
             memory = at_boundary(i, memory)

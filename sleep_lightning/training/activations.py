@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from sleep_lightning.model import HybridLM
-from sleep_lightning.sleep import Checkpoint, SleepConfig, Window, wake
+from sleep_lightning.sleep import WHOLE_PASSES, Checkpoint, SleepConfig, Window, wake
 
 
 class Saved:
@@ -122,7 +122,7 @@ def _segment_bytes(passes: PassBytes, segment: list[Window], sleep: SleepConfig,
     for window in segment:
         share = (window.stop - window.start) / longest
         whole = share * (asleep if window.sleeps else passes.full)
-        if policy in ("none", "mlp"):
+        if policy not in WHOLE_PASSES:
             kept += whole
         elif policy == "window":
             kept += passes.checkpointed

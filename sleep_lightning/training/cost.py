@@ -14,7 +14,7 @@ from sleep_lightning.config import Experiment
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.model.jet import REDUCTION
 from sleep_lightning.ops.chunks import chunk_length
-from sleep_lightning.sleep import SleepConfig, Window
+from sleep_lightning.sleep import WHOLE_PASSES, SleepConfig, Window
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ def sequence_cost(experiment: Experiment) -> Cost:
                 ahead["retrieval"] = 2 * own * window.start * model.d_model if sleep.retrieved_windows else 0
             if not has_gradient or (window.sleeps and n < gradient_from):
                 back.clear()
+            elif policy in WHOLE_PASSES:
+                back += Counter({k: v for k, v in ahead.items() if k not in ("head", "retrieval")})
             elif policy == "mlp":
                 back["mlp"] += ahead["mlp"] * 2 // 3  # gate and up; the third product is not needed again
-            elif policy != "none":
-                back += Counter({k: v for k, v in ahead.items() if k not in ("head", "retrieval")})
             forward += ahead
             backward += back
             by_pass[n] += ahead.total() + back.total()

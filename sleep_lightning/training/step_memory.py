@@ -6,6 +6,7 @@ import torch
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import HybridLM
+from sleep_lightning.sleep import WHOLE_PASSES
 from sleep_lightning.training.activations import PassBytes, predict_peak, probe_pass
 from sleep_lightning.training.cost import planned_windows
 from sleep_lightning.training.optim import hidden_matrices
@@ -59,5 +60,5 @@ def _gathered(experiment: Experiment, model: HybridLM) -> int:
     """Weights that a rank has whole at a time. A recomputed pass has all its blocks until the backward is through."""
     blocks = [sum(p.numel() for p in block.parameters()) for block in model.stack]
     weights, t = sum(p.numel() for p in model.parameters()), experiment.training
-    drops = t.reshard_after_forward and t.checkpointing in ("none", "mlp")
+    drops = t.reshard_after_forward and t.checkpointing not in WHOLE_PASSES
     return weights - sum(blocks) + max(blocks) if drops else weights

@@ -13,6 +13,7 @@ from sleep_lightning.layerwise import Executor, run_layerwise, why_not_layerwise
 from sleep_lightning.model import HybridLM, Memory
 from sleep_lightning.sleep import (
     IGNORE,
+    WHOLE_PASSES,
     AtBoundary,
     Checkpoint,
     SleepConfig,
@@ -100,7 +101,7 @@ def run_windows(
 ) -> tuple[list[tuple[Window, Tensor]], Memory]:
     """Consecutive windows by the fastest legal executor: those that answer with their hidden states, and memory."""
     awake: list[tuple[Window, Tensor]] = []
-    may_choose = executor == "auto" and policy in ("none", "mlp") and at_boundary is None
+    may_choose = executor == "auto" and policy not in WHOLE_PASSES and at_boundary is None
     for run in _runs(model, windows, sleep, may_choose=may_choose):
         if run.layerwise:
             with model.mlps_recomputed(policy == "mlp"):

@@ -34,5 +34,5 @@ def assert_same_training(run: Path, alone: Path) -> None:
     assert expected.keys() == actual.keys() and len(expected) == 3
     for step, row in expected.items():
         assert actual[step]["cost/train_flops"] == row["cost/train_flops"]
-        assert actual[step]["loss"] == pytest.approx(row["loss"], rel=5e-3), step
+        assert actual[step]["loss"] == pytest.approx(row["loss"], rel=1e-3 if step < STEPS else 5e-3), step
     assert expected[STEPS]["loss"] < 0.95 * expected[STEPS // 3]["loss"]
