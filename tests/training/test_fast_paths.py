@@ -11,7 +11,7 @@ from torch import Tensor
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.ops.native import build
-from sleep_lightning.sleep import SleepConfig
+from sleep_lightning.sleep import Checkpoint, SleepConfig
 from sleep_lightning.tasks import Rule110Config
 from sleep_lightning.training.optim import build_optimizer
 from sleep_lightning.training.tbptt import accumulate_gradients, predict
@@ -62,12 +62,12 @@ def test_two_hundred_steps_follow_the_definition(
     assert abs(sum(slow[-50:]) - sum(fast[-50:])) / 50 < 0.05
 
 
-def gradients(model: HybridLM, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+def gradients(model: HybridLM, dtype: torch.dtype = torch.float32, policy: Checkpoint = "none") -> list[Tensor]:
     """Summed over N = 2, 3 and 4."""
     batch = tiny_batch(ring=6, strings=4)
     model = model.to(dtype)
     for n_passes in (2, 3, 4):
-        accumulate_gradients(model, batch, SleepConfig(6, n_passes))
+        accumulate_gradients(model, batch, SleepConfig(6, n_passes), policy=policy)
     return [p.grad.double() for p in model.parameters() if p.grad is not None]
 
 
@@ -76,7 +76,8 @@ def worst(actual: list[Tensor], exact: list[Tensor]) -> float:
 
 
 @pytest.mark.slow
-def test_one_graph_serves_all_windows_passes_and_n() -> None:
+@pytest.mark.parametrize("policy", ["none", "mlp"])
+def test_one_graph_serves_all_windows_passes_and_n(policy: Checkpoint) -> None:
     import torch._dynamo
 
     def graphs() -> int:
@@ -86,17 +87,17 @@ def test_one_graph_serves_all_windows_passes_and_n() -> None:
     torch._dynamo.utils.counters.clear()
     model, batch = tiny_model(), tiny_batch(ring=6, strings=4)
     model.compile_passes()
-    accumulate_gradients(model, batch, SleepConfig(6, 2))
+    accumulate_gradients(model, batch, SleepConfig(6, 2), policy=policy)
     in_training = graphs()
     assert 2 <= in_training <= 3  # a full pass, a writing pass, the shorter answer
     model.zero_grad()
-    compiled = gradients(model)
+    compiled = gradients(model, policy=policy)
     assert graphs() == in_training
     exact = gradients(tiny_model(), torch.float64)
     assert worst(compiled, exact) <= 3 * worst(gradients(tiny_model()), exact) < 0.1
     predict(model, batch, SleepConfig(6, 2))
     with_evaluation = graphs()
     assert with_evaluation <= 2 * in_training
-    accumulate_gradients(model, batch, SleepConfig(6, 3))
+    accumulate_gradients(model, batch, SleepConfig(6, 3), policy=policy)
     predict(model, batch, SleepConfig(6, 5))
     assert graphs() == with_evaluation
