@@ -4,8 +4,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from sleep_lightning.commands.doctor.command import add_doctor_arguments
-from sleep_lightning.commands.sweep_arguments import add_sweep_arguments, prepare_sweep, with_verb
+from sleep_lightning.cli.doctor.command import add_doctor_arguments
+from sleep_lightning.cli.sweep_arguments import add_sweep_arguments, prepare_sweep, with_verb
 from sleep_lightning.quick_start import import_heavy_packages, no_garbage_collection
 
 COMMANDS = {
@@ -24,7 +24,7 @@ COMMANDS = {
 
 
 def build_parser() -> argparse.ArgumentParser:
-    from sleep_lightning.commands.help import key_lines
+    from sleep_lightning.cli.help import key_lines
 
     parser = argparse.ArgumentParser(
         prog="python -m sleep_lightning",
@@ -82,7 +82,7 @@ def _doctor_parser() -> argparse.ArgumentParser:
 
 
 def _add_compare_arguments(command: argparse.ArgumentParser) -> None:
-    from sleep_lightning.comparison.arms import ARMS
+    from sleep_lightning.compare.arms import ARMS
 
     command.add_argument("config", metavar="YAML", help="experiment the arms change, e.g. conf/rule110.yaml")
     command.add_argument("overrides", nargs="*", metavar="key=value", help="change a key for all arms")
@@ -142,7 +142,7 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
         text = load_experiment(a.config, a.overrides).to_yaml()
         return lambda: print(text, end="") or 0
     if a.command == "cost":
-        from sleep_lightning.commands.cost import cost
+        from sleep_lightning.cli.cost import cost
         from sleep_lightning.config import load_experiment
 
         experiment = load_experiment(a.config, a.overrides)
@@ -153,36 +153,36 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
         resumes = a.resume is not None  # then its experiment is read later, and is most probably recorded
         tracking = TrackingConfig() if resumes else load_experiment(a.config, a.overrides).tracking
         import_heavy_packages(tracking.uri if tracking.enabled else None)
-        from sleep_lightning.commands import fit
+        from sleep_lightning.cli import fit
 
         job = fit.prepare(a.config, a.overrides, a.resume)
         return lambda: fit.fit(job)
     if a.command == "compare":
-        from sleep_lightning.commands import compare
+        from sleep_lightning.cli import compare
 
         if misplaced := [text for text in a.arms if "=" in text and ":" not in text]:
             raise ValueError(f"--arms {misplaced[0]!r} is a key=value: write those behind the YAML, before --arms")
         request = compare.prepare(a.config, a.overrides, a.arms, a.seeds, a.jobs, a.output, a.test_passes)
         return lambda: compare.compare(request)
     if a.command == "doctor":
-        from sleep_lightning.commands.doctor import command
+        from sleep_lightning.cli.doctor import command
 
         asked = command.prepare(a.config, a.overrides, a.output)
         return lambda: command.doctor(asked)
     if a.command == "sweep":
         return prepare_sweep(a)
     if a.command == "reproduce":
-        from sleep_lightning.commands import reproduce
+        from sleep_lightning.cli import reproduce
 
         wanted = reproduce.prepare(a.sweeps, a.output, a.seconds, so_far=a.so_far, page_only=a.page_only)
         return lambda: reproduce.reproduce(wanted)
     if a.command == "bench":
-        from sleep_lightning.commands import bench
+        from sleep_lightning.cli import bench
 
         bench.check(a.names, a.seconds)
         return lambda: bench.bench(a.names, a.seconds, a.output)
     import_heavy_packages(None)
-    from sleep_lightning.commands import evaluate
+    from sleep_lightning.cli import evaluate
     from sleep_lightning.training.evaluation import load_trained
 
     if a.command == "predict" and a.rows < 1:

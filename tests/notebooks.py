@@ -9,7 +9,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from tests.commands.cli import ROOT
+from tests.cli.cli import ROOT
 
 MINUTES = 15
 """Limit of a cell: a notebook takes at most three minutes on two quiet cores, and machines are shared."""

@@ -7,22 +7,23 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "sleep_lightning"
 FLOORS = [
+    "formatting",
     "ops",
     "model",
     "sleep",
-    "layerwise",
     "tasks",
     "config",
-    "run_directory",
+    "cost",
+    "runs",
     "training",
     "tracking",
     "quick_start",
-    "bench",
-    "fit_process",
-    "comparison",
+    "compare",
     "sweep",
+    "bench",
     "evidence",
-    "commands",
+    "testing",
+    "cli",
     "__main__",
 ]
 LOWEST = {

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from tests.commands.cli import ROOT
+from tests.cli.cli import ROOT
 from tests.notebooks import executed
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -7,7 +7,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.commands.cli import ROOT, SMALL, run
+from tests.cli.cli import ROOT, SMALL, run
 
 README = (ROOT / "README.md").read_text()
 FOLDERS = ("conf/", "docs/", "notebooks/", "sleep_lightning/", "tests/", "results/")

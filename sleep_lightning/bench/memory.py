@@ -13,14 +13,14 @@ import torch
 from sleep_lightning.bench.step import Setting, our_step
 from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.bench.worker import Worker
+from sleep_lightning.cost.activation_memory import predict_peak, probe_pass
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.sleep import Checkpoint, SleepConfig, plan_windows
 from sleep_lightning.tasks import Rule110Config
-from sleep_lightning.training.activations import predict_peak, probe_pass
-from sleep_lightning.training.allocator import Allocator, tune_allocator
-from sleep_lightning.training.matmul import choose_fp32_matmul
-from sleep_lightning.training.resource_usage import forget_peak, peak_resident_bytes, resident_bytes
-from sleep_lightning.training.tbptt import accumulate_gradients
+from sleep_lightning.training.callbacks.resource_monitor import forget_peak, peak_resident_bytes, resident_bytes
+from sleep_lightning.training.gradients import accumulate_gradients
+from sleep_lightning.training.runtime.malloc import Allocator, tune_allocator
+from sleep_lightning.training.runtime.matmul_precision import choose_fp32_matmul
 
 WINDOW = 24
 

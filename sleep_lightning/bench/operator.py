@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.ops import available_backends, gated_delta_rule
-from sleep_lightning.ops.gated_delta_rule.fla_chunk import why_not_fla_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.fla import why_not_fla_gated_delta_rule
 
 Operator = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 

@@ -17,15 +17,15 @@ from torch.nn.utils import clip_grad_norm_
 from sleep_lightning.bench.timing import interleave, summarize
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.model import HybridLM
-from sleep_lightning.run_directory import RunDirectory
+from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
+from sleep_lightning.training.callbacks.progress_bar import RichProgress
 from sleep_lightning.training.datamodule import TaskDataModule
+from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.module import SleepModule
-from sleep_lightning.training.optim import build_optimizer
-from sleep_lightning.training.progress import RichProgress
-from sleep_lightning.training.tbptt import accumulate_gradients
+from sleep_lightning.training.optimizer import build_optimizer
 from sleep_lightning.training.trainer import build_trainer, quiet_lightning
 
 STEPS = 40

@@ -16,11 +16,11 @@ from sleep_lightning.config import Experiment
 from sleep_lightning.model import HybridLM
 from sleep_lightning.sleep import IGNORE
 from sleep_lightning.tasks import TaskBatch
-from sleep_lightning.training.allocator import tune_allocator
-from sleep_lightning.training.matmul import choose_fp32_matmul
-from sleep_lightning.training.optim import build_optimizer
-from sleep_lightning.training.ranks import ALONE, Ranks, all_reduce_gradients
-from sleep_lightning.training.tbptt import accumulate_gradients
+from sleep_lightning.training.distributed.ranks import ALONE, Ranks, all_reduce_gradients
+from sleep_lightning.training.gradients import accumulate_gradients
+from sleep_lightning.training.optimizer import build_optimizer
+from sleep_lightning.training.runtime.malloc import tune_allocator
+from sleep_lightning.training.runtime.matmul_precision import choose_fp32_matmul
 
 RANKS = 2
 SETTING = Setting(2, batch=32, strings=4, d_model=128)

@@ -64,7 +64,7 @@ def _parts(folder: str, uri: str) -> dict[str, Times]:
 
 def _fit(command: list[str], run: Path) -> dict[str, Times]:
     """Of a fit that nobody disturbs: its first step is over when it has saved a checkpoint (which is counted)."""
-    from sleep_lightning.run_directory import RunDirectory
+    from sleep_lightning.runs.directory import RunDirectory
 
     checkpoint = RunDirectory(run).last
     before, started = _cpu_of_children(), time.perf_counter()
@@ -98,7 +98,7 @@ def _start(folder: str, uri: str, started: float) -> dict[str, Times]:
         import_heavy_packages(uri)
         marks["import Lightning"] = _now()
         from sleep_lightning.config import load_experiment
-        from sleep_lightning.run_directory import RunDirectory
+        from sleep_lightning.runs.directory import RunDirectory
         from sleep_lightning.tracking.mlflow_logger import MLflowRun
         from sleep_lightning.training.datamodule import TaskDataModule
         from sleep_lightning.training.module import SleepModule

@@ -14,20 +14,21 @@ from sleep_lightning.bench.operator import peers, runs_fla
 from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.config import Experiment, TrainingConfig
+from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.model import HybridLM, ModelConfig
+from sleep_lightning.model.parameter_groups import hidden_matrices
 from sleep_lightning.ops import attention, delta_rule_inputs
-from sleep_lightning.ops.gated_delta_rule.door import BACKENDS
-from sleep_lightning.ops.gated_delta_rule.fla_chunk import fla_gated_delta_rule
-from sleep_lightning.ops.native import build
-from sleep_lightning.ops.rule import Backend
+from sleep_lightning.ops.cpp import build
+from sleep_lightning.ops.dispatch import Backend
+from sleep_lightning.ops.gated_delta_rule.backends import BACKENDS
+from sleep_lightning.ops.gated_delta_rule.fla import fla_gated_delta_rule
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import Rule110Config, TaskBatch
-from sleep_lightning.training.allocator import tune_allocator
-from sleep_lightning.training.cost import sequence_cost
 from sleep_lightning.training.cuda_graph import GraphedGradients
-from sleep_lightning.training.matmul import choose_fp32_matmul
-from sleep_lightning.training.optim import build_optimizer, hidden_matrices
-from sleep_lightning.training.tbptt import accumulate_gradients
+from sleep_lightning.training.gradients import accumulate_gradients
+from sleep_lightning.training.optimizer import build_optimizer
+from sleep_lightning.training.runtime.malloc import tune_allocator
+from sleep_lightning.training.runtime.matmul_precision import choose_fp32_matmul
 
 WINDOW = 24
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sleep_lightning.layerwise import Executor
 from sleep_lightning.sleep import Checkpoint, Eviction
+from sleep_lightning.sleep.layerwise import Executor
 
 
 @dataclass

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sleep_lightning.comparison.data_order import first_difference
+from sleep_lightning.compare.data_order import first_difference
 from sleep_lightning.evidence.scores import FinishedRun
 
 

@@ -20,7 +20,7 @@ from sleep_lightning.evidence.findings import (
 from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.statistics import Interval, difference
 from sleep_lightning.evidence.throughput import Speed
-from sleep_lightning.training.progress import with_unit
+from sleep_lightning.formatting import with_unit
 
 PAPER = (
     ("Rule 110, N = 1", "accuracy falls steeply with t, from 4 to 16 (4 blocks, d = 256, 24 bits)", STEPS),

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sleep_lightning.comparison.table import final_scores
-from sleep_lightning.fit_process import FitProcess
+from sleep_lightning.compare.table import final_scores
+from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.folder import load_saved
-from sleep_lightning.sweep.report import read_report
+from sleep_lightning.sweep.report.content import read_report
 from sleep_lightning.sweep.trial import build_trial
 
 ALL = "all"

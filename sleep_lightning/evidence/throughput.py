@@ -10,7 +10,7 @@ from sleep_lightning.bench.step import Setting, our_step
 from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.config import Experiment
-from sleep_lightning.training.cost import sequence_cost
+from sleep_lightning.cost.flops import sequence_cost
 
 PASSES = (1, 2, 3, 4, 6)
 WINDOWS = (24, 48, 96, 192)

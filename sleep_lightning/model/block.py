@@ -12,7 +12,7 @@ from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.fast_weights import FastWeights
 from sleep_lightning.model.shared_weights import BlockWeights
 from sleep_lightning.ops import DeltaInputs, SharedWeight, add_product, feed_forward, rms_norm, swiglu
-from sleep_lightning.ops.shared_weight import WHOLE
+from sleep_lightning.ops.cpp.packed_weight import WHOLE
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from sleep_lightning.ops import (
     gated_rms_norm,
     project,
 )
-from sleep_lightning.ops.shared_weight import WHOLE
+from sleep_lightning.ops.cpp.packed_weight import WHOLE
 
 
 class MixerOutput(NamedTuple):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sleep_lightning.ops import SharedWeight
-from sleep_lightning.ops.native.kernel import DTYPES, usable
+from sleep_lightning.ops.cpp.binding import DTYPES, usable
 
 
 @dataclass

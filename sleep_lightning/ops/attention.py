@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from sleep_lightning.ops.cpp.binding import Kernel, usable
 from sleep_lightning.ops.dtype import at_least_fp32
-from sleep_lightning.ops.native.kernel import Kernel, usable
 
 SHORT = 128
 """Longest window attended on CPU without ``scaled_dot_product_attention``, which is built for long ones."""

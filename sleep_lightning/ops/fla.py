@@ -5,7 +5,7 @@ import functools
 import torch
 from torch import Tensor
 
-from sleep_lightning.ops.rule import Kernel
+from sleep_lightning.ops.dispatch import Kernel
 from sleep_lightning.ops.self_test import TF32_TOLERANCE, self_test, warned
 
 CASE_TOKENS = 70

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from sleep_lightning.ops.cpp.binding import DTYPES, Kernel, usable
 from sleep_lightning.ops.dtype import at_least_fp32
-from sleep_lightning.ops.native.kernel import DTYPES, Kernel, usable
 
 BLOCK = 32  # rows whose contributions to the weight's gradient are summed first, BLOCK of pointwise.cpp
 

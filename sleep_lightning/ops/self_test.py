@@ -8,7 +8,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from sleep_lightning.ops.rule import Kernel
+from sleep_lightning.ops.dispatch import Kernel
 
 FP32_TOLERANCE = 1e-4
 """``tolerance`` of a kernel that multiplies fp32 exactly."""

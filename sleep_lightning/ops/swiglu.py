@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from sleep_lightning.ops.native.kernel import Kernel, usable
+from sleep_lightning.ops.cpp.binding import Kernel, usable
 
 _swiglu = Kernel("rows width threads bf16", "", "x scale y dy dx")
 

@@ -9,7 +9,7 @@ the memory carried on. A window with targets is read in one pass, and still writ
 from sleep_lightning.sleep.config import Eviction, SleepConfig
 from sleep_lightning.sleep.passes import PassRecord, sleep, wake, zero_memory
 from sleep_lightning.sleep.retrieval import retrieve
-from sleep_lightning.sleep.walk import WHOLE_PASSES, AtBoundary, Checkpoint, Observer, walk
+from sleep_lightning.sleep.window_loop import WHOLE_PASSES, AtBoundary, Checkpoint, Observer, run_window_loop
 from sleep_lightning.sleep.windows import IGNORE, Window, is_answer, plan_windows
 
 __all__ = [
@@ -25,8 +25,8 @@ __all__ = [
     "is_answer",
     "plan_windows",
     "retrieve",
+    "run_window_loop",
     "sleep",
     "wake",
-    "walk",
     "zero_memory",
 ]

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from sleep_lightning.fit_process import VISIBLE_GPUS, Watched
+from sleep_lightning.runs.process import VISIBLE_GPUS, Watched
 
 
 def visible_gpu(index: int) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sleep_lightning.fit_process import FitProcess
+from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.ledger import FinishedTrial
 from sleep_lightning.sweep.spec import SweepSpec
 from sleep_lightning.sweep.trial import Trial

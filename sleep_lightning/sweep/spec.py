@@ -8,12 +8,12 @@ from typing import Any, Literal, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sleep_lightning.comparison.arms import build_arms
+from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.config import Experiment, load_experiment, read_yaml
-from sleep_lightning.sweep.launch import SlurmOptions
+from sleep_lightning.cost.inference import inference_cost
+from sleep_lightning.sweep.launchers import SlurmOptions
 from sleep_lightning.sweep.space import ARM, Parameter, Space, as_overrides
 from sleep_lightning.sweep.storage import check_url
-from sleep_lightning.training.inference_cost import inference_cost
 
 MEASURES = ("exact_match", "token_accuracy", "loss", "train_flops", "wall_s")
 """What a finished run reports, and a sweep may want more or less of."""

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from sleep_lightning.config import read_yaml, redact
-from sleep_lightning.sweep.patience import PatientJournal, PatientStorage
+from sleep_lightning.sweep.retrying_storage import PatientJournal, PatientStorage
 
 JOURNAL = "journal.log"
 SPEC = "sweep.yaml"

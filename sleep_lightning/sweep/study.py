@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.config import load_experiment
-from sleep_lightning.run_directory import write_json
+from sleep_lightning.runs.directory import write_json
 from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.space import Space
 from sleep_lightning.sweep.spec import Sweep, SweepSpec

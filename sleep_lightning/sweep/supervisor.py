@@ -14,8 +14,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sleep_lightning.sweep.at_work import RunAtWork, RunsAtWork
-from sleep_lightning.sweep.launch import Launcher, LocalLauncher
+from sleep_lightning.sweep.active_runs import RunAtWork, RunsAtWork
+from sleep_lightning.sweep.launchers import Launcher, LocalLauncher
 from sleep_lightning.sweep.ledger import Ledger, point_key
 from sleep_lightning.sweep.pruning import Pruner
 from sleep_lightning.sweep.snapshot import RunningTrial, Snapshot

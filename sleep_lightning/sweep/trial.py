@@ -7,12 +7,12 @@ from statistics import mean
 from typing import Any
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.fit_process import FitProcess
+from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.model import HybridLM
-from sleep_lightning.run_directory import RunDirectory
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.spec import MEASURES, Sweep
-from sleep_lightning.training.run_cost import StepFlops
 
 
 @dataclass(frozen=True, eq=False)

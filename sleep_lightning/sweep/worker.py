@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sleep_lightning.config import load_experiment
-from sleep_lightning.fit_process import URI_VARIABLE, FitProcess, Watched
-from sleep_lightning.run_directory import RunDirectory
-from sleep_lightning.sweep.launch.queue import Queue, Stop, worker_name
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.process import URI_VARIABLE, FitProcess, Watched
+from sleep_lightning.sweep.launchers.queue import Queue, Stop, worker_name
 from sleep_lightning.sweep.trial import runs_path
 
 RENEW_SECONDS = 5.0

@@ -13,7 +13,7 @@ from torch import Tensor
 from sleep_lightning.model import HybridLM
 from sleep_lightning.sleep import IGNORE, SleepConfig, Window, plan_windows
 from sleep_lightning.tasks import TaskBatch
-from sleep_lightning.training.tbptt import accumulate_gradients
+from sleep_lightning.training.gradients import accumulate_gradients
 
 WARM_UP = 3
 """Eager calls before a capture: kernels are compiled and chosen in them."""

@@ -4,12 +4,12 @@ import torch
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import HybridLM
-from sleep_lightning.run_directory import experiment_of, load_checkpoint
+from sleep_lightning.runs.directory import experiment_of, load_checkpoint
 from sleep_lightning.sleep import AtBoundary
 from sleep_lightning.tasks import Split
-from sleep_lightning.training.environment import check_device
+from sleep_lightning.training.gradients import predict
 from sleep_lightning.training.metrics import Answers, Score, score
-from sleep_lightning.training.tbptt import predict
+from sleep_lightning.training.runtime.environment import check_device
 
 
 def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, HybridLM]:

@@ -10,24 +10,25 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.config import Experiment
+from sleep_lightning.config.stages import sleep_of, stage_of
+from sleep_lightning.cost.run_flops import StepFlops
+from sleep_lightning.cost.step_memory import predict_step_memory
 from sleep_lightning.model import HybridLM
+from sleep_lightning.model.parameter_groups import set_trained
 from sleep_lightning.sleep import IGNORE, SleepConfig, plan_windows
 from sleep_lightning.tasks import TaskBatch
+from sleep_lightning.training.callbacks.pass_diagnostics import diagnose_passes
+from sleep_lightning.training.callbacks.preemption import StopReason
+from sleep_lightning.training.callbacks.resource_monitor import ResourceUsage
 from sleep_lightning.training.cuda_graph import GraphedGradients
-from sleep_lightning.training.diagnostics import diagnose_passes
-from sleep_lightning.training.failure import check_loss, check_weights
-from sleep_lightning.training.interruption import StopReason
+from sleep_lightning.training.distributed.ranks import ALONE, Ranks, all_reduce_gradients, copy_from_first
+from sleep_lightning.training.errors import check_loss, check_weights
+from sleep_lightning.training.gradients import accumulate_gradients, predict
 from sleep_lightning.training.metrics import Answers, Score, score
-from sleep_lightning.training.optim import build_optimizer, build_schedule
-from sleep_lightning.training.ranks import ALONE, Ranks, all_reduce_gradients, copy_from_first
-from sleep_lightning.training.resource_usage import ResourceUsage
-from sleep_lightning.training.run_cost import StepFlops
-from sleep_lightning.training.stages import set_trained, sleep_of, stage_of
-from sleep_lightning.training.step_memory import predict_step_memory
-from sleep_lightning.training.tbptt import accumulate_gradients, predict
+from sleep_lightning.training.optimizer import build_optimizer, build_schedule
 
 if TYPE_CHECKING:
-    from sleep_lightning.training.sharding import Shards
+    from sleep_lightning.training.distributed.fsdp import Shards
 
 DIAGNOSED_ROWS = 32
 
@@ -85,7 +86,7 @@ class SleepModule(pl.LightningModule):
     def configure_model(self) -> None:
         t = self.experiment.training
         if t.sharding == "full" and self.shards is None:
-            from sleep_lightning.training.sharding import Shards  # only here: torch's sharded tensors take long
+            from sleep_lightning.training.distributed.fsdp import Shards  # only here: torch's sharded tensors take long
 
             self.shards = Shards(self.model, t, self.trainer.strategy.root_device)
 
@@ -119,7 +120,7 @@ class SleepModule(pl.LightningModule):
         optimizer.zero_grad(set_to_none=self._graphed is None)  # type: ignore[union-attr]
         sleep = sleep_of(self.experiment, self.steps)
         if t.stages:
-            set_trained(self.model, stage_of(self.experiment, self.steps))
+            set_trained(self.model, stage_of(self.experiment, self.steps).train)
         if self.shards is not None:
             self.shards.gather()
         loss = torch.zeros((), device=self.device)

@@ -6,12 +6,12 @@ import lightning.pytorch as pl
 from rich.console import Console
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.training.allocator import tune_allocator
+from sleep_lightning.training.callbacks.progress_bar import RichProgress
 from sleep_lightning.training.datamodule import TaskDataModule
-from sleep_lightning.training.environment import check_device
-from sleep_lightning.training.matmul import choose_fp32_matmul
 from sleep_lightning.training.module import SleepModule
-from sleep_lightning.training.progress import RichProgress
+from sleep_lightning.training.runtime.environment import check_device
+from sleep_lightning.training.runtime.malloc import tune_allocator
+from sleep_lightning.training.runtime.matmul_precision import choose_fp32_matmul
 from sleep_lightning.training.trainer import build_trainer, quiet_lightning
 
 

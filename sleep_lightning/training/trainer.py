@@ -13,9 +13,9 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.run_directory import RunDirectory
-from sleep_lightning.training.interruption import AtomicCheckpointIO
-from sleep_lightning.training.ranks import ALONE, Ranks
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.training.callbacks.preemption import AtomicCheckpointIO
+from sleep_lightning.training.distributed.ranks import ALONE, Ranks
 
 
 def quiet_lightning() -> None:
@@ -81,6 +81,6 @@ def build_trainer(
 
 def _sharded(device: torch.device, ranks: Ranks) -> Strategy:
     """Imported here, as nobody else needs torch's sharded tensors, and they take long."""
-    from sleep_lightning.training.sharded_strategy import ShardedStrategy
+    from sleep_lightning.training.distributed.fsdp_strategy import ShardedStrategy
 
     return ShardedStrategy(device, writes=ranks.first)

@@ -12,7 +12,7 @@ from sleep_lightning.bench.operator import Shape, bench_operator, peers
 from sleep_lightning.bench.step import Setting, bench_step, our_step, shelf_step
 from sleep_lightning.bench.timing import interleave, ratio
 from sleep_lightning.bench.worker import Worker
-from sleep_lightning.commands.bench import BENCHES, bench, check
+from sleep_lightning.cli.bench import BENCHES, bench, check
 
 
 def test_interleaved_ratio() -> None:

@@ -7,7 +7,7 @@ from sleep_lightning.bench import overhead
 from sleep_lightning.config import load_experiment
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.tasks.rule110 import Rule110
-from tests.commands.cli import SMALL
+from tests.cli.cli import SMALL
 
 
 def test_what_is_slow_beside_the_step_is_overhead_and_the_step_is_not(

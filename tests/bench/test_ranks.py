@@ -5,7 +5,7 @@ import torch
 
 from sleep_lightning.bench.ranks import bench_ranks, rank_step
 from sleep_lightning.bench.step import Setting, our_step
-from sleep_lightning.training.ranks import ALONE
+from sleep_lightning.training.distributed.ranks import ALONE
 
 TINY = Setting(2, batch=4, strings=2, d_model=32)
 

@@ -4,7 +4,7 @@ import sys
 from datetime import timedelta
 
 from sleep_lightning.__main__ import main
-from sleep_lightning.training import ranks
+from sleep_lightning.training.distributed import ranks
 
 if __name__ == "__main__":
     ranks.TIMEOUT = timedelta(seconds=int(sys.argv[1]))

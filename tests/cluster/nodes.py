@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.commands.cli import ROOT, environment
+from tests.cli.cli import ROOT, environment
 
 ADDRESSES = ("10.231.77.1", "10.231.77.2")
 PORT = 29400

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sleep_lightning.run_directory import RunDirectory, load_checkpoint
-from tests.commands.cli import ROOT, SMALL
+from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
+from tests.cli.cli import ROOT, SMALL
 
 STEPS = 60
 CALM = ["training.muon_lr=1e-4", "training.adamw_lr=1e-4", "training.val_every=20", "training.checkpoint_every=2"]

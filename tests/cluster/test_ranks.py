@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.config import load_experiment
-from sleep_lightning.fit_process import FitProcess
-from sleep_lightning.run_directory import RunDirectory, load_checkpoint
-from sleep_lightning.sweep.launch import SlurmLauncher, SlurmOptions
-from sleep_lightning.training.slurm_step import SlurmStep
+from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
+from sleep_lightning.runs.process import FitProcess
+from sleep_lightning.sweep.launchers import SlurmLauncher, SlurmOptions
+from sleep_lightning.training.distributed.slurm_step import SlurmStep
+from tests.cli.cli import ROOT, command, environment
 from tests.cluster.services import Slurm, wait_until
 from tests.cluster.small_run import KEYS, STEPS, assert_same_training, fit_words
-from tests.commands.cli import ROOT, command, environment
 
 
 def fit_line(run: Path, *more: str) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sleep_lightning.fit_process import FitProcess
-from sleep_lightning.run_directory import RunDirectory
-from sleep_lightning.sweep.launch import SlurmLauncher, SlurmOptions
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.process import FitProcess
+from sleep_lightning.sweep.launchers import SlurmLauncher, SlurmOptions
 from tests.cluster.services import Slurm, wait_until
 from tests.sweep import stand_in
 from tests.sweep.sweeps import small_sweep

@@ -16,11 +16,11 @@ import pytest
 from optuna.trial import TrialState
 
 from sleep_lightning.__main__ import main
-from sleep_lightning.run_directory import RunDirectory
+from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.sweep.study import finished, open_study, read_study
+from tests.cli.cli import environment
+from tests.cli.test_sweep import spec
 from tests.cluster.services import Postgres, Slurm, wait_until
-from tests.commands.cli import environment
-from tests.commands.test_sweep import spec
 from tests.sweep import stand_in
 from tests.sweep.sweeps import small_sweep
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.__main__ import main
-from sleep_lightning.run_directory import RunDirectory, load_checkpoint
-from sleep_lightning.training import ranks
+from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
+from sleep_lightning.training.distributed import ranks
 from tests.cluster.nodes import TwoNodes, why_no_nodes
 from tests.cluster.services import wait_until
 from tests.cluster.small_run import STEPS, assert_same_training, fit_words

@@ -10,10 +10,11 @@ from torch import Tensor
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.model import HybridLM
 from sleep_lightning.model.fast_weights import FastWeights
-from sleep_lightning.ops.native import build
+from sleep_lightning.model.parameter_groups import hidden_matrices
+from sleep_lightning.ops.cpp import build
 from sleep_lightning.sleep import SleepConfig, wake
-from sleep_lightning.training.optim import build_optimizer, hidden_matrices
-from sleep_lightning.training.tbptt import accumulate_gradients
+from sleep_lightning.training.gradients import accumulate_gradients
+from sleep_lightning.training.optimizer import build_optimizer
 from tests.conftest import tiny_batch, tiny_model
 
 T = 7

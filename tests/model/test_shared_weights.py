@@ -6,9 +6,9 @@ from torch import Tensor
 
 from sleep_lightning.model import HybridLM, Memory
 from sleep_lightning.ops import SharedWeight
-from sleep_lightning.ops.native import build
+from sleep_lightning.ops.cpp import build
 from sleep_lightning.sleep import SleepConfig
-from sleep_lightning.training.tbptt import accumulate_gradients, predict
+from sleep_lightning.training.gradients import accumulate_gradients, predict
 from tests.conftest import tiny_batch, tiny_model
 
 pytestmark = pytest.mark.skipif(build.why_not() is not None, reason="the C++ kernels are not available")

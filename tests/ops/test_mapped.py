@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sleep_lightning.ops import mapped, reuse_mappings
-from sleep_lightning.training.resource_usage import resident_bytes
+from sleep_lightning.training.callbacks.resource_monitor import resident_bytes
 
 
 def test_a_copy_through_which_gradients_pass() -> None:

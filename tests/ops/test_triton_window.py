@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from sleep_lightning.ops import gated_delta_rule, select_backend
+from sleep_lightning.ops.dispatch import Kernel
 from sleep_lightning.ops.gated_delta_rule import triton_window
-from sleep_lightning.ops.gated_delta_rule.door import BACKENDS
+from sleep_lightning.ops.gated_delta_rule.backends import BACKENDS
 from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.triton_window import why_not_triton
 from sleep_lightning.ops.gated_delta_rule.triton_window_ops import (
@@ -25,7 +26,6 @@ from sleep_lightning.ops.gated_delta_rule.triton_window_ops import (
     window_gated_delta_rule,
     window_gated_delta_rule_backward,
 )
-from sleep_lightning.ops.rule import Kernel
 from sleep_lightning.ops.self_test import self_test
 from tests.ops.kernel_test_case import KernelTestCase, fp32_matmul, make_inputs, run
 

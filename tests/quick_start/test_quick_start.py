@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.quick_start import no_garbage_collection
-from tests.commands.cli import environment, fit_arguments
+from tests.cli.cli import environment, fit_arguments
 
 HEAVY = [
     *("torch._dynamo", "torch._inductor", "torch.distributed.tensor", "torch.distributed.fsdp", "sympy"),

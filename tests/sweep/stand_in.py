@@ -58,7 +58,7 @@ def _write(path: Path, text: str) -> None:
 
 def stand_for_fit() -> None:
     """From now on, runs are stand-ins."""
-    from sleep_lightning.fit_process import FitProcess
+    from sleep_lightning.runs.process import FitProcess
 
     def command(self: FitProcess) -> list[str]:
         arguments = ["fit", str(self.directory.path), str(self.experiment.sleep.n_passes)]
@@ -71,10 +71,10 @@ def stand_for_fit() -> None:
 def supervise(folder: Path, trials: int, workers: int, options: dict[str, Any]) -> None:
     import optuna
 
-    from sleep_lightning.commands.signals import SignalsInterrupt
+    from sleep_lightning.cli.signals import SignalsInterrupt
     from sleep_lightning.sweep.folder import save_sweep, sole_supervisor
-    from sleep_lightning.sweep.launch import SlurmOptions
-    from sleep_lightning.sweep.launch.choose import choose_launcher
+    from sleep_lightning.sweep.launchers import SlurmOptions
+    from sleep_lightning.sweep.launchers.choose import choose_launcher
     from sleep_lightning.sweep.study import open_study
     from sleep_lightning.sweep.supervisor import Supervisor
     from tests.sweep.sweeps import small_sweep

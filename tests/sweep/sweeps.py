@@ -5,7 +5,7 @@ from typing import Any
 from sleep_lightning.config import load_experiment
 from sleep_lightning.sweep.space import Parameter, Space
 from sleep_lightning.sweep.spec import Budget, Sweep, SweepSpec
-from tests.commands.cli import ROOT
+from tests.cli.cli import ROOT
 
 
 def small_sweep(

@@ -16,7 +16,7 @@ from sleep_lightning.sweep.folder import (
 )
 from sleep_lightning.sweep.spec import load_sweep
 from sleep_lightning.sweep.study import definition, open_study
-from tests.commands.cli import ROOT
+from tests.cli.cli import ROOT
 from tests.sweep.studies import ToldStudy
 from tests.sweep.sweeps import small_sweep
 

@@ -4,11 +4,11 @@ import optuna
 import pytest
 
 from sleep_lightning.config import load_experiment
+from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.sweep.space import ARM, Parameter, Space, as_overrides
 from sleep_lightning.sweep.space import written as as_text
 from sleep_lightning.sweep.spec import Sweep, SweepSpec, load_sweep, passes_of
-from sleep_lightning.training.cost import sequence_cost
-from tests.commands.cli import ROOT
+from tests.cli.cli import ROOT
 
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 PLAIN = f"name: s\nbase: {ROOT}/conf/depo.yaml\nspace:\n  sleep.n_passes: {{choices: [1, 2]}}\n"

@@ -12,11 +12,11 @@ import pytest
 from optuna.trial import TrialState
 
 from sleep_lightning.__main__ import main
-from sleep_lightning.sweep import patience
+from sleep_lightning.sweep import retrying_storage
 from sleep_lightning.sweep.folder import find_sweep, known_sweeps, load_saved, save_sweep
 from sleep_lightning.sweep.storage import check_url, open_storage
 from sleep_lightning.sweep.study import finished, open_study, read_study
-from tests.commands.test_sweep import spec
+from tests.cli.test_sweep import spec
 from tests.sweep.studies import ToldStudy
 from tests.sweep.sweeps import small_sweep
 
@@ -25,7 +25,7 @@ POSTGRESQL = "postgresql+psycopg://me@db/sweeps"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(retrying_storage, "FIRST_SECONDS", 0.01)
 
 
 @pytest.mark.parametrize(

@@ -15,17 +15,17 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from sleep_lightning.fit_process import FitProcess
-from sleep_lightning.run_directory import RunDirectory
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.folder import sole_supervisor
-from sleep_lightning.sweep.launch import LocalLauncher
+from sleep_lightning.sweep.launchers import LocalLauncher
 from sleep_lightning.sweep.ledger import Ledger
 from sleep_lightning.sweep.pruning import Curve, Pruner
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.storage import drop_torn_line
 from sleep_lightning.sweep.study import FINGERPRINT, finished, open_study, points
 from sleep_lightning.sweep.supervisor import Supervisor
-from tests.commands.cli import environment
+from tests.cli.cli import environment
 from tests.sweep import stand_in
 from tests.sweep.sweeps import small_sweep
 
@@ -414,7 +414,7 @@ def test_a_living_run_of_a_dead_supervisor_is_adopted(tmp_path: Path) -> None:
     fit = FitProcess(small_sweep().base, RunDirectory(tmp_path / "trials" / f"{trial.number:04d}-seed0"))
     assert fit.orphan() is None
     code = (
-        "import sys, time; from pathlib import Path; from sleep_lightning.run_directory import RunDirectory; "
+        "import sys, time; from pathlib import Path; from sleep_lightning.runs.directory import RunDirectory; "
         "lock = RunDirectory(Path(sys.argv[1])).lock(); print('locked', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen(

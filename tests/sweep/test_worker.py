@@ -13,17 +13,17 @@ import psutil
 import pytest
 
 from sleep_lightning.__main__ import main
-from sleep_lightning.fit_process import FitProcess
-from sleep_lightning.run_directory import RunDirectory
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep import worker as worker_module
 from sleep_lightning.sweep.folder import save_sweep
-from sleep_lightning.sweep.launch import WorkersLauncher
-from sleep_lightning.sweep.launch.queue import Queue
+from sleep_lightning.sweep.launchers import WorkersLauncher
+from sleep_lightning.sweep.launchers.queue import Queue
 from sleep_lightning.sweep.ledger import Ledger
 from sleep_lightning.sweep.study import finished, open_study
 from sleep_lightning.sweep.supervisor import Supervisor
 from sleep_lightning.sweep.worker import Worker
-from tests.commands.cli import environment
+from tests.cli.cli import environment
 from tests.sweep import stand_in
 from tests.sweep.sweeps import small_sweep
 

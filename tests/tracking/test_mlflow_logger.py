@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
-from tests.commands.cli import environment
+from tests.cli.cli import environment
 
 
 def open_run(tmp_path: Path, **kwargs: object) -> MLflowRun:

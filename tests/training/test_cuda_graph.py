@@ -9,8 +9,8 @@ from sleep_lightning.config import load_experiment
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import Rule110Config, TaskBatch
 from sleep_lightning.training.cuda_graph import GraphedGradients
-from sleep_lightning.training.environment import check_device
-from sleep_lightning.training.tbptt import accumulate_gradients
+from sleep_lightning.training.gradients import accumulate_gradients
+from sleep_lightning.training.runtime.environment import check_device
 from tests.conftest import tiny_model
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -1,6 +1,6 @@
 from sleep_lightning.config import load_experiment
 from sleep_lightning.training.evaluation import score_split
-from tests.commands.cli import ROOT, SMALL
+from tests.cli.cli import ROOT, SMALL
 from tests.conftest import tiny_model
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.model import HybridLM, ModelConfig
-from sleep_lightning.ops.native import build
+from sleep_lightning.ops.cpp import build
 from sleep_lightning.sleep import Checkpoint, SleepConfig
 from sleep_lightning.tasks import Rule110Config
-from sleep_lightning.training.optim import build_optimizer
-from sleep_lightning.training.tbptt import accumulate_gradients, predict
+from sleep_lightning.training.gradients import accumulate_gradients, predict
+from sleep_lightning.training.optimizer import build_optimizer
 from tests.conftest import tiny_batch, tiny_model
 
 

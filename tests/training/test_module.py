@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.run_directory import RunDirectory, load_checkpoint
+from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
+from sleep_lightning.training.callbacks.preemption import AtomicCheckpointIO, SaveOnException
 from sleep_lightning.training.datamodule import TaskDataModule
-from sleep_lightning.training.interruption import AtomicCheckpointIO, SaveOnException
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.trainer import build_trainer, quiet_lightning
-from tests.commands.cli import ROOT, SMALL
+from tests.cli.cli import ROOT, SMALL
 
 
 def experiment(*overrides: str) -> Experiment:

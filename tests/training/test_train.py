@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sleep_lightning.commands import fit
+from sleep_lightning.cli import fit
 from sleep_lightning.config import load_experiment
-from sleep_lightning.run_directory import load_checkpoint
+from sleep_lightning.runs.directory import load_checkpoint
 from sleep_lightning.training.train import train
-from tests.commands.cli import ROOT, SMALL
+from tests.cli.cli import ROOT, SMALL
 
 OVERRIDES = [*SMALL, "training.max_steps=10", "training.accelerator=cpu", "tracking.enabled=false"]
 CONFIG = ROOT / "conf" / "rule110.yaml"

@@ -1,0 +1,75 @@
+"""``bench``: ratios against named peers in one run, as tables and as JSON."""
+
+import platform
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from sleep_lightning.bench.memory import bench_memory
+from sleep_lightning.bench.operator import bench_operator
+from sleep_lightning.bench.overhead import bench_overhead
+from sleep_lightning.bench.ranks import bench_ranks
+from sleep_lightning.bench.startup import bench_startup
+from sleep_lightning.bench.step import bench_step
+from sleep_lightning.bench.storage import bench_storage
+from sleep_lightning.runs.directory import write_json
+from sleep_lightning.training.runtime.environment import describe_environment
+
+BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
+    "operator": bench_operator,
+    "step": bench_step,
+    "memory": bench_memory,
+    "overhead": bench_overhead,
+    "ranks": bench_ranks,
+    "startup": bench_startup,
+    "storage": bench_storage,
+}
+
+
+def bench(names: list[str], seconds: float, output: str | None) -> int:
+    """Run benches by name (all if none is given); rows are printed as each is done and written as JSON at the end.
+
+    Raises:
+        ValueError: an unknown name, or no time.
+    """
+    console = Console()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    environment = describe_environment(device)
+    environment["processor"] = platform.processor() or platform.machine()
+    console.print(
+        f"{torch.get_num_threads()} threads, torch {environment['torch']}, {environment['device']}", highlight=False
+    )
+    rows: list[dict[str, object]] = []
+    for name in names or BENCHES:
+        done = list(BENCHES[name](seconds))
+        for _, group in groupby(done, key=lambda row: (row["what"], row.get("shape"))):
+            console.print(_table(list(group)))
+        rows += done
+    if output is not None:
+        write_json(Path(output), {"environment": environment, "rows": rows})
+    return 0
+
+
+def check(names: list[str], seconds: float) -> None:
+    """Raises ValueError for what ``bench`` cannot run."""
+    for name in names:
+        if name not in BENCHES:
+            raise ValueError(f"bench {name!r} is unknown; use one of {', '.join(BENCHES)}")
+    if seconds <= 0:
+        raise ValueError(f"--seconds {seconds} must be above 0")
+
+
+def _table(rows: list[dict[str, object]]) -> Table:
+    title = f"{rows[0]['what']}, {rows[0].get('shape', '')}"
+    table = Table(title=title, title_justify="left")
+    columns = [column for column in rows[0] if column not in ("what", "shape")]
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="left" if column == "contender" else "right")
+    for row in rows:
+        values = [row.get(column) for column in columns]
+        table.add_row(*(f"{x:.3g}" if isinstance(x, float) else str(x) for x in values))
+    return table

@@ -1,0 +1,164 @@
+"""``compare``: train several arms over several seeds, and print one table."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from sleep_lightning.cli.console import print_facts
+from sleep_lightning.cli.signals import SignalsInterrupt
+from sleep_lightning.compare.arms import build_arms
+from sleep_lightning.compare.runs import Run, execute, plan_runs
+from sleep_lightning.compare.table import Row, build_rows, check_data_order, draw_table, write_results
+from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.tracking.figures.runs import draw_comparison
+from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
+from sleep_lightning.training.runtime.environment import check_device
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A checked request: all runs, what is done with them, and where it goes."""
+
+    base: Experiment
+    runs: list[Run]
+    folder: Path
+    jobs: int
+    threads: int
+    test_passes: list[int]
+    logger: MLflowRun | None
+
+
+def prepare(
+    config: str,
+    overrides: list[str],
+    arms: list[str],
+    seeds: list[int],
+    jobs: int,
+    output: str | None,
+    test_passes: list[int],
+) -> Comparison:
+    """All that can go wrong before any compute.
+
+    Raises:
+        ValueError: bad input.
+    """
+    base = load_experiment(config, overrides)
+    check_device(base)
+    if jobs < 1 or min(seeds, default=-1) < 0 or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--jobs {jobs} must be at least 1, and --seeds {seeds} different numbers from 0")
+    if min(test_passes, default=1) < 1:
+        raise ValueError(f"--test-passes {test_passes} must be numbers of passes from 1")
+    folder = Path(output or f"runs/compare-{Path(config).stem}")
+    threads = base.training.threads or max(1, torch.get_num_threads() // jobs)
+    own = [f"training.threads={threads}", f"tracking.uri={base.tracking.uri}"]
+    runs = plan_runs(base, build_arms(base, arms), seeds, folder, *own)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--output {folder} cannot be written: {error.strerror}; choose another") from error
+    logger = None
+    if base.tracking.enabled:
+        known = RunDirectory(folder).mlflow_run_id
+        logger = MLflowRun(base.tracking.uri, base.tracking.experiment, folder.name, known)
+        RunDirectory(folder).record_mlflow_run(logger.run_id)
+        runs = [run.under(logger.run_id) for run in runs]
+    return Comparison(base, runs, folder, jobs, threads, test_passes, logger)
+
+
+def compare(c: Comparison) -> int:
+    """Train, score and print. Returns 0; 1 if a run failed; 128 + signal number if a signal ended it."""
+    console = Console()
+    status: Status = "FAILED"
+    failed: list[Run] = []
+    signals = SignalsInterrupt()
+    try:
+        with signals:
+            failed = _train(c, Console(stderr=True))
+            rows = build_rows(c.runs, c.test_passes)
+            if rows:
+                _report(c, console, rows)
+        status = "FAILED" if failed else "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        console.print("stopped; the runs saved their state: the same command goes on with them", highlight=False)
+        return signals.exit_code
+    finally:
+        if c.logger is not None:
+            c.logger.end(status)
+    for run in failed:
+        console.print(f"{run.name} failed: {run.last_words()} (all of it: {run.log})", highlight=False, soft_wrap=True)
+    return 1 if failed else 0
+
+
+def _train(c: Comparison, console: Console) -> list[Run]:
+    """Run what is not finished; returns the runs that ended without a result."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("exact match {task.fields[exact]}"),
+        TimeElapsedColumn(),
+        console=console,
+        refresh_per_second=2,
+        disable=not console.is_terminal,
+    )
+    bars: dict[Run, TaskID] = {}
+    started: dict[Run, float] = {}
+    todo = sum(run.summary is None for run in c.runs)
+    console.print(
+        f"{len(c.runs)} runs, {len(c.runs) - todo} already finished, {c.jobs} at a time on {c.threads} threads each",
+        highlight=False,
+    )
+    before: set[Run] = set()
+    with progress:
+        for alive in execute(c.runs, c.jobs, c.threads):
+            for run in alive:
+                if run not in bars:
+                    total, started[run] = run.experiment.training.max_steps, time.monotonic()
+                    bars[run] = progress.add_task(run.name, total=total, exact="-")
+                    _say(console, f"{run.name}: training, log in {run.log}")
+                step, exact = run.progress()
+                progress.update(bars[run], completed=step, exact=exact)
+            for run in before - alive:
+                _done(console, run, time.monotonic() - started[run])
+                progress.remove_task(bars[run])
+            before = alive
+        for run in before:
+            _done(console, run, time.monotonic() - started[run])
+    return [run for run in c.runs if run.summary is None]
+
+
+def _done(console: Console, run: Run, seconds: float) -> None:
+    summary = run.summary
+    what = "FAILED" if summary is None else f"validation exact match {summary['exact_match']:.3f}"
+    _say(console, f"{run.name}: {what} after {seconds:.0f} s")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def _report(c: Comparison, console: Console, rows: list[Row]) -> None:
+    data_order = check_data_order(c.runs)
+    files = write_results(rows, c.folder, data_order)
+    picture = c.folder / "comparison.png"
+    draw_comparison(rows, picture, f"{c.base.task.name}: test exact match, mean and range over seeds")
+    if not console.is_terminal:
+        console.width = max(console.width, 200)  # a log has no edge to wrap at
+    console.print(draw_table(rows, f"{c.base.task.name}, test split, final weights, mean ± sd over seeds"))
+    print_facts(
+        console,
+        {"training data": data_order, "table": str(files[1]), "figures": str(files[0]), "picture": str(picture)},
+    )
+    if c.logger is not None:
+        for file in (*files, picture):
+            c.logger.log_artifact(file)
+        for row in rows:
+            name = row.arm if row.train_passes == str(row.test_passes) else f"{row.arm}_tested_with_{row.test_passes}"
+            values = {"exact_match": sum(row.exact_match) / len(row.exact_match), "majority": row.majority}
+            c.logger.log_metrics({f"{name}/{key}": value for key, value in values.items()})

@@ -1,0 +1,50 @@
+"""Tables a person reads when a command ends."""
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.table import Table
+
+from sleep_lightning.formatting import with_unit
+from sleep_lightning.training.metrics import Score
+
+
+def score_table(scores: Mapping[str, Score], title: str) -> Table:
+    """Accuracy by slice, each beside its baselines."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("slice")
+    for column in ("answers", "exact", "majority", "uniform", "tokens", "majority", "loss"):
+        table.add_column(column, justify="right")
+    for name, s in scores.items():
+        b = s.baselines
+        numbers = (s.exact_match, b.majority_exact_match, b.uniform_exact_match, s.token_accuracy)
+        table.add_row(
+            name, str(s.answers), *(f"{x:.4f}" for x in (*numbers, b.majority_token_accuracy)), f"{s.loss:.4f}"
+        )
+    return table
+
+
+def measured_line(measured: Mapping[str, float | None], predicted: Mapping[str, float | None]) -> str:
+    """What a run took, on one line; what the machine does not tell is said so.
+
+    Args:
+        measured: the names of ``resource_usage.MEASURED``.
+        predicted: ``step_memory_bytes``.
+    """
+
+    def shown(value: float | None, unit: str, otherwise: str = "unknown") -> str:
+        return otherwise if value is None else f"{with_unit(value)}{unit}"
+
+    step, expected = measured["step_memory_bytes"], predicted["step_memory_bytes"]
+    return (
+        f"{shown(measured['tokens_per_s'], ' tokens/s')} in training, peak memory "
+        f"{shown(measured['peak_memory_bytes'], 'B')} (a step {shown(step, 'B')}, predicted {shown(expected, 'B')}), "
+        f"energy {shown(measured['energy_j'], 'J', 'not told by this machine')}"
+    )
+
+
+def print_facts(console: Console, facts: Mapping[str, str]) -> None:
+    """Name and value, a line each; values are printed whole so that they can be copied."""
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        console.print(f"  {name:<{width}}  {value}", highlight=False, soft_wrap=True)

@@ -1,0 +1,58 @@
+"""``cost``: what an experiment will take, before its first step."""
+
+from rich.console import Console
+from rich.table import Table
+
+from sleep_lightning.cli.console import print_facts
+from sleep_lightning.config import Experiment
+from sleep_lightning.cost.flops import sequence_cost
+from sleep_lightning.cost.inference import inference_cost, state_bytes
+from sleep_lightning.cost.run_flops import StepFlops
+from sleep_lightning.formatting import with_unit
+from sleep_lightning.model import HybridLM
+
+
+def cost(experiment: Experiment) -> int:
+    """Print FLOPs of a training step by component, pass and kind of window, of the whole run, and of inference."""
+    console = Console()
+    t, task = experiment.training, experiment.task.build()
+    model = HybridLM(experiment.model, len(task.vocab), task.neutral_pad)
+    each, step = sequence_cost(experiment), t.batch_size
+    step_flops = StepFlops(experiment, model)
+    muon = step_flops.optimizer
+    whole = step * each.total + muon
+
+    title = f"FLOPs of a training step: {step} sequences of {task.sequence_length} tokens"
+    table = Table(title=title, title_justify="left")
+    for column in ("", "forward", "backward", "share"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name in each.forward:
+        ahead, back = step * each.forward[name], step * each.backward[name]
+        table.add_row(name.replace("_", " "), with_unit(ahead), with_unit(back), f"{(ahead + back) / whole:.1%}")
+    table.add_row("Muon", with_unit(muon), "", f"{muon / whole:.1%}", end_section=True)
+    groups = [
+        [(f"pass {n}", flops) for n, flops in enumerate(each.by_pass, 1)],
+        [("sleeping windows", each.sleeping), ("windows with answers", each.answering)],
+    ]
+    for group in groups:
+        for name, flops in group:
+            table.add_row(name, with_unit(step * flops), "", f"{step * flops / whole:.1%}")
+        table.add_section()
+    console.print(table)
+
+    inference = inference_cost(experiment)
+    kinds = ", ".join(f"{kind} {with_unit(n)}B" for kind, n in state_bytes(experiment).items())
+    print_facts(
+        console,
+        {
+            "step": f"{with_unit(whole)}FLOP",
+            "run": f"{with_unit(step_flops.run())}FLOP in {t.max_steps} steps, "
+            f"{with_unit(t.max_steps * step * task.sequence_length)} tokens",
+            "parameters": with_unit(sum(p.numel() for p in model.parameters())),
+            "awake": f"{with_unit(inference.wake_flops_per_token)}FLOP a token",
+            "asleep": f"{with_unit(inference.sleep_flops_per_window)}FLOP a window of {experiment.sleep.window_size}",
+            "measured": "fit records wall time, tokens/s, peak memory, and energy where the machine tells it",
+            "memory": f"{with_unit(inference.state_bytes)}B a sequence" + (f" ({kinds})" if kinds else ""),
+        },
+    )
+    return 0

@@ -1,0 +1,80 @@
+"""``validate`` and ``test``: scores of a checkpoint on held-out sequences; ``predict``: its answers."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from sleep_lightning.cli.console import score_table
+from sleep_lightning.config import Experiment
+from sleep_lightning.model import HybridLM
+from sleep_lightning.runs.directory import write_json
+from sleep_lightning.sleep import IGNORE, is_answer, plan_windows, retrieve, run_window_loop, wake, zero_memory
+from sleep_lightning.tasks import TaskBatch
+from sleep_lightning.training.evaluation import score_split
+
+
+def evaluate(
+    experiment: Experiment, model: HybridLM, split: Literal["validation", "test"], output: str | None = None
+) -> int:
+    """Print accuracy by slice beside the baselines; with ``output`` also write it as JSON."""
+    scores = score_split(experiment, model, split)
+    Console().print(score_table(scores, f"{split}, N={experiment.sleep.n_passes}"))
+    if output is not None:
+        content = {"split": split, "n_passes": experiment.sleep.n_passes}
+        write_json(Path(output), content | {"slices": {name: asdict(s) for name, s in scores.items()}})
+    return 0
+
+
+def predict(experiment: Experiment, model: HybridLM, rows: int, output: str | None = None) -> int:
+    """Answer sequences of the test split, each token from the model's own answers before; JSON lines."""
+    task = experiment.task.build()
+    batch = task.batch(rows, seed=0, position=0, split="test").to(model.embedding.weight.device)
+    answers = decode(model, batch, experiment)
+    lines = [json.dumps(line) for line in _lines(task.vocab, batch, answers, task.context_length)]
+    if output is None:
+        print("\n".join(lines))
+    else:
+        Path(output).write_text("\n".join(lines) + "\n")
+    return 0
+
+
+@torch.no_grad()
+def decode(model: HybridLM, batch: TaskBatch, experiment: Experiment) -> Tensor:
+    """Greedy answers ``[B, T]`` (-100 where there is no label): each is fed back as the next token."""
+    tokens, answers = batch.tokens.clone(), torch.full_like(batch.labels, IGNORE)
+    windows = plan_windows(batch.labels, experiment.sleep.window_size)
+    labelled_BT = batch.labels != IGNORE
+    memory = zero_memory(model, len(tokens), experiment.sleep)
+    for window in windows:
+        before = memory
+        if not window.sleeps:
+            retrieved = retrieve(model, tokens, is_answer(batch.labels), window, experiment.sleep)
+            for t in range(window.start, window.stop):
+                if labelled_BT[:, t].any():
+                    h, _ = wake(model, tokens[:, window.start : t + 1], before, experiment.sleep, retrieved)
+                    answers[:, t] = model.logits(h[:, -1]).argmax(-1).where(labelled_BT[:, t], IGNORE)
+                    if t + 1 < tokens.shape[1]:
+                        tokens[:, t + 1] = answers[:, t].where(labelled_BT[:, t], tokens[:, t + 1])
+        _, _, memory = next(
+            run_window_loop(model, tokens, [window], before, experiment.sleep, answers_BT=is_answer(batch.labels))
+        )
+    return answers
+
+
+def _lines(vocab: tuple[str, ...], batch: TaskBatch, answers: Tensor, context: int) -> Iterator[dict[str, Any]]:
+    for tokens, labels, answer in zip(batch.tokens, batch.labels, answers, strict=True):
+        spoken = labels != IGNORE
+        asked = [t for t in range(context, len(tokens)) if not spoken[t - 1]]  # a token behind a label is an answer
+        yield {
+            "context": " ".join(vocab[i] for i in tokens[:context]),
+            "questions": " ".join(vocab[i] for i in tokens[asked]),
+            "answer": [vocab[i] for i in answer[spoken]],
+            "label": [vocab[i] for i in labels[spoken]],
+            "exact_match": bool((answer[spoken] == labels[spoken]).all()),
+        }

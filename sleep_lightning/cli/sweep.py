@@ -1,0 +1,137 @@
+"""``sweep``: search for the frontier of accuracy over cost."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from sleep_lightning.cli.console import print_facts
+from sleep_lightning.cli.signals import SignalsInterrupt
+from sleep_lightning.cli.sweep_progress import watch
+from sleep_lightning.cli.sweep_show import frontier_table, report_facts
+from sleep_lightning.formatting import with_unit
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor
+from sleep_lightning.sweep.gpus import check_gpus
+from sleep_lightning.sweep.launchers.choose import choose_launcher
+from sleep_lightning.sweep.report.content import build_report
+from sleep_lightning.sweep.report.publisher import Publisher
+from sleep_lightning.sweep.space import written
+from sleep_lightning.sweep.spec import Sweep, load_sweep
+from sleep_lightning.sweep.study import open_study
+from sleep_lightning.sweep.supervisor import Supervisor
+from sleep_lightning.sweep.trial import build_trial, with_tracking
+from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
+from sleep_lightning.training.runtime.environment import check_device
+
+SHOWN_DRY = 8
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """A checked request to search."""
+
+    sweep: Sweep
+    folder: Path
+
+
+def prepare(path: str, output: str | None) -> SweepJob:
+    """All that can go wrong before any compute. Raises ValueError: bad input."""
+    if not path.endswith((".yaml", ".yml")):
+        raise ValueError(
+            f"sweep {path}: neither a sweep file (its name ends in .yaml or .yml) nor one of run, resume, work, "
+            f"report, list, show, best; python -m sleep_lightning sweep --help explains them"
+        )
+    sweep = load_sweep(path)
+    return _job(sweep, Path(output or f"runs/sweeps/{sweep.spec.name}"))
+
+
+def prepare_resume(name: str) -> SweepJob:
+    """A sweep that was begun, as it was saved. Raises ValueError: there is none, or it is being run."""
+    folder = find_sweep(name)
+    if is_supervised(folder):
+        raise ValueError(f"{folder} is being run by another process; look at it with: sweep show {name}")
+    return _job(load_saved(folder), folder)
+
+
+def _job(sweep: Sweep, folder: Path) -> SweepJob:
+    check_device(sweep.base)
+    check_gpus(sweep.spec.devices, torch.cuda.device_count())
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return SweepJob(sweep, folder)
+
+
+def dry_run(job: SweepJob) -> int:
+    """Print the first points that would be trained, with their cost."""
+    study = optuna.create_study(
+        sampler=optuna.samplers.RandomSampler(seed=job.sweep.spec.sampler_seed),
+        directions=list(job.sweep.spec.objectives.values()),  # type: ignore[arg-type]
+    )
+    table = Table(title=f"{job.sweep.spec.name}: points as they may come", title_justify="left")
+    for column in ("point", "training FLOPs", "note"):
+        table.add_column(column)
+    for number in range(SHOWN_DRY):
+        values = job.sweep.space.suggest(study.ask())
+        try:
+            flops, note = with_unit(build_trial(job.sweep, number, values, job.folder).train_flops), ""
+        except ValueError as error:
+            flops, note = "-", f"not run: {error}"
+        table.add_row(written(values), flops, note)
+    Console().print(table)
+    return 0
+
+
+def sweep(job: SweepJob) -> int:
+    """Search until the budget is used up. Returns 0, or 128 + signal number (the same command goes on)."""
+    console, live = Console(), Console(stderr=True)
+    signals = SignalsInterrupt()
+    logger: MLflowRun | None = None
+    status: Status = "FAILED"
+    try:
+        with signals, sole_supervisor(job.folder):
+            launcher = choose_launcher(job.sweep.spec, job.folder)
+            study = open_study(job.sweep, job.folder)
+            save_sweep(job.sweep, job.folder)
+            logger = _open_tracking(job)
+            publisher = Publisher(study, job.folder, logger, job.sweep.varying())
+            publisher.begin(job.sweep.spec)
+            _show_charts(publisher, console)
+            overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
+            supervisor = Supervisor(job.sweep, study, job.folder, overrides, launcher=launcher)
+            watch(supervisor, live, publisher.refresh)
+            publisher.publish()
+            report = build_report(study, job.folder)
+            if report.finished:
+                console.print(frontier_table(report))
+            print_facts(console, report_facts(report, job.folder))
+            _show_charts(publisher, console)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        console.print("stopped; running trials saved their state: the same command goes on with them", highlight=False)
+        return signals.exit_code
+    except ValueError as error:  # the folder is another's, or what it needs is not there
+        live.print(f"error: {error}", highlight=False, soft_wrap=True)
+        return 2
+    finally:
+        if logger is not None:
+            logger.end(status)
+    return 0
+
+
+def _open_tracking(job: SweepJob) -> MLflowRun | None:
+    t = job.sweep.base.tracking
+    if not t.enabled:
+        return None
+    directory = RunDirectory(job.folder)
+    logger = MLflowRun(t.uri, t.experiment, job.sweep.spec.name, directory.mlflow_run_id)
+    directory.record_mlflow_run(logger.run_id)
+    return logger
+
+
+def _show_charts(publisher: Publisher, console: Console) -> None:
+    if (page := publisher.preset_charts()) is not None:
+        console.print(f"MLflow charts: {page}", highlight=False, soft_wrap=True)

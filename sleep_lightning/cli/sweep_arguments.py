@@ -1,0 +1,61 @@
+"""The command line of ``sweep``: its verbs, and what each of them needs."""
+
+import argparse
+from collections.abc import Callable, Sequence
+
+VERBS = {
+    "run": "train what a sweep file asks for, or go on with it; the word may be left out: sweep SPEC.yaml",
+    "resume": "go on with a sweep from the copy of its file in its folder",
+    "work": "train what a sweep with launcher: workers asks for; start as many as you like",
+    "report": "write report.html, frontier.html, .png, .json and trials.csv again, from the folder alone",
+    "list": "list the sweeps in runs/sweeps/",
+    "show": "list all trials of a sweep",
+    "best": "print a sweep's frontier; write its best trial as an experiment",
+}
+NAME = "name of a sweep (its folder in runs/sweeps/), or path of its folder"
+
+
+def with_verb(argv: Sequence[str]) -> list[str]:
+    """``sweep SPEC.yaml ...`` as ``sweep run SPEC.yaml ...``. A verb is only what stands right behind ``sweep``."""
+    arguments = list(argv)
+    if arguments[:1] == ["sweep"] and len(arguments) > 1 and arguments[1] not in (*VERBS, "-h", "--help"):
+        arguments.insert(1, "run")
+    return arguments
+
+
+def add_sweep_arguments(command: argparse.ArgumentParser) -> None:
+    """Add the verbs to the parser of ``sweep``."""
+    command.epilog = "A sweep that has a verb's name is reached as ./list.yaml, or behind a verb: sweep show list"
+    verbs = command.add_subparsers(dest="verb", required=True, metavar="SPEC.yaml | " + " | ".join(VERBS))
+    for verb, text in VERBS.items():
+        one = verbs.add_parser(verb, help=text, description=text)
+        if verb == "run":
+            one.add_argument("spec", metavar="SPEC.yaml", help="sweep file, e.g. sweeps/depo_depth_cost.yaml")
+            one.add_argument("--dry-run", action="store_true", help="print points and their cost, train nothing")
+            one.add_argument("--output", metavar="DIR", help="where it goes (default: runs/sweeps/<name>)")
+        elif verb != "list":
+            one.add_argument("name", metavar="NAME", help=NAME)
+        if verb == "work":
+            one.add_argument("--idle-minutes", type=float, default=60, help="end with nothing to do (default: 60)")
+        if verb == "best":
+            one.add_argument("--export", metavar="FILE", help="write the best trial as an experiment (YAML) for fit")
+            one.add_argument("--max-flops", type=float, metavar="X", help="the best that took no more training FLOPs")
+
+
+def prepare_sweep(a: argparse.Namespace) -> Callable[[], int]:
+    """Read all input; what is returned computes. Raises ValueError: bad input."""
+    from sleep_lightning.cli import sweep, sweep_show, sweep_work
+
+    if a.verb in ("run", "resume"):
+        job = sweep.prepare(a.spec, a.output) if a.verb == "run" else sweep.prepare_resume(a.name)
+        return lambda: sweep.dry_run(job) if a.verb == "run" and a.dry_run else sweep.sweep(job)
+    if a.verb == "work":
+        folder = sweep_work.prepare_work(a.name, a.idle_minutes)
+        return lambda: sweep_work.work(folder, a.idle_minutes)
+    if a.verb == "list":
+        return sweep_show.list_sweeps
+    found = sweep_show.find(a.name)
+    if a.verb == "best":
+        export = sweep_show.prepare_export(found, a.max_flops, a.export)
+        return lambda: sweep_show.best(found, a.max_flops, export)
+    return lambda: sweep_show.show(found) if a.verb == "show" else sweep_show.report(found)

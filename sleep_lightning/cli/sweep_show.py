@@ -1,0 +1,199 @@
+"""``sweep list``, ``show``, ``best``, ``report``: look at sweeps, from their folders alone, while they run or after."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from sleep_lightning.cli.console import print_facts
+from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.formatting import with_unit
+from sleep_lightning.runs.directory import write_text
+from sleep_lightning.sweep.folder import SWEEPS, find_sweep, is_supervised, known_sweeps
+from sleep_lightning.sweep.report.content import Report, Row, read_report
+from sleep_lightning.sweep.report.files import write_report
+from sleep_lightning.sweep.spec import apply_point
+
+SHOWN_BEST = 20
+WIDE = 160
+"""Columns of a table where no terminal limits it."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A sweep that was found by name."""
+
+    name: str
+    folder: Path
+    report: Report
+
+
+def find(name: str) -> Found:
+    """The sweep and its report. Raises ValueError: there is none, or it cannot be read."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder = find_sweep(name)
+    return Found(name, folder, read_report(folder))
+
+
+def list_sweeps() -> int:
+    """A line for every sweep in ``runs/sweeps``. Returns the exit code."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    console, folders = _console(), known_sweeps()
+    if not folders:
+        console.print(f"there is no sweep in {SWEEPS}/ yet; start one with sweep SPEC.yaml", highlight=False)
+        return 0
+    table = Table(title=f"sweeps in {SWEEPS}/", title_justify="left")
+    for column in ("name", "", "trials", "hypervolume", "FLOPs spent", "note"):
+        table.add_column(column)
+    for folder in folders:
+        running = "running" if is_supervised(folder) else "stopped"
+        try:
+            report = read_report(folder)
+        except ValueError as error:
+            table.add_row(folder.name, running, "-", "-", "-", str(error))
+            continue
+        area = f"{report.gain(report.finished):.3f}" if len(report.objectives) > 1 and report.finished else "-"
+        table.add_row(folder.name, running, states(report, running), area, with_unit(report.flops_spent), "")
+    console.print(table)
+    return 0
+
+
+def show(found: Found) -> int:
+    """All trials: point, cost, result, state and reason. Returns the exit code."""
+    report, console, supervised = found.report, _console(), is_supervised(found.folder)
+    table = Table(title=f"{report.name}: all trials", title_justify="left")
+    for column in ("trial", "state", "training FLOPs", _name(report.value), "point", "reason"):
+        table.add_column(column, justify="right" if column in ("trial", "training FLOPs") else "left")
+    for trial in report.trials:
+        cost = trial.result.get("train_flops", trial.train_flops)
+        value = f"{trial.result[report.value]:.4g}" if trial.result else "-"
+        state = _state(trial.state, supervised)
+        table.add_row(
+            str(trial.number), state, "-" if cost is None else with_unit(cost), value, trial.written(), trial.reason
+        )
+    console.print(table)
+    print_facts(console, report_facts(report, found.folder))
+    return 0
+
+
+@dataclass(frozen=True)
+class Export:
+    """An experiment to be written: the best trial's."""
+
+    file: Path
+    trial: Row
+    experiment: Experiment
+
+
+def prepare_export(found: Found, max_flops: float | None, target: str | None) -> Export | None:
+    """Pick the trial whose experiment is to be written, if one is.
+
+    Raises:
+        ValueError: no trial is finished, or costs so little; the file is there already, or its folder is not.
+    """
+    trial = found.report.best_within(max_flops)
+    if target is None:
+        return None
+    file = Path(target)
+    if file.exists():
+        raise ValueError(f"--export {target} exists already; choose another name, or remove it")
+    if not file.parent.is_dir():
+        raise ValueError(f"--export {target}: there is no folder {file.parent}; make it first")
+    seed = found.report.definition["seeds"][0]
+    base = load_experiment(found.report.definition["base"])
+    own = [f"training.seed={seed}", "training.run_dir=null"]
+    return Export(file, trial, apply_point(base, trial.values, *own))
+
+
+def best(found: Found, max_flops: float | None, export: Export | None) -> int:
+    """The frontier, and the best trial (of those within a cost); written as an experiment if asked for."""
+    report, console = found.report, _console()
+    trial = report.best_within(max_flops)
+    console.print(frontier_table(report))
+    name = found.name if max_flops is None else f"{found.name} --max-flops {max_flops:g}"
+    facts = {"best": f"trial {trial.number}: {_name(report.value)} {trial.result[report.value]:.4g}, {trial.written()}"}
+    if export is None:
+        facts["export it"] = f"python -m sleep_lightning sweep best {name} --export conf/best.yaml"
+    else:
+        content = export.experiment.to_dict()
+        del content["tracking"]  # the sweep's; a single run is recorded where runs are
+        head = f"# Trial {trial.number} of the sweep {report.name}: {facts['best'].partition(': ')[2]}.\n"
+        try:
+            write_text(export.file, head + OmegaConf.to_yaml(OmegaConf.create(content)))
+        except OSError as error:
+            return _refuse(f"--export {export.file} cannot be written: {error.strerror}; choose another place")
+        facts["written"] = str(export.file)
+        facts["train it"] = f"python -m sleep_lightning fit --config {shlex.quote(str(export.file))}"
+    print_facts(console, facts)
+    return 0
+
+
+def report(found: Found) -> int:
+    """Write every file of the report again. Returns the exit code: 2 if the folder cannot be written."""
+    try:
+        files = write_report(found.report, found.folder)
+    except OSError as error:
+        return _refuse(
+            f"{found.folder} cannot be written: {error.strerror}; copy the sweep elsewhere and name its path"
+        )
+    console = _console()
+    for file in files:
+        console.print(str(file), highlight=False, soft_wrap=True)
+    return 0
+
+
+def frontier_table(report: Report) -> Table:
+    """What no other trial beats; of a single objective, the best ones."""
+    several = len(report.objectives) > 1
+    what = f"what no other trial beats in {_name(report.value)} and {_name(report.cost)}" if several else "best trials"
+    table = Table(title=f"{report.name}: {what}", title_justify="left")
+    for column in ("trial", _name(report.cost), _name(report.value), "point"):
+        table.add_column(column, justify="left" if column == "point" else "right")
+    for trial in report.best[:SHOWN_BEST]:
+        cost, value = trial.result[report.cost], trial.result[report.value]
+        table.add_row(str(trial.number), with_unit(cost), f"{value:.3f}", trial.written())
+    return table
+
+
+def report_facts(report: Report, folder: Path) -> dict[str, str]:
+    """Trials by state, what was spent and saved, where the files lie."""
+    facts = {"trials": states(report, "running" if is_supervised(folder) else "stopped") or "none"}
+    facts["FLOPs spent"] = with_unit(report.flops_spent)
+    if report.states["pruned"]:
+        facts["FLOPs saved"] = f"{with_unit(report.flops_saved)} by pruning"
+    if len(report.objectives) > 1 and report.finished:
+        facts["hypervolume"] = f"{report.gain(report.finished):.3f}"
+    facts["folder"] = str(folder)
+    if (page := folder / "report.html").exists():
+        facts["report"] = str(page)
+    return facts
+
+
+def states(report: Report, sweep_state: str) -> str:
+    """Trials by state, in words."""
+    counts = report.states
+    return ", ".join(f"{n} {_state(state, sweep_state == 'running')}" for state, n in counts.items())
+
+
+def _state(state: str, supervised: bool) -> str:
+    return "interrupted" if state == "running" and not supervised else state
+
+
+def _name(measure: str) -> str:
+    return "training FLOPs" if measure == "train_flops" else measure.replace("_", " ")
+
+
+def _console() -> Console:
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDE)  # a log has no edge to wrap at
+    return console
+
+
+def _refuse(reason: str) -> int:
+    Console(stderr=True).print(f"error: {reason}", highlight=False, soft_wrap=True)
+    return 2

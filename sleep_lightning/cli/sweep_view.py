@@ -1,0 +1,118 @@
+"""What a sweep looks like while it goes on."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from rich.console import Console, Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sleep_lightning.cli.terminal_plot import plot_frontier
+from sleep_lightning.formatting import with_unit
+from sleep_lightning.sweep.frontier import Point, dominated_share
+from sleep_lightning.sweep.snapshot import Snapshot, predict_seconds
+from sleep_lightning.sweep.space import written
+from sleep_lightning.sweep.spec import Sweep, passes_of
+
+STYLES = {"running": "cyan", "complete": "green", "pruned": "yellow", "failed": "red", "infeasible": "", "waiting": ""}
+LOWEST_PLOT, HIGHEST_PLOT = 8, 16
+EVENT_LINES = 5
+"""Lines of the terminal that are left to the last events, which scroll by above the view."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What this session has done so far: seconds, and training FLOPs of all its workers."""
+
+    seconds: float
+    flops: float
+
+    @property
+    def flops_per_second(self) -> float:
+        return self.flops / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass
+class SweepView:
+    """Draws snapshots of one sweep."""
+
+    sweep: Sweep
+    _plotted: tuple[int, int, int] | None = field(default=None, init=False)
+    _plot: Text = field(default_factory=Text, init=False)
+
+    def status(self, now: Snapshot, pace: Pace) -> str:
+        """One line for a log."""
+        states = ", ".join(f"{count} {name}" for name, count in now.states.items() if count)
+        return f"{now.counted}/{self.sweep.spec.budget.trials} trials: {states}; {self._sums(now, pace)}"
+
+    def draw(self, now: Snapshot, pace: Pace, console: Console) -> RenderableType:
+        """No higher than the terminal: where there is no room, the plot is left out first, then the running trials."""
+        states = Text("  ").join(
+            Text(f"{count} {name}", style=STYLES[name] if count else "dim") for name, count in now.states.items()
+        )
+        states.no_wrap, states.overflow = True, "ellipsis"
+        sums = Text(self._sums(now, pace), no_wrap=True, overflow="ellipsis")
+        parts: list[RenderableType] = [self._header(now), states, sums]
+        room = console.height - EVENT_LINES - len(parts)
+        if now.running:
+            table = _running(now)
+            lines = len(console.render_lines(table))
+            if lines <= room:
+                parts.append(table)
+                room -= lines
+        if now.finished and room >= LOWEST_PLOT:
+            parts.append(self._frontier(now, console.width, min(room, HIGHEST_PLOT)))
+        return Group(*parts)
+
+    def _header(self, now: Snapshot) -> Table:
+        spec = self.sweep.spec
+        header = Table.grid(padding=(0, 1), expand=True)
+        header.add_column(no_wrap=True, max_width=40)
+        header.add_column(ratio=1)
+        header.add_column(no_wrap=True)
+        bar = ProgressBar(total=spec.budget.trials, completed=min(now.counted, spec.budget.trials))
+        header.add_row(Text(spec.name, style="bold"), bar, f"{now.counted}/{spec.budget.trials} trials")
+        return header
+
+    def _sums(self, now: Snapshot, pace: Pace) -> str:
+        most = self.sweep.spec.budget.flops
+        spent = with_unit(now.flops_spent) + (f" of {with_unit(most)}" if most is not None else "")
+        left = predict_seconds(now, self.sweep.spec, pace.flops_per_second)
+        area = f"{dominated_share([t.point for t in now.finished]):.3f}" if now.finished else "-"
+        return f"{spent}FLOP, hypervolume {area}, {timedelta(seconds=int(pace.seconds))} elapsed, ETA {_about(left)}"
+
+    def _frontier(self, now: Snapshot, width: int, height: int) -> Text:
+        """Plotted again only when a trial has finished, or the terminal's size has changed."""
+        wanted = (len(now.finished), width, height)
+        if wanted != self._plotted:
+            by_passes: dict[int, list[Point]] = {}
+            for trial in now.finished:
+                passes = passes_of(self.sweep.base, trial.values)
+                by_passes.setdefault(passes, []).append(trial.point)
+            self._plot, self._plotted = plot_frontier(by_passes, width, height), wanted
+        return self._plot
+
+
+def _running(now: Snapshot) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("trial", justify="right", no_wrap=True)
+    for name in ("step", "exact match", "FLOPs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("point", overflow="fold")
+    for trial in now.running:
+        number = str(trial.number) + (f" ({trial.run}/{trial.runs})" if trial.runs > 1 else "")
+        exact = "-" if trial.exact_match is None else f"{trial.exact_match:.3f}"
+        flops = f"{with_unit(trial.flops_spent)}/{with_unit(trial.train_flops)}"
+        table.add_row(number, f"{trial.step}/{trial.steps}", exact, flops, Text(written(trial.values)))
+    return table
+
+
+def _about(seconds: float | None) -> str:
+    """Hours and minutes: more would be pretence."""
+    if seconds is None:
+        return "-"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min" if minutes else "< 1 min"
+    return f"{minutes // 60} h {minutes % 60:02} min"

@@ -1,0 +1,132 @@
+"""Arms: the controls a claim about sleep needs, each a few ``key=value`` changes of one experiment."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.cost.flops import sequence_cost
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A configuration under a name.
+
+    Attributes:
+        name: as given on the command line, up to the first colon.
+        changes: ``key=value`` overrides of the base experiment.
+        about: what it stands for, one line.
+    """
+
+    name: str
+    changes: tuple[str, ...]
+    about: str
+
+    def apply(self, base: Experiment, *more: str, key: str = "--arms") -> Experiment:
+        """The arm's experiment. Raises ValueError, naming the arm, if the base cannot be changed so."""
+        try:
+            return load_experiment(base.to_dict(), [*self.changes, *more])
+        except ValueError as error:
+            raise ValueError(f"{key} {self.name}: {error}") from error
+
+
+def _attention_only(e: Experiment) -> list[str]:
+    return [f"model.pattern={'A' * len(e.model.pattern)}", "sleep.n_passes=1", "sleep.loop=all"]
+
+
+def _summaries(e: Experiment) -> list[str]:
+    return [*_attention_only(e), f"model.summary_tokens={max(1, e.sleep.window_size // 4)}"]
+
+
+def _flops(e: Experiment) -> int:
+    return sequence_cost(e).total
+
+
+def _deeper(e: Experiment) -> list[str]:
+    """The pattern's period repeated until one pass costs what N of the base do, as nearly as whole periods go."""
+    pattern, wanted = e.model.pattern, _flops(e)
+    period = next(pattern[:n] for n in range(1, len(pattern) + 1) if pattern == (pattern * 2)[n : n + len(pattern)])
+    once = replace(e, sleep=replace(e.sleep, n_passes=1, grad_passes=None, loop="all"))
+
+    def difference(repeats: int) -> int:
+        return abs(_flops(replace(once, model=replace(e.model, pattern=period * repeats))) - wanted)
+
+    most = len(pattern) * e.sleep.n_passes // len(period)
+    return [f"model.pattern={period * min(range(1, most + 1), key=difference)}", "sleep.n_passes=1", "sleep.loop=all"]
+
+
+def _more_tokens(e: Experiment) -> list[str]:
+    once = replace(e, sleep=replace(e.sleep, n_passes=1, grad_passes=None))
+    return ["sleep.n_passes=1", f"training.max_steps={round(e.training.max_steps * _flops(e) / _flops(once))}"]
+
+
+ARMS: dict[str, tuple[str, Callable[[Experiment], list[str]]]] = {
+    "attention": ("attention only, hard eviction: cannot remember", _attention_only),
+    "full-attention": (
+        "attention only, nothing evicted: upper bound",
+        lambda e: [*_attention_only(e), f"sleep.window_size={max(2, e.task.build().sequence_length)}"],
+    ),
+    "deeper": ("untied blocks, one pass, equal FLOPs a step", _deeper),
+    "more-tokens": ("one pass, equal FLOPs by more steps", _more_tokens),
+    "wake-loops": (
+        "the passes spent on the answer instead",
+        lambda e: ["sleep.n_passes=1", f"sleep.wake_passes={e.sleep.n_passes}"],
+    ),
+    "re-embed": ("every pass reads the embeddings again", lambda e: ["sleep.pass_input=embed"]),
+    "reset-memory": (
+        "only hidden states cross passes",
+        lambda e: ["sleep.reset_memory_between_passes=true"],
+    ),
+    "retrieval": (
+        "one pass; the most similar evicted window comes back",
+        lambda e: ["sleep.n_passes=1", "sleep.retrieved_windows=1"],
+    ),
+    "compaction": ("attention only; each window leaves L / 4 summary tokens", _summaries),
+    "sampled-n": (
+        "N drawn each step from 1 to the base's",
+        lambda e: [f"training.sampled_passes={list(range(1, e.sleep.n_passes + 1))}"],
+    ),
+    "sliding": ("sliding-window eviction", lambda e: ["sleep.eviction=sliding"]),
+}
+"""Name -> what it stands for, and the changes it makes to the base. Besides these: ``n<N>``, ``name:key=value;...``."""
+
+
+def build_arms(base: Experiment, names: list[str], key: str = "--arms") -> list[Arm]:
+    """Arms by name.
+
+    Args:
+        base: the experiment they change; equal-FLOPs arms match the FLOPs of its N.
+        names: names in ``ARMS``; ``n4``: the base with N = 4; ``wide:model.d_model=96;model.n_heads=3``: anything.
+        key: where the names were given, for errors.
+
+    Raises:
+        ValueError: an unknown name, or a change that cannot be made.
+    """
+    arms = [_build_arm(base, name, key) for name in names]
+    for arm in arms:
+        arm.apply(base, key=key)
+    if len({arm.name for arm in arms}) < len(arms):
+        raise ValueError(f"{key} {' '.join(names)} names an arm twice; give each a name of its own")
+    return arms
+
+
+def _build_arm(base: Experiment, text: str, key: str) -> Arm:
+    name, colon, changes = text.partition(":")
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        raise ValueError(f"{key} {text!r}: the name must be letters, digits, dots or dashes, for example wide:...")
+    if colon:
+        return Arm(name, tuple(change.strip() for change in changes.split(";")), changes)
+    if (passes := re.fullmatch(r"n(\d+)", name)) is not None:
+        N = int(passes[1])
+        about = "plain hybrid, one pass" if N == 1 else f"sleep, {N} passes"
+        return Arm(name, (f"sleep.n_passes={N}",), about)
+    if name not in ARMS:
+        raise ValueError(
+            f"{key} {name!r} is unknown; use n1, n2, ... for passes, one of {', '.join(ARMS)}, or name:key=value;..."
+        )
+    if base.sleep.n_passes == 1 and name in ("deeper", "more-tokens", "wake-loops", "sampled-n"):
+        raise ValueError(
+            f"{key} {name} compares with the base's N passes, and sleep.n_passes=1; set it, for example to 4"
+        )
+    about, changes_of = ARMS[name]
+    return Arm(name, tuple(changes_of(base)), about)

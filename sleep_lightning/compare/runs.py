@@ -1,0 +1,82 @@
+"""The runs of a comparison: each arm and seed a process of its own, started once, resumed if it was interrupted."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sleep_lightning.compare.arms import Arm
+from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.process import FitProcess, Watched
+
+
+@dataclass(frozen=True, eq=False)
+class Run(FitProcess):
+    """One arm with one seed."""
+
+    arm: Arm
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm.name} seed {self.seed}"
+
+    def under(self, parent_run_id: str) -> "Run":
+        """The same, shown under another MLflow run."""
+        tracking = replace(self.experiment.tracking, parent_run_id=parent_run_id)
+        return replace(self, experiment=replace(self.experiment, tracking=tracking))
+
+
+def plan_runs(base: Experiment, arms: list[Arm], seeds: list[int], folder: Path, *more: str) -> list[Run]:
+    """Every arm with every seed, seeds outermost, so that a comparison cut short has whole rows.
+
+    Raises:
+        ValueError: an arm that cannot be built, or a directory that holds a run of another experiment.
+    """
+    runs = []
+    for seed in seeds:
+        for arm in arms:
+            path = folder / f"{arm.name}-seed{seed}"
+            experiment = arm.apply(base, *more, f"training.seed={seed}", f"training.run_dir={path}")
+            run = Run(experiment, RunDirectory(path), arm, seed)
+            if run.directory.config.exists():
+                _check_same(run)
+            runs.append(run)
+    return runs
+
+
+def _check_same(run: Run) -> None:
+    there, wanted = load_experiment(run.directory.config).to_dict(), run.experiment.to_dict()
+    for sections in (there, wanted):
+        sections["training"].pop("threads")
+        del sections["tracking"]
+    for section, keys in wanted.items():
+        for key, value in keys.items():
+            if there[section].get(key) != value:
+                raise ValueError(
+                    f"--output: {run.directory.path} holds a run with {section}.{key}={there[section].get(key)}, not "
+                    f"{value}; give another --output, or remove it"
+                )
+
+
+def execute(runs: list[Run], jobs: int, threads: int) -> Iterator[set[Run]]:
+    """Run what is not finished, ``jobs`` at a time; yields those alive about twice a second.
+
+    Closing the iterator (or an exception in its consumer) ends all processes with SIGTERM, upon which they save.
+    """
+    waiting = [run for run in runs if run.summary is None]
+    alive: dict[Run, Watched] = {}
+    try:
+        while waiting or alive:
+            while waiting and len(alive) < jobs:
+                run = waiting.pop(0)
+                alive[run] = run.orphan() or run.start(threads)
+            yield set(alive)
+            time.sleep(0.5)
+            alive = {run: process for run, process in alive.items() if process.alive()}
+    finally:
+        for process in alive.values():
+            process.end()
+        for process in alive.values():
+            process.wait()

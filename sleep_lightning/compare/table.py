@@ -1,0 +1,164 @@
+"""What a comparison found: a row per arm (and N at test), mean and spread over seeds beside the baselines."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich.table import Table
+
+from sleep_lightning.compare.data_order import first_difference
+from sleep_lightning.compare.runs import Run
+from sleep_lightning.formatting import with_unit
+from sleep_lightning.runs.directory import RunDirectory, write_json
+from sleep_lightning.training.evaluation import load_trained, score_split
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm, tested with one N.
+
+    Attributes:
+        arm: its name.
+        about: what it stands for.
+        train_passes: N at training ("1, 2, 4": sampled).
+        test_passes: N at test.
+        seeds: seeds that are finished.
+        parameters: of the model.
+        steps, tokens, train_flops: of one run.
+        wall_s: seconds of one run, mean over seeds.
+        exact_match: test exact match by seed.
+        slices: exact match by difficulty, by seed.
+        majority, uniform: baselines of the test answers, mean over seeds.
+    """
+
+    arm: str
+    about: str
+    train_passes: str
+    test_passes: int
+    seeds: list[int]
+    parameters: int
+    steps: int
+    tokens: int
+    train_flops: int
+    wall_s: float
+    exact_match: list[float]
+    slices: dict[str, list[float]]
+    majority: float
+    uniform: float
+
+
+def final_scores(directory: RunDirectory, n_passes: int) -> dict[str, Any]:
+    """Scores of a finished run's final weights on the test split with this N; kept beside the run."""
+    file = directory.path / f"test_n{n_passes}.json"
+    if not file.exists():
+        experiment, model = load_trained(str(directory.last), [f"sleep.n_passes={n_passes}"])
+        scores = {name: asdict(score) for name, score in score_split(experiment, model, "test").items()}
+        write_json(file, {"parameters": sum(p.numel() for p in model.parameters()), "scores": scores})
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content
+
+
+def build_rows(runs: Sequence[Run], test_passes: Sequence[int]) -> list[Row]:
+    """Rows of the finished runs, arms in order; each tested with its own N and with ``test_passes``."""
+    arms = {run.arm.name: run.arm for run in runs}
+    rows = []
+    for name in arms:
+        finished = [run for run in runs if run.arm.name == name and run.summary is not None]
+        if finished:
+            own = finished[0].experiment.sleep.n_passes
+            others = test_passes if finished[0].experiment.model.last_writer() >= 0 else ()
+            rows += [_row(finished, n) for n in dict.fromkeys([own, *others])]
+    return rows
+
+
+def _row(runs: list[Run], n_passes: int) -> Row:
+    first, tested = runs[0], [final_scores(run.directory, n_passes) for run in runs]
+    summaries = [run.summary or {} for run in runs]
+    everything = [t["scores"]["all"] for t in tested]
+    sampled = first.experiment.training.sampled_passes
+    return Row(
+        arm=first.arm.name,
+        about=first.arm.about,
+        train_passes=", ".join(map(str, sampled or [first.experiment.sleep.n_passes])),
+        test_passes=n_passes,
+        seeds=[run.seed for run in runs],
+        parameters=tested[0]["parameters"],
+        steps=summaries[0]["steps"],
+        tokens=summaries[0]["tokens"],
+        train_flops=summaries[0]["train_flops"],
+        wall_s=mean(s["wall_s"] for s in summaries),
+        exact_match=[score["exact_match"] for score in everything],
+        slices={
+            name: [t["scores"][name]["exact_match"] for t in tested] for name in tested[0]["scores"] if name != "all"
+        },
+        majority=mean(score["baselines"]["majority_exact_match"] for score in everything),
+        uniform=mean(score["baselines"]["uniform_exact_match"] for score in everything),
+    )
+
+
+def with_spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over seeds: ``0.982 ± 0.011``; without spread for a single one."""
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def cells(row: Row, slices: Sequence[str]) -> dict[str, str]:
+    """A row of the printed table, by column."""
+    passes = row.train_passes + ("" if row.train_passes == str(row.test_passes) else f" → {row.test_passes}")
+    numbers = {
+        "arm": row.arm,
+        "N": passes,
+        "parameters": with_unit(row.parameters),
+        "steps": str(row.steps),
+        "tokens": with_unit(row.tokens),
+        "FLOPs": with_unit(row.train_flops),
+        "seconds": f"{row.wall_s:.0f}",
+        "exact match": with_spread(row.exact_match),
+    }
+    numbers |= {name.replace("_", " "): with_spread(row.slices[name]) for name in slices}
+    return numbers | {"majority": f"{row.majority:.3f}", "uniform": f"{row.uniform:.3f}"}
+
+
+def draw_table(rows: Sequence[Row], title: str) -> Table:
+    """For the terminal."""
+    table = Table(title=title, title_justify="left")
+    lines = [cells(row, _slices(rows)) for row in rows]
+    for column in lines[0]:
+        table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=column == "arm")
+    for line in lines:
+        table.add_row(*line.values())
+    return table
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """For a README."""
+    lines = [cells(row, _slices(rows)) for row in rows]
+    header = list(lines[0])
+    body = [header, ["---", *["---:"] * (len(header) - 1)], *(list(line.values()) for line in lines)]
+    return "\n".join("| " + " | ".join(cell) + " |" for cell in body) + "\n"
+
+
+def _slices(rows: Sequence[Row]) -> list[str]:
+    """Slices that every row has."""
+    return [name for name in rows[0].slices if all(name in row.slices for row in rows)]
+
+
+def check_data_order(runs: Sequence[Run]) -> str:
+    """Whether all arms of a seed saw the same training data in the same order, by the hash of all batches so far."""
+    compared = 0
+    for seed in sorted({run.seed for run in runs}):
+        finished = {run.arm.name: run.summary for run in runs if run.seed == seed and run.summary is not None}
+        hashes, difference = first_difference({arm: summary["data_digests"] for arm, summary in finished.items()})
+        if difference:
+            return f"DIFFERS: {difference} (seed {seed})"
+        compared += hashes
+    return f"the same in all arms of a seed ({compared} hashes compared)" if compared else "not compared: one arm"
+
+
+def write_results(rows: Sequence[Row], folder: Path, data_order: str) -> list[Path]:
+    """``comparison.json`` (every seed's figures) and ``comparison.md``."""
+    write_json(folder / "comparison.json", {"data_order": data_order, "rows": [asdict(row) for row in rows]})
+    (folder / "comparison.md").write_text(as_markdown(rows))
+    return [folder / "comparison.json", folder / "comparison.md"]

@@ -1,0 +1,36 @@
+"""What of an experiment changes with the step: N where it is sampled, and what the stages at its beginning ask for."""
+
+from dataclasses import replace
+from itertools import accumulate
+
+import torch
+
+from sleep_lightning.config.experiment import Experiment
+from sleep_lightning.config.training import Stage
+from sleep_lightning.sleep import SleepConfig
+from sleep_lightning.tasks import random_seed
+
+_AFTER_STAGES = Stage(steps=1)
+
+
+def stage_of(experiment: Experiment, step: int) -> Stage:
+    """The stage that step ``step`` (from 0) belongs to; behind the last one all is as configured."""
+    stages = experiment.training.stages
+    ends = accumulate(stage.steps for stage in stages)
+    return next((stage for stage, end in zip(stages, ends, strict=True) if step < end), _AFTER_STAGES)
+
+
+def sleep_of(experiment: Experiment, step: int) -> SleepConfig:
+    """The sleep of a training step: N drawn from ``training.sampled_passes``, eviction as its stage has it.
+
+    N depends on nothing but the seed and the step, so that an interrupted run draws the same ones.
+    """
+    sleep, choices = experiment.sleep, experiment.training.sampled_passes
+    if (eviction := stage_of(experiment, step).eviction) is not None:
+        sleep = replace(sleep, eviction=eviction)
+    if choices:
+        generator = torch.Generator().manual_seed(random_seed(experiment.training.seed, step))
+        n_passes = choices[int(torch.randint(len(choices), (), generator=generator))]
+        gradient = None if sleep.grad_passes is None else min(sleep.grad_passes, n_passes)
+        sleep = replace(sleep, n_passes=n_passes, grad_passes=gradient)
+    return sleep

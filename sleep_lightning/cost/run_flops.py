@@ -1,0 +1,34 @@
+"""FLOPs of optimiser steps and of a whole run, where N and eviction may change from step to step."""
+
+from dataclasses import replace
+
+from sleep_lightning.config import Experiment
+from sleep_lightning.config.stages import sleep_of
+from sleep_lightning.cost.flops import optimizer_cost, sequence_cost
+from sleep_lightning.model import HybridLM
+from sleep_lightning.model.parameter_groups import hidden_matrices
+from sleep_lightning.sleep import SleepConfig
+
+
+class StepFlops:
+    """FLOPs of an optimiser step, as if all parameters were trained (in a stage, not all are).
+
+    Attributes:
+        optimizer: Muon's own products, part of every step.
+    """
+
+    def __init__(self, experiment: Experiment, model: HybridLM) -> None:
+        self._experiment = experiment
+        self._by_sleep: dict[str, int] = {}
+        self.optimizer = optimizer_cost([(rows, p.shape[1]) for p, splits in hidden_matrices(model) for rows in splits])
+
+    def __call__(self, sleep: SleepConfig) -> int:
+        """A step whose sequences sleep like this."""
+        key = str(sleep)
+        if key not in self._by_sleep:
+            self._by_sleep[key] = sequence_cost(replace(self._experiment, sleep=sleep)).total
+        return self._experiment.training.batch_size * self._by_sleep[key] + self.optimizer
+
+    def run(self) -> int:
+        """All steps of the experiment, its stages and sampled passes as they will come."""
+        return sum(self(sleep_of(self._experiment, step)) for step in range(self._experiment.training.max_steps))

@@ -1,0 +1,21 @@
+"""The one public door to the gated delta rule."""
+
+from sleep_lightning.ops.dispatch import Backend, Rule, anywhere
+from sleep_lightning.ops.gated_delta_rule.chunked import chunked_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.cpp import native_gated_delta_rule, why_not_native
+from sleep_lightning.ops.gated_delta_rule.fla import fla_gated_delta_rule, why_not_fla_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.triton_window import triton_gated_delta_rule, why_not_triton
+
+BACKENDS: dict[str, Backend] = {
+    "triton": Backend(triton_gated_delta_rule, why_not_triton),
+    "fla": Backend(fla_gated_delta_rule, why_not_fla_gated_delta_rule),
+    "native": Backend(native_gated_delta_rule, why_not_native),
+    "chunked": Backend(chunked_gated_delta_rule, anywhere),
+    "reference": Backend(reference_gated_delta_rule, anywhere),
+}
+
+gated_delta_rule = Rule("gated_delta_rule", BACKENDS)
+"""Gated DeltaNet's rule, the paper's Eq. 3 with the delta correction. Without decay (g = 0) it is DeltaNet's."""
+
+available_backends, select_backend = gated_delta_rule.available, gated_delta_rule.select

@@ -1,0 +1,15 @@
+"""The one public door to the gated Hebbian rule."""
+
+from sleep_lightning.ops.dispatch import Backend, Rule, anywhere
+from sleep_lightning.ops.gated_hebbian.chunked import chunked_gated_hebbian
+from sleep_lightning.ops.gated_hebbian.fla import fla_gated_hebbian, why_not_fla_gated_hebbian
+from sleep_lightning.ops.gated_hebbian.reference import reference_gated_hebbian
+
+BACKENDS: dict[str, Backend] = {
+    "fla": Backend(fla_gated_hebbian, why_not_fla_gated_hebbian),
+    "chunked": Backend(chunked_gated_hebbian, anywhere),
+    "reference": Backend(reference_gated_hebbian, anywhere),
+}
+
+gated_hebbian = Rule("gated_hebbian", BACKENDS)
+"""Mamba-2's rule, the paper's Eq. 3 as printed: what is written does not depend on what the state holds."""

@@ -1,0 +1,60 @@
+"""Runs as processes of this machine."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.process import FitProcess, Watched, process_of
+from sleep_lightning.sweep.gpus import choose_gpu
+from sleep_lightning.sweep.launchers.launcher import Launcher
+
+
+class LocalLauncher(Launcher):
+    """A process for each run. Those that a dead supervisor left keep the GPU that one gave them.
+
+    Args:
+        runs: folder in which the runs lie.
+        threads: CPU threads of each.
+        devices: GPUs to share out; None: each run sees what we see.
+
+    Raises:
+        ValueError: another machine trains one of the runs.
+    """
+
+    def __init__(self, runs: Path, threads: int, devices: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self._threads, self._devices = threads, devices
+        self._processes: dict[Path, Watched] = {}
+        for path in sorted(file.parent for file in runs.glob("*/lock")):
+            directory = RunDirectory(path)
+            if (holder := directory.holder()) is not None and not holder.here:
+                raise ValueError(
+                    f"{path} is being trained by {holder}: wait for it, end it, or go on with the launcher it has"
+                )
+            if (process := process_of(directory)) is not None:
+                self._processes[path] = process
+
+    def submit(self, run: FitProcess) -> None:
+        path = run.directory.path
+        if (process := run.orphan()) is None:
+            process = run.start(self._threads, choose_gpu(self._devices, self._processes.values()))
+        self._processes[path] = process
+
+    def poll(self, run: FitProcess) -> str | None:
+        path = run.directory.path
+        if self._processes[path].alive():
+            return None
+        if (other := run.orphan()) is not None:  # started by a supervisor that died before it could say so
+            self._processes[path] = other
+            return None
+        return run.why_failed(self._processes[path].exit_code())
+
+    def signal(self, run: FitProcess) -> None:
+        self._processes[run.directory.path].end()
+
+    def cancel(self, run: FitProcess) -> None:
+        self._processes[run.directory.path].kill()
+
+    def gpus(self) -> list[str | None]:
+        """Of the living processes, the CUDA_VISIBLE_DEVICES of each."""
+        return [process.gpus() for process in self._processes.values() if process.alive()]

@@ -1,0 +1,184 @@
+"""Runs as jobs of SLURM."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from sleep_lightning.runs.directory import write_json, write_text
+from sleep_lightning.runs.process import FitProcess
+from sleep_lightning.sweep.launchers.launcher import Launcher
+from sleep_lightning.sweep.launchers.slurm_job import SlurmOptions
+
+COMMANDS = ("sbatch", "scontrol", "squeue", "scancel")
+ENDED = (
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
+    "TIMEOUT", "GONE",
+)  # fmt: skip
+"""States from which a job does not come back (one that is started again is PENDING). GONE: SLURM forgot it."""
+ANSWER_SECONDS = 60
+"""Time for SLURM to answer."""
+SAY_SECONDS = 60.0
+"""Between two lines about a job that cannot be submitted."""
+
+
+@dataclass
+class _Job:
+    """The job of a run.
+
+    Attributes:
+        token: its name in SLURM; a new one each time the run is submitted.
+        id: its number, once SLURM has told it.
+        look_at: when to ask about it again.
+        gone_at: when SLURM first told that it has ended.
+        ended: how it did, once its result had the time to be seen.
+        said_at: when it was last said why it is not submitted.
+        stopped: whether it was asked to end.
+    """
+
+    token: str
+    id: str | None = None
+    look_at: float = 0.0
+    gone_at: float | None = None
+    ended: str | None = None
+    said_at: float = float("-inf")
+    stopped: bool = False
+
+
+class SlurmLauncher(Launcher):
+    """A job for each run; ``<run>.slurm.json`` beside its directory names it, so that a new supervisor adopts it.
+
+    States come from ``scontrol``: no accounting database is needed. While SLURM does not answer, jobs are taken to be
+    as they were, and what is to be submitted waits.
+
+    Args:
+        options: of the jobs.
+        threads: CPU threads of each process.
+
+    Raises:
+        ValueError: SLURM's commands are not there, or SLURM refuses such jobs.
+    """
+
+    def __init__(self, options: SlurmOptions, threads: int) -> None:
+        super().__init__()
+        self._options, self._threads = options, threads
+        self._jobs: dict[Path, _Job] = {}
+        if missing := [name for name in COMMANDS if shutil.which(name) is None]:
+            raise ValueError(
+                f"launcher=slurm needs {missing[0]}, which is not on the PATH here; start the sweep on a machine that "
+                f"submits jobs, or set launcher: local"
+            )
+        probe = ["sbatch", "--test-only", *options.arguments(threads), "--wrap=true"]
+        if (answer := _ask(probe, os.environ.copy())).returncode:
+            raise ValueError(f"slurm: a job of these options is refused ({_last_line(answer)}); change them")
+
+    def submit(self, run: FitProcess) -> None:
+        path = run.directory.path
+        path.mkdir(parents=True, exist_ok=True)
+        job = None if path in self._jobs else _recorded(run)
+        if job is None or (job.id is not None and _state(job.id) in ENDED):
+            job = _Job(uuid.uuid4().hex)
+        self._jobs[path] = job
+        if job.id is None:
+            self._submit(run, job)
+
+    def poll(self, run: FitProcess) -> str | None:
+        job, now = self._jobs[run.directory.path], time.monotonic()
+        if run.summary is not None and run.directory.holder() is None:
+            return "done"
+        if job.stopped and job.id is None:
+            return "taken back before SLURM had it"
+        if job.ended is not None or now < job.look_at:
+            return job.ended
+        job.look_at = now + self._options.poll_seconds
+        if job.id is None:
+            self._submit(run, job)
+            return None
+        state = _state(job.id)
+        job.gone_at = None if state not in ENDED else job.gone_at or now
+        if job.gone_at is None:
+            return None
+        if job.stopped or run.summary is not None or now - job.gone_at >= self._options.settle_seconds:
+            job.ended = f"SLURM job {job.id} is {state.lower()}: {run.last_words()}"
+        return job.ended
+
+    def signal(self, run: FitProcess) -> None:
+        job = self._jobs[run.directory.path]
+        job.look_at, job.stopped = 0.0, True
+        if job.id is not None:
+            _ask(["scancel", "--state=PENDING", job.id])
+            _ask(["scancel", "--signal=TERM", *(["--batch"] if self._options.tasks == 1 else []), job.id])
+
+    def cancel(self, run: FitProcess) -> None:
+        job = self._jobs[run.directory.path]
+        if job.id is not None:
+            _ask(["scancel", job.id])
+
+    def _submit(self, run: FitProcess, job: _Job) -> None:
+        """Hand it to SLURM, unless SLURM has it: an answer may have been lost, or who asked for it have died."""
+        path, ticket = run.directory.path.absolute(), _ticket(run)
+        job.look_at = time.monotonic() + self._options.poll_seconds
+        if (holder := run.directory.holder()) is not None:
+            self._say(run, job, f"it waits, {holder} trains it already")
+            return
+        answer = _ask(["squeue", "--noheader", "--format=%i", f"--name={job.token}"])
+        if answer.returncode == 0 and not answer.stdout.split():
+            write_json(ticket, {"token": job.token, "job": None})
+            begin, resume, config = run.begin_command(), run.resume_command(), run.directory.config.absolute()
+            script = path.with_suffix(".sbatch")
+            write_text(script, self._options.script(begin, resume, config, ticket.absolute(), job.token))
+            log = str(run.log.absolute()).replace("%", "%%")
+            own = [f"--job-name={job.token}", f"--output={log}", "--open-mode=append", "--requeue", "--export=ALL"]
+            command = ["sbatch", "--parsable", *own, *self._options.arguments(self._threads), str(script)]
+            answer = _ask(command, run.environment(self._threads))
+        if answer.returncode or not answer.stdout.split():
+            self._say(run, job, f"SLURM does not take its job ({_last_line(answer)}); tried again")
+            return
+        job.id = answer.stdout.split()[0].partition(";")[0]
+        write_json(ticket, {"token": job.token, "job": job.id})
+
+    def _say(self, run: FitProcess, job: _Job, what: str) -> None:
+        if time.monotonic() - job.said_at >= SAY_SECONDS:
+            job.said_at = time.monotonic()
+            self.events.append(f"{run.directory.path.name}: {what}")
+
+
+def _ticket(run: FitProcess) -> Path:
+    return run.directory.path.with_suffix(".slurm.json")
+
+
+def _recorded(run: FitProcess) -> _Job | None:
+    try:
+        content = json.loads(_ticket(run).read_text())
+    except FileNotFoundError:
+        return None
+    return _Job(content["token"], content["job"])
+
+
+def _state(job: str) -> str:
+    """A job's state; UNKNOWN while SLURM does not answer."""
+    answer = _ask(["scontrol", "show", "job", "-o", job])
+    if answer.returncode == 0 and (match := re.search(r"\bJobState=(\w+)", answer.stdout)):
+        return match[1]
+    return "GONE" if "Invalid job id" in answer.stderr else "UNKNOWN"
+
+
+def _ask(command: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A command of SLURM's. Where we are a job ourselves, its variables would become options of the new one."""
+    clean = {k: v for k, v in (environment or os.environ).items() if not k.startswith(("SLURM_", "SBATCH_"))}
+    if "SLURM_CONF" in os.environ:
+        clean["SLURM_CONF"] = os.environ["SLURM_CONF"]
+    try:
+        return subprocess.run(command, env=clean, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", f"{command[0]} did not answer in {ANSWER_SECONDS} s")
+
+
+def _last_line(answer: subprocess.CompletedProcess[str]) -> str:
+    lines = [line for line in answer.stderr.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else f"{answer.args[0]} said nothing"

@@ -1,0 +1,239 @@
+"""What a sweep has found so far, as plain data: read from its study and its run directories, and from nothing else."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.sweep.frontier import Point, frontier, hypervolume
+from sleep_lightning.sweep.report.importances import importances
+from sleep_lightning.sweep.space import written
+from sleep_lightning.sweep.spec import passes_of
+from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
+
+COSTS = ("train_flops", "wall_s")
+"""Measures that are paid."""
+SHARES = ("exact_match", "token_accuracy")
+"""Measures between 0 and 1."""
+BASELINES = {
+    "exact_match": {"majority answer": "majority_baseline", "uniform guess": "uniform_baseline"},
+    "token_accuracy": {"majority answer": "majority_token_baseline"},
+}
+"""What ignoring the evidence scores, by measure: keys of a run's ``summary.json``."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial.
+
+    Attributes:
+        number: in its study.
+        state: complete, pruned, failed, infeasible (never run), running or waiting.
+        values: its point.
+        train_flops: of all its runs, known before the first step; None if it was not to be run.
+        result: means over seeds by measure; empty without a result.
+        by_seed: each seed's result, by measure.
+        curve: training FLOPs of one run and exact match at its validations, mean over seeds.
+        flops_spent: training FLOPs of all its runs.
+        reason: why it was stopped or failed.
+        ended: when.
+    """
+
+    number: int
+    state: str
+    values: dict[str, Any]
+    train_flops: float | None
+    result: dict[str, float]
+    by_seed: dict[str, list[float]]
+    curve: tuple[Point, ...]
+    flops_spent: float
+    reason: str
+    ended: datetime | None
+
+    def written(self) -> str:
+        """Its point on a line."""
+        return written(self.values)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A sweep's trials and what follows from them.
+
+    Attributes:
+        name: of the sweep.
+        definition: space, objectives, seeds and base experiment.
+        trials: all of them, by number.
+        importances: by objective, the share of each key; empty while there are too few trials.
+        baselines: what ignoring the evidence scores in the value, lowest and highest over the runs.
+    """
+
+    name: str
+    definition: dict[str, Any]
+    trials: tuple[Row, ...]
+    importances: dict[str, dict[str, float]]
+    baselines: dict[str, tuple[float, float]]
+
+    @property
+    def objectives(self) -> dict[str, str]:
+        """Directions by measure."""
+        return dict(self.definition["objectives"])
+
+    @property
+    def cost(self) -> str:
+        """The measure that is paid: of the objectives, if there are several; else training FLOPs."""
+        names = list(self.objectives)
+        if len(names) == 1:
+            return next(name for name in COSTS if name != names[0])
+        lower = [name for name in names if self.objectives[name] == "minimize"]
+        return next((name for name in COSTS if name in names), (lower or names)[-1])
+
+    @property
+    def value(self) -> str:
+        """The measure that is bought: the first objective that is not the cost."""
+        return next(name for name in self.objectives if name != self.cost)
+
+    @cached_property
+    def finished(self) -> list[Row]:
+        """Trials with a result that can be compared, in the order of their ends."""
+        done = [t for t in self.trials if t.result and all(map(math.isfinite, self._measured(t)))]
+        return sorted(done, key=lambda t: (t.ended or datetime.min, t.number))
+
+    @cached_property
+    def best(self) -> list[Row]:
+        """Several objectives: what no other trial beats in cost and value, cheapest first. One: all, the best first."""
+        if len(self.objectives) == 1:
+            return sorted(self.finished, key=lambda t: (-self.as_point(t).value, t.result[self.cost], t.number))
+        rows = sorted(self.finished, key=lambda t: t.number)
+        return [rows[i] for i in frontier([self.as_point(t) for t in rows])]
+
+    def best_within(self, max_flops: float | None) -> Row:
+        """The trial of the highest value of which a run costs no more training FLOPs; of equal ones the cheapest.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not self.finished:
+            raise ValueError(f"{self.name} has no finished trial yet; go on with it by sweep resume")
+        most = math.inf if max_flops is None else max_flops
+        affordable = [t for t in self.finished if t.result["train_flops"] <= most]
+        if not affordable:
+            least = min(t.result["train_flops"] for t in self.finished)
+            raise ValueError(f"--max-flops {most:.4g}: the cheapest finished trial took {least:.4g}; allow as much")
+        return max(affordable, key=lambda t: (self.as_point(t).value, -t.result["train_flops"], -t.number))
+
+    def as_point(self, trial: Row) -> Point:
+        """Cost and value, both from 0 on: less cost is better, more value is better, whatever the directions."""
+        cost, value = self._measured(trial)
+        if self.objectives.get(self.cost) == "maximize":
+            cost = self._most(self.cost) - cost
+        if self.objectives[self.value] == "minimize":
+            value = self._most(self.value) - value
+        return Point(cost, value)
+
+    def gain(self, trials: Sequence[Row]) -> float:
+        """Hypervolume of finished trials: the share that they dominate of the area below the largest cost of all
+        finished trials and the largest value (of shares 1)."""
+        area = self._most(self.cost) * self._most(self.value)
+        points = [self.as_point(t) for t in trials]
+        return hypervolume(points, Point(self._most(self.cost), 0.0)) / area if area else 0.0
+
+    def progress(self) -> list[Point]:
+        """FLOPs spent until then and what they had bought, at every end of a trial that was run: the hypervolume, or of
+        a single objective the best value."""
+        spent, done, points = 0.0, list[Row](), list[Point]()
+        for trial in sorted((t for t in self.trials if t.ended and t.flops_spent), key=lambda t: (t.ended, t.number)):
+            spent += trial.flops_spent
+            done += [trial] if trial in self.finished else []
+            if len(self.objectives) > 1:
+                points.append(Point(spent, self.gain(done)))
+            elif done:
+                best = max(done, key=lambda t: self.as_point(t).value)
+                points.append(Point(spent, best.result[self.value]))
+        return points
+
+    def n_passes(self, trial: Row) -> int:
+        """N of a trial."""
+        return passes_of(self._base, trial.values)
+
+    @cached_property
+    def _base(self) -> Experiment:
+        return load_experiment(self.definition["base"])
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Every N that was proposed."""
+        return tuple(sorted({self.n_passes(t) for t in self.trials}))
+
+    @property
+    def states(self) -> Counter[str]:
+        """Trials by state."""
+        return Counter(t.state for t in self.trials)
+
+    @property
+    def flops_spent(self) -> float:
+        """Training FLOPs of all trials that ended, failed and pruned ones too."""
+        return sum(t.flops_spent for t in self.trials)
+
+    @property
+    def flops_saved(self) -> float:
+        """What the pruned trials would have cost beyond what they did."""
+        return sum((t.train_flops or 0.0) - t.flops_spent for t in self.trials if t.state == "pruned")
+
+    def _measured(self, trial: Row) -> tuple[float, float]:
+        return trial.result[self.cost], trial.result[self.value]
+
+    def _most(self, measure: str) -> float:
+        return 1.0 if measure in SHARES else max((t.result[measure] for t in self.finished), default=0.0)
+
+
+def read_report(folder: Path) -> Report:
+    """The report on a sweep's folder. Raises ValueError if it is none, or cannot be read."""
+    return build_report(read_study(folder), folder)
+
+
+def build_report(study: optuna.Study, folder: Path) -> Report:
+    """The report on a study; the runs' summaries lie in the folder."""
+    definition = study.user_attrs[FINGERPRINT]
+    summaries = {t.number: _summaries(folder, t.number) for t in finished(study)}
+    trials = tuple(_row(t, summaries.get(t.number, [])) for t in study.get_trials(deepcopy=False))
+    report = Report(study.study_name, definition, trials, {}, {})
+    baselines = {}
+    for label, key in BASELINES.get(report.value, {}).items():
+        if levels := [run[key] for runs in summaries.values() for run in runs if key in run]:
+            baselines[label] = (min(levels), max(levels))
+    return Report(study.study_name, definition, trials, importances(study, report.objectives), baselines)
+
+
+def _summaries(folder: Path, number: int) -> list[dict[str, Any]]:
+    files = sorted((folder / "trials").glob(f"{number:04d}-seed*/summary.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
+def _row(trial: FrozenTrial, summaries: list[dict[str, Any]]) -> Row:
+    facts = trial.user_attrs
+    state = "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
+    result = facts.get("result", {})
+    by_seed = {name: [float(run[name]) for run in summaries if name in run] for name in result}
+    if "exact_match_by_seed" in facts:  # recorded: the run directories may be gone
+        by_seed["exact_match"] = facts["exact_match_by_seed"]
+    return Row(
+        number=trial.number,
+        state="infeasible" if "infeasible" in facts else state,
+        values=facts.get("values", dict(trial.params)),
+        train_flops=facts.get("train_flops"),
+        result=result,
+        by_seed=by_seed,
+        curve=tuple(Point(*point) for point in facts.get("curve", [])),
+        flops_spent=facts.get("flops_spent", 0.0),
+        reason=next((facts[key] for key in ("infeasible", "pruned", "failed") if key in facts), ""),
+        ended=trial.datetime_complete,
+    )

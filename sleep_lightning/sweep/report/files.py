@@ -1,0 +1,114 @@
+"""The files of a report: pictures, tables and pages that open without a network, in the sweep's folder."""
+
+import csv
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sleep_lightning.runs.directory import write_json, write_text
+from sleep_lightning.sweep.folder import SWEEPS
+from sleep_lightning.sweep.report.content import COSTS, SHARES, Report, Row
+from sleep_lightning.sweep.report.page import report_page
+from sleep_lightning.tracking.figures.frontier_plot import Dot, FrontierPlot
+from sleep_lightning.tracking.figures.runs import draw_frontier
+from sleep_lightning.tracking.figures.sweeps import frontier_figure, write_page
+
+LABELS = {"train_flops": "training FLOPs", "wall_s": "wall time (s)"}
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Write ``frontier.json``, ``trials.csv`` and ``report.html``, and where a trial is finished ``frontier.png`` and
+    ``frontier.html``; returns them. Raises OSError if the folder cannot be written."""
+    table, figures, page = folder / "trials.csv", folder / "frontier.json", folder / "report.html"
+    write_json(figures, as_json(report))
+    write_text(table, as_csv(report))
+    files = [figures, table]
+    plot = frontier_plot(report) if report.finished else None
+    if plot is not None:
+        picture, interactive = folder / "frontier.png", folder / "frontier.html"
+        draw_frontier(plot, picture)
+        write_page(frontier_figure(plot), interactive, plot.title)
+        files += [picture, interactive]
+    reach = report.name if folder.resolve() == (SWEEPS / report.name).resolve() else str(folder)
+    write_text(page, report_page(report, plot, [as_dot(report, t) for t in report.trials if t.curve], reach))
+    return [*files, page]
+
+
+def frontier_plot(report: Report) -> FrontierPlot:
+    """What is drawn of the frontier; of a single objective, all trials without a line."""
+    dots = {t.number: as_dot(report, t) for t in report.finished}
+    return FrontierPlot(
+        title=report.name,
+        cost_label=LABELS.get(report.cost, report.cost.replace("_", " ")),
+        value_label=LABELS.get(report.value, report.value.replace("_", " ")),
+        dots=tuple(dots.values()),
+        depths=report.depths,
+        stopped=_stopped(report),
+        edge=tuple(dots[t.number] for t in report.best) if len(report.objectives) > 1 else (),
+        levels={_level_label(label, *ends): ends[1] for label, ends in report.baselines.items()},
+        value_is_share=report.value in SHARES,
+        log_cost=report.cost in COSTS and all(dot.cost > 0 for dot in dots.values()),
+    )
+
+
+def _stopped(report: Report) -> tuple[Dot, ...]:
+    """Pruned trials, where curves and frontier have the same axes."""
+    if (report.cost, report.value) != ("train_flops", "exact_match"):
+        return ()
+    return tuple(as_dot(report, t) for t in report.trials if t.state == "pruned" and t.curve)
+
+
+def _level_label(label: str, low: float, high: float) -> str:
+    return f"{label} {high:.3f}" if high - low < 5e-4 else f"{label} {low:.3f} to {high:.3f}"
+
+
+def as_dot(report: Report, trial: Row) -> Dot:
+    """A trial as it is drawn; one without a result at the last validation of its curve."""
+    if trial.result:
+        cost, value = trial.result[report.cost], trial.result[report.value]
+        seeds = trial.by_seed.get(report.value) or [value]
+    else:
+        cost, value = trial.curve[-1]
+        seeds = [value]
+    n = report.n_passes(trial)
+    return Dot(trial.number, n, cost, value, min(value, *seeds), max(value, *seeds), len(seeds), trial.written())
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Frontier (or, of a single objective, ranking) and what the sweep took."""
+    return {
+        "name": report.name,
+        "objectives": report.objectives,
+        "trials": dict(report.states),
+        "flops_spent": report.flops_spent,
+        "flops_saved_by_pruning": report.flops_saved,
+        "hypervolume": report.gain(report.finished),
+        "baselines": {label: list(ends) for label, ends in report.baselines.items()},
+        "importances": report.importances,
+        "frontier": [
+            {"trial": t.number, "values": t.values}
+            | {name: x if math.isfinite(x) else None for name, x in t.result.items()}
+            | {"exact_match_by_seed": t.by_seed["exact_match"]}
+            for t in report.best
+        ],
+    }
+
+
+def as_csv(report: Report) -> str:
+    """A line a trial: number, state, its point, its results, what it took, why it ended."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows(_table(report))
+    return text.getvalue()
+
+
+def _table(report: Report) -> Iterator[list[Any]]:
+    keys = list(report.definition["space"])
+    measures = sorted({name for t in report.trials for name in t.result})
+    yield ["trial", "state", *keys, *measures, "exact_match_by_seed", "flops_spent", "reason"]
+    for t in report.trials:
+        point = ["null" if (value := t.values.get(key, "")) is None else value for key in keys]
+        seeds = ";".join(map(str, t.by_seed.get("exact_match", [])))
+        yield [t.number, t.state, *point, *(t.result.get(m, "") for m in measures), seeds, t.flops_spent, t.reason]

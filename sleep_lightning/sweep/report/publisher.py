@@ -1,0 +1,102 @@
+"""Keeps a sweep's report fresh while it runs: in its folder, and in its MLflow run."""
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+from omegaconf import OmegaConf
+
+from sleep_lightning.sweep.report.content import Report, build_report
+from sleep_lightning.sweep.report.files import write_report
+from sleep_lightning.sweep.spec import SweepSpec
+from sleep_lightning.tracking.mlflow_charts import ChartPage, preset_chart_page
+from sleep_lightning.tracking.mlflow_logger import MLflowRun
+
+SHARE = 0.05
+"""Share of the time that reporting may take: drawing blocks the supervisor."""
+
+
+class Publisher:
+    """Reports on a study. Nothing that goes wrong here ends the sweep: it warns.
+
+    Args:
+        study: what is reported on.
+        folder: of the sweep.
+        logger: its MLflow run, if it has one.
+        varying: keys that vary, with their values: for MLflow's chart page.
+        every_seconds: least time between two reports.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        folder: Path,
+        logger: MLflowRun | None,
+        varying: Mapping[str, Sequence[object]],
+        every_seconds: float = 30.0,
+    ) -> None:
+        self.study, self.folder, self.logger, self.varying = study, folder, logger, varying
+        self.every_seconds = every_seconds
+        self._next = time.monotonic() + every_seconds
+
+    def begin(self, spec: SweepSpec) -> None:
+        """What is searched, and how, as parameters and tags of the MLflow run."""
+        if self.logger is None:
+            return
+        with self.logger.forgiving("the sweep's parameters"):
+            self.logger.log_hyperparams(parameters(spec))
+            self.logger.set_tags({"sweep.name": spec.name, "sweep.folder": str(self.folder.absolute())})
+
+    def preset_charts(self) -> ChartPage | None:
+        """MLflow's chart page, set up for the runs that are there; None without one."""
+        return None if self.logger is None else preset_chart_page(self.logger.uri, self.logger.run_id, self.varying)
+
+    def refresh(self) -> None:
+        """After a trial ended: metrics at once, files if the last ones are old enough."""
+        if self.logger is not None:
+            self._log_metrics(build_report(self.study, self.folder))
+        if time.monotonic() >= self._next:
+            self.publish()
+
+    def publish(self) -> None:
+        """Write the files now, and copy them into the MLflow run."""
+        started = time.monotonic()
+        try:
+            files = write_report(build_report(self.study, self.folder), self.folder)
+        except Exception as error:  # whatever it is: hours of training are worth more than a picture of them
+            warnings.warn(f"{self.folder}: no report, {type(error).__name__}: {error}", stacklevel=2)
+            files = []
+        if self.logger is not None:
+            with self.logger.forgiving("the sweep's report"):
+                for file in files:
+                    self.logger.log_artifact(file)
+        self.preset_charts()
+        took = time.monotonic() - started
+        self._next = started + max(self.every_seconds, took / SHARE)
+
+    def _log_metrics(self, report: Report) -> None:
+        assert self.logger is not None
+        metrics = {"sweep/hypervolume": report.gain(report.finished), "sweep/flops_spent": report.flops_spent}
+        self.logger.log_metrics(metrics, report.states["complete"] + report.states["pruned"])
+
+
+def parameters(spec: SweepSpec) -> dict[str, Any]:
+    """The spec as flat parameters: ``sweep.<key>``, and a line for each key that varies."""
+    content = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(spec)))
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, dict):
+            flat |= {f"sweep.{key}.{name}": _in_words(x) for name, x in value.items()}
+        else:
+            flat[f"sweep.{key}"] = value
+    return flat
+
+
+def _in_words(value: Any) -> Any:
+    """``choices=[1, 2], when={...}``: of a parameter of the space, what is set."""
+    if not isinstance(value, dict):
+        return value
+    return ", ".join(f"{key}={x}" for key, x in value.items() if x not in (None, False, {}))

@@ -1,0 +1,145 @@
+"""Pictures of runs. matplotlib is imported at the first one."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sleep_lightning.tracking.figures.frontier_plot import FrontierPlot, depth_colors
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_SLICES = 8
+"""Lines by difficulty that a picture can bear."""
+
+
+def draw_learning_curve(history: list[dict[str, float]], path: Path, title: str) -> None:
+    """Exact match and token accuracy against training FLOPs, with the majority baselines as dashed lines, and exact
+    match by slice where there are several (PNG).
+
+    Args:
+        history: one dict a validation, with ``cost/train_flops``, the names of ``Score.as_metrics``, and
+            ``<slice>/exact_match``.
+        path: file to write.
+        title: what was trained.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    flops = [row["cost/train_flops"] for row in history]
+    lines = (("exact_match", "majority_exact_match", "C0"), ("token_accuracy", "majority_token_accuracy", "C1"))
+    for metric, baseline, color in lines:
+        axes.plot(flops, [row[metric] for row in history], color=color, marker="o", label=metric.replace("_", " "))
+        level = history[-1][baseline]
+        axes.axhline(level, color=color, linestyle="--", label=f"{baseline.replace('_', ' ')} {level:.3f}")
+    slices = [key for key in history[-1] if key.endswith("/exact_match") and all(key in row for row in history)]
+    for i, key in enumerate(slices[:MOST_SLICES]):
+        shade = str(0.15 + 0.6 * i / max(len(slices[:MOST_SLICES]) - 1, 1))
+        label = key.removesuffix("/exact_match").replace("_", " ")
+        axes.plot(flops, [row[key] for row in history], color=shade, linewidth=1, label=label)
+    axes.set(xlabel="training FLOPs", ylabel="validation accuracy", ylim=(0, 1.02), title=title)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=120)
+
+
+class Compared(Protocol):
+    """What is drawn of a row of a comparison."""
+
+    @property
+    def arm(self) -> str: ...
+    @property
+    def test_passes(self) -> int: ...
+    @property
+    def train_passes(self) -> str: ...
+    @property
+    def train_flops(self) -> int: ...
+    @property
+    def exact_match(self) -> list[float]: ...
+    @property
+    def majority(self) -> float: ...
+
+
+def draw_comparison(rows: Sequence[Compared], path: Path, title: str) -> None:
+    """Exact match against training FLOPs: a point an arm, a bar from the worst seed to the best (PNG)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for i, row in enumerate(row for row in rows if row.train_passes == str(row.test_passes) or "," in row.train_passes):
+        middle = sum(row.exact_match) / len(row.exact_match)
+        reach = ([middle - min(row.exact_match)], [max(row.exact_match) - middle])
+        style = {"marker": "osD^vP*X"[i % 8], "color": f"C{i % 10}", "capsize": 4, "linestyle": "none"}
+        axes.errorbar([row.train_flops], [middle], yerr=reach, label=row.arm, **style)  # type: ignore[arg-type]
+    level = rows[0].majority
+    axes.axhline(level, color="grey", linestyle="--", label=f"majority answer {level:.3f}")
+    axes.set(ylabel="test exact match", ylim=(0, 1.02), title=title)
+    _flops_axis(axes)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=120)
+
+
+def draw_frontier(plot: FrontierPlot, path: Path) -> None:
+    """Value over cost, a dot a trial coloured by its N with a bar from its worst seed to its best, a cross where one
+    was stopped, a step line along what nothing beats with the band of its seeds, and what ignoring the evidence scores
+    as dashed lines (PNG)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for n, color in depth_colors(plot.depths).items():
+        mine = [dot for dot in plot.dots if dot.n_passes == n]
+        if not mine:
+            if any(dot.n_passes == n for dot in plot.stopped):
+                axes.plot([], [], "o", color=color, label=f"N = {n}")
+            continue
+        x, y = [dot.cost for dot in mine], [dot.value for dot in mine]
+        reach = ([dot.value - dot.low for dot in mine], [dot.high - dot.value for dot in mine])
+        seeds = any(dot.seeds > 1 for dot in mine)
+        axes.errorbar(x, y, yerr=reach if seeds else None, fmt="o", color=color, capsize=3, label=f"N = {n}")
+    colors = [depth_colors(plot.depths)[dot.n_passes] for dot in plot.stopped]
+    if plot.stopped:
+        x, y = [dot.cost for dot in plot.stopped], [dot.value for dot in plot.stopped]
+        axes.scatter(x, y, c=colors, marker="x", s=25, linewidths=1, zorder=1, label="stopped early")
+    if plot.edge:
+        x = [dot.cost for dot in plot.edge]
+        axes.step(x, [dot.value for dot in plot.edge], where="post", color="black", linewidth=1, label="frontier")
+        if any(dot.seeds > 1 for dot in plot.edge):
+            low, high = [dot.low for dot in plot.edge], [dot.high for dot in plot.edge]
+            axes.fill_between(x, low, high, step="post", color="black", alpha=0.1, label="its seeds")
+    for (label, level), style in zip(plot.levels.items(), ("--", ":"), strict=False):
+        axes.axhline(level, color="grey", linestyle=style, label=label)
+    axes.set(xlabel=plot.cost_label, ylabel=plot.value_label, title=plot.title)
+    if plot.value_is_share:
+        axes.set_ylim(0, 1.02)
+    if plot.log_cost:
+        _flops_axis(axes, plot.cost_label)
+    axes.grid(alpha=0.3)
+    handles, labels = axes.get_legend_handles_labels()  # matplotlib puts error bars last
+    names = [f"N = {n}" for n in plot.depths]
+    order = sorted(range(len(labels)), key=lambda i: names.index(labels[i]) if labels[i] in names else len(names))
+    handles, labels = [handles[i] for i in order], [labels[i] for i in order]
+    axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=120)
+
+
+def _flops_axis(axes: "Axes", label: str = "training FLOPs") -> None:
+    """A logarithmic x-axis in units a person reads (10 T), however narrow its range. After the points are drawn."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axes.set(xlabel=label, xscale="log")
+    low, high = axes.get_xlim()
+    decades = math.log10(high / low)
+    subs = (1, 1.5, 2, 3, 5, 7) if decades < 1.2 else (1, 2, 5) if decades < 3 else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    axes.xaxis.set_major_formatter(EngFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,66 @@
+"""What each sleeping pass does: how far it moves the memory and the hidden states, how much gradient it gets."""
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sleep_lightning.model import HybridLM, Memory
+from sleep_lightning.sleep import (
+    IGNORE,
+    PassRecord,
+    SleepConfig,
+    Window,
+    is_answer,
+    plan_windows,
+    run_window_loop,
+    zero_memory,
+)
+from sleep_lightning.tasks import TaskBatch
+
+
+def _norm(tensors: tuple[Tensor, ...]) -> Tensor:
+    return torch.stack([x.detach().float().norm() for x in tensors]).norm()
+
+
+def diagnose_passes(model: HybridLM, batch: TaskBatch, sleep: SleepConfig) -> dict[str, float]:
+    """Per pass n, averaged over windows: ``memory_change`` |S_n - S_{n-1}| / |S_n|, ``hidden_drift``
+    |h_n - h_{n-1}| / |h_{n-1}| (not for the last pass, whose h is never computed) and ``memory_grad_norm``
+    |dL/dS_n|. Leaves ``.grad`` alone. Empty for a model without memory or a batch without sleep.
+    """
+    collected: dict[str, list[Tensor]] = defaultdict(list)
+    written: list[tuple[int, Memory]] = []
+
+    def observe(window: Window, record: PassRecord) -> None:
+        states = record.memory_out.states
+        if not states:
+            return
+        change = tuple(a - b for a, b in zip(states, record.memory_in.states, strict=True))
+        collected[f"memory_change/pass_{record.n}"].append(_norm(change) / _norm(states).clamp(min=1e-12))
+        if record.h_out is not None:
+            drift = _norm((record.h_out - record.h_in,)) / _norm((record.h_in,)).clamp(min=1e-12)
+            collected[f"hidden_drift/pass_{record.n}"].append(drift)
+        if states[0].requires_grad:
+            written.append((record.n, record.memory_out))
+
+    windows = plan_windows(batch.labels, sleep.window_size)
+    with torch.enable_grad():
+        memory = zero_memory(model, len(batch.tokens), sleep)
+        walked = run_window_loop(
+            model, batch.tokens, windows, memory, sleep, observe=observe, answers_BT=is_answer(batch.labels)
+        )
+        losses = [
+            F.cross_entropy(
+                model.logits(h).flatten(0, 1), batch.labels[:, w.start : w.stop].flatten(), ignore_index=IGNORE
+            )
+            for w, h, _ in walked
+            if h is not None
+        ]
+        states = [state for _, m in written for state in m.states]
+        if states and losses:
+            gradients = iter(torch.autograd.grad(sum(losses, torch.zeros(())), states, allow_unused=True))
+            for n, m in written:
+                own = [g for g in (next(gradients) for _ in m.states) if g is not None]
+                collected[f"memory_grad_norm/pass_{n}"].append(_norm(tuple(own)) if own else torch.zeros(()))
+    return {name: float(torch.stack(values).mean()) for name, values in sorted(collected.items())}

@@ -1,0 +1,68 @@
+"""Failures with a known remedy: training that diverged, and memory that ran out."""
+
+import math
+import re
+
+import torch
+from torch import nn
+
+from sleep_lightning.config import TrainingConfig
+from sleep_lightning.training.distributed.ranks import ALONE, Ranks
+from sleep_lightning.training.distributed.sharded_muon import local
+
+LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")
+"""What torch.distributed says when another rank has ended."""
+
+_SOURCE = re.compile(r"^\[[^]]*:\d+\] ")
+"""Where in its source a library says that an error comes from."""
+_TAKEN = re.compile(r"port: (\d+),.* name: EADDRINUSE")
+
+
+class Diverged(RuntimeError):
+    """A loss, a gradient or the weights are no longer finite. Its text is one sentence."""
+
+    def __init__(self, what: str, step: int, training: TrainingConfig) -> None:
+        clip = "a lower training.clip_norm" if training.clip_norm else "training.clip_norm=1"
+        super().__init__(
+            f"training diverged: {what} at step {step}; try a lower training.muon_lr (now "
+            f"{training.muon_lr}) or training.adamw_lr (now {training.adamw_lr}), or {clip} (now {training.clip_norm})"
+        )
+
+
+def check_loss(name: str, loss: float, step: int, training: TrainingConfig) -> None:
+    """Raise Diverged if the loss is NaN or infinite; where it is read anyway, as reading it waits for the device."""
+    if not math.isfinite(loss):
+        raise Diverged(f"the {name} loss is {loss}", step, training)
+
+
+def check_weights(model: nn.Module, step: int, training: TrainingConfig, ranks: Ranks = ALONE) -> None:
+    """Raise Diverged if a weight is NaN or infinite: before a checkpoint is written, so that each can be resumed.
+
+    Where ranks have shares of the weights, all raise if one must.
+    """
+    finite = [bool(torch.stack([local(p.detach()).isfinite().all() for p in model.parameters()]).all())]
+    if training.sharding == "full":
+        finite = ranks.gather(finite)
+    if not all(finite):
+        raise Diverged("a weight is NaN or infinite", step, training)
+
+
+def remedy(error: Exception) -> str | None:
+    """One sentence on an error that says what to change; None for errors we have nothing to say about."""
+    if isinstance(error, Diverged):
+        return str(error)
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in LOST_RANK):
+        said = _SOURCE.sub("", first)[:200].rstrip(".")
+        return (
+            f"another process of this run is gone or does not answer ({said}); what it said last stands above, and "
+            f"fit --resume goes on from the last checkpoint"
+        )
+    if isinstance(error, RuntimeError) and (taken := _TAKEN.search(str(error))):
+        return f"port {taken[1]} of the first rank is taken by another program; give all ranks a free MASTER_PORT"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return (
+            f"out of memory: {first.rstrip('.')}; try training.checkpointing=pass, a higher training.accumulate, or "
+            f"a lower training.batch_size or training.val_batch_size"
+        )
+    return None

@@ -1,0 +1,171 @@
+"""Muon on the hidden matrices, AdamW on the rest, behind one optimizer, and warm-up-stable-decay.
+
+Muon is torch.optim.Muon's algorithm (Keller Jordan's), with two differences that change no result: matrices
+of one shape are orthogonalised as one batch, and a fused projection (q, k, v, ... stacked by rows in one weight)
+is orthogonalised part by part, as if its parts were weights of their own. Where ranks have shares of a matrix, one
+of them orthogonalises the whole.
+"""
+
+import inspect
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from sleep_lightning.config import TrainingConfig
+from sleep_lightning.model import HybridLM
+from sleep_lightning.model.parameter_groups import hidden_matrices
+from sleep_lightning.training.distributed.sharded_muon import is_sharded, local, map_whole
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 5
+
+
+def orthogonalize(x_NRC: Tensor) -> Tensor:
+    """Newton-Schulz towards the nearest semi-orthogonal matrix, a batch ``[N, R, C]`` at a time, in bf16."""
+    a, b, c = NEWTON_SCHULZ
+    tall = x_NRC.shape[1] > x_NRC.shape[2]
+    x = (x_NRC.transpose(1, 2) if tall else x_NRC).bfloat16()
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.transpose(1, 2)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.transpose(1, 2) if tall else x
+
+
+class _Eager(Optimizer):
+    """torch.optim without the marks that keep torch.compile out: it never sees these optimizers, and the first call of
+    a marked method imports all of torch._dynamo, which takes longer than a first step."""
+
+    add_param_group = inspect.unwrap(Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(Optimizer.zero_grad)
+    state_dict = inspect.unwrap(Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
+
+
+class _EagerAdamW(_Eager, AdamW):
+    """Its step must be called under ``no_grad``."""
+
+    step = inspect.unwrap(AdamW.step)
+
+
+class Muon(_Eager):
+    """Nesterov momentum, orthogonalised; the update of an R x C matrix is scaled by ``sqrt(max(1, R / C))``.
+
+    Args:
+        matrices: 2-D parameters, each with the row counts of the matrices stacked in it.
+        lr: learning rate.
+        weight_decay: decoupled, ``lr * weight_decay`` a step.
+        momentum: of the exponential moving average.
+    """
+
+    def __init__(
+        self, matrices: list[tuple[nn.Parameter, tuple[int, ...]]], lr: float, weight_decay: float, momentum: float
+    ) -> None:
+        super().__init__([p for p, _ in matrices], {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.splits: dict[Tensor, tuple[int, ...]] = dict(matrices)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._step_group([p for p in group["params"] if p.grad is not None], group)
+        return loss
+
+    def _step_group(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        if not params:
+            return
+        grads = [p.grad for p in params if p.grad is not None]
+        for p in params:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        grads, weights = [local(grad) for grad in grads], [local(p) for p in params]
+        buffers = [local(self.state[p]["momentum_buffer"]) for p in params]
+        torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
+        updates = list(torch._foreach_lerp(grads, buffers, group["momentum"]))
+        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        splits = [self.splits[p] for p in params]
+        if sharded := [p for p in params if is_sharded(p)]:  # all of them, or none
+            steps = map_whole(lambda whole, numbers: _steps(whole, [splits[i] for i in numbers]), updates, sharded)
+            torch._foreach_add_(weights, steps, alpha=-group["lr"])
+        else:
+            _add_steps(weights, updates, splits, -group["lr"])
+
+
+def _add_steps(targets: list[Tensor], updates: list[Tensor], splits: list[tuple[int, ...]], alpha: float) -> None:
+    """Add ``alpha`` times the scaled, orthogonalised update of each matrix to its target."""
+    by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    for target, update, rows in zip(targets, updates, splits, strict=True):
+        for part, part_update in zip(target.split(rows), update.split(rows), strict=True):
+            by_shape[part.shape].append((part, part_update))
+    for (n_rows, columns), parts in by_shape.items():
+        steps = orthogonalize(torch.stack([update for _, update in parts]))
+        for (part, _), step in zip(parts, steps, strict=True):
+            part.add_(step, alpha=alpha * math.sqrt(max(1, n_rows / columns)))
+
+
+def _steps(updates: list[Tensor], splits: list[tuple[int, ...]]) -> list[Tensor]:
+    steps = [torch.zeros_like(update) for update in updates]
+    _add_steps(steps, updates, splits, 1.0)
+    return steps
+
+
+class MuonAdamW(_Eager):
+    """One optimizer out of two, so that one step is one step to schedulers, checkpoints and trainers."""
+
+    def __init__(self, muon: Muon, adamw: AdamW) -> None:
+        self.muon, self.adamw = muon, adamw
+        super().__init__([*muon.param_groups, *adamw.param_groups], {})
+        self._share_groups()
+
+    def _share_groups(self) -> None:
+        self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = self.muon.step(closure)
+        self.adamw.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.muon.load_state_dict(state_dict["muon"])
+        self.adamw.load_state_dict(state_dict["adamw"])
+        self._share_groups()
+
+
+def build_optimizer(model: HybridLM, config: TrainingConfig) -> MuonAdamW:
+    """Muon on ``hidden_matrices``; AdamW (0.9, 0.95) on the rest, with decay on embedding and head only."""
+    matrices = hidden_matrices(model)
+    hidden = {p for p, _ in matrices}
+    embeddings = set(chain(model.embedding.parameters(), model.head.parameters()))
+    other = [p for p in model.parameters() if p not in hidden and p not in embeddings]
+    groups: list[dict[str, Any]] = [
+        {"params": list(dict.fromkeys(p for p in model.parameters() if p in embeddings))},
+        {"params": other, "weight_decay": 0.0},
+    ]
+    adamw = _EagerAdamW(groups, config.adamw_lr, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True)
+    return MuonAdamW(Muon(matrices, config.muon_lr, config.weight_decay, config.momentum), adamw)
+
+
+def warmup_stable_decay(step: int, config: TrainingConfig) -> float:
+    """Factor on the learning rate of step ``step`` (from 0): linear up, flat, linear down to zero."""
+    warmup, cooldown = config.warmup * config.max_steps, config.cooldown * config.max_steps
+    up = (step + 1) / warmup if warmup else 1.0
+    down = (config.max_steps - step) / cooldown if cooldown else 1.0
+    return max(0.0, min(1.0, up, down))
+
+
+def build_schedule(optimizer: Optimizer, config: TrainingConfig) -> LambdaLR:
+    return LambdaLR(optimizer, lambda step: warmup_stable_decay(step, config))

@@ -1,0 +1,86 @@
+"""compare from the outside: processes, resuming, failures."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.cli import ROOT, SMALL, run, start
+
+ARMS = ["--seeds", "0", "--jobs", "2", "--output", "out", "--arms"]
+
+
+def arguments(steps: int, *more: str) -> list[str]:
+    base = str(ROOT / "conf" / "rule110.yaml")
+    return ["compare", base, *SMALL, f"training.max_steps={steps}", "training.threads=1", *more]
+
+
+def test_a_comparison_and_the_same_again(tmp_path: Path) -> None:
+    command = [*arguments(10), *ARMS, "n1", "n2", "--test-passes", "1"]
+    done = run(tmp_path, *command)
+    assert done.returncode == 0, done.stderr
+    assert "the same in all arms of a seed (2 hashes compared)" in done.stdout
+    rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
+    assert [(row["arm"], row["test_passes"]) for row in rows] == [("n1", 1), ("n2", 2), ("n2", 1)]
+    assert all(0 <= row["exact_match"][0] <= 1 and row["majority"] > 0 for row in rows)
+    assert (tmp_path / "out" / "comparison.png").exists()
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    [experiment] = [e for e in client.search_experiments() if e.name == "sleep_lightning"]
+    tagged = client.search_runs([experiment.experiment_id])
+    parent = next(r for r in tagged if r.info.run_name == "out")
+    assert parent.info.status == "FINISHED"
+    children = [r for r in tagged if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {r.info.run_name for r in children} == {"n1-seed0", "n2-seed0"}
+    again = run(tmp_path, *command)
+    assert again.returncode == 0
+    assert "2 runs, 2 already finished" in again.stderr
+    assert again.stdout == done.stdout
+
+
+@pytest.mark.slow
+def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
+    command = [*arguments(3000, "tracking.enabled=false"), *ARMS, "n1"]
+    process = start(tmp_path, *command)
+    log, deadline = tmp_path / "out" / "n1-seed0.log", time.monotonic() + 120
+    while not (log.exists() and "step 10:" in log.read_text()):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the same command goes on with them" in output
+    assert (tmp_path / "out" / "n1-seed0" / "checkpoints" / "last.ckpt").exists()
+    summary = json.loads((tmp_path / "out" / "n1-seed0" / "summary.json").read_text())
+    assert summary["status"] == "KILLED"
+    assert 10 <= summary["steps"] < 3000
+
+
+def test_a_run_that_fails_is_named_with_its_log(tmp_path: Path) -> None:
+    (tmp_path / "out" / "n1-seed0").mkdir(parents=True)
+    (tmp_path / "out" / "n1-seed0" / "checkpoints").write_text("in the way")
+    done = run(tmp_path, *arguments(5, "tracking.enabled=false"), *ARMS, "n1")
+    assert done.returncode == 1
+    assert "n1 seed 0 failed: error: training.run_dir='out/n1-seed0' cannot be written" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--arms", "bogus"], "--arms 'bogus' is unknown"),
+        (["--arms", "n1", "sleep.n_passes=2"], "write those behind the YAML, before --arms"),
+        (["--seeds", "0", "0", "--arms", "n1"], "different numbers from 0"),
+        (["--jobs", "0", "--arms", "n1"], "--jobs 0 must be at least 1"),
+        (["--test-passes", "0", "--arms", "n1"], "--test-passes [0]"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(tmp_path: Path, more: list[str], message: str) -> None:
+    from sleep_lightning.__main__ import _prepare, build_parser
+
+    parsed = build_parser().parse_args(["compare", str(ROOT / "conf" / "rule110.yaml"), *more])
+    with pytest.raises(ValueError) as caught:
+        _prepare(parsed)
+    assert message in str(caught.value)

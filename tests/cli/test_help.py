@@ -1,0 +1,29 @@
+import dataclasses
+
+from sleep_lightning.cli.help import attribute_docstrings, key_lines
+from sleep_lightning.config import SECTIONS
+from sleep_lightning.tasks import TASKS
+from tests.cli.cli import ROOT, run
+
+
+def test_every_key_has_a_line_of_its_own() -> None:
+    text = "\n".join(key_lines())
+    for config in [*SECTIONS.values(), *TASKS.values()]:
+        docs = attribute_docstrings(config)
+        for field in dataclasses.fields(config):  # type: ignore[arg-type]
+            assert docs[field.name], field.name
+            assert f".{field.name} = " in text
+
+
+def test_help_lists_keys_with_type_and_default() -> None:
+    done = run(ROOT, "--help")
+    assert done.returncode == 0
+    assert "sleep.n_passes = 1  (int)" in done.stdout
+    assert "training.tbptt_windows = null  (int or null)" in done.stdout
+    assert "model.tie_embeddings = true  (bool)" in done.stdout
+
+
+def test_config_prints_the_resolved_experiment() -> None:
+    done = run(ROOT, "config", "--config", "conf/rule110.yaml", "task.ring_size=8")
+    assert done.returncode == 0
+    assert "window_size: 8" in done.stdout

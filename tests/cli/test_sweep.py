@@ -1,0 +1,100 @@
+"""sweep from the outside, with real runs."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from sleep_lightning.__main__ import main
+from sleep_lightning.cli.sweep import prepare
+from tests.cli.cli import ROOT, SMALL, run
+
+
+def spec(tmp_path: Path, text: str = "") -> str:
+    overrides = [*(key for key in SMALL if not key.startswith("task.")), "training.max_steps=5"]
+    file = tmp_path / "tiny.yaml"
+    file.write_text(
+        f"name: tiny\nbase: {ROOT}/conf/depo.yaml\noverrides: {json.dumps(overrides)}\n"
+        "space: {sleep.n_passes: {choices: [1, 2]}}\nsampler: grid\nbudget: {trials: 2}\nworkers: 2\n" + text
+    )
+    return str(file)
+
+
+def test_a_sweep_leaves_a_frontier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = run(tmp_path, "sweep", spec(tmp_path))
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs" / "sweeps" / "tiny"
+    frontier = json.loads((folder / "frontier.json").read_text())["frontier"]
+    assert frontier[0]["values"] == {"sleep.n_passes": 1}
+    assert (folder / "frontier.png").stat().st_size > 5000
+    assert "2 complete" in done.stdout
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    [experiment] = [e for e in client.search_experiments() if e.name == "sleep_lightning"]
+    found = client.search_runs([experiment.experiment_id])
+    parent = next(r for r in found if r.info.run_name == "tiny")
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["sweep/flops_spent"] > 0
+    assert parent.data.params["sweep.sampler"] == "grid"
+    files = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert files == {"report.html", "frontier.html", "frontier.png", "frontier.json", "trials.csv"}
+    children = [r for r in found if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == 2
+    for child in children:
+        metrics = child.data.metrics
+        assert metrics["cost/log10_train_flops"] == pytest.approx(math.log10(metrics["cost/train_flops"]))
+        assert {"final/exact_match", "cost/wall_s"} <= metrics.keys()
+    charts = f"MLflow charts: http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=sweep-{parent.info.run_id}&"
+    assert done.stdout.count(charts) == 2  # at start and end
+    assert f"mlflow server --backend-store-uri sqlite:///{tmp_path}/mlflow.db --port 5000" in done.stdout
+    again = run(tmp_path, "sweep", spec(tmp_path))
+    assert again.returncode == 0
+    assert again.stdout == done.stdout
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    capsys.readouterr()
+    assert main(["sweep", "resume", str(folder)]) == 0
+    assert "2 complete" in capsys.readouterr().out
+    assert not list((tmp_path / "elsewhere").iterdir())  # the same store as before
+    other = run(tmp_path, "sweep", spec(tmp_path, "seeds: [5]\n"))
+    assert other.returncode == 2
+    assert "holds a sweep named tiny with another seeds" in other.stderr
+
+
+def test_points_before_anything_runs(tmp_path: Path) -> None:
+    done = run(tmp_path, "sweep", spec(tmp_path), "--dry-run")
+    assert done.returncode == 0
+    assert "n_passes=2" in done.stdout
+    assert not (tmp_path / "runs").exists()
+    bad = run(tmp_path, "sweep", spec(tmp_path, "objectives: {speed: maximize}\n"))
+    assert bad.returncode == 2
+    assert "objectives.speed is never known" in bad.stderr
+    assert bad.stderr.count("\n") == 1
+
+
+def test_a_store_that_cannot_be_used_is_said_before_the_first_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert main(["sweep", spec(tmp_path), "--output", "file/sweep"]) == 2
+    assert (
+        capsys.readouterr().err == "error: file/sweep cannot hold the sweep: Not a directory; choose another --output\n"
+    )
+    refused = spec(tmp_path).replace("tiny.yaml", "refused.yaml")
+    text = Path(spec(tmp_path)).read_text()
+    Path(refused).write_text(text.replace("overrides: [", 'overrides: ["tracking.uri=http://127.0.0.1:9", '))
+    assert main(["sweep", refused]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: tracking.uri='http://127.0.0.1:9' cannot be used: ") and printed.count("\n") == 1
+    assert not (tmp_path / "runs" / "sweeps" / "tiny" / "trials").exists()
+
+
+def test_gpus_that_are_not_there_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"devices=\[0, 999\]: torch sees \d+ CUDA devices here"):
+        prepare(spec(tmp_path, "devices: [0, 999]\n"), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

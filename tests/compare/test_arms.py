@@ -1,0 +1,71 @@
+import pytest
+
+from sleep_lightning.compare.arms import ARMS, build_arms
+from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.cost.flops import sequence_cost
+from tests.cli.cli import ROOT
+
+BASE = load_experiment(ROOT / "conf" / "depo.yaml", ["sleep.n_passes=4", "training.max_steps=100"])
+
+
+def arm(name: str, base: Experiment = BASE) -> Experiment:
+    return build_arms(base, [name])[0].apply(base)
+
+
+def flops(e: Experiment) -> int:
+    return e.training.max_steps * sequence_cost(e).total
+
+
+@pytest.mark.parametrize("name", list(ARMS))
+@pytest.mark.parametrize("config", ["rule110", "depo"])
+def test_every_arm_changes_a_shipped_experiment(name: str, config: str) -> None:
+    base = load_experiment(ROOT / "conf" / f"{config}.yaml", ["sleep.n_passes=3"])
+    changed = arm(name, base)
+    assert changed != base
+    assert changed.task == base.task
+    assert changed.training.batch_size == base.training.batch_size
+
+
+@pytest.mark.parametrize("name", ["deeper", "more-tokens"])
+@pytest.mark.parametrize("config", ["rule110", "depo"])
+def test_equal_flops_are_equal(name: str, config: str) -> None:
+    base = load_experiment(ROOT / "conf" / f"{config}.yaml", ["sleep.n_passes=4"])
+    changed = arm(name, base)
+    assert changed.sleep.n_passes == 1
+    assert flops(changed) == pytest.approx(flops(base), rel=0.15 if name == "deeper" else 0.002)
+
+
+def test_passes_by_number() -> None:
+    assert [arm(f"n{n}").sleep.n_passes for n in (1, 2, 8)] == [1, 2, 8]
+
+
+def test_full_attention_has_one_window() -> None:
+    e = arm("full-attention")
+    assert set(e.model.pattern) == {"A"}
+    assert e.sleep.window_size == e.task.build().sequence_length
+
+
+def test_any_change_under_a_name() -> None:
+    e = arm("wide:model.d_model=96;model.n_heads=3")
+    assert (e.model.d_model, e.model.n_heads) == (96, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["n0"], r"--arms n0: sleep\.n_passes=0 must be at least 1"),
+        (["sleepy"], r"--arms 'sleepy' is unknown; use n1, n2"),
+        (["a b:sleep.n_passes=2"], r"the name must be letters"),
+        (["wide:model.d_modell=9"], r"--arms wide: model\.d_modell=9: there is no key"),
+        (["n1", "n1"], r"names an arm twice"),
+    ],
+)
+def test_arms_that_are_none(names: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_arms(BASE, names)
+
+
+def test_controls_of_n_passes_need_some() -> None:
+    base = load_experiment(ROOT / "conf" / "depo.yaml", ["sleep.n_passes=1"])
+    with pytest.raises(ValueError, match=r"--arms more-tokens compares with the base's N passes"):
+        build_arms(base, ["more-tokens"])

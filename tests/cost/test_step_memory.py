@@ -1,0 +1,84 @@
+import pytest
+import torch
+
+from sleep_lightning.config import Experiment
+from sleep_lightning.cost.activation_memory import count_saved
+from sleep_lightning.cost.step_memory import predict_step_memory
+from sleep_lightning.model.parameter_groups import hidden_matrices
+from sleep_lightning.training.gradients import accumulate_gradients
+from sleep_lightning.training.module import SleepModule
+from sleep_lightning.training.optimizer import build_optimizer
+from tests.training.test_module import experiment
+
+WIDE = ("model.d_model=64", "model.d_ff=128", "training.batch_size=32", "task.ring_size=12", "task.n_strings=4")
+
+
+def wide(*overrides: str) -> Experiment:
+    return experiment(*WIDE, "sleep.window_size=12", "training.executor=windows", *overrides)
+
+
+def predicted(*overrides: str) -> int:
+    e = wide(*overrides)
+    nbytes = predict_step_memory(e, SleepModule(e).model)
+    assert nbytes is not None
+    return nbytes
+
+
+def held(e: Experiment) -> int:
+    """Bytes of weights, gradients, optimizer and of what autograd kept, after one step, and of shared weights."""
+    module = SleepModule(e)
+    model, t = module.model, e.training
+    optimizer = build_optimizer(model, t)
+    batch = module.task.batch(t.batch_size // t.accumulate, seed=0, position=0)
+    with count_saved(model) as saved, torch.autocast("cpu", torch.bfloat16, enabled=t.precision == "bf16"):
+        accumulate_gradients(model, batch, e.sleep, executor=t.executor)
+        with model.shared_weights(0):
+            shared = model.shared_bytes
+    optimizer.step()
+    states = [x for one in (optimizer.muon, optimizer.adamw) for s in one.state.values() for x in s.values()]
+    weights = [*model.parameters(), *(p.grad for p in model.parameters() if p.grad is not None)]
+    return saved.nbytes + shared + sum(x.nbytes for x in (*weights, *states))
+
+
+@pytest.mark.parametrize(
+    "override", ["sleep.n_passes=1", "sleep.n_passes=3", "training.precision=bf16", "training.accumulate=4"]
+)
+def test_a_step_holds_what_was_predicted(override: str) -> None:
+    """The prediction also has the gradients in flight during the backward, which are gone afterwards."""
+    e = wide(override)
+    assert held(e) < predicted(override) < 1.35 * held(e)
+
+
+def test_what_makes_it_larger_and_smaller() -> None:
+    plain = predicted("sleep.n_passes=2")
+    assert predicted("sleep.n_passes=4") > 1.5 * plain
+    assert predicted("training.sampled_passes=[1,4]") == predicted("sleep.n_passes=4")
+    assert predicted("training.checkpointing=pass") < plain / 2
+    assert plain / 2 < predicted("training.checkpointing=mlp") < 0.85 * plain
+    assert predicted("training.precision=bf16") < plain
+
+
+def test_shards_make_it_smaller() -> None:
+    copies = predicted("training.devices=4")
+    kept, dropped = (
+        predicted("training.devices=4", "training.sharding=full", f"training.reshard_after_forward={drops}")
+        for drops in ("false", "true")
+    )
+    model = SleepModule(wide()).model
+    blocks = [sum(p.numel() for p in block.parameters()) for block in model.stack]
+    assert copies > kept and kept - dropped == 4 * (sum(blocks) - max(blocks))
+    checkpointed = ("training.devices=4", "training.sharding=full", "training.checkpointing=pass")
+    assert predicted(*checkpointed) == predicted(*checkpointed, "training.reshard_after_forward=true")
+
+
+def test_a_compiled_pass_is_not_predicted() -> None:
+    e = experiment("training.compile=true")
+    assert predict_step_memory(e, SleepModule(e).model) is None
+
+
+def test_a_rank_keeps_activations_of_its_share_only() -> None:
+    model = SleepModule(wide()).model
+    weights, muon = sum(p.numel() for p in model.parameters()), sum(p.numel() for p, _ in hidden_matrices(model))
+    with model.shared_weights(0):
+        resting = 4 * (2 * weights + muon + 2 * (weights - muon)) + model.shared_bytes
+    assert predicted("training.devices=2") - resting == pytest.approx((predicted() - resting) / 2, rel=0.05)

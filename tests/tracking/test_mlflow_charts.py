@@ -1,0 +1,122 @@
+"""MLflow's chart page as a person sees it: our tag, a real server, a real browser."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sleep_lightning.tracking.mlflow_charts import LOCAL_SERVER, ChartPage, preset_chart_page
+from sleep_lightning.tracking.mlflow_logger import MLflowRun
+from tests.browser import SECONDS, mlflow_server, plots
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+VARYING: dict[str, list[object]] = {
+    "sleep.n_passes": [1, 2, 4],
+    "sleep.grad_passes": [None, 1],
+    "model.pattern": ["AG"],
+}
+POINTS = [(n, 10**cost, n / 5 - cost / 100) for n in (1, 2, 4) for cost in (9, 10, 11)][:8]
+"""N, training FLOPs and exact match of the children."""
+
+PARALLEL = """() => {
+    const chart = document.querySelector('.parcoords');
+    if (!chart?.querySelector('canvas')) return null;
+    let node = chart[Object.keys(chart).find(key => key.startsWith('__reactFiber'))];
+    while (!node.memoizedProps?.data?.[0]?.uuid) node = node.return;
+    return {rows: node.memoizedProps.data, axes: chart.querySelectorAll('.dimension').length};
+}"""
+"""Lines are painted on a canvas: their values are read from the component that paints them."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A store with a sweep, and the server in front of it."""
+
+    uri: str
+    parent: str
+    host: str
+
+
+def record(uri: str, name: str, parent: str | None, n: int, flops: float, accuracy: float) -> str:
+    run = MLflowRun(uri, "sweeps", name)
+    if parent is not None:
+        run.set_tags({"mlflow.parentRunId": parent})
+    run.log_hyperparams(
+        {"sleep.n_passes": n, "sleep.grad_passes": 1 if n > 2 else None, "model.pattern": "AG", "model.d_model": 64}
+    )
+    cost = {"cost/train_flops": flops, "cost/log10_train_flops": math.log10(flops)}
+    run.log_metrics({"final/exact_match": accuracy} | cost, 100)
+    run.end("FINISHED")
+    return run.run_id
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    parent = record(uri, "sweep", None, 7, 1e12, 0.99)
+    for number, (n, flops, accuracy) in enumerate(POINTS):
+        record(uri, f"{number:04}-seed0", parent, n, flops, accuracy)
+    record(uri, "0000-seed0", "0" * 32, 8, 1e13, 0.98)  # another sweep's
+    with mlflow_server(uri, folder) as host:
+        yield Served(uri, parent, host)
+
+
+def rounded(*columns: list[Any]) -> list[tuple[float, ...]]:
+    return sorted(tuple(round(float(value), 6) for value in row) for row in zip(*columns, strict=True))
+
+
+def test_the_three_charts_show_the_children_of_the_sweep_and_nothing_else(browser: "Browser", served: Served) -> None:
+    page = preset_chart_page(served.uri, served.parent, VARYING)
+    assert page is not None
+    window = browser.new_page(viewport={"width": 1400, "height": 1500})  # cards are drawn when in sight
+    window.set_default_timeout(1000 * SECONDS)
+    window.goto(page.url.replace(LOCAL_SERVER, served.host))
+    found = plots(window, lambda found: [plot["drawn"] for plot in found] == [len(POINTS)] * 2)
+    scatter, (contour, dots) = found[0]["traces"][0], found[1]["traces"]
+    wanted = rounded(*zip(*((math.log10(flops), accuracy) for _, flops, accuracy in POINTS), strict=True))
+    assert rounded(scatter["x"], scatter["y"]) == wanted
+    assert found[0]["axes"] == ["cost/log10_train_flops", "final/exact_match"]
+    wanted = rounded(*zip(*((n, math.log10(flops), accuracy) for n, flops, accuracy in POINTS), strict=True))
+    assert contour["type"] == "contour"
+    assert rounded(contour["x"], contour["y"], contour["z"]) == wanted
+    assert len(dots["x"]) == len(POINTS)
+    window.wait_for_function(PARALLEL)
+    parallel = window.evaluate(PARALLEL)
+    rows = parallel["rows"]
+    keys = ["sleep.n_passes", "cost/log10_train_flops", "final/exact_match"]
+    assert rounded(*([row[key] for row in rows] for key in keys)) == wanted
+    assert sorted(row["text/sleep.grad_passes"] for row in rows) == ["= 1"] * 2 + ["= None"] * 6
+    assert parallel["axes"] == 5
+    window.close()
+
+
+def test_a_server_is_its_own_host_and_refreshing_leaves_one_tag(served: Served) -> None:
+    from mlflow.tracking import MlflowClient
+
+    pages = [preset_chart_page(f"http://{served.host}", served.parent, VARYING) for _ in range(2)]
+    assert pages[0] == pages[1]
+    assert pages[0] is not None
+    assert pages[0].server is None
+    assert str(pages[0]).startswith(f"http://{served.host}/#/experiments/1/runs?viewStateShareKey=sweep-")
+    tags = MlflowClient(served.uri).get_experiment("1").tags
+    assert sum(key.startswith("mlflow.sharedViewState.") for key in tags) == 1
+
+
+def test_the_link_holds_no_password_and_says_what_to_start() -> None:
+    page = ChartPage.of("postgresql://me:s3cret@db/x", "3", "k")
+    assert page.url == "http://127.0.0.1:5000/#/experiments/3/runs?viewStateShareKey=k&compareRunsMode=CHART"
+    assert page.server == "mlflow server --backend-store-uri 'postgresql://me:***@db/x' --port 5000"
+    assert page.server in str(page)
+    behind = ChartPage.of("https://me:s3cret@host:8443/mlflow/", "3", "k")
+    assert behind.url.startswith("https://host:8443/mlflow/#/experiments/3/runs?")
+
+
+def test_a_store_that_is_gone_stops_nothing() -> None:
+    with pytest.warns(UserWarning, match="did not take the charts") as caught:
+        assert preset_chart_page("postgresql://me:s3cret@127.0.0.1:1/x", "0" * 32, VARYING) is None
+    assert "s3cret" not in str(caught[0].message)
