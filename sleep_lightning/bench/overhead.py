@@ -16,7 +16,6 @@ from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.bench.timing import interleave, summarize
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.model import HybridLM
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import TaskBatch
@@ -84,7 +83,7 @@ def _bare_loop(experiment: Experiment) -> None:
     """The same steps on one batch, without trainer, sampling or logging."""
     task, t = experiment.task.build(), experiment.training
     torch.manual_seed(0)
-    model, batch = HybridLM(experiment.model, len(task.vocab)), task.batch(t.batch_size, seed=0, position=0)
+    model, batch = experiment.build_model(task), task.batch(t.batch_size, seed=0, position=0)
     optimizer = build_optimizer(model, t)
     for _ in range(STEPS):
         optimizer.zero_grad()

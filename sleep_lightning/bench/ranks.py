@@ -13,7 +13,6 @@ from sleep_lightning.bench.step import Setting
 from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.bench.worker import Worker, together
 from sleep_lightning.config import Experiment
-from sleep_lightning.model import HybridLM
 from sleep_lightning.sleep import IGNORE
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.distributed.ranks import ALONE, Ranks, all_reduce_gradients
@@ -69,7 +68,7 @@ def rank_step(experiment: Experiment, share: TaskBatch, ranks: Ranks, threads: i
     tune_allocator("keep")
     choose_fp32_matmul("auto")
     torch.manual_seed(0)
-    model = HybridLM(experiment.model, len(experiment.task.build().vocab))
+    model = experiment.build_model()
     optimizer, parameters = build_optimizer(model, experiment.training), list(model.parameters())
     n_labels = ranks.size * (share.labels != IGNORE).sum()  # all rows have as many
     connection = ranks.connected("cpu")

@@ -15,7 +15,7 @@ from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.config import Experiment, TrainingConfig
 from sleep_lightning.cost.flops import sequence_cost
-from sleep_lightning.model import HybridLM, ModelConfig
+from sleep_lightning.model import ModelConfig
 from sleep_lightning.model.parameter_groups import hidden_matrices
 from sleep_lightning.ops import attention, delta_rule_inputs
 from sleep_lightning.ops.cpp import build
@@ -133,7 +133,7 @@ def our_step(
     tune_allocator("keep")
     choose_fp32_matmul("auto")
     torch.manual_seed(0)
-    model, batch = HybridLM(experiment.model, len(experiment.task.build().vocab)), batch.to(torch.device(device))
+    model, batch = experiment.build_model(), batch.to(torch.device(device))
     model.to(device)
     if compiled:
         model.compile_passes()
@@ -164,7 +164,7 @@ def shelf_step(
     """The same model with transformers' torch chunk as shipped (on CUDA, with fla's kernel if asked), SDPA, conv1d,
     window by window, torch's optimizers."""
     torch.manual_seed(0)
-    model = HybridLM(replace(experiment.model, backend=SHELF), len(experiment.task.build().vocab))
+    model = replace(experiment, model=replace(experiment.model, backend=SHELF)).build_model()
     model, batch = model.to(device), batch.to(torch.device(device))
     hidden = [p for p, _ in hidden_matrices(model)]
     rest = [p for p in model.parameters() if not any(p is q for q in hidden)]

@@ -9,14 +9,13 @@ from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.cost.inference import inference_cost, state_bytes
 from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.formatting import with_unit
-from sleep_lightning.model import HybridLM
 
 
 def cost(experiment: Experiment) -> int:
     """Print FLOPs of a training step by component, pass and kind of window, of the whole run, and of inference."""
     console = Console()
     t, task = experiment.training, experiment.task.build()
-    model = HybridLM(experiment.model, len(task.vocab), task.neutral_pad)
+    model = experiment.build_model(task)
     each, step = sequence_cost(experiment), t.batch_size
     step_flops = StepFlops(experiment, model)
     muon = step_flops.optimizer

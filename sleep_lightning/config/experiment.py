@@ -8,9 +8,9 @@ from omegaconf import OmegaConf
 
 from sleep_lightning.config.tracking import TrackingConfig, redact
 from sleep_lightning.config.training import TrainingConfig
-from sleep_lightning.model import MEMORY_MIXERS, ModelConfig
+from sleep_lightning.model import MEMORY_MIXERS, HybridLM, ModelConfig
 from sleep_lightning.sleep import SleepConfig
-from sleep_lightning.tasks import GSMInfiniteConfig, TaskConfig
+from sleep_lightning.tasks import GSMInfiniteConfig, Task, TaskConfig
 
 
 @dataclass
@@ -78,6 +78,11 @@ class Experiment:
             f"the answers begin with window {first + 1}, so no gradient would reach a window that slept; "
             f"use null{f' or one of {fits}' if fits else ''}"
         )
+
+    def build_model(self, task: Task | None = None) -> HybridLM:
+        """A new model for the experiment's task (built here unless it is given), initialised from torch's RNG."""
+        task = task or self.task.build()
+        return HybridLM(self.model, len(task.vocab), task.neutral_pad)
 
     def anchored(self) -> "Experiment":
         """The same with the files it names (SQLite database, a task's JSONL) as absolute paths: it means the same

@@ -8,7 +8,6 @@ from typing import Any
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.cost.run_flops import StepFlops
-from sleep_lightning.model import HybridLM
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.frontier import Point
@@ -83,8 +82,7 @@ def runs_path(folder: Path) -> Path:
 
 def predict_flops(experiment: Experiment) -> float:
     """Training FLOPs of a run, before its first step."""
-    task = experiment.task.build()
-    return float(StepFlops(experiment, HybridLM(experiment.model, len(task.vocab))).run())
+    return float(StepFlops(experiment, experiment.build_model()).run())
 
 
 def curve_of(run: FitProcess) -> list[Point]:

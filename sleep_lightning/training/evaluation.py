@@ -21,8 +21,7 @@ def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, Hyb
     content = load_checkpoint(checkpoint)
     experiment = experiment_of(content, overrides)
     device = check_device(experiment)
-    task = experiment.task.build()
-    model = HybridLM(experiment.model, len(task.vocab), task.neutral_pad)
+    model = experiment.build_model()
     weights = {name.removeprefix("model."): x for name, x in content["state_dict"].items()}
     try:
         model.load_state_dict(weights)

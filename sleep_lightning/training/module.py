@@ -13,7 +13,6 @@ from sleep_lightning.config import Experiment
 from sleep_lightning.config.stages import sleep_of, stage_of
 from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.cost.step_memory import predict_step_memory
-from sleep_lightning.model import HybridLM
 from sleep_lightning.model.parameter_groups import set_trained
 from sleep_lightning.sleep import IGNORE, SleepConfig, plan_windows
 from sleep_lightning.tasks import TaskBatch
@@ -51,7 +50,7 @@ class SleepModule(pl.LightningModule):
         self.experiment, self.ranks = experiment, ranks
         self.usage = ResourceUsage()  # first: what is held now is not the model's
         self.task = experiment.task.build()
-        self.model = HybridLM(experiment.model, len(self.task.vocab), self.task.neutral_pad)
+        self.model = experiment.build_model(self.task)
         if experiment.training.compile:
             self.model.compile_passes()
         self._graphed = GraphedGradients(self.model) if experiment.training.cuda_graph else None

@@ -47,7 +47,6 @@ def check_step_memory(experiment: "Experiment") -> Iterator[Finding]:
     import torch
 
     from sleep_lightning.cost.step_memory import predict_step_memory
-    from sleep_lightning.model import HybridLM
     from sleep_lightning.training.runtime.environment import check_device
 
     try:
@@ -55,9 +54,7 @@ def check_step_memory(experiment: "Experiment") -> Iterator[Finding]:
     except ValueError:
         return  # the row of the device says so
     free = free_memory(device)
-    predicted = predict_step_memory(
-        experiment, HybridLM(experiment.model, len(task.vocab), task.neutral_pad).to(device)
-    )
+    predicted = predict_step_memory(experiment, experiment.build_model(task).to(device))
     if device.type == "cuda":
         torch.cuda.empty_cache()
     check = "experiment: memory"

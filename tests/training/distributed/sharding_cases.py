@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.config import Experiment
-from sleep_lightning.training import optimizer
+from sleep_lightning.training import optimizer as optimizers
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.distributed.ranks import ALONE, Ranks
 from sleep_lightning.training.distributed.sharded_muon import local, map_whole
@@ -38,9 +38,9 @@ def sharded(ranks: Ranks) -> list[str]:
 
 def orthogonalize(x_NRC: Tensor) -> Tensor:
     """Newton-Schulz in float64: in bf16, rounding of its input would hide mistakes."""
-    a, b, c = optimizer.NEWTON_SCHULZ
+    a, b, c = optimizers.NEWTON_SCHULZ
     x = x_NRC / x_NRC.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    for _ in range(optimizer.NEWTON_SCHULZ_STEPS):
+    for _ in range(optimizers.NEWTON_SCHULZ_STEPS):
         gram = x @ x.transpose(1, 2)
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x
@@ -53,11 +53,11 @@ def whole(x: Tensor) -> Tensor:
 def first_step(name: str, ranks: Ranks = ALONE, *more: str) -> dict[str, Tensor | None]:
     """Gradients of the first step, and the weights after it, in float64."""
     overrides, k = STEPS[name]
-    rounded, optimizer.orthogonalize = optimizer.orthogonalize, orthogonalize
+    rounded, optimizers.orthogonalize = optimizers.orthogonalize, orthogonalize
     try:
         module = train(experiment([*overrides, *more], ranks), ranks, k)
     finally:
-        optimizer.orthogonalize = rounded
+        optimizers.orthogonalize = rounded
     found: dict[str, Tensor | None] = {}
     for name, p in module.model.named_parameters():
         found[name], found[f"{name}.grad"] = whole(p.detach()), None if p.grad is None else whole(p.grad)
@@ -79,7 +79,7 @@ def held_bytes(ranks: Ranks = ALONE) -> int:
     """Of parameters, gradients and optimizer, between two steps."""
     module = train(experiment(sharded(ranks), ranks), ranks, None)
     [optimizer] = module.trainer.optimizers
-    assert isinstance(optimizer, optimizer.MuonAdamW)
+    assert isinstance(optimizer, optimizers.MuonAdamW)
     states = chain(optimizer.muon.state.values(), optimizer.adamw.state.values())
     tensors = [x for state in states for x in state.values()]
     for p in module.model.parameters():
