@@ -4,8 +4,9 @@ import time
 
 import torch
 
+from sleep_lightning.config.plugins import is_registered
 from sleep_lightning.sleep import IGNORE
-from sleep_lightning.tasks import TASKS, Task, TaskConfig, baselines, by_answer
+from sleep_lightning.tasks import Task, TaskConfig, baselines, by_answer
 from sleep_lightning.tasks.task import SPLITS, Split
 
 
@@ -24,7 +25,7 @@ class TaskTestCase:
         return {tuple(row.tolist()) for row in tokens[:, : self.task.context_length]}
 
     def test_is_registered(self) -> None:
-        assert TASKS[self.config.name] is type(self.config)
+        assert is_registered("task", self.config.name, type(self.config))
 
     def test_shapes_and_ranges(self) -> None:
         for split in SPLITS:
