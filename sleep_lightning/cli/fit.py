@@ -191,6 +191,7 @@ def _told(job: Job) -> tuple[RunDirectory, Path | None]:
         ValueError: this rank was started with another experiment.
     """
     own = {name: section for name, section in job.experiment.to_dict().items() if name != "tracking"}
+    del own["training"]["search_path"]
     mine = None
     if job.run is not None:
         mine = (job.run, job.run.last if job.resume and job.run.last.exists() else None, own)
