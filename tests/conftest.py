@@ -4,7 +4,7 @@ import torch
 from sleep_lightning.testing.tiny import tiny_batch as tiny_batch
 from sleep_lightning.testing.tiny import tiny_model as tiny_model
 
-pytest_plugins = ["tests.browser"]
+pytest_plugins = ["tests.browser", "tests.in_process"]
 
 
 LONG = ("test_readme.py", "test_sharding.py", "test_sweep.py", "test_reproduce.py")
