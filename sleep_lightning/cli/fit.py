@@ -136,6 +136,8 @@ def fit(job: Job) -> int:
             Console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True, markup=False)
     finally:
         _close(job, ending)
+        if job.lock is not None:
+            job.lock.close()
     if job.place.first and (done := requeue(job.experiment.training, ending.reason)) is not None:
         Console(stderr=True).print(done, highlight=False, soft_wrap=True, markup=False)
     return ending.exit_code if job.place.first or ending.reason is None else 0

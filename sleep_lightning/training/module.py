@@ -85,7 +85,7 @@ class SleepModule(pl.LightningModule):
         refuse_unsupported(self.trainer, self.experiment)
         return default_callbacks(self.trainer)
 
-    def configure_model(self) -> None:
+    def setup(self, stage: str) -> None:
         self._exchange = Exchange.of(self.trainer)
         if isinstance(strategy := self.trainer.strategy, SleepFSDPStrategy):
             self.shards = strategy.shard(self.model, self.experiment.training)
