@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 from sleep_lightning.config import SECTIONS, type_name
+from sleep_lightning.config.plugins import find_plugin
 from sleep_lightning.tasks import TASKS
 
 
@@ -28,10 +29,15 @@ def default_of(field: "dataclasses.Field[Any]") -> Any:
     return field.default_factory() if callable(field.default_factory) else field.default
 
 
+def task_config(name: str) -> Any:
+    """The config dataclass of a registered task."""
+    return find_plugin("task", name, "task.name").target
+
+
 def key_lines() -> Iterator[str]:
     """One paragraph a section, one entry a key."""
-    configs: dict[str, Any] = {f"task (task.name={name})": config for name, config in TASKS.items()} | SECTIONS
-    for section, config in configs.items():
+    tasks: dict[str, Any] = {f"task (task.name={name})": task_config(name) for name in TASKS}
+    for section, config in (tasks | SECTIONS).items():
         docs, hints = attribute_docstrings(config), get_type_hints(config)
         yield f"\n{section}:"
         for field in dataclasses.fields(config):

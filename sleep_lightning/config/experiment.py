@@ -1,16 +1,19 @@
 """A whole experiment: its sections, and what must hold between them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
 
+from sleep_lightning.config.plugin_task import PluginTask
+from sleep_lightning.config.plugins import KindName, check_plugin, import_path, is_registered
 from sleep_lightning.config.tracking import TrackingConfig, redact
 from sleep_lightning.config.training import TrainingConfig
 from sleep_lightning.model import MEMORY_MIXERS, HybridLM, ModelConfig
 from sleep_lightning.sleep import SleepConfig
-from sleep_lightning.tasks import GSMInfiniteConfig, Task, TaskConfig
+from sleep_lightning.tasks import Anchored, Task, TaskConfig
 
 
 @dataclass
@@ -24,6 +27,8 @@ class Experiment:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
+        for kind, spec, key in self.plugins():
+            check_plugin(kind, spec, key, self.training.search_path)
         self._check_windows()
         self._check_truncation()
         self._check_loop()
@@ -79,6 +84,15 @@ class Experiment:
             f"use null{f' or one of {fits}' if fits else ''}"
         )
 
+    def plugins(self) -> Iterator[tuple[KindName, Any, str]]:
+        """What it names by ``class_path`` or registered name besides the task: kind, spec, key."""
+        yield "optimizer", self.training.optimizer, "training.optimizer"
+        yield "schedule", self.training.schedule, "training.schedule"
+        for i, spec in enumerate(self.training.callbacks):
+            yield "callback", spec, f"training.callbacks[{i}]"
+        for i, spec in enumerate(self.tracking.loggers):
+            yield "logger", spec, f"tracking.loggers[{i}]"
+
     def build_model(self, task: Task | None = None) -> HybridLM:
         """A new model for the experiment's task (built here unless it is given), initialised from torch's RNG."""
         task = task or self.task.build()
@@ -91,19 +105,30 @@ class Experiment:
         scheme, separator, file = tracking.uri.partition(":///")
         if scheme.startswith("sqlite") and separator and file and not file.startswith((":", "/")):
             tracking = replace(tracking, uri=f"{scheme}:///{Path(file).absolute()}")
-        if isinstance(task, GSMInfiniteConfig) and task.jsonl is not None:
-            task = replace(task, jsonl=str(Path(task.jsonl).absolute()))
+        if isinstance(task, Anchored):
+            task = task.anchored()
         return replace(self, tracking=tracking, task=task)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers: what checkpoints, logs and ``config.yaml`` hold. Passwords are not among it."""
-        sections = {
-            name: cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(section)))
-            for name, section in vars(self).items()
-        }
+        sections = {name: _plain(section) for name, section in vars(self).items() if name != "task"}
+        sections = {"task": _plain_task(self.task), **sections}
         sections["tracking"]["uri"] = redact(self.tracking.uri)
         return sections
 
     def to_yaml(self) -> str:
         """The resolved experiment as YAML that ``load_experiment`` reads back."""
         return OmegaConf.to_yaml(OmegaConf.create(self.to_dict()))
+
+
+def _plain(section: Any) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(section)))
+
+
+def _plain_task(task: TaskConfig) -> dict[str, Any]:
+    """By ``name`` if that is registered, else by ``class_path``."""
+    if isinstance(task, PluginTask):
+        return task.to_dict()
+    if is_registered("task", task.name, type(task)):
+        return _plain(task)
+    return {"class_path": import_path(type(task)), "init_args": _plain(task)}

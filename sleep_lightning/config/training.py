@@ -1,7 +1,7 @@
 """How a model is trained."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from sleep_lightning.sleep import Checkpoint, Eviction
 from sleep_lightning.sleep.layerwise import Executor
@@ -54,6 +54,18 @@ class TrainingConfig:
     """torch.compile one pass: pays on long runs (the first step takes minutes on two cores)."""
     cuda_graph: bool = False
     """Run forward and backward as one CUDA graph: many times faster where windows are short; CUDA only."""
+    optimizer: Any = "muon_adamw"
+    """Optimizer: muon_adamw, or {class_path: torch.optim.SGD, init_args: {lr: 0.1}}. It is given the model's
+    parameters, or the model if its first argument is named model."""
+    schedule: Any = "warmup_stable_decay"
+    """Learning-rate schedule: warmup_stable_decay, or {class_path: torch.optim.lr_scheduler.CosineAnnealingLR,
+    init_args: {T_max: 1000}}. It is given the optimizer and stepped after every step."""
+    callbacks: list[Any] = field(default_factory=list)
+    """Lightning callbacks: early_stopping, learning_rate_monitor, model_checkpoint, or [{class_path: my_package.Mine,
+    init_args: {...}}]."""
+    search_path: list[str] = field(default_factory=list)
+    """Directories to look for the modules of class_paths in, after sys.path, the current directory and the YAML's own;
+    those that were needed are added here, so that child processes and resumed runs find the same modules."""
     muon_lr: float = 2e-2
     """Learning rate of Muon, for the hidden matrices."""
     adamw_lr: float = 3e-3

@@ -23,7 +23,8 @@ from sleep_lightning.training.distributed.fsdp_strategy import SleepFSDPStrategy
 from sleep_lightning.training.errors import check_loss, check_weights
 from sleep_lightning.training.gradients import accumulate_gradients, predict
 from sleep_lightning.training.metrics import Answers, Score, score
-from sleep_lightning.training.optimizer import build_optimizer, build_schedule
+from sleep_lightning.training.optimizer import build_optimizer
+from sleep_lightning.training.schedule import build_schedule
 
 if TYPE_CHECKING:
     from sleep_lightning.training.distributed.fsdp import Shards
