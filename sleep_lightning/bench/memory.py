@@ -17,8 +17,8 @@ from sleep_lightning.cost.activation_memory import predict_peak, probe_pass
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.sleep import Checkpointing, SleepConfig, make_schedule, plan_windows
 from sleep_lightning.tasks import Rule110Config
-from sleep_lightning.training.callbacks.resource_monitor import forget_peak, peak_resident_bytes, resident_bytes
 from sleep_lightning.training.gradients import accumulate_gradients
+from sleep_lightning.training.resource_usage import forget_peak, peak_resident_bytes, resident_bytes
 from sleep_lightning.training.runtime.malloc import Allocator, tune_allocator
 from sleep_lightning.training.runtime.matmul_precision import choose_fp32_matmul
 

@@ -20,7 +20,7 @@ from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
-from sleep_lightning.training.callbacks.progress_bar import RichProgress
+from sleep_lightning.training.callbacks.progress_bar import SleepProgressBar
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.module import SleepModule
@@ -134,7 +134,7 @@ def _fit(experiment: Experiment, folder: Path) -> tuple[float, float]:
     quiet_lightning()
     run = RunDirectory(Path(tempfile.mkdtemp(dir=folder)))
     logger = MLflowRun(f"sqlite:///{folder}/mlflow.db", "bench")
-    trainer = build_trainer(experiment, run, logger, [RichProgress()])
+    trainer = build_trainer(experiment, run, [logger], [SleepProgressBar()])
     module = _TimedModule(experiment)
     trainer.fit(module, datamodule=TaskDataModule(experiment))
     logger.end("FINISHED")

@@ -111,7 +111,7 @@ def _start(folder: str, uri: str, started: float) -> dict[str, Times]:
     experiment = load_experiment(None, OVERRIDES)
     module, data = SleepModule(experiment), TaskDataModule(experiment)
     run = RunDirectory(Path(tempfile.mkdtemp(dir=folder)))
-    trainer = build_trainer(experiment, run, logger, [])
+    trainer = build_trainer(experiment, run, [logger])
     marks["experiment, model, trainer"] = _now()
     trainer.fit(module, datamodule=data)
     marks["first step"] = _now()

@@ -17,6 +17,8 @@ MEMORY_MIXERS: dict[str, type[FastWeights]] = {"G": GatedDeltaNet, "H": GatedHeb
 
 @dataclass
 class ModelConfig:
+    """Section ``model``: sizes and order of the blocks. Raises ValueError for sizes that do not fit together."""
+
     d_model: int = 64
     """Width of the residual stream."""
     pattern: str = "AGAG"

@@ -61,8 +61,10 @@ def _counted(run: Callable[[], list[Tensor]], leaves: list[Tensor], component: s
     with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         outputs = [x for x in run() if x.requires_grad and x.numel()]
         forward = counter.get_total_flops()
-        if outputs:
-            wanted = [x for x in leaves if x.requires_grad]
-            torch.autograd.grad(outputs, wanted, [torch.ones_like(x) for x in outputs], allow_unused=True)
+        kept = [x.grad for x in leaves]
+        if outputs:  # not torch.autograd.grad, which the counter's hooks do not support
+            torch.autograd.backward(outputs, [torch.ones_like(x) for x in outputs])
         backward = counter.get_total_flops() - forward
+    for x, grad in zip(leaves, kept, strict=True):
+        x.grad = grad
     return Flops(Counter({component: forward}), Counter({component: backward}))

@@ -98,9 +98,14 @@ class MLflowRun(Logger):
         return self._run_id
 
     def log_hyperparams(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        """Flat parameters; one that is already recorded with another value becomes a tag (a resumed run)."""
+        """Parameters, those of an experiment as ``section.key``; one that is already recorded with another value
+        becomes a tag (a resumed run)."""
         from mlflow.entities import Param
 
+        sections = params.get("experiment", {})
+        params = {name: value for name, value in params.items() if name != "experiment"} | {
+            f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()
+        }
         known = self._client.get_run(self._run_id).data.params
         text = {key: str(value)[:PARAM_LENGTH] for key, value in params.items()}
         new = [Param(key, value) for key, value in text.items() if key not in known]

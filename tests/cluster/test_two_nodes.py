@@ -10,7 +10,7 @@ import pytest
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
-from sleep_lightning.training.distributed import ranks
+from sleep_lightning.training.distributed import strategy
 from tests.cluster.nodes import TwoNodes, why_no_nodes
 from tests.cluster.services import wait_until
 from tests.cluster.small_run import STEPS, assert_same_training, fit_words
@@ -52,7 +52,7 @@ def ends_with_a_sentence(first: subprocess.Popen[bytes], log: Path, seconds: flo
 
 
 def test_ranks_do_not_wait_for_half_an_hour() -> None:
-    assert timedelta(minutes=1) <= ranks.TIMEOUT <= timedelta(minutes=10)
+    assert timedelta(minutes=1) <= strategy.TIMEOUT <= timedelta(minutes=10)
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.model.fast_weights import FastWeights
 from sleep_lightning.model.jet import JetBlock
+from sleep_lightning.testing import MemoryRuleTestCase
 from tests.conftest import tiny_model
-from tests.model.memory_rule_test_case import MemoryRuleTestCase
 
 Parts = tuple[Tensor, ...]
 

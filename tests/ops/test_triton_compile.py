@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sleep_lightning.ops.gated_delta_rule.triton_window import triton_gated_delta_rule
-from tests.ops.kernel_test_case import fp32_matmul, make_inputs
+from sleep_lightning.testing.rule_calls import fp32_matmul, make_inputs
 
 triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="interpreted kernels do not compile")

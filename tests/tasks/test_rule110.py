@@ -3,7 +3,7 @@ import torch
 
 from sleep_lightning.tasks import Rule110Config, baselines
 from sleep_lightning.tasks.rule110 import evolve, first_bit
-from sleep_lightning.testing.task import TaskTestCase
+from sleep_lightning.testing import TaskTestCase
 
 
 class TestRule110(TaskTestCase):

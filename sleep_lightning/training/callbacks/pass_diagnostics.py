@@ -1,8 +1,11 @@
 """What each sleeping pass does: how far it moves the memory and the hidden states, how much gradient it gets."""
 
 from collections import defaultdict
+from typing import TYPE_CHECKING, Any
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,6 +21,41 @@ from sleep_lightning.sleep import (
     zero_memory,
 )
 from sleep_lightning.tasks import TaskBatch
+from sleep_lightning.training.batches import as_batch
+
+if TYPE_CHECKING:
+    from sleep_lightning.training.module import SleepModule
+
+ROWS = 32
+"""Rows of the first validation batch that are diagnosed."""
+
+
+class PassDiagnostics(pl.Callback):
+    """Logs ``sleep/...``, what ``diagnose_passes`` finds on the first validation batch, with every validation."""
+
+    def __init__(self) -> None:
+        self._first: TaskBatch | None = None
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._first is None:
+            self._first = as_batch(batch).rows(0, ROWS)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:  # type: ignore[override]
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or self._first is None:
+            return
+        if not trainer.loggers and pl_module.shards is None:  # sharded weights are gathered, which takes all ranks
+            return
+        found = diagnose_passes(pl_module.model, self._first, pl_module.experiment.sleep)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"sleep/{name}": value for name, value in found.items()}, trainer.global_step)
 
 
 def _norm(tensors: tuple[Tensor, ...]) -> Tensor:

@@ -1,7 +1,6 @@
-"""The behaviour suite every backend of every memory rule inherits: values, final state, all gradients."""
+"""The suite that every kernel (backend) of a memory rule inherits: values, final state, all gradients."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,87 +10,44 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sleep_lightning.ops import Rule, gated_delta_rule
+from sleep_lightning.testing.rule_calls import Inputs, make_inputs, relative_error, run_rule
 
 NAMES = ("q", "k", "v", "g", "beta", "initial_state")
 
 
-def make_inputs(
-    B: int, T: int, H: int, K: int, V: int, *, seed: int = 0, decay: float = 0.5, dtype: torch.dtype = torch.float32
-) -> dict[str, Tensor]:
-    """Random inputs: k L2-normalised, g uniform in [-decay, 0], beta in (0, 1), a state of order one."""
-    generator = torch.Generator().manual_seed(seed)
-    randn = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
-    rand = lambda *shape: torch.rand(*shape, generator=generator)  # noqa: E731
-    inputs = {
-        "q": torch.nn.functional.normalize(randn(B, T, H, K), dim=-1).to(dtype),
-        "k": torch.nn.functional.normalize(randn(B, T, H, K), dim=-1).to(dtype),
-        "v": randn(B, T, H, V).to(dtype),
-        "g": -decay * rand(B, T, H),
-        "beta": rand(B, T, H).to(dtype),
-        "initial_state": randn(B, H, K, V),
-    }
-    if dtype == torch.float64:
-        inputs = {name: x.double() for name, x in inputs.items()}
-    return inputs
-
-
-def run(
-    backend: str, inputs: dict[str, Tensor], *, read: bool = True, rule: Rule = gated_delta_rule
-) -> dict[str, Tensor]:
-    """Outputs, final state and gradients of a fixed random projection of both, by name."""
-    leaves = {name: x.detach().clone().requires_grad_() for name, x in inputs.items() if read or name != "q"}
-    o, state = rule(**({"q": None} | leaves), backend=backend)
-    generator = torch.Generator().manual_seed(1)
-    d_state = torch.randn(state.shape, generator=generator).to(state)
-    loss = (state * d_state).sum()
-    results = {"final_state": state.detach()}
-    if o is not None:
-        loss = loss + (o.float() * torch.randn(o.shape, generator=generator).to(o)).sum()
-        results["o"] = o.detach()
-    gradients = torch.autograd.grad(loss, list(leaves.values()))
-    return results | {f"d_{name}": d for name, d in zip(leaves, gradients, strict=True)}
-
-
-@contextmanager
-def fp32_matmul(mode: str) -> Iterator[None]:
-    """Inside, torch's fp32 matmul precision is ``mode``: highest, or high (TF32 on GPUs, and in the Triton kernels)."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(mode)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """RMS of the difference over RMS of the expected value (floored at 0.01: what vanishes is all cancellation)."""
-    difference = (actual.double() - expected.double()).square().mean().sqrt()
-    return float(difference / (expected.double().square().mean().sqrt() + 1e-2))
-
-
 class KernelTestCase:
-    """Inherit, set ``backend`` (and what it cannot do, and the rule), and every property below is checked."""
+    """Compares a backend with the rule's ``reference`` backend in float64 on CPU, and with itself.
+
+    Inherit and set ``backend``; override the other attributes where the kernel is limited. The rule must have a backend
+    named ``reference``, its definition token by token.
+    """
 
     backend: str
+    """Name of the backend in ``rule.backends``."""
     rule: Rule = gated_delta_rule
+    """The memory rule."""
     tolerance = 2e-5
+    """Largest relative RMS error against the reference, of outputs, state and gradients in fp32."""
     agreement = 1e-5
-    """Between two ways of computing the same with one kernel."""
+    """Largest difference between two ways of computing the same values with this backend."""
     max_T = 150
+    """Longest window that it takes."""
     examples = 30
+    """Random shapes to try."""
     heads: Sequence[int] = (1, 2, 3)
     key_dims: Sequence[int] = (2, 4, 8, 16, 24)
     value_dims: Sequence[int] = (1, 4, 16, 20)
     supports_bfloat16 = True
     device = "cpu"
+    """Where the backend runs."""
 
-    def inputs(self, *shape: int, **options: Any) -> dict[str, Tensor]:
+    def inputs(self, *shape: int, **options: Any) -> Inputs:
         """``make_inputs`` on the backend's device."""
         return {name: x.to(self.device) for name, x in make_inputs(*shape, **options).items()}
 
-    def compare(self, inputs: dict[str, Tensor], *, tolerance: float | None = None, read: bool = True) -> None:
-        expected = run("reference", {n: x.double().cpu() for n, x in inputs.items()}, read=read, rule=self.rule)
-        actual = {n: x.cpu() for n, x in run(self.backend, inputs, read=read, rule=self.rule).items()}
+    def compare(self, inputs: Inputs, *, tolerance: float | None = None, read: bool = True) -> None:
+        expected = run_rule("reference", {n: x.double().cpu() for n, x in inputs.items()}, read=read, rule=self.rule)
+        actual = {n: x.cpu() for n, x in run_rule(self.backend, inputs, read=read, rule=self.rule).items()}
         assert actual.keys() == expected.keys()
         for name, value in actual.items():
             assert torch.isfinite(value).all(), name
@@ -128,7 +84,7 @@ class KernelTestCase:
         self.compare(inputs, tolerance=10 * self.tolerance)
 
     def test_identical_keys(self) -> None:
-        """The worst conditioned triangular system: every key the same, every write at full strength."""
+        """The worst-conditioned triangular system: all keys equal, every write at full strength."""
         inputs = self.inputs(1, 48, 2, 8, 8, decay=0.0)
         inputs["k"][:] = inputs["k"][:, :1].clone()
         inputs["beta"][:] = 1.0
@@ -144,13 +100,13 @@ class KernelTestCase:
         assert state.dtype == torch.float32
 
     def test_autocast_changes_nothing(self) -> None:
-        """Neither forward nor backward, which runs inside the caller's autocast too."""
+        """In neither direction: a backward may run inside the caller's autocast as well."""
         if self.backend == "reference" or not self.supports_bfloat16:
             pytest.skip(f"not for {self.backend} here")
         inputs = self.inputs(2, 40, 2, 16, 16)
-        expected = run(self.backend, inputs, rule=self.rule)
+        expected = run_rule(self.backend, inputs, rule=self.rule)
         with torch.autocast(self.device, torch.bfloat16):
-            actual = run(self.backend, inputs, rule=self.rule)
+            actual = run_rule(self.backend, inputs, rule=self.rule)
         for name, value in actual.items():
             assert torch.equal(value, expected[name]), name
 
@@ -166,7 +122,7 @@ class KernelTestCase:
             torch.testing.assert_close(a, b, rtol=0, atol=0)
 
     def test_state_carries_over_a_split(self) -> None:
-        """Two calls with the state handed on equal one call: windows are cuts in one scan."""
+        """Two calls that pass the state on equal one call: windows are cuts in one scan."""
         inputs = self.inputs(2, 40, 2, 8, 8)
         whole_o, whole_state = self.rule(**inputs, backend=self.backend)
         state: Tensor | None = inputs["initial_state"]
@@ -174,6 +130,7 @@ class KernelTestCase:
         for part in (slice(0, 17), slice(17, 40)):
             cut = {n: x[:, part] for n, x in inputs.items() if n != "initial_state"}
             o, state = self.rule(**cut, initial_state=state, backend=self.backend)
+            assert o is not None
             parts.append(o)
         torch.testing.assert_close(torch.cat(parts, 1), whole_o, rtol=self.agreement, atol=self.agreement)
         torch.testing.assert_close(state, whole_state, rtol=self.agreement, atol=self.agreement)
@@ -194,6 +151,7 @@ class KernelTestCase:
         for t in range(9):
             token = {n: x[:, t : t + 1] for n, x in inputs.items()}
             o, state = self.rule(**token, initial_state=state, backend=self.backend)
+            assert o is not None
             reads.append(o)
         torch.testing.assert_close(torch.cat(reads, 1), whole, rtol=self.agreement, atol=self.agreement)
         torch.testing.assert_close(state, final, rtol=self.agreement, atol=self.agreement)
@@ -214,13 +172,13 @@ class KernelTestCase:
 
 
 class FlaTestCase(KernelTestCase):
-    """fla's kernels refuse to run, or are wrong, on some pairs of GPU and Triton: there the door does not use them."""
+    """For flash-linear-attention's kernels on a GPU; skips where the dispatcher rejects this pair of GPU and Triton."""
 
     backend = "fla"
     device = "cuda"
     tolerance = 1e-2  # they multiply in TF32
     agreement = 1e-3
-    heads = (2,)  # for every size they tune themselves anew, for a minute
+    heads = (2,)  # each new size is autotuned for about a minute
     key_dims = value_dims = (8, 16)
 
     @pytest.fixture(autouse=True)

@@ -1,25 +1,18 @@
 import mmap
 import time
 from pathlib import Path
-from typing import Any
 
-import lightning.pytorch as pl
 import pytest
 import torch
 
 from sleep_lightning.runs.directory import RunDirectory
-from sleep_lightning.training.callbacks import resource_monitor
+from sleep_lightning.training import resource_usage
 from sleep_lightning.training.callbacks.energy import EnergyMeter
-from sleep_lightning.training.callbacks.history import RecordHistory
-from sleep_lightning.training.callbacks.resource_monitor import (
-    ResourceUsage,
-    forget_peak,
-    peak_resident_bytes,
-    resident_bytes,
-)
+from sleep_lightning.training.callbacks.history import History
+from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 from sleep_lightning.training.datamodule import TaskDataModule
-from sleep_lightning.training.distributed.ranks import Ranks
 from sleep_lightning.training.module import SleepModule
+from sleep_lightning.training.resource_usage import ResourceUsage, forget_peak, peak_resident_bytes, resident_bytes
 from sleep_lightning.training.trainer import build_trainer, quiet_lightning
 from tests.training.test_module import experiment
 
@@ -70,13 +63,13 @@ def test_validations_are_no_training_time() -> None:
     assert rate == pytest.approx(1000 / usage.train_s)
 
 
-def test_energy_of_some_of_the_nodes_is_not_told() -> None:
+def test_energy_of_some_of_the_nodes_is_not_reported() -> None:
     usage = ResourceUsage()
-    usage.begin(CPU, Ranks(size=4, local_size=2))
+    usage.begin(CPU, size=4, local_size=2)
     assert usage.energy_sources == "" and usage.energy_j is None
 
 
-def test_what_a_machine_does_not_tell_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_machine_does_not_report_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EnergyMeter, "of", classmethod(lambda cls, device: EnergyMeter([])))
     usage = ResourceUsage()
     assert set(usage.measured(0, 100)) == {"wall_s", "peak_memory_bytes"}
@@ -91,7 +84,7 @@ def test_energy_is_read_now_and_then_between_steps(counter: OneJouleAReading, mo
     for _ in range(5):
         usage.keep_energy()
     assert counter.readings == 0
-    monkeypatch.setattr(resource_monitor, "ENERGY_EVERY", 0.0)
+    monkeypatch.setattr(resource_usage, "ENERGY_EVERY", 0.0)
     usage.keep_energy()
     assert counter.readings == 1
 
@@ -123,25 +116,25 @@ def test_a_checkpoint_of_older_versions_loads_and_its_unknown_part_is_not_guesse
     assert "energy_j" not in figures
 
 
-def trained(run: RunDirectory, steps: int, checkpoint: Path | None = None) -> SleepModule:
+def trained(run: RunDirectory, steps: int, checkpoint: Path | None = None) -> tuple[SleepModule, ResourceMonitor]:
     quiet_lightning()
     e = experiment(f"training.max_steps={steps}", "training.val_every=2", f"training.run_dir={run.path}")
-    module, callbacks = SleepModule(e), [RecordHistory(run.history)]
-    trainer: pl.Trainer = build_trainer(e, run, None, list[Any](callbacks))
+    monitor, module = ResourceMonitor(), SleepModule(e)
+    trainer = build_trainer(e, run, callbacks=[monitor, History(run.history)])
     trainer.fit(module, datamodule=TaskDataModule(e), ckpt_path=checkpoint, weights_only=True)
     trainer.save_checkpoint(run.last)
-    return module
+    return module, monitor
 
 
 def test_every_validation_says_what_training_took(tmp_path: Path, counter: OneJouleAReading) -> None:
     run = RunDirectory(tmp_path)
-    first = trained(run, 4)
-    again = trained(run, 8, run.last)
-    assert [row["step"] for row in again.history] == [2, 4, 6, 8]
+    _, first = trained(run, 4)
+    module, again = trained(run, 8, run.last)
+    assert [row["step"] for row in module.history] == [2, 4, 6, 8]
     for name in ("wall_s", "energy_j", "peak_memory_bytes", "train_flops"):
-        values = [row[f"cost/{name}"] for row in again.history]
+        values = [row[f"cost/{name}"] for row in module.history]
         assert values == sorted(values) and values[0] > 0, name
-    assert all(row["cost/tokens_per_s"] > 0 for row in again.history)
+    assert all(row["cost/tokens_per_s"] > 0 for row in module.history)
     assert again.usage.train_s > first.usage.train_s
     assert again.predicted_step_memory == first.predicted_step_memory
     old = torch.load(run.last, weights_only=True)
@@ -149,4 +142,4 @@ def test_every_validation_says_what_training_took(tmp_path: Path, counter: OneJo
         del old[key]
     del old["predicted_step_memory"]
     torch.save(old, run.last)
-    assert trained(run, 10, run.last).history[-1]["step"] == 10
+    assert trained(run, 10, run.last)[0].history[-1]["step"] == 10

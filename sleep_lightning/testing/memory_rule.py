@@ -1,4 +1,4 @@
-"""The behaviour suite every memory rule inherits: what the rest of the package relies on in a fast-weight block."""
+"""The suite that every memory rule inherits: what the package relies on in a fast-weight block."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,27 +13,35 @@ from sleep_lightning.model.fast_weights import FastWeights
 from sleep_lightning.model.parameter_groups import hidden_matrices
 from sleep_lightning.ops.cpp import build
 from sleep_lightning.sleep import SleepConfig, wake
+from sleep_lightning.sleep.counted_flops import counted_pass_flops
+from sleep_lightning.testing.tiny import tiny_batch, tiny_model
 from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.optimizer import build_optimizer
-from tests.conftest import tiny_batch, tiny_model
 
 T = 7
 
 
 class MemoryRuleTestCase:
-    """Inherit, set ``letter``, and write the block out in ``definition``."""
+    """Compares a fast-weight block with its definition, and checks it through sleep, optimizer and compiler.
+
+    Inherit, set ``letter``, and write the block out in ``definition``.
+    """
 
     letter: str
+    """The rule's letter in ``model.pattern``."""
 
     def definition(self, mixer: FastWeights, x_BTE: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """``y`` and the new state, token by token, in plain torch and from the parameters alone."""
+        """Inputs ``[B, T, E]`` and a state -> output ``[B, T, E]`` and the new state, token by token in plain torch.
+
+        It reads the mixer's parameters and calls nothing else of it.
+        """
         raise NotImplementedError
 
     def model(self, **overrides: object) -> HybridLM:
         return tiny_model(**({"pattern": self.letter} | overrides))  # type: ignore[arg-type]
 
     def case(self, dtype: torch.dtype = torch.float32) -> tuple[FastWeights, Tensor, Tensor]:
-        """The mixer of a model with value dim 2 K, inputs ``[3, T, E]`` and a state."""
+        """A mixer with value dim 2 K, inputs ``[3, T, E]`` and a state."""
         mixer = self.model(expand_v=2.0).memory_layers[0]
         generator = torch.Generator().manual_seed(5)
         x = torch.randn(3, T, 16, generator=generator)
@@ -42,7 +50,7 @@ class MemoryRuleTestCase:
 
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
     def test_is_the_definition(self, dtype: torch.dtype, tolerance: float) -> None:
-        """Values, state and every gradient."""
+        """Output, state and every gradient."""
         mixer, x, state = self.case(torch.float64)
         d_y, d_state = torch.randn(3, T, 16, dtype=torch.float64), torch.randn_like(state)
 
@@ -57,7 +65,8 @@ class MemoryRuleTestCase:
         inputs = leaves(torch.float64)
         expected = results(*self.definition(mixer, *inputs), [*inputs, *mixer.parameters()])
         mixer, inputs = mixer.to(dtype), leaves(dtype)
-        actual = results(*mixer(*inputs)[:2], [*inputs, *mixer.parameters()])
+        y, final = mixer(*inputs)[:2]
+        actual = results(y, final, [*inputs, *mixer.parameters()])
         for a, e in zip(actual, expected, strict=True):
             assert (a.double() - e).norm() <= tolerance * (e.norm() + 1e-2)
 
@@ -102,7 +111,7 @@ class MemoryRuleTestCase:
         assert all(x.dtype == torch.float32 for x in (*memory.states, *memory.conv))
 
     def test_every_parameter_is_optimised_once_and_by_its_kind(self) -> None:
-        """Muon for all matrices of the blocks, part by part; AdamW without decay for vectors and fixed taps."""
+        """Muon takes the blocks' matrices, split into their parts; AdamW, without decay, vectors and fixed taps."""
         model = self.model(pattern=f"A{self.letter}")
         optimizer = build_optimizer(model, TrainingConfig())
         optimised = [p for group in optimizer.param_groups for p in group["params"]]
@@ -113,6 +122,16 @@ class MemoryRuleTestCase:
         decayed = {p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
         for name, p in model.layers.named_parameters():
             assert (p in decayed) == (p in hidden), name
+
+    def test_flops_that_it_says_are_those_it_dispatches(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Read and write, forward and backward; the triangular solve of a delta rule is not counted by torch."""
+        monkeypatch.setenv(build.SWITCH, "0")
+        model = self.model(backend="chunked", d_model=32)
+        for writes_only in (False, True):
+            said = model.pass_flops(4 * T, range(1), writes_only=writes_only)
+            counted = counted_pass_flops(model, 4 * T, range(1), writes_only, 0)
+            for a, b in () if said is None else ((said.forward, counted.forward), (said.backward, counted.backward)):
+                assert a.total() == pytest.approx(b.total(), rel=0.1)
 
     def test_all_parameters_learn(self) -> None:
         model = self.model(pattern=f"A{self.letter}A{self.letter}")
@@ -139,7 +158,7 @@ class MemoryRuleTestCase:
             loss = h.square().sum() + sum(s.square().sum() for s in model.write(h, after).states)
             return torch.autograd.grad(loss, list(model.layers.parameters()), allow_unused=True)
 
-        torch._dynamo.reset()  # graphs of other models count against one limit
+        torch._dynamo.reset()  # the recompilation limit counts the graphs of earlier tests
         with plain_torch():
             expected = gradients()
         model._run = torch.compile(  # type: ignore[method-assign]
@@ -151,7 +170,7 @@ class MemoryRuleTestCase:
 
 @contextmanager
 def plain_torch() -> Iterator[None]:
-    """Inside, no C++ kernel runs."""
+    """Disable the C++ kernels inside the block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(build.SWITCH, "0")
         yield

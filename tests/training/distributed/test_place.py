@@ -1,4 +1,4 @@
-"""Who we are in an ``srun``, without SLURM: from variables as SLURM 22.05 sets them."""
+"""Which rank a process is, without SLURM: from variables as SLURM 22.05 sets them."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sleep_lightning.config import TrainingConfig
-from sleep_lightning.training.distributed.ranks import ALONE, Ranks
+from sleep_lightning.training.distributed.place import Place, detect_environment
+from sleep_lightning.training.distributed.srun import SrunEnvironment, SrunStep
 
 JOB = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "3", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NNODES": "2"}
 """In the script of a job for three tasks, where nothing was started yet."""
@@ -30,37 +31,60 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return program
 
 
+def environment(variables: dict[str, str]) -> SrunEnvironment:
+    found = SrunStep.of(variables)
+    assert found is not None
+    return SrunEnvironment(found)
+
+
 def test_a_task_on_the_second_node_finds_the_first(scontrol: Path) -> None:
-    ranks = Ranks.of(training(2, 2), step("2(x2)", 4, rank=3, local=1))
-    assert (ranks.rank, ranks.size, ranks.local_rank, ranks.local_size) == (3, 4, 1, 2)
-    assert (ranks.address, ranks.started) == ("n1", True)
-    assert ranks.port == Ranks.of(training(2, 2), step("2(x2)", 4)).port > 1024
-    assert ranks.port != Ranks.of(training(2, 2), step("2(x2)", 4, SLURM_STEP_ID="1")).port
+    task = step("2(x2)", 4, rank=3, local=1)
+    place, ours = Place.of(training(2, 2), task), environment(task)
+    assert (place.rank, place.size, place.local_rank, place.local_size) == (3, 4, 1, 2)
+    assert (ours.global_rank(), ours.world_size(), ours.local_rank()) == (3, 4, 1)
+    assert (ours.main_address, ours.creates_processes_externally, ours.auto_requeue) == ("n1", True, False)
+    assert ours.main_port == environment(step("2(x2)", 4)).main_port > 1024
+    assert ours.main_port != environment(step("2(x2)", 4, SLURM_STEP_ID="1")).main_port
 
 
 def test_the_master_of_the_environment_wins(scontrol: Path) -> None:
-    ranks = Ranks.of(training(1, 2), step("1(x2)", 2, MASTER_ADDR="10.0.0.1", MASTER_PORT="4711"))
-    assert (ranks.address, ranks.port) == ("10.0.0.1", 4711)
+    ours = environment(step("1(x2)", 2, MASTER_ADDR="10.0.0.1", MASTER_PORT="4711"))
+    assert (ours.main_address, ours.main_port) == ("10.0.0.1", 4711)
 
 
 def test_on_one_node_no_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert Ranks.of(training(2), step("2", 2, nodes="n1")).address == "127.0.0.1"
+    assert Place.of(training(2), step("2", 2, nodes="n1")).size == 2
+    assert environment(step("2", 2, nodes="n1")).main_address == "127.0.0.1"
 
 
 def test_without_scontrol_it_is_said_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ValueError, match=r"first host of n\[1-2\] \(.*scontrol.*\); export MASTER_ADDR=<host"):
-        Ranks.of(training(1, 2), step("1(x2)", 2))
+        Place.of(training(1, 2), step("1(x2)", 2))
 
 
-@pytest.mark.parametrize("environment", [JOB, step("1", 1, nodes="n1")], ids=["script of a job", "srun -n1"])
-def test_one_task_is_alone_and_starts_the_others_itself(environment: dict[str, str]) -> None:
-    assert Ranks.of(training(), environment) == ALONE
-    two = Ranks.of(training(2), environment)
-    assert (two.size, two.started) == (2, False)
+@pytest.mark.parametrize("variables", [JOB, step("1", 1, nodes="n1")], ids=["script of a job", "srun -n1"])
+def test_one_task_is_alone_and_starts_the_others_itself(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Place.of(training(), variables) == Place()
+    assert Place.of(training(2), variables) == Place(size=2, local_size=2)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert not detect_environment().creates_processes_externally
     with pytest.raises(ValueError, match="under SLURM: srun --nodes=2 --ntasks-per-node=1 python"):
-        Ranks.of(training(1, 2), environment)
+        Place.of(training(1, 2), variables)
+
+
+def test_a_step_of_several_tasks_is_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in step("2", 2, nodes="n1").items():
+        monkeypatch.setenv(name, value)
+    found = detect_environment()
+    assert isinstance(found, SrunEnvironment)
+    with pytest.raises(ValueError, match=r"srun started 2 tasks on 1 node \(2\); use training.devices=2"):
+        found.validate_settings(num_devices=1, num_nodes=1)
+    found.validate_settings(num_devices=2, num_nodes=1)
 
 
 @pytest.mark.parametrize(
@@ -77,15 +101,15 @@ def test_other_tasks_than_asked_for_are_refused_by_all(
 ) -> None:
     for rank in range(size):
         with pytest.raises(ValueError, match=message):
-            Ranks.of(training(*asked), step(per_node, size, rank=rank))
+            Place.of(training(*asked), step(per_node, size, rank=rank))
 
 
 def test_torchrun_inside_srun_is_torchrun() -> None:
     variables = {"RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "a"}
-    assert Ranks.of(training(1, 2), step("1(x2)", 2) | variables).rank == 1
+    assert Place.of(training(1, 2), step("1(x2)", 2) | variables).rank == 1
 
 
 def test_a_gpu_that_a_task_does_not_see_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ValueError, match=r"torch sees 1 CUDA devices here; use those, or .*\(--gpus-per-node\)$"):
-        Ranks.of(training(2, accelerator="auto"), step("2", 2))
+        Place.of(training(2, accelerator="auto"), step("2", 2))
