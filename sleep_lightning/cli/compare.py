@@ -62,7 +62,7 @@ def prepare(
     except OSError as error:
         raise ValueError(f"--output {folder} cannot be written: {error.strerror}; choose another") from error
     logger = None
-    if base.tracking.enabled:
+    if base.tracking.mlflow:
         known = RunDirectory(folder).mlflow_run_id
         logger = MLflowRun(base.tracking.uri, base.tracking.experiment, folder.name, known)
         RunDirectory(folder).record_mlflow_run(logger.run_id)
