@@ -37,8 +37,8 @@ class Experiment:
 
     def _check_loop(self) -> None:
         m, s = self.model, self.sleep
-        _, core, coda = s.parts(len(m.pattern))
-        if s.eviction == "sliding" and "A" not in m.pattern:
+        _, core, coda = s.parts(m.n_blocks)
+        if s.eviction == "sliding" and not m.attends:
             raise ValueError(
                 f"sleep.eviction=sliding with model.pattern={m.pattern!r} keeps nothing: no block attends; use hard"
             )
@@ -46,20 +46,18 @@ class Experiment:
             ("model.summary_tokens", m.summary_tokens),
             ("sleep.retrieved_windows", s.retrieved_windows),
         ):
-            if value and (s.eviction == "sliding" or s.carry_conv_state or "A" not in m.pattern):
+            if value and (s.eviction == "sliding" or s.carry_conv_state or not m.attends):
                 raise ValueError(
                     f"{key}={value} needs attention and windows that stand alone: use a model.pattern with an A, "
                     f"sleep.eviction=hard and sleep.carry_conv_state=false, or {key}=0"
                 )
-        if (
-            s.n_passes > 1
-            and not m.summary_tokens
-            and m.last_writer(range(core.start, coda.stop), cached=s.eviction == "sliding") < 0
-        ):
+        looped = range(core.start, coda.stop)
+        writers = [i for i in m.writers(cached=s.eviction == "sliding") if i in looped]
+        if s.n_passes > 1 and not m.summary_tokens and not writers:
             blocks = f"model.pattern={m.pattern!r}" + (f" and sleep.loop={s.loop!r}" if s.loop != "all" else "")
             raise ValueError(
-                f"sleep.n_passes={s.n_passes} with {blocks} sleeps for nothing: "
-                f"no block holds memory; put a {' or '.join(MEMORY_MIXERS)} into the pattern or set sleep.n_passes=1"
+                f"sleep.n_passes={s.n_passes} with {blocks} has no effect: no looped block "
+                f"holds memory; put a {' or '.join(MEMORY_MIXERS)} into the pattern or set sleep.n_passes=1"
             )
 
     def _check_windows(self) -> None:

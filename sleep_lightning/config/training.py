@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sleep_lightning.sleep import Checkpoint, Eviction
+from sleep_lightning.sleep import Checkpointing, Eviction
 from sleep_lightning.sleep.layerwise import Executor
 
 
@@ -37,9 +37,9 @@ class TrainingConfig:
     """Seed of the initial weights and of the data stream."""
     tbptt_windows: int | None = None
     """k: detach the memory every k windows; null: backpropagate through the whole sequence (the paper)."""
-    checkpointing: Checkpoint = "none"
-    """Make activations again in the backward instead of keeping them. mlp: the MLPs' projections, a third less memory
-    for a tenth more time; pass: all but what enters a pass, a tenth of the memory for 1.4 times the time; window: all
+    checkpointing: Checkpointing = "none"
+    """Recompute activations in the backward instead of keeping them. mlp: the MLPs' projections, a third less memory
+    for a tenth more time; pass: all but a pass's inputs, a tenth of the memory for 1.4 times the time; window: all
     passes of a window together."""
     executor: Executor = "auto"
     """auto runs all windows layer by layer where that is the same (N=1, pass_input=embed); windows never does."""
