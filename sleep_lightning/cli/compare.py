@@ -85,7 +85,7 @@ def compare(c: Comparison) -> int:
         status = "FAILED" if failed else "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
-        console.print("stopped; the runs saved their state: the same command goes on with them", highlight=False)
+        console.print("stopped; the runs saved their state: rerun the command to resume them", highlight=False)
         return signals.exit_code
     finally:
         if c.logger is not None:
