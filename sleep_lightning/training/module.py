@@ -1,16 +1,17 @@
 """The LightningModule: one training step is one optimizer step over one batch, window by window."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.stages import sleep_of, stage_of
+from sleep_lightning.model import HybridLM
 from sleep_lightning.model.parameter_groups import set_trained
 from sleep_lightning.sleep import IGNORE, SleepConfig, plan_windows
 from sleep_lightning.tasks import TaskBatch
@@ -61,7 +62,7 @@ class SleepModule(pl.LightningModule):
         self.task = self.experiment.task.build()
         self.model = self.experiment.build_model(self.task)
         if self.experiment.training.compile:
-            self.model.compile_passes()
+            cast(HybridLM, self.model).compile_passes()  # the experiment has checked that it has the method
         self._graphed = GraphedGradients(self.model) if self.experiment.training.cuda_graph else None
         self.shards: Shards | None = None
         self.step_tokens = self.experiment.training.batch_size * self.task.sequence_length
@@ -89,6 +90,7 @@ class SleepModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         self._exchange = Exchange.of(self.trainer)
         if isinstance(strategy := self.trainer.strategy, SleepFSDPStrategy):
+            assert isinstance(self.model, HybridLM)  # the experiment refuses to shard others
             self.shards = strategy.shard(self.model, self.experiment.training)
 
     def configure_optimizers(self) -> Any:
@@ -198,7 +200,13 @@ class SleepModule(pl.LightningModule):
         return self(batch).argmax(-1).masked_fill(batch.labels == IGNORE, IGNORE)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_weights(self.model, self.steps, self.experiment.training, self._exchange, sharded=self.shards is not None)
+        check_weights(
+            cast(nn.Module, self.model),
+            self.steps,
+            self.experiment.training,
+            self._exchange,
+            sharded=self.shards is not None,
+        )
         checkpoint["experiment"] = self.experiment.to_dict()
         checkpoint["rng"] = torch.get_rng_state()
 
