@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from sleep_lightning import SleepModule, TaskDataModule, load_experiment
 from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
@@ -124,7 +125,7 @@ def test_batches_may_be_pairs_and_others_are_refused() -> None:
 
 def test_a_batch_that_cannot_be_cut_is_refused() -> None:
     e = load_experiment(None, [*OVERRIDES, "training.accumulate=4"])
-    loader = [e.task.build().batch(6, seed=0, position=0)]
+    loader = DataLoader([e.task.build().batch(6, seed=0, position=0)], batch_size=None)  # type: ignore[arg-type,var-annotated]
     with pytest.raises(ValueError, match=r"a batch of 6 rows does not divide into training\.accumulate=4"):
         trainer(max_steps=1).fit(SleepModule(e), train_dataloaders=loader)
 
