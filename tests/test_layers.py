@@ -17,7 +17,6 @@ FLOORS = [
     "runs",
     "training",
     "tracking",
-    "quick_start",
     "compare",
     "sweep",
     "bench",
