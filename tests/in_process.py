@@ -1,14 +1,22 @@
-"""``pytest --in-process``: a test that starts a process fails, so that ``make test-fast`` is what it says."""
+"""``pytest --in-process``: a test that starts a process fails. With it ``make test-fast`` is what it says.
+
+Tests that start processes are marked ``process``, those that need Chromium ``browser``. Fixtures that always do either
+mark their tests.
+"""
 
 import multiprocessing.util
+import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
+import hypothesis
 import pytest
 
+FIXTURES = {"browser": "browser", "fresh_build": "process"}
+"""Fixture -> marker of the tests that use it."""
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system")
-"""Audit events of CPython by which a process begins."""
+"""CPython's audit events of a starting process."""
 
 _running: str | None = None
 
@@ -20,19 +28,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--in-process"):
         return
+    hypothesis.settings.register_profile("fast", max_examples=5)
+    hypothesis.settings.load_profile("fast")
     from sleep_lightning.ops.cpp.build import why_not
 
-    why_not()  # compiles the kernels where that has not been done
+    why_not()  # where the kernels are not built yet, a compiler starts
+    platform.processor()  # asks uname, once
     sys.addaudithook(_refuse)
     multiprocessing.util.spawnv_passfds = _refuse_spawn  # raises no audit event
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture in FIXTURES.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(FIXTURES[fixture])
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     global _running
     _running = item.nodeid
     try:
-        return (yield)  # type: ignore[return-value]
+        return (yield)
     finally:
         _running = None
 

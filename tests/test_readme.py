@@ -7,6 +7,8 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.cli.cli import ROOT, SMALL, run
 
 README = (ROOT / "README.md").read_text()
@@ -20,6 +22,7 @@ def commands() -> list[list[str]]:
     return [shlex.split(line)[3:] for line in lines]
 
 
+@pytest.mark.process
 def test_commands_run(tmp_path: Path) -> None:
     for folder in ("conf", "sweeps"):
         shutil.copytree(ROOT / folder, tmp_path / folder)

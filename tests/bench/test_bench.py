@@ -37,6 +37,7 @@ def fail() -> Callable[[], object]:
     return call
 
 
+@pytest.mark.process
 def test_a_worker_is_a_process_with_our_threads(tmp_path: Path) -> None:
     with Worker(say, str(tmp_path / "said")) as worker:
         worker()
@@ -45,6 +46,7 @@ def test_a_worker_is_a_process_with_our_threads(tmp_path: Path) -> None:
     assert int(threads) == torch.get_num_threads()
 
 
+@pytest.mark.process
 def test_a_worker_that_dies_is_an_error_and_no_wait() -> None:
     with Worker(fail) as worker, pytest.raises(RuntimeError, match="died with exit code 7"):
         worker()
@@ -66,6 +68,7 @@ def test_shelf_and_ours_are_the_same_step() -> None:
     torch.testing.assert_close(ours(), shelf(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.process
 def test_command_writes_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
