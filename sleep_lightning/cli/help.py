@@ -14,10 +14,13 @@ from sleep_lightning.tasks import TASKS
 
 
 def attribute_docstrings(config: type[Any]) -> dict[str, str]:
-    """The string under each attribute of a dataclass."""
+    """The string under each attribute of a dataclass, inherited ones included."""
+    docs: dict[str, str] = {}
+    for parent in config.__bases__:
+        if dataclasses.is_dataclass(parent):
+            docs |= attribute_docstrings(parent)
     body = ast.parse(textwrap.dedent(inspect.getsource(config))).body[0]
     assert isinstance(body, ast.ClassDef)
-    docs = {}
     for attribute, below in zip(body.body, body.body[1:], strict=False):
         if isinstance(attribute, ast.AnnAssign) and isinstance(below, ast.Expr):
             assert isinstance(attribute.target, ast.Name)

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_type_hints
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from sleep_lightning.config.experiment import Experiment
-from sleep_lightning.config.plugin_task import PluginTask, schema_of
-from sleep_lightning.config.plugins import Plugin, find_plugin, read_spec
+from sleep_lightning.config.plugin_model import PluginModel
+from sleep_lightning.config.plugin_task import PluginTask
+from sleep_lightning.config.plugins import KindName, Plugin, find_plugin, read_spec
+from sleep_lightning.config.schema import schema_of, values_of
 from sleep_lightning.config.search_path import home_of
 from sleep_lightning.config.tracking import TrackingConfig
 from sleep_lightning.config.training import TrainingConfig
-from sleep_lightning.config.values import INIT_ARGS, first_line, merged_values
+from sleep_lightning.config.values import PLUGIN_SECTIONS, first_line, merged_values
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.sleep import SleepConfig
 
@@ -26,6 +28,7 @@ SECTIONS: dict[str, type] = {
     "training": TrainingConfig,
     "tracking": TrackingConfig,
 }
+_BUILT = {"task": PluginTask, "model": PluginModel}
 
 
 def load_experiment(config: str | Path | dict[str, Any] | None = None, overrides: Sequence[str] = ()) -> Experiment:
@@ -41,11 +44,15 @@ def load_experiment(config: str | Path | dict[str, Any] | None = None, overrides
     values = merged_values(tree, overrides)
     search = _search_path(values)
     beside = [] if config is None or isinstance(config, dict) else [Path(config).absolute().parent]
-    task, plugin = _task_schema(values, [*search, *beside])
-    merged = _merge(OmegaConf.create({"task": task} | SECTIONS), values, plugin)
+    schema, plugins = _schema(values, [*search, *beside])
+    merged = _merge(schema, values, plugins)
     try:
-        sections = {section: OmegaConf.to_object(merged[section]) for section in SECTIONS}
-        sections["task"] = _plugin_task(merged, plugin.class_path) if plugin else OmegaConf.to_object(merged.task)
+        sections = {
+            section: _BUILT[section](plugins[section].class_path, values_of(merged[section].init_args))
+            if section in plugins
+            else OmegaConf.to_object(merged[section])
+            for section in map(str, merged)
+        }
     except OmegaConfBaseException as error:
         fix = "give it a value" if isinstance(error, MissingMandatoryValue) else "fix the ${...} reference"
         raise ValueError(f"{error.full_key}: {first_line(error)}; {fix}") from error
@@ -63,30 +70,31 @@ def _search_path(values: dict[str, Any]) -> list[Path]:
     return [Path(place).absolute() for place in found]
 
 
-def _task_schema(values: dict[str, Any], search: list[Path]) -> tuple[Any, Plugin | None]:
-    """The keys of section ``task``, and the plug-in if they are those of a ``PluginTask``."""
+def _schema(values: dict[str, Any], search: list[Path]) -> tuple[DictConfig, dict[str, Plugin]]:
+    """All keys, and the plug-ins that sections consist of."""
+    plugins, sections = {}, dict[str, Any](SECTIONS)
     name, class_path = values.get("task.name"), values.get("task.class_path")
     if class_path is None:
         plugin = find_plugin("task", "rule110" if name is None else name, "task.name", search)
         if dataclasses.is_dataclass(plugin.target):
-            return schema_of(plugin), None
-        class_path = values["task.class_path"] = values.pop("task.name")
+            sections["task"] = schema_of(plugin)
+        else:
+            values["task.class_path"] = values.pop("task.name")
     elif name is not None:
         raise ValueError(f"task.name={name!r} with task.class_path={class_path!r}: drop one of the two")
-    plugin = find_plugin("task", {"class_path": class_path}, "task", search)
-    return {"class_path": class_path, "init_args": schema_of(plugin)}, plugin
-
-
-def _plugin_task(merged: DictConfig, class_path: str) -> PluginTask:
-    init_args = cast(dict[str, Any], OmegaConf.to_container(merged.task.init_args, resolve=True))
-    return PluginTask(class_path, {name: value for name, value in init_args.items() if value != MISSING})
+    for section in PLUGIN_SECTIONS:
+        if (class_path := values.get(f"{section}.class_path")) is not None:
+            plugins[section] = find_plugin(cast(KindName, section), {"class_path": class_path}, section, search)
+            sections[section] = {"class_path": class_path, "init_args": schema_of(plugins[section])}
+    return cast(DictConfig, OmegaConf.create(sections)), plugins
 
 
 def _needed(experiment: Experiment, search: list[Path], places: list[Path]) -> list[str]:
     """``search``, and those of the other places in which a plug-in's module was found."""
     class_paths = [read_spec(spec, key)[0] for _, spec, key in experiment.plugins()]
-    if isinstance(experiment.task, PluginTask):
-        class_paths.append(experiment.task.class_path)
+    class_paths += [
+        one.class_path for one in (experiment.task, experiment.model) if isinstance(one, PluginTask | PluginModel)
+    ]
     homes = {home_of(path.partition(".")[0]) for path in class_paths if "." in path}
     resolved = {home.resolve() for home in homes if home is not None}
     kept = [*search, *(place for place in places if place.resolve() in resolved)]
@@ -112,18 +120,20 @@ def read_yaml(path: Path, name: str, where_else: str) -> Any:
         raise ValueError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _merge(schema: DictConfig, values: dict[str, Any], task: Plugin | None) -> DictConfig:
+def _merge(schema: DictConfig, values: dict[str, Any], plugins: dict[str, Plugin]) -> DictConfig:
     known = [f"{section}.{key}" for section in map(str, schema) for key in map(str, schema[section])]
-    if task is not None:
-        known = [key for key in known if key != INIT_ARGS] + [f"{INIT_ARGS}.{name}" for name in task.takes()]
+    for section, plugin in plugins.items():
+        known.remove(f"{section}.init_args")
+        known += [f"{section}.init_args.{name}" for name in plugin.takes()]
     for key, value in values.items():
-        of_task = key.startswith(f"{INIT_ARGS}.") and task is not None
-        top = ".".join(key.split(".")[:3]) if of_task else key  # an init_arg may be nested
-        if top not in known and not (of_task and task is not None and task.takes_anything):
-            takes = f"{task.class_path} takes {', '.join(task.takes()) or 'none'}" if of_task and task else None
+        section, *names = key.split(".")
+        of = plugins.get(section) if len(names) > 1 and names[0] == "init_args" else None
+        top = ".".join([section, *names[:2]]) if of else key  # an init_arg may be nested
+        if top not in known and not (of and of.takes_anything):
+            takes = f"{of.class_path} takes {', '.join(of.takes()) or 'none'}" if of else None
             raise ValueError(f"{key}={value!r}: there is no key {key!r}; {_suggest(key, known, takes)}")
         try:
-            OmegaConf.update(schema, key, value, force_add=of_task)
+            OmegaConf.update(schema, key, value, force_add=of is not None)
         except OmegaConfBaseException as error:
             parent, _, name = top.rpartition(".")
             kind = get_type_hints(cast(type, OmegaConf.get_type(OmegaConf.select(schema, parent)))).get(

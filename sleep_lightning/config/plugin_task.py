@@ -1,20 +1,16 @@
 """A task that a YAML names by its class: ``task: {class_path: my_package.Reverse, init_args: {length: 8}}``."""
 
 import dataclasses
-import inspect
-from copy import copy
-from dataclasses import dataclass, field, make_dataclass
-from functools import partial
-from typing import Any, cast, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, cast
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sleep_lightning.config.plugins import Plugin, load_plugin
 from sleep_lightning.config.search_path import described
 from sleep_lightning.tasks import Anchored, Task, TaskConfig
 
-KEY = "task"
 _ATTRIBUTES = ("vocab", "sequence_length", "context_length")
 
 
@@ -37,8 +33,7 @@ class PluginTask:
     _built: Task | None = field(default=None, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        spec = {"class_path": self.class_path, "init_args": self.init_args}
-        self.plugin = load_plugin("task", spec, KEY)
+        self.plugin = load_plugin("task", {"class_path": self.class_path, "init_args": self.init_args}, "task")
 
     @property
     def name(self) -> str:
@@ -61,16 +56,15 @@ class PluginTask:
         try:
             return cast(TaskConfig, OmegaConf.to_object(node))
         except OmegaConfBaseException as error:
-            raise ValueError(
-                f"{KEY}.init_args.{error.full_key}: {str(error).splitlines()[0]}; give it a value"
-            ) from error
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"task.init_args.{error.full_key}: {reason}; give it a value") from error
         except ValueError as error:
             raise ValueError(f"{self.plugin.named}: {' '.join(str(error).split())}") from error
         except Exception as error:
             raise ValueError(f"{self.plugin.named} cannot be built: {described(error)}") from error
 
     def anchored(self) -> "PluginTask":
-        """See ``Anchored``; the same where the class does not know how."""
+        """See ``Anchored``; the same where the class has no such method."""
         if not dataclasses.is_dataclass(self.plugin.target) or not isinstance(settings := self.settings(), Anchored):
             return self
         values = OmegaConf.to_container(OmegaConf.structured(settings.anchored()))
@@ -79,38 +73,3 @@ class PluginTask:
     def to_dict(self) -> dict[str, Any]:
         """What a YAML holds."""
         return {"class_path": self.class_path, "init_args": dict(self.init_args)}
-
-
-def schema_of(plugin: Plugin) -> DictConfig:
-    """Keys, types and defaults of a task's ``init_args``: its fields, or the parameters of its constructor.
-
-    A parameter whose type or default a YAML cannot hold takes any value, and is absent unless it is given one.
-    """
-    if dataclasses.is_dataclass(plugin.target):
-        try:
-            return cast(DictConfig, OmegaConf.structured(plugin.target))
-        except OmegaConfBaseException as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{plugin.named}: field {error.full_key}: {reason}; use plain types") from error
-    hints = _hints(plugin.target)
-    fields = []
-    for name, parameter in inspect.signature(plugin.target).parameters.items():
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            continue
-        default = MISSING if parameter.default is parameter.empty else parameter.default
-        for kind in (hints.get(name, Any), Any):
-            one = (name, kind, field(default_factory=partial(copy, default)))
-            try:
-                OmegaConf.structured(make_dataclass("InitArgs", [one]))
-            except OmegaConfBaseException:
-                continue
-            fields.append(one)
-            break
-    return cast(DictConfig, OmegaConf.structured(make_dataclass("InitArgs", fields)))
-
-
-def _hints(target: Any) -> dict[str, Any]:
-    try:
-        return get_type_hints(target.__init__)
-    except NameError:  # a name that only type checkers import
-        return {}

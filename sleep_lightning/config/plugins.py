@@ -30,6 +30,7 @@ class Kind:
         base: import path of the class that a plug-in inherits from.
         methods: what it must have instead, where no base class is asked for.
         given: number of positional arguments that it is given before ``init_args``.
+        fixed: keyword arguments that it is given and ``init_args`` cannot set.
         offered: keyword arguments that it is given where it takes them and ``init_args`` does not set them.
         function: whether a function that returns one will do.
     """
@@ -39,6 +40,7 @@ class Kind:
     base: str | None = None
     methods: tuple[str, ...] = ()
     given: int = 0
+    fixed: tuple[str, ...] = ()
     offered: tuple[str, ...] = ()
     function: bool = True
 
@@ -47,9 +49,8 @@ KINDS: dict[KindName, Kind] = {
     "task": Kind("sleep_lightning.tasks", TASKS, methods=("sample", "batch"), function=False),
     "model": Kind(
         "sleep_lightning.models",
-        {"hybrid": "sleep_lightning.model.hybrid.HybridLM"},
         methods=("embed", "blocks", "write", "logits", "zero_memory"),
-        offered=("vocab_size", "neutral_pad"),
+        fixed=("vocab_size", "neutral_pad"),
     ),
     "memory_rule": Kind(
         "sleep_lightning.memory_rules",
@@ -123,26 +124,28 @@ class Plugin:
 
     def takes(self) -> list[str]:
         """Names of the ``init_args`` that it takes."""
-        return list(self._own())
+        return list(self.parameters())
 
     def needs(self) -> list[str]:
         """Those without a default."""
-        return [name for name, p in self._own().items() if p.default is p.empty]
+        return [name for name, p in self.parameters().items() if p.default is p.empty and name not in self._offered]
 
     @property
     def takes_anything(self) -> bool:
         """Whether it takes others, too (``**kwargs``)."""
         return any(p.kind is p.VAR_KEYWORD for p in _parameters(self.target))
 
-    def _own(self) -> dict[str, inspect.Parameter]:
-        """The parameters that are left to ``init_args``; what is offered needs no value."""
-        kind, parameters = KINDS[self.kind], _parameters(self.target)
-        given = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][: kind.given]
-        return {
-            p.name: p.replace(default=None) if p.name in kind.offered else p
-            for p in parameters
-            if p.name not in given and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-        }
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """Those of its parameters that ``init_args`` may set."""
+        parameters = _parameters(self.target)
+        named = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        taken = {*named[: KINDS[self.kind].given], *KINDS[self.kind].fixed}
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        return {p.name: p for p in parameters if p.name not in taken and p.kind in kinds}
+
+    @property
+    def _offered(self) -> tuple[str, ...]:
+        return KINDS[self.kind].offered
 
     def build(self, *arguments: Any, **offered: Any) -> Any:
         """Call it.
@@ -154,7 +157,8 @@ class Plugin:
         Raises:
             ValueError: it refuses its arguments, raises, or returns something of another kind.
         """
-        taken = {name: x for name, x in offered.items() if self.takes_anything or name in self.takes()}
+        known = [p.name for p in _parameters(self.target)]
+        taken = {name: x for name, x in offered.items() if self.takes_anything or name in known}
         try:
             made = self.target(*arguments, **(taken | self.init_args))
         except ValueError as error:
@@ -288,7 +292,10 @@ def _why_not(kind: Kind, target: type) -> str | None:
     missing += sorted(getattr(target, "__abstractmethods__", ()))
     if not missing:
         return None
-    parents = {"sleep_lightning.tasks": "inherit from sleep_lightning.tasks.Task and implement it"}
+    parents = {
+        "sleep_lightning.tasks": "inherit from sleep_lightning.tasks.Task and implement it",
+        "sleep_lightning.models": "inherit from torch.nn.Module and sleep_lightning.model.WindowModel and implement it",
+    }
     return f"has no method {missing[0]!r}; {parents.get(kind.group, 'implement it')}"
 
 

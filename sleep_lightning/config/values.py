@@ -11,7 +11,10 @@ from sleep_lightning.config.training import TrainingConfig
 
 SPECS = ("training.optimizer", "training.schedule")
 """Keys that hold a plug-in, whose ``class_path`` and ``init_args`` may be changed one by one."""
-INIT_ARGS = "task.init_args"
+RULES = "model.memory_rules"
+"""The key that holds a plug-in for each of some letters."""
+PLUGIN_SECTIONS = ("task", "model")
+"""Sections that may consist of the ``class_path`` and the ``init_args`` of a plug-in."""
 
 
 def merged_values(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -25,8 +28,12 @@ def merged_values(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str
     for key, value in sorted(given, key=lambda one: one[0] != "task.name" and not one[0].endswith(".class_path")):
         _drop_replaced(values, key, value)
         values |= _flatten(value, f"{key}.") if _descends(key, value) else {key: value}
+    for section in PLUGIN_SECTIONS:
+        if values.get(f"{section}.init_args", ...) is None:
+            del values[f"{section}.init_args"]
     for key in SPECS:
         _nest(values, key)
+    _nest_rules(values)
     return values
 
 
@@ -40,7 +47,8 @@ def _flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 def _descends(key: str, value: Any) -> bool:
     """Whether a mapping consists of keys; else it is a value."""
-    return isinstance(value, Mapping) and key not in SPECS and not key.startswith(f"{INIT_ARGS}.")
+    whole = key in (*SPECS, RULES) or key.startswith(tuple(f"{section}.init_args." for section in PLUGIN_SECTIONS))
+    return isinstance(value, Mapping) and not whole
 
 
 def _argument(text: str) -> tuple[str, Any]:
@@ -52,12 +60,11 @@ def _argument(text: str) -> tuple[str, Any]:
 
 def _drop_replaced(values: dict[str, Any], key: str, value: Any) -> None:
     """A class takes its own ``init_args``: those of the one that an argument replaces go."""
-    if key == "task.class_path" and values.get(key) != value:
-        dropped = [other for other in values if other.startswith("task.")]
-    elif key == "task.name":
-        dropped = [other for other in values if other.startswith(("task.class_path", "task.init_args"))]
-    else:
+    section, _, name = key.partition(".")
+    if section not in PLUGIN_SECTIONS or values.get(key) == value or name not in ("class_path", "name"):
         return
+    prefix = f"{section}." if name == "class_path" else (f"{section}.class_path", f"{section}.init_args")
+    dropped = [other for other in values if other.startswith(prefix)]
     for other in dropped:
         del values[other]
 
@@ -76,7 +83,7 @@ def _nest(values: dict[str, Any], spec_key: str) -> None:
                 f"{key}={value!r}: there is no key {key!r}; use {spec_key}.class_path or {spec_key}.init_args.NAME"
             )
         if not isinstance(spec, dict):
-            default = TrainingConfig.__dataclass_fields__[spec_key.partition(".")[2]].default
+            default = getattr(TrainingConfig, spec_key.partition(".")[2], None)
             spec = {"class_path": default if spec is None else spec}
         spec = spec | {"init_args": dict(spec.get("init_args") or {})}
         inner = spec["init_args"]
@@ -89,6 +96,21 @@ def _nest(values: dict[str, Any], spec_key: str) -> None:
             inner |= value
     if spec is not None:
         values[spec_key] = spec
+
+
+def _nest_rules(values: dict[str, Any]) -> None:
+    given = values.get(RULES)
+    letters = [key.split(".")[2] for key in values if key.startswith(f"{RULES}.")]
+    if not letters or not isinstance(given, Mapping | None):
+        return
+    rules = dict(given or {})
+    for letter in dict.fromkeys(letters):
+        key = f"{RULES}.{letter}"
+        if key not in values and letter in rules:
+            values[key] = rules[letter]
+        _nest(values, key)
+        rules[letter] = values.pop(key)
+    values[RULES] = rules
 
 
 def _parse(key: str, text: str) -> Any:

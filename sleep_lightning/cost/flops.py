@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.cost.outline import outline
+from sleep_lightning.config.outline import outline
 from sleep_lightning.sleep import Window, make_schedule
 from sleep_lightning.sleep.counted_flops import logits_flops
 from sleep_lightning.sleep.retrieval import likeness_flops

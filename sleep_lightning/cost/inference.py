@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.cost.outline import outline
+from sleep_lightning.config.outline import outline
 from sleep_lightning.sleep import Window, make_schedule, zero_memory
 from sleep_lightning.sleep.counted_flops import logits_flops, width_of
 from sleep_lightning.sleep.schedule import PassFlops

@@ -1,6 +1,7 @@
 """Sizes and pattern of the hybrid, and which letter stands for which memory rule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from sleep_lightning.model.delta_net import DeltaNet
 from sleep_lightning.model.fast_weights import FastWeights
@@ -22,7 +23,10 @@ class ModelConfig:
     d_model: int = 64
     """Width of the residual stream."""
     pattern: str = "AGAG"
-    """One letter per block, first to last: A attention; G gated delta net, H gated Hebbian, D DeltaNet, J Jet block."""
+    """One letter per block, first to last: A attention; G gated delta net, H gated Hebbian, D DeltaNet, J Jet block;
+    or a letter of memory_rules."""
+    memory_rules: dict[str, Any] = field(default_factory=dict)
+    """Further letters: {X: {class_path: my_package.Oja, init_args: {...}}}, subclasses of FastWeights."""
     n_heads: int = 2
     """Attention heads."""
     gdn_heads: int | None = None
@@ -49,10 +53,17 @@ class ModelConfig:
     """Implementation of the memory rules: auto, or a name the error message lists."""
 
     def __post_init__(self) -> None:
-        if not self.pattern or set(self.pattern) - {ATTENTION, *MEMORY_MIXERS}:
+        letters = (ATTENTION, *MEMORY_MIXERS)
+        for letter in self.memory_rules:
+            if len(letter) != 1 or not letter.isalpha() or letter in letters:
+                raise ValueError(
+                    f"model.memory_rules.{letter}: a rule needs one letter of its own, other than "
+                    f"{', '.join(letters)}; use X, for example"
+                )
+        if not self.pattern or set(self.pattern) - {*letters, *self.memory_rules}:
             raise ValueError(
-                f"model.pattern={self.pattern!r} must be one or more of the letters A, {', '.join(MEMORY_MIXERS)}; "
-                f"try AGAG"
+                f"model.pattern={self.pattern!r} must be one or more of the letters "
+                f"{', '.join([*letters, *self.memory_rules])}; try AGAG"
             )
         for key in ("d_model", "n_heads", "gdn_heads", "key_dim", "d_ff"):
             value = getattr(self, key)
@@ -90,6 +101,11 @@ class ModelConfig:
     def rules(self) -> list[Rule]:
         """The memory rules that the pattern uses, each once."""
         return list({r.name: r for r in (MEMORY_MIXERS[x].rule for x in self.pattern if x in MEMORY_MIXERS)}.values())
+
+    @property
+    def described(self) -> str:
+        """For people: pattern and width."""
+        return f"{self.pattern} d={self.d_model}"
 
     @property
     def fast_weight_heads(self) -> int:

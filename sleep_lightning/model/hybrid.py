@@ -1,6 +1,6 @@
 """HybridLM: attention and fast-weight blocks in any order. It reads windows; it does not know what sleep is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -25,10 +25,18 @@ class HybridLM(nn.Module, WindowModel):
         config: sizes and pattern.
         vocab_size: number of tokens of the task.
         neutral_pad: token that is not attended to, writes nothing and lets nothing decay; None if there is none.
+        memory_rules: what makes the mixers of the letters in ``config.memory_rules``, called as ``FastWeights``.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int, neutral_pad: int | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocab_size: int,
+        neutral_pad: int | None = None,
+        memory_rules: Mapping[str, Callable[..., FastWeights]] | None = None,
+    ) -> None:
         super().__init__()
+        self._rules = MEMORY_MIXERS | dict(memory_rules or {})
         self.config, self.neutral_pad = config, neutral_pad
         self.n_blocks, self.vocab_size, self.summary_tokens = config.n_blocks, vocab_size, config.summary_tokens
         self.embedding = nn.Embedding(vocab_size, config.d_model)
@@ -57,7 +65,7 @@ class HybridLM(nn.Module, WindowModel):
         c = self.config
         if letter == ATTENTION:
             return Attention(c.d_model, c.n_heads, c.rope_base)
-        return MEMORY_MIXERS[letter](
+        return self._rules[letter](
             c.d_model,
             c.fast_weight_heads,
             c.key_dim_per_head,

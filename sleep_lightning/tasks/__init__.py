@@ -18,7 +18,7 @@ from sleep_lightning.tasks.task import (
 TASKS = {
     "rule110": "sleep_lightning.tasks.rule110.Rule110Config",
     "depo": "sleep_lightning.tasks.depo.DepoConfig",
-    "gsm_infinite": "sleep_lightning.tasks.gsm_infinite.config.GSMInfiniteConfig",
+    "gsm_infinite": "sleep_lightning.tasks.gsm_infinite.task.GSMInfiniteConfig",
 }
 """Import paths of the built-in task configs by ``task.name``; packages add theirs as entry points."""
 
