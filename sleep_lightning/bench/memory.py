@@ -1,4 +1,4 @@
-"""Peak memory of a training step, each in a process of its own, against the prediction made before it."""
+"""Peak memory of a training step, measured in its own process, against the prediction made before it."""
 
 import json
 import subprocess
@@ -27,9 +27,9 @@ WINDOW = 24
 
 @dataclass(frozen=True)
 class Case:
-    """A training step: windows that sleep, N, width, batch, truncation, checkpointing, and what malloc does.
+    """A training step: windows that sleep, N, width, batch, truncation, checkpointing, and malloc's policy.
 
-    The prediction is of what is alive, which is what the process takes if freed memory is returned at once.
+    Live bytes are predicted: what the process takes if freed memory is returned at once.
     """
 
     windows: int

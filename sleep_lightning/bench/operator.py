@@ -1,4 +1,4 @@
-"""The gated delta rule, forward and backward with the state's gradient, against the implementations on the shelf."""
+"""The gated delta rule, forward and backward with the state's gradient, against off-the-shelf implementations."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,12 +34,12 @@ SHAPES = (Shape(64, 24, 4, 64, 64), Shape(8, 128, 4, 64, 64), Shape(2, 512, 8, 1
 
 
 def runs_fla(device: str, dtype: torch.dtype = torch.float32) -> bool:
-    """Whether fla's kernel runs on the device, and is right there."""
+    """Whether fla's kernel runs on the device and is correct there."""
     return why_not_fla_gated_delta_rule(torch.empty(1, 1, 1, 64, device=device, dtype=dtype)) is None
 
 
 def peers(T: int, device: str = "cpu") -> dict[str, Operator]:
-    """Implementations on the shelf that run on the device; those not installed, or wrong there, are left out."""
+    """Off-the-shelf implementations that run on the device, without those not installed or not correct there."""
     found: dict[str, Operator] = {}
     try:
         from transformers.models.qwen3_next import modeling_qwen3_next as hf

@@ -1,4 +1,4 @@
-"""A whole training step against what one would write with the parts on the shelf, each in a process of its own."""
+"""A whole training step against one built from off-the-shelf parts, each in its own process."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -37,8 +37,8 @@ WINDOW = 24
 class Setting:
     """A row of the step benchmark: Rule 110 with ``strings`` windows that sleep and one that answers.
 
-    Contenders are timed ``in_turn`` where one of them fills too much of the device's memory to share it: each is alone,
-    from its start to its end.
+    Contenders are timed ``in_turn``, each alone from start to end, where one of them uses too much of the device's
+    memory to share it.
     """
 
     n_passes: int
@@ -61,7 +61,7 @@ class Setting:
 
 SETTINGS = (Setting(4), Setting(1), Setting(4, pass_input="embed"), Setting(4, batch=8))
 FULL = Setting(4, batch=512, in_turn=True)
-"""On CUDA: of B32 a GPU does little but wait for launches. A contender of it takes 30 GiB and more."""
+"""On CUDA: at B32 a GPU mostly waits for launches. A contender of it takes 30 GiB and more."""
 SHELF = "shelf"
 Builder = Callable[..., Callable[[], object]]
 """Called with an experiment and a batch in the contender's process; returns the step."""
@@ -70,7 +70,7 @@ Builder = Callable[..., Callable[[], object]]
 def bench_step(
     seconds: float, settings: tuple[Setting, ...] | None = None, *, with_compile: bool = True
 ) -> Iterator[dict[str, object]]:
-    """A row per setting and contender: times and how many times faster than the shelf. On CUDA if there is one."""
+    """A row per setting and contender: times, and how many times faster than off-the-shelf. On CUDA if available."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for setting in settings or (SETTINGS if device == "cpu" else (*SETTINGS, FULL)):
         experiment = setting.experiment()
@@ -105,7 +105,7 @@ def bench_step(
 
 
 def contenders_on(device: str, *, with_compile: bool) -> dict[str, Builder]:
-    """What is timed, ``shelf`` first; names with bf16 in them compute under bf16 autocast."""
+    """The contenders, ``shelf`` (off-the-shelf parts) first; those with bf16 in the name run under bf16 autocast."""
     if device == "cpu":
         found: dict[str, Builder] = {"shelf": shelf_step, "ours fp32": our_step}
         found["ours bf16"] = partial(our_step, bf16=True)
@@ -129,7 +129,7 @@ def our_step(
     graph: bool = False,
     device: str = "cpu",
 ) -> Callable[[], Tensor]:
-    """As ``fit`` trains: probed matmul mode, memory kept, fast executor, fused kernels, batched Muon."""
+    """As ``fit`` trains: probed matmul mode, freed memory kept, fast executor, C++ kernels, batched Muon."""
     tune_allocator("keep")
     choose_fp32_matmul("auto")
     torch.manual_seed(0)
@@ -152,7 +152,7 @@ def our_step(
 
 
 def _done(loss: Tensor) -> Tensor:
-    """The loss, when all that was asked of its device is computed."""
+    """The loss, after its device has finished all work."""
     if loss.device.type == "cuda":
         torch.cuda.synchronize()
     return loss
@@ -185,7 +185,7 @@ def shelf_step(
 
 @contextmanager
 def shelf_parts(with_fla: bool = False) -> Iterator[None]:
-    """Inside, the shelf's operator is a backend, attention is ``scaled_dot_product_attention``, conv ``conv1d``."""
+    """Inside, the off-the-shelf rule is a backend, attention is ``scaled_dot_product_attention``, conv ``conv1d``."""
     chunk = peers(WINDOW)["transformers chunk (as shipped)"]
 
     def run(
@@ -197,7 +197,7 @@ def shelf_parts(with_fla: bool = False) -> Iterator[None]:
 
     short, attention.SHORT = attention.SHORT, 0
     conv, delta_rule_inputs.short_conv = delta_rule_inputs.short_conv, shelf_conv  # type: ignore[attr-defined]
-    why_not, build.why_not = build.why_not, lambda: "the shelf has none"
+    why_not, build.why_not = build.why_not, lambda: "off-the-shelf parts only"
     BACKENDS[SHELF] = Backend(fla_gated_delta_rule if with_fla else run, lambda k: None)
     try:
         yield
