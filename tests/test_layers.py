@@ -19,7 +19,6 @@ FLOORS = [
     "runs",
     "training",
     "tracking",
-    "quick_start",
     "compare",
     "sweep",
     "bench",

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.bench.timing import interleave, summarize
-from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.config import Experiment, TrainingConfig, load_experiment
+from sleep_lightning.model import HybridLM
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import TaskBatch
@@ -25,6 +26,7 @@ from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.optimizer import build_optimizer
+from sleep_lightning.training.step_gradients import StepGradients
 from sleep_lightning.training.trainer import build_trainer, quiet_lightning
 
 STEPS = 40
@@ -92,41 +94,49 @@ def _bare_loop(experiment: Experiment) -> None:
         optimizer.step()
 
 
+class _TimedGradients(StepGradients):
+    """Adds the seconds it takes to ``work``."""
+
+    def __init__(self, model: HybridLM, training: TrainingConfig) -> None:
+        super().__init__(model, training)
+        self.work, self._began = 0.0, 0.0
+
+    def begin(self, *_: Any) -> None:
+        self._began = time.perf_counter()
+
+    def end(self, *_: Any) -> None:
+        self.work += time.perf_counter() - self._began
+
+    def accumulate(self, batch: TaskBatch, sleep: SleepConfig, backward: Callable[[Tensor], object]) -> Tensor:
+        self.begin()
+        loss = super().accumulate(batch, sleep, backward)
+        self.end()
+        return loss
+
+    def reduce(self, loss: Tensor, clip_norm: float) -> tuple[Tensor, Tensor]:
+        self.begin()
+        reduced = super().reduce(loss, clip_norm)
+        self.end()
+        return reduced
+
+
 class _TimedModule(SleepModule):
     """Knows how long each step is at what a bare loop does too: gradients, clipping, optimizer."""
 
     def __init__(self, experiment: Experiment) -> None:
         super().__init__(experiment)
-        self.work, self._began = 0.0, 0.0
+        self.timed = self.gradients = _TimedGradients(self.model, experiment.training)
         self.ends: list[tuple[float, float]] = []
-
-    def _begin(self, *_: Any) -> None:
-        self._began = time.perf_counter()
-
-    def _end(self, *_: Any) -> None:
-        self.work += time.perf_counter() - self._began
 
     def configure_optimizers(self) -> Any:
         configured = super().configure_optimizers()
-        configured["optimizer"].register_step_pre_hook(self._begin)
-        configured["optimizer"].register_step_post_hook(self._end)
+        configured["optimizer"].register_step_pre_hook(self.timed.begin)
+        configured["optimizer"].register_step_post_hook(self.timed.end)
         return configured
-
-    def _accumulate(self, batch: TaskBatch, sleep: SleepConfig) -> Tensor:
-        self._begin()
-        loss = super()._accumulate(batch, sleep)
-        self._end()
-        return loss
-
-    def _reduce(self, loss: Tensor, clip_norm: float) -> tuple[Tensor, Tensor]:
-        self._begin()
-        reduced = super()._reduce(loss, clip_norm)
-        self._end()
-        return reduced
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_end(outputs, batch, batch_idx)
-        self.ends.append((time.perf_counter(), self.work))
+        self.ends.append((time.perf_counter(), self.timed.work))
 
 
 def _fit(experiment: Experiment, folder: Path) -> tuple[float, float]:

@@ -14,8 +14,6 @@ from statistics import median
 
 import psutil
 
-from sleep_lightning.quick_start import import_heavy_packages, import_mlflow, no_garbage_collection
-
 ROUNDS = 3
 FIRST_STEP = "fit, to the end of the first step"
 WHOLE = "fit, to the end of the process"
@@ -90,24 +88,24 @@ def _cpu_of_children() -> float:
 def _start(folder: str, uri: str, started: float) -> dict[str, Times]:
     """What ``fit`` does up to its first step; the clock is the wall's, as it spans two processes."""
     marks = {"": (started, 0.0), "Python": _now()}
-    with no_garbage_collection():
-        import_module("torch")
-        marks["import torch"] = _now()
-        import_mlflow(uri)
-        marks["import MLflow"] = _now()
-        import_heavy_packages(uri)
-        marks["import Lightning"] = _now()
-        from sleep_lightning.config import load_experiment
-        from sleep_lightning.runs.directory import RunDirectory
-        from sleep_lightning.tracking.mlflow_logger import MLflowRun
-        from sleep_lightning.training.datamodule import TaskDataModule
-        from sleep_lightning.training.module import SleepModule
-        from sleep_lightning.training.trainer import build_trainer, quiet_lightning
+    import_module("torch")
+    marks["import torch"] = _now()
+    import_module("mlflow.tracking")
+    import_module("mlflow.store.tracking.sqlalchemy_store")
+    marks["import MLflow"] = _now()
+    import_module("lightning.pytorch")
+    marks["import Lightning"] = _now()
+    from sleep_lightning.config import load_experiment
+    from sleep_lightning.runs.directory import RunDirectory
+    from sleep_lightning.tracking.mlflow_logger import MLflowRun
+    from sleep_lightning.training.datamodule import TaskDataModule
+    from sleep_lightning.training.module import SleepModule
+    from sleep_lightning.training.trainer import build_trainer, quiet_lightning
 
-        quiet_lightning()
-        marks["import sleep_lightning"] = _now()
-        logger = MLflowRun(uri, "startup")
-        marks["MLflow: open a run"] = _now()
+    quiet_lightning()
+    marks["import sleep_lightning"] = _now()
+    logger = MLflowRun(uri, "startup")
+    marks["MLflow: open a run"] = _now()
     experiment = load_experiment(None, OVERRIDES)
     module, data = SleepModule(experiment), TaskDataModule(experiment)
     run = RunDirectory(Path(tempfile.mkdtemp(dir=folder)))

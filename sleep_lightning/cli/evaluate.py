@@ -34,7 +34,7 @@ def evaluate(
 def predict(experiment: Experiment, model: HybridLM, rows: int, output: str | None = None) -> int:
     """Answer sequences of the test split, each token from the model's own answers before; JSON lines."""
     task = experiment.task.build()
-    batch = task.batch(rows, seed=0, position=0, split="test").to(model.embedding.weight.device)
+    batch = task.batch(rows, seed=0, position=0, split="test").to(next(model.parameters()).device)
     answers = decode(model, batch, experiment)
     lines = [json.dumps(line) for line in _lines(task.vocab, batch, answers, task.context_length)]
     if output is None:

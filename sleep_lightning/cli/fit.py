@@ -12,8 +12,10 @@ from rich.console import Console
 from sleep_lightning.cli.console import print_facts, score_table
 from sleep_lightning.cli.fit_report import facts_of, headline, log_results, summarize
 from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.config.plugins import resolve
 from sleep_lightning.runs.directory import RunDirectory, load_checkpoint, write_json
 from sleep_lightning.tracking.figures.runs import draw_learning_curve
+from sleep_lightning.tracking.loggers import build_loggers
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.training.callbacks.agreement import SameExperiment
 from sleep_lightning.training.callbacks.exception_checkpoint import SaveOnException
@@ -79,7 +81,7 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
         lock = run.lock()
         mlflow = open_tracking(experiment, run)
         run.record_experiment(experiment)  # last: what was refused before may be tried again in the same place
-        return Job(experiment, place, run, None, mlflow, _loggers(mlflow), lock)
+        return Job(experiment, place, run, None, mlflow, build_loggers(experiment, run, mlflow), lock)
     if config is not None:
         raise ValueError(
             f"--config {config} with --resume: a run resumes with its own config.yaml; drop one of the two"
@@ -90,21 +92,17 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
     if not place.first:
         return Job(experiment, place, run, checkpoint)
     lock = run.lock()
-    if experiment.tracking.enabled and "***" in experiment.tracking.uri:
+    if experiment.tracking.mlflow and "***" in experiment.tracking.uri:
         raise ValueError(f"tracking.uri={experiment.tracking.uri!r} was saved without its password; give it again")
     if checkpoint is not None:
         load_checkpoint(checkpoint)
     mlflow = open_tracking(experiment, run)
-    return Job(experiment, place, run, checkpoint, mlflow, _loggers(mlflow), lock)
+    return Job(experiment, place, run, checkpoint, mlflow, build_loggers(experiment, run, mlflow), lock)
 
 
 def _checked(experiment: Experiment) -> tuple[Experiment, Place]:
     check_device(experiment)
     return experiment, Place.of(experiment.training)
-
-
-def _loggers(mlflow: MLflowRun | None) -> list[Logger]:
-    return [] if mlflow is None else [mlflow]
 
 
 @dataclass
@@ -136,6 +134,8 @@ def fit(job: Job) -> int:
             Console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True, markup=False)
     finally:
         _close(job, ending)
+        if job.lock is not None:
+            job.lock.close()
     if job.place.first and (done := requeue(job.experiment.training, ending.reason)) is not None:
         Console(stderr=True).print(done, highlight=False, soft_wrap=True, markup=False)
     return ending.exit_code if job.place.first or ending.reason is None else 0
@@ -151,7 +151,10 @@ def _train(job: Job, ending: _Ending) -> None:
     experiment, place, run, mlflow = job.experiment, job.place, job.run, job.mlflow
     monitor, stop = ResourceMonitor(), Preemption(deadline=stop_time(experiment.training))
     history = History(None if run is None else run.history)
-    callbacks: list[pl.Callback] = [monitor, SleepProgressBar(), SameExperiment(), PassDiagnostics(), history, stop]
+    callbacks: list[pl.Callback] = [monitor, SleepProgressBar(), SameExperiment(), PassDiagnostics(), history]
+    for i, spec in enumerate(experiment.training.callbacks):
+        callbacks.append(resolve("callback", spec, key=f"training.callbacks[{i}]"))
+    callbacks.append(stop)
     if run is not None and experiment.training.sharding == "none":  # shards are saved by all ranks, or not at all
         callbacks.append(SaveOnException(run.checkpoints / "exception.ckpt"))
     trainer = build_trainer(experiment, run, job.loggers, callbacks, saves=True)
@@ -194,7 +197,7 @@ def _train(job: Job, ending: _Ending) -> None:
 def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None:
     """The MLflow run of a run directory, new or resumed. Raises ValueError if the store cannot be used."""
     t = experiment.tracking
-    if not t.enabled:
+    if not t.mlflow:
         return None
     name = t.run_name or run.path.name
     logger = MLflowRun(t.uri, t.experiment, name, run.mlflow_run_id, t.flush_seconds, run.path / "metrics_unsent.jsonl")

@@ -91,7 +91,7 @@ def facts_of(experiment: Experiment, run: RunDirectory, summary: dict[str, Any])
         facts["memory"] = f"{with_unit(sum(layers))}B a sequence, in {len(layers)} layers of {experiment.model.pattern}"
     if (picture := run.path / "learning_curve.png").exists():
         facts["picture"] = str(picture)
-    if experiment.tracking.enabled:
+    if experiment.tracking.mlflow:
         uri = experiment.tracking.uri
         page = f"mlflow server --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else redact(uri)
         facts["MLflow"] = f"run {summary['mlflow_run_id']}; see it: {page}"

@@ -9,14 +9,18 @@ from itertools import groupby
 from typing import Any, get_type_hints
 
 from sleep_lightning.config import SECTIONS, type_name
+from sleep_lightning.config.plugins import find_plugin
 from sleep_lightning.tasks import TASKS
 
 
 def attribute_docstrings(config: type[Any]) -> dict[str, str]:
-    """The string under each attribute of a dataclass."""
+    """The string under each attribute of a dataclass, inherited ones included."""
+    docs: dict[str, str] = {}
+    for parent in config.__bases__:
+        if dataclasses.is_dataclass(parent):
+            docs |= attribute_docstrings(parent)
     body = ast.parse(textwrap.dedent(inspect.getsource(config))).body[0]
     assert isinstance(body, ast.ClassDef)
-    docs = {}
     for attribute, below in zip(body.body, body.body[1:], strict=False):
         if isinstance(attribute, ast.AnnAssign) and isinstance(below, ast.Expr):
             assert isinstance(attribute.target, ast.Name)
@@ -27,6 +31,11 @@ def attribute_docstrings(config: type[Any]) -> dict[str, str]:
 
 def default_of(field: "dataclasses.Field[Any]") -> Any:
     return field.default_factory() if callable(field.default_factory) else field.default
+
+
+def task_config(name: str) -> Any:
+    """The config dataclass of a registered task."""
+    return find_plugin("task", name, "task.name").target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +59,7 @@ class Key:
 
 def keys() -> Iterator[Key]:
     """All keys, section by section."""
-    configs: dict[str, Any] = {f"task (task.name={name})": config for name, config in TASKS.items()} | SECTIONS
+    configs: dict[str, Any] = {f"task (task.name={name})": task_config(name) for name in TASKS} | SECTIONS
     for section, config in configs.items():
         docs, hints = attribute_docstrings(config), get_type_hints(config)
         for field in dataclasses.fields(config):

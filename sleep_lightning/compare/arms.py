@@ -31,7 +31,7 @@ class Arm:
 
 
 def _attention_only(e: Experiment) -> list[str]:
-    return [f"model.pattern={'A' * len(e.model.pattern)}", "sleep.n_passes=1", "sleep.loop=all"]
+    return [f"model.pattern={e.model.attention_only}", "sleep.n_passes=1", "sleep.loop=all"]
 
 
 def _summaries(e: Experiment) -> list[str]:
@@ -43,15 +43,14 @@ def _flops(e: Experiment) -> int:
 
 
 def _deeper(e: Experiment) -> list[str]:
-    """The pattern's period repeated until one pass costs what N of the base do, as nearly as whole periods go."""
-    pattern, wanted = e.model.pattern, _flops(e)
-    period = next(pattern[:n] for n in range(1, len(pattern) + 1) if pattern == (pattern * 2)[n : n + len(pattern)])
+    """The pattern's period repeated until one pass costs what N of the base do, to the nearest whole period."""
+    period, wanted = e.model.period, _flops(e)
     once = replace(e, sleep=replace(e.sleep, n_passes=1, grad_passes=None, loop="all"))
 
     def difference(repeats: int) -> int:
         return abs(_flops(replace(once, model=replace(e.model, pattern=period * repeats))) - wanted)
 
-    most = len(pattern) * e.sleep.n_passes // len(period)
+    most = e.model.n_blocks * e.sleep.n_passes // len(period)
     return [f"model.pattern={period * min(range(1, most + 1), key=difference)}", "sleep.n_passes=1", "sleep.loop=all"]
 
 

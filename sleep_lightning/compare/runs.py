@@ -49,7 +49,8 @@ def plan_runs(base: Experiment, arms: list[Arm], seeds: list[int], folder: Path,
 def _check_same(run: Run) -> None:
     there, wanted = load_experiment(run.directory.config).to_dict(), run.experiment.to_dict()
     for sections in (there, wanted):
-        sections["training"].pop("threads")
+        for key in ("threads", "search_path"):
+            del sections["training"][key]
         del sections["tracking"]
     for section, keys in wanted.items():
         for key, value in keys.items():

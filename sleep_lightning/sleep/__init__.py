@@ -9,22 +9,27 @@ the memory carried on. A window with targets is read in one pass, and still writ
 from sleep_lightning.sleep.config import Eviction, SleepConfig
 from sleep_lightning.sleep.passes import PassRecord, sleep, wake, zero_memory
 from sleep_lightning.sleep.retrieval import retrieve
-from sleep_lightning.sleep.window_loop import WHOLE_PASSES, AtBoundary, Checkpoint, Observer, run_window_loop
+from sleep_lightning.sleep.schedule import Checkpointing, Pass, PlannedWindow, make_schedule, plan_passes
+from sleep_lightning.sleep.window_loop import AtBoundary, Observer, run_schedule, run_window_loop
 from sleep_lightning.sleep.windows import IGNORE, Window, is_answer, plan_windows
 
 __all__ = [
     "IGNORE",
-    "WHOLE_PASSES",
     "AtBoundary",
-    "Checkpoint",
+    "Checkpointing",
     "Eviction",
     "Observer",
+    "Pass",
     "PassRecord",
+    "PlannedWindow",
     "SleepConfig",
     "Window",
     "is_answer",
+    "make_schedule",
+    "plan_passes",
     "plan_windows",
     "retrieve",
+    "run_schedule",
     "run_window_loop",
     "sleep",
     "wake",

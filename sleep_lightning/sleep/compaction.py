@@ -10,25 +10,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sleep_lightning.model import HybridLM, Memory
+from sleep_lightning.model import Memory, WindowModel
 
 
 def behind_summaries(
-    model: HybridLM, h_BTE: Tensor, pad_BT: Tensor | None, memory: Memory, *, leaves_one: bool
+    model: WindowModel, h_BTE: Tensor, pad_BT: Tensor | None, memory: Memory, *, leaves_one: bool
 ) -> tuple[Tensor, Tensor | None]:
     """The window's embeddings (and pads) behind the summaries so far; before its slots, if it leaves a summary."""
-    m = model.config.summary_tokens
+    m = model.summary_tokens
     if not m:
         return h_BTE, pad_BT
     (before_BSE,) = memory.summaries
-    slots_BME = model.summary[: m if leaves_one else 0].to(h_BTE.dtype).expand(len(h_BTE), -1, -1)
+    slots_BME = model.summary_slots()[: m if leaves_one else 0].to(h_BTE.dtype).expand(len(h_BTE), -1, -1)
     if pad_BT is not None:
         pad_BT = F.pad(pad_BT, (before_BSE.shape[1], slots_BME.shape[1]))
     return torch.cat((before_BSE.to(h_BTE.dtype), h_BTE, slots_BME), 1), pad_BT
 
 
-def leave_summary(model: HybridLM, h_BTE: Tensor, memory: Memory) -> Memory:
+def leave_summary(model: WindowModel, h_BTE: Tensor, memory: Memory) -> Memory:
     """Memory with the hidden states of the slots, the last m of the window, added to its summaries."""
     (before_BSE,) = memory.summaries
-    slots_BME = h_BTE[:, -model.config.summary_tokens :].to(before_BSE.dtype)
+    slots_BME = h_BTE[:, -model.summary_tokens :].to(before_BSE.dtype)
     return replace(memory, summaries=(torch.cat((before_BSE, slots_BME), 1),))

@@ -5,8 +5,9 @@ import time
 
 import torch
 
+from sleep_lightning.config.plugins import KINDS, is_registered
 from sleep_lightning.sleep import IGNORE
-from sleep_lightning.tasks import TASKS, Task, TaskConfig, baselines, by_answer
+from sleep_lightning.tasks import Task, TaskConfig, baselines, by_answer
 from sleep_lightning.tasks.task import SPLITS, Split
 
 
@@ -34,8 +35,8 @@ class TaskTestCase:
     def test_an_experiment_can_name_it(self) -> None:
         """By ``task.name`` if that is registered, which is then no other task's; otherwise by its import path."""
         kind = type(self.config)
-        if self.config.name in TASKS:
-            assert TASKS[self.config.name] is kind
+        if self.config.name in KINDS["task"].names:
+            assert is_registered("task", self.config.name, kind)
         else:
             assert getattr(sys.modules[kind.__module__], kind.__qualname__) is kind
 

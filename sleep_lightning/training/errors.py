@@ -11,10 +11,10 @@ from sleep_lightning.training.distributed.exchange import Exchange
 from sleep_lightning.training.distributed.sharded_muon import local
 
 LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")
-"""What torch.distributed says when another rank has ended."""
+"""Parts of torch.distributed's errors when another rank has ended."""
 
 _SOURCE = re.compile(r"^\[[^]]*:\d+\] ")
-"""Where in its source a library says that an error comes from."""
+"""The source location with which a library's error begins."""
 _TAKEN = re.compile(r"port: (\d+),.* name: EADDRINUSE")
 
 
@@ -50,7 +50,7 @@ def check_weights(
 
 
 def remedy(error: Exception) -> str | None:
-    """One sentence on an error that says what to change; None for errors we have nothing to say about."""
+    """One sentence on what to change after an error; None for errors without a known remedy."""
     if isinstance(error, Diverged):
         return str(error)
     first = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -44,6 +44,6 @@ def score_split(
     """
     t, task, answers = experiment.training, experiment.task.build(), []
     for position in range(t.val_batches):
-        batch = task.batch(t.val_batch_size, seed=0, position=position, split=split).to(model.embedding.weight.device)
+        batch = task.batch(t.val_batch_size, seed=0, position=position, split=split).to(next(model.parameters()).device)
         answers.append(Answers.of(predict(model, batch, experiment.sleep, at_boundary=at_boundary), batch))
     return score(answers)

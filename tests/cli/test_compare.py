@@ -53,7 +53,7 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "the same command goes on with them" in output
+    assert "rerun the command to resume them" in output
     assert (tmp_path / "out" / "n1-seed0" / "checkpoints" / "last.ckpt").exists()
     summary = json.loads((tmp_path / "out" / "n1-seed0" / "summary.json").read_text())
     assert summary["status"] == "KILLED"

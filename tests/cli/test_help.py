@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from sleep_lightning.cli.help import attribute_docstrings, key_lines
+from sleep_lightning.cli.help import attribute_docstrings, key_lines, task_config
 from sleep_lightning.config import SECTIONS
 from sleep_lightning.tasks import TASKS
 from tests.cli.cli import ROOT, run
@@ -10,7 +10,7 @@ from tests.cli.cli import ROOT, run
 
 def test_every_key_has_a_line_of_its_own() -> None:
     text = "\n".join(key_lines())
-    for config in [*SECTIONS.values(), *TASKS.values()]:
+    for config in [*SECTIONS.values(), *map(task_config, TASKS)]:
         docs = attribute_docstrings(config)
         for field in dataclasses.fields(config):  # type: ignore[arg-type]
             assert docs[field.name], field.name

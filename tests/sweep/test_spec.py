@@ -175,7 +175,7 @@ def test_bad_spaces_end_in_one_sentence(tmp_path: Path, space: str, message: str
 
 
 def test_files_that_are_no_sweeps(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none\.yaml: No such file or directory; shipped sweeps lie in sweeps/"):
+    with pytest.raises(ValueError, match=r"none\.yaml: No such file or directory; shipped sweeps are in sweeps/"):
         load_sweep(tmp_path / "none.yaml")
     with pytest.raises(ValueError, match=r"is not valid YAML"):
         load_sweep(written(tmp_path, "a: ["))

@@ -1,4 +1,4 @@
-"""The learning curve: a row for every validation, in checkpoints and in a file for whoever watches from outside."""
+"""The learning curve: a row for every validation, in checkpoints and in a file for other processes to read."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

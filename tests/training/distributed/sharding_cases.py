@@ -72,12 +72,11 @@ def first_step(name: str, ranks: Exchange = ALONE, *more: str) -> dict[str, Tens
 
 
 def lower_precision(ranks: Exchange = ALONE) -> dict[str, Tensor]:
-    """Gradients in bf16, also of one process without weights laid out once, which would be rounded otherwise."""
+    """Gradients in bf16."""
     quiet_lightning()
     e = experiment(["training.precision=bf16", "training.accumulate=2", *sharded(ranks)], ranks)
     torch.manual_seed(0)
     module = SleepModule(e)
-    module.model.shares_weights = False
     build_trainer(e).fit(module, datamodule=TaskDataModule(e))
     return {name: whole(p.grad) for name, p in module.model.named_parameters() if p.grad is not None}
 
