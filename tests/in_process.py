@@ -1,7 +1,7 @@
 """``pytest --in-process``: a test that starts a process fails. With it ``make test-fast`` is what it says.
 
-Tests that start processes are marked ``process``, those that need Chromium ``browser``. Fixtures that always do either
-mark their tests.
+Tests that start processes are marked ``process``, those that need Chromium ``browser``, those that take a second or
+more ``long``. Of large families of parametrised tests it runs a sample.
 """
 
 import multiprocessing.util
@@ -13,8 +13,12 @@ from typing import Any
 import hypothesis
 import pytest
 
-FIXTURES = {"browser": "browser", "fresh_build": "process"}
+FIXTURES = {"browser": "browser", "fresh": "process", "fresh_build": "process"}
 """Fixture -> marker of the tests that use it."""
+INHERITED = {"test_compiles_into_one_graph": "long"}
+"""Test of a shipped suite -> marker: a suite knows no markers, as its users have others."""
+SAMPLE = 8
+"""Parametrised cases of a test that are run at most."""
 STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system")
 """CPython's audit events of a starting process."""
 
@@ -38,10 +42,27 @@ def pytest_configure(config: pytest.Config) -> None:
     multiprocessing.util.spawnv_passfds = _refuse_spawn  # raises no audit event
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    families: dict[str, list[pytest.Item]] = {}
     for item in items:
         for fixture in FIXTURES.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(FIXTURES[fixture])
+        if "cluster" in item.path.parts:
+            item.add_marker("process")
+        name = item.nodeid.partition("[")[0]
+        if marker := INHERITED.get(name.rpartition("::")[2]):
+            item.add_marker(marker)
+        families.setdefault(name, []).append(item)
+    if config.getoption("--in-process"):
+        kept = {id(item) for family in families.values() for item in _sample(family)}
+        config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+        items[:] = [item for item in items if id(item) in kept]
+
+
+def _sample(family: list[pytest.Item]) -> list[pytest.Item]:
+    """Evenly spaced."""
+    n = min(SAMPLE, len(family))
+    return [family[i * len(family) // n] for i in range(n)]
 
 
 @pytest.hookimpl(wrapper=True)

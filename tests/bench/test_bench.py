@@ -52,6 +52,7 @@ def test_a_worker_that_dies_is_an_error_and_no_wait() -> None:
         worker()
 
 
+@pytest.mark.long
 def test_operator_peers_compute_the_same_gradients() -> None:
     rows = list(bench_operator(0, (Shape(2, 24, 2, 8, 8),)))
     names = {str(row["contender"]) for row in rows}

@@ -10,6 +10,7 @@ from sleep_lightning.tasks.rule110 import Rule110
 from tests.cli.cli import SMALL
 
 
+@pytest.mark.long
 def test_what_is_slow_beside_the_step_is_overhead_and_the_step_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

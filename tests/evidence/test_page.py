@@ -30,6 +30,7 @@ def test_tables_survive_being_written(tmp_path: Path) -> None:
         read_table(RunScore, tmp_path / "speeds.csv")
 
 
+@pytest.mark.long
 def test_the_page_shows_every_level_and_picture(tmp_path: Path) -> None:
     scores = rows(AS_CLAIMED)
     pictures = draw_all(scores, SPEEDS, tmp_path)

@@ -95,6 +95,7 @@ def test_the_three_charts_show_the_children_of_the_sweep_and_nothing_else(browse
     window.close()
 
 
+@pytest.mark.process
 def test_a_server_is_its_own_host_and_refreshing_leaves_one_tag(served: Served) -> None:
     from mlflow.tracking import MlflowClient
 

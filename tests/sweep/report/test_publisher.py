@@ -19,6 +19,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
 
 
+@pytest.mark.long
 def test_the_mlflow_run_holds_the_sweep(tmp_path: Path, uri: str) -> None:
     study = ToldStudy(tmp_path / "sweep")
     logger = MLflowRun(uri, "e", "small")
