@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.bench.timing import interleave, summarize
 from sleep_lightning.config import Experiment, TrainingConfig, load_experiment
-from sleep_lightning.model import HybridLM
+from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import TaskBatch
@@ -97,7 +97,7 @@ def _bare_loop(experiment: Experiment) -> None:
 class _TimedGradients(StepGradients):
     """Adds the seconds that it takes to ``work``."""
 
-    def __init__(self, model: HybridLM, training: TrainingConfig) -> None:
+    def __init__(self, model: WindowModel, training: TrainingConfig) -> None:
         super().__init__(model, training)
         self.work, self._began = 0.0, 0.0
 

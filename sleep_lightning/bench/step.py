@@ -15,7 +15,7 @@ from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.config import Experiment, TrainingConfig
 from sleep_lightning.cost.flops import sequence_cost
-from sleep_lightning.model import ModelConfig
+from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.model.parameter_groups import hidden_matrices
 from sleep_lightning.ops import attention, delta_rule_inputs
 from sleep_lightning.ops.cpp import build
@@ -138,6 +138,7 @@ def our_step(
     model, batch = experiment.build_model(), batch.to(torch.device(device))
     model.to(device)
     if compiled:
+        assert isinstance(model, HybridLM)
         model.compile_passes()
     optimizer = build_optimizer(model, experiment.training)
     gradients = GraphedGradients(model) if graph else partial(accumulate_gradients, model)
@@ -166,6 +167,7 @@ def baseline_step(
     """The same model with transformers' torch chunk as shipped (on CUDA, with fla's kernel if asked), SDPA, conv1d,
     window by window, torch's optimizers."""
     torch.manual_seed(0)
+    assert isinstance(experiment.model, ModelConfig)
     model = replace(experiment, model=replace(experiment.model, backend=BASELINE)).build_model()
     model, batch = model.to(device), batch.to(torch.device(device))
     hidden = [p for p, _ in hidden_matrices(model)]

@@ -8,6 +8,7 @@ from typing import Any
 from sleep_lightning.cli.console import measured_line
 from sleep_lightning.config import Experiment, redact
 from sleep_lightning.formatting import with_unit
+from sleep_lightning.model import ModelConfig
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
@@ -18,7 +19,7 @@ from sleep_lightning.training.resource_usage import MEASURED
 def headline(experiment: Experiment, module: SleepModule) -> str:
     s, m = experiment.sleep, experiment.model
     return (
-        f"{experiment.task.name}, {m.pattern} d={m.d_model} ({with_unit(sum(p.numel() for p in module.parameters()))} "
+        f"{experiment.task.name}, {m.described} ({with_unit(sum(p.numel() for p in module.parameters()))} "
         f"parameters), windows of {s.window_size}, N={s.n_passes}"
     )
 
@@ -56,11 +57,18 @@ def summarize(
         "checkpoint": str(run.last),
         "best_checkpoint": str(run.best) if run.best.exists() else None,
         "mlflow_run_id": None if logger is None else logger.run_id,
-        "state_bytes": module.model.state_bytes(carry_conv_state=experiment.sleep.carry_conv_state),
+        "state_bytes": _state_bytes(module),
         "data_digests": digests,
         "seed": experiment.training.seed,
         "environment": environment,
     }
+
+
+def _state_bytes(module: SleepModule) -> list[int]:
+    """Bytes of one sequence's memory in each layer that writes: state, and convolution inputs if carried."""
+    memory = module.model.zero_memory(1, carry_conv_state=module.experiment.sleep.carry_conv_state)
+    states = [x.nbytes for x in memory.states]
+    return [n + x.nbytes for n, x in zip(states, memory.conv, strict=True)] if memory.conv else states
 
 
 def log_results(
@@ -88,7 +96,9 @@ def facts_of(experiment: Experiment, run: RunDirectory, summary: dict[str, Any])
         "checkpoint": summary["checkpoint"],
     }
     if layers := summary["state_bytes"]:
-        facts["memory"] = f"{with_unit(sum(layers))}B a sequence, in {len(layers)} layers of {experiment.model.pattern}"
+        facts["memory"] = f"{with_unit(sum(layers))}B a sequence, in {len(layers)} layers"
+        if isinstance(experiment.model, ModelConfig):
+            facts["memory"] += f" of {experiment.model.pattern}"
     if (picture := run.path / "learning_curve.png").exists():
         facts["picture"] = str(picture)
     if experiment.tracking.mlflow:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.cost.flops import sequence_cost
+from sleep_lightning.model import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,14 @@ def _flops(e: Experiment) -> int:
 
 def _deeper(e: Experiment) -> list[str]:
     """The pattern's period repeated until one pass costs what N of the base do, to the nearest whole period."""
-    period, wanted = e.model.period, _flops(e)
+    model, period, wanted = e.model, e.model.period, _flops(e)
+    assert isinstance(model, ModelConfig)  # others have no period
     once = replace(e, sleep=replace(e.sleep, n_passes=1, grad_passes=None, loop="all"))
 
     def difference(repeats: int) -> int:
-        return abs(_flops(replace(once, model=replace(e.model, pattern=period * repeats))) - wanted)
+        return abs(_flops(replace(once, model=replace(model, pattern=period * repeats))) - wanted)
 
-    most = e.model.n_blocks * e.sleep.n_passes // len(period)
+    most = model.n_blocks * e.sleep.n_passes // len(period)
     return [f"model.pattern={period * min(range(1, most + 1), key=difference)}", "sleep.n_passes=1", "sleep.loop=all"]
 
 

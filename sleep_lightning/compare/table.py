@@ -69,7 +69,7 @@ def build_rows(runs: Sequence[Run], test_passes: Sequence[int]) -> list[Row]:
         finished = [run for run in runs if run.arm.name == name and run.summary is not None]
         if finished:
             own = finished[0].experiment.sleep.n_passes
-            others = test_passes if finished[0].experiment.model.writers() else ()
+            others = test_passes if finished[0].experiment.stack.writers() else ()
             rows += [_row(finished, n) for n in dict.fromkeys([own, *others])]
     return rows
 

@@ -81,16 +81,15 @@ class Experiment:
         looped = range(core.start, coda.stop)
         writers = [i for i in m.writers(cached=s.eviction == "sliding") if i in looped]
         if s.n_passes > 1 and not m.summary_tokens and not writers:
-            own = isinstance(self.model, PluginModel)
-            blocks = f"model.class_path={self.model.class_path!r}" if own else f"model.pattern={self.model.pattern!r}"
-            fix = (
-                "set"
-                if own
-                else f"put a {' or '.join([*MEMORY_MIXERS, *self.model.memory_rules])} into the pattern or set"
-            )
+            if isinstance(self.model, ModelConfig):
+                blocks, letters = f"model.pattern={self.model.pattern!r}", [*MEMORY_MIXERS, *self.model.memory_rules]
+                fix = f"put a {' or '.join(letters)} into the pattern or set"
+            else:
+                blocks, fix = f"model.class_path={self.model.class_path!r}", "set"
+            loop = f" and sleep.loop={s.loop!r}" if s.loop != "all" else ""
             raise ValueError(
-                f"sleep.n_passes={s.n_passes} with {blocks}{f' and sleep.loop={s.loop!r}' if s.loop != 'all' else ''} has "
-                f"no effect: no looped block holds memory; {fix} sleep.n_passes=1"
+                f"sleep.n_passes={s.n_passes} with {blocks}{loop} has no effect: no looped block holds memory; {fix} "
+                f"sleep.n_passes=1"
             )
 
     def _check_windows(self) -> None:
@@ -135,6 +134,8 @@ class Experiment:
     @property
     def memory_rules(self) -> list[Rule]:
         """The memory rules that the model uses, as far as they are known: each once."""
+        if isinstance(self.model, PluginModel):
+            return []
         own = [plugin.target.rule for plugin in self._memory_plugins().values()]  # type: ignore[attr-defined]
         return list({rule.name: rule for rule in [*self.model.rules, *own]}.values())
 

@@ -86,15 +86,14 @@ def _schema(values: dict[str, Any], search: list[Path]) -> tuple[DictConfig, dic
         if (class_path := values.get(f"{section}.class_path")) is not None:
             plugins[section] = find_plugin(cast(KindName, section), {"class_path": class_path}, section, search)
             sections[section] = {"class_path": class_path, "init_args": schema_of(plugins[section])}
-    return cast(DictConfig, OmegaConf.create(sections)), plugins
+    return OmegaConf.create(sections), plugins
 
 
 def _needed(experiment: Experiment, search: list[Path], places: list[Path]) -> list[str]:
     """``search``, and those of the other places in which a plug-in's module was found."""
     class_paths = [read_spec(spec, key)[0] for _, spec, key in experiment.plugins()]
-    class_paths += [
-        one.class_path for one in (experiment.task, experiment.model) if isinstance(one, PluginTask | PluginModel)
-    ]
+    sections = (experiment.task, experiment.model)
+    class_paths += [one.class_path for one in sections if isinstance(one, PluginTask | PluginModel)]
     homes = {home_of(path.partition(".")[0]) for path in class_paths if "." in path}
     resolved = {home.resolve() for home in homes if home is not None}
     kept = [*search, *(place for place in places if place.resolve() in resolved)]

@@ -5,7 +5,6 @@ from typing import Any, NoReturn
 
 from sleep_lightning.config.plugins import Plugin, load_plugin
 from sleep_lightning.model import WindowModel, why_not_window_model
-from sleep_lightning.ops import Rule
 
 
 @dataclass
@@ -44,11 +43,6 @@ class PluginModel:
     def described(self) -> str:
         """For people: the class."""
         return self.class_path.rpartition(".")[2]
-
-    @property
-    def rules(self) -> list[Rule]:
-        """Of the package's memory rules none is known to be in it."""
-        return []
 
     @property
     def attention_only(self) -> str:

@@ -127,8 +127,8 @@ def _findings(findings: Sequence[Finding]) -> str:
         "neither, these seeds cannot decide. p is that of a one-sided permutation test within seeds; with more than "
         f"two levels, of a trend. {tested} claims are tested and p is not corrected for multiple tests: without any "
         f"effect, about {SIGNIFICANCE * tested:.1f} of them would be expected to hold. Most of those on one task share "
-        "its runs of N = 4. A task is learned in jumps that come late or never, so that seeds form two clusters: look at "
-        "the individual seeds, too."
+        "its runs of N = 4. A task is learned in jumps that come late or never, so that seeds form two clusters: look "
+        "at the individual seeds, too."
     )
     return _markdown(["claim", "where", "verdict", "figures"], lines) + "\n\n" + after
 

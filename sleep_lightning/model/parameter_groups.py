@@ -26,6 +26,17 @@ def hidden_matrices(model: WindowModel) -> Matrices:
     return [(weight, (len(weight),)) for weight in dict.fromkeys(weights)]
 
 
+def vocabulary_matrices(model: WindowModel) -> list[nn.Parameter]:
+    """The matrices with a row per token of the vocabulary: embeddings and head, in the order of ``parameters()``."""
+    if isinstance(model, HybridLM):  # of which a projection may have as many rows by chance
+        weights = {model.embedding.weight, model.head.weight}
+    else:
+        assert isinstance(model, nn.Module)
+        weights = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
+        weights |= {weight for _, _, weight in _linear_weights(model) if len(weight) == model.vocab_size}
+    return [p for p in model.parameters() if p in weights]
+
+
 def _stacked(owner: nn.Module, name: str, rows: int) -> tuple[int, ...]:
     return owner.in_splits if isinstance(owner, Attention | FastWeights | SwiGLU) and name == "in_proj" else (rows,)
 

@@ -1,8 +1,8 @@
-"""What sleep, cost and training need of a model: nothing else of it is known to them."""
+"""The interface between models and sleep, cost and training, which use nothing else of a model."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from torch import Tensor
 
@@ -120,6 +120,12 @@ class WindowModel(Protocol):
         def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
 
         def buffers(self, recurse: bool = True) -> Iterator[Tensor]: ...
+
+        def to(self, device: Any) -> Self: ...
+
+        def eval(self) -> Self: ...
+
+        def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
 
 
 REQUIRED = ("n_blocks", "vocab_size", "embed", "blocks", "logits", "zero_memory", "writers", "write", "padding")

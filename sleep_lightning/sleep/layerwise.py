@@ -62,6 +62,7 @@ LEGAL_SLEEP_ONCE = LEGAL_SLEEP | {
 LEGAL_MODEL: dict[str, tuple[Any, ...]] = {
     "d_model": ANY,
     "pattern": ANY,  # its mixers: LEGAL_MIXERS
+    "memory_rules": ANY,  # likewise
     "n_heads": ANY,
     "gdn_heads": ANY,
     "key_dim": ANY,

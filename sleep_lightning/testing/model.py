@@ -173,7 +173,7 @@ class WindowModelTestCase:
 
     def test_every_parameter_is_optimised_once(self) -> None:
         model = self.model()
-        optimizer = build_optimizer(model, TrainingConfig())  # type: ignore[arg-type]
+        optimizer = build_optimizer(model, TrainingConfig())
         optimised = [p for group in optimizer.param_groups for p in group["params"]]
         assert len(optimised) == len(set(optimised)) == len(list(model.parameters()))
 

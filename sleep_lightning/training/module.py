@@ -1,15 +1,16 @@
 """The LightningModule: one training step is one optimizer step over one batch, window by window."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.stages import sleep_of, stage_of
+from sleep_lightning.model import HybridLM
 from sleep_lightning.model.parameter_groups import set_trained
 from sleep_lightning.sleep import IGNORE, plan_windows
 from sleep_lightning.tasks import TaskBatch
@@ -53,7 +54,7 @@ class SleepModule(pl.LightningModule):
         self.task = self.experiment.task.build()
         self.model = self.experiment.build_model(self.task)
         if self.experiment.training.compile:
-            self.model.compile_passes()
+            cast(HybridLM, self.model).compile_passes()  # the experiment has checked that it has the method
         self.gradients = StepGradients(self.model, self.experiment.training)
         self.step_tokens = self.experiment.training.batch_size * self.task.sequence_length
         self.scores: dict[str, Score] = {}
@@ -137,7 +138,8 @@ class SleepModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         sharded = self.gradients.shards is not None
-        check_weights(self.model, self.steps, self.experiment.training, self.gradients.exchange, sharded=sharded)
+        model, exchange = cast(nn.Module, self.model), self.gradients.exchange
+        check_weights(model, self.steps, self.experiment.training, exchange, sharded=sharded)
         checkpoint["experiment"] = self.experiment.to_dict()
         checkpoint["rng"] = torch.get_rng_state()
 

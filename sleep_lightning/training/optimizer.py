@@ -1,16 +1,14 @@
-"""Muon on the hidden matrices, AdamW on the rest, behind one optimizer.
+"""What ``training.optimizer`` names; by default Muon on the hidden matrices and AdamW on the rest, as one optimizer.
 
-Muon is torch.optim.Muon's algorithm (Keller Jordan's), with two differences that change no result: matrices
-of one shape are orthogonalised as one batch, and a fused projection (q, k, v, ... stacked by rows in one weight)
-is orthogonalised part by part, as if its parts were weights of their own. Where ranks have shares of a matrix, one
-of them orthogonalises the whole.
+Muon is torch.optim.Muon's algorithm (Keller Jordan's), with two differences that change no result: matrices of one
+shape are orthogonalised as one batch, and a fused projection (q, k, v, ... stacked by rows in one weight) is
+orthogonalised part by part, as separate weights would be. A sharded matrix is gathered and orthogonalised on one rank.
 """
 
 import inspect
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from itertools import chain
 from typing import Any
 
 import torch
@@ -19,8 +17,8 @@ from torch.optim import AdamW, Optimizer
 
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.config.plugins import load_plugin
-from sleep_lightning.model import HybridLM
-from sleep_lightning.model.parameter_groups import hidden_matrices
+from sleep_lightning.model import WindowModel
+from sleep_lightning.model.parameter_groups import hidden_matrices, vocabulary_matrices
 from sleep_lightning.training.distributed.sharded_muon import is_sharded, local, map_whole
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -129,21 +127,17 @@ class MuonAdamW(Optimizer):
         self._share_groups()
 
 
-def muon_adamw(model: HybridLM, config: TrainingConfig) -> MuonAdamW:
+def muon_adamw(model: WindowModel, config: TrainingConfig) -> MuonAdamW:
     """Muon on ``hidden_matrices``; AdamW (0.9, 0.95) on the rest, with decay on embedding and head only."""
-    matrices = hidden_matrices(model)
-    hidden = {p for p, _ in matrices}
-    embeddings = set(chain(model.embedding.parameters(), model.head.parameters()))
-    other = [p for p in model.parameters() if p not in hidden and p not in embeddings]
-    groups: list[dict[str, Any]] = [
-        {"params": list(dict.fromkeys(p for p in model.parameters() if p in embeddings))},
-        {"params": other, "weight_decay": 0.0},
-    ]
+    matrices, vocabulary = hidden_matrices(model), vocabulary_matrices(model)
+    taken = {*(p for p, _ in matrices), *vocabulary}
+    other = [p for p in model.parameters() if p not in taken]
+    groups: list[dict[str, Any]] = [{"params": vocabulary}, {"params": other, "weight_decay": 0.0}]
     adamw = AdamW(groups, config.adamw_lr, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True)
     return MuonAdamW(Muon(matrices, config.muon_lr, config.weight_decay, config.momentum), adamw)
 
 
-def build_optimizer(model: HybridLM, config: TrainingConfig) -> Optimizer:
+def build_optimizer(model: WindowModel, config: TrainingConfig) -> Optimizer:
     """The optimizer that ``training.optimizer`` names.
 
     Its first argument is the model's parameters, or the model if that argument is named ``model``; an argument named

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.config import TrainingConfig
-from sleep_lightning.model import HybridLM
+from sleep_lightning.model import HybridLM, WindowModel
 from sleep_lightning.sleep import IGNORE, SleepConfig, plan_windows
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.callbacks.preemption import StopReason
@@ -36,7 +36,7 @@ class StepGradients:
         stop_agreed: the sum of all ranks' votes, as of the last step.
     """
 
-    def __init__(self, model: HybridLM, training: TrainingConfig) -> None:
+    def __init__(self, model: WindowModel, training: TrainingConfig) -> None:
         self.model, self.training = model, training
         self._graphed = GraphedGradients(model) if training.cuda_graph else None
         self.exchange = Exchange()
@@ -48,6 +48,7 @@ class StepGradients:
         """Work with the ranks of this trainer, sharding the model if its strategy does."""
         self.exchange = Exchange.of(trainer)
         if isinstance(trainer.strategy, SleepFSDPStrategy):
+            assert isinstance(self.model, HybridLM)  # the experiment refuses to shard others
             self.shards = trainer.strategy.shard(self.model, self.training)
 
     @property

@@ -30,7 +30,7 @@ def test_pairs_are_told_apart() -> None:
     assert longer.figures.startswith("0.922 against 0.760, difference 0.162 [")
     hard = by_claim(found, "beats sliding eviction")
     assert hard.verdict == "not shown"  # behind in every seed, but these are three
-    assert hard.figures.startswith("0.900 against 0.963, ") and "(3 seeds, which" in hard.figures
+    assert hard.figures.startswith("0.900 against 0.963, ") and "(3 seeds, smallest" in hard.figures
     assert by_claim(found, "Depo: a model trained with N = 4 needs its passes at test").verdict == "holds"
     assert by_claim(found, "Rule 110: a model trained with N = 4 needs").figures.startswith("0.900 against 0.450, ")
     assert by_claim(found, "Rule 110: N = 4 beats N = 1 trained longer").figures.startswith("0.900 against 0.847, ")

@@ -21,6 +21,7 @@ def check_device_and_backends(experiment: "Experiment") -> Iterator[Finding]:
     """Where the experiment will run, and a row for each memory rule on windows and keys like its own."""
     import torch
 
+    from sleep_lightning.model import ModelConfig
     from sleep_lightning.training.runtime.environment import check_device
 
     t, m = experiment.training, experiment.model
@@ -32,7 +33,9 @@ def check_device_and_backends(experiment: "Experiment") -> Iterator[Finding]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     yield Finding("experiment: device", "ok", f"training.accelerator={t.accelerator} takes {name}")
     dtype = torch.bfloat16 if t.precision == "bf16" else torch.float32
-    for rule in m.rules:
+    if not isinstance(m, ModelConfig):
+        return
+    for rule in experiment.memory_rules:
         found = judge(rule, device, dtype, m.key_dim_per_head, (experiment.sleep.window_size,), m.backend)
         yield Finding(f"experiment: {found.check}", found.state, f"{found.found} ({t.precision})", found.remedy)
 

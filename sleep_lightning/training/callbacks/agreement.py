@@ -17,6 +17,7 @@ class SameExperiment(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: "SleepModule", stage: str) -> None:  # type: ignore[override]
         own = {name: x for name, x in pl_module.experiment.to_dict().items() if name != "tracking"}
+        del own["training"]["search_path"]  # nodes may keep the user's modules in different places
         if trainer.world_size > 1 and trainer.strategy.broadcast(own) != own:
             raise ValueError(
                 f"rank {trainer.global_rank} was started with another experiment than rank zero; start all alike"

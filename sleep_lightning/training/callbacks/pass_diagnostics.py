@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn import functional as F
 
-from sleep_lightning.model import HybridLM, Memory
+from sleep_lightning.model import Memory, WindowModel
 from sleep_lightning.sleep import (
     IGNORE,
     PassRecord,
@@ -62,7 +62,7 @@ def _norm(tensors: tuple[Tensor, ...]) -> Tensor:
     return torch.stack([x.detach().float().norm() for x in tensors]).norm()
 
 
-def diagnose_passes(model: HybridLM, batch: TaskBatch, sleep: SleepConfig) -> dict[str, float]:
+def diagnose_passes(model: WindowModel, batch: TaskBatch, sleep: SleepConfig) -> dict[str, float]:
     """Per pass n, averaged over windows: ``memory_change`` |S_n - S_{n-1}| / |S_n|, ``hidden_drift``
     |h_n - h_{n-1}| / |h_{n-1}| (not for the last pass, whose h is never computed) and ``memory_grad_norm``
     |dL/dS_n|. Leaves ``.grad`` alone. Empty for a model without memory or a batch without sleep.
