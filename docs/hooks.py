@@ -82,10 +82,10 @@ def page_of(notebook: Path) -> tuple[str, dict[str, bytes]]:
 
 
 def _headings_below_the_first(text: str, *, first: bool) -> str:
-    """One title a page: later headings go down a level."""
+    """One title a page: later ones go down a level."""
     if first:
         return text if text.startswith("#") else f"# {text.strip()}"
-    return re.sub(r"^(#+ )", r"#\1", text, flags=re.MULTILINE)
+    return re.sub(r"^# ", "## ", text, flags=re.MULTILINE)
 
 
 def _from_the_root(text: str) -> str:

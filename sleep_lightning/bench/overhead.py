@@ -1,4 +1,4 @@
-"""What is not the step: sampling, Lightning's loop, logging and progress; and the time until the first step."""
+"""Overhead beside the training step: sampling, Lightning's loop, logging and progress; and the time to start."""
 
 import subprocess
 import sys
@@ -31,14 +31,14 @@ from sleep_lightning.training.trainer import build_trainer, quiet_lightning
 
 STEPS = 40
 SKIPPED = 5
-"""First steps, of which the overhead is not counted."""
+"""Warm-up steps that are not counted."""
 
 
 def bench_overhead(seconds: float) -> Iterator[dict[str, object]]:
-    """Rows of seconds and shares of a training step of the laptop experiment.
+    """Rows of seconds, and shares of a training step of the laptop experiment.
 
-    ``fit`` against the bare loop is the difference of two long times, and has the start and the end of a run in it. The
-    last row is free of both: what the steps of one run spent outside of what a bare loop does.
+    ``fit`` minus the bare loop is a difference of two long times that includes the start and the end of a run. The last
+    row does not: it is the time that the steps of one run spent outside of what the bare loop does.
     """
     experiment = load_experiment(
         {"task": {"ring_size": 12, "steps": [2]}, "model": {"n_heads": 4}, "sleep": {"window_size": 12, "n_passes": 2}},
@@ -82,7 +82,7 @@ def bench_overhead(seconds: float) -> Iterator[dict[str, object]]:
 
 
 def _bare_loop(experiment: Experiment) -> None:
-    """The same steps on one batch, without trainer, sampling or logging."""
+    """The same steps on one batch without trainer, sampling and logging."""
     task, t = experiment.task.build(), experiment.training
     torch.manual_seed(0)
     model, batch = experiment.build_model(task), task.batch(t.batch_size, seed=0, position=0)
@@ -95,7 +95,7 @@ def _bare_loop(experiment: Experiment) -> None:
 
 
 class _TimedGradients(StepGradients):
-    """Adds the seconds it takes to ``work``."""
+    """Adds the seconds that it takes to ``work``."""
 
     def __init__(self, model: WindowModel, training: TrainingConfig) -> None:
         super().__init__(model, training)
@@ -121,7 +121,7 @@ class _TimedGradients(StepGradients):
 
 
 class _TimedModule(SleepModule):
-    """Knows how long each step is at what a bare loop does too: gradients, clipping, optimizer."""
+    """Times the part of each step that the bare loop has, too: gradients, clipping, optimizer."""
 
     def __init__(self, experiment: Experiment) -> None:
         super().__init__(experiment)

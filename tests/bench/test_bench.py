@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sleep_lightning.bench.operator import Shape, bench_operator, peers
-from sleep_lightning.bench.step import Setting, bench_step, our_step, shelf_step
+from sleep_lightning.bench.step import Setting, baseline_step, bench_step, our_step
 from sleep_lightning.bench.timing import interleave, ratio
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.cli.bench import BENCHES, bench, check
@@ -61,12 +61,12 @@ def test_operator_peers_compute_the_same_gradients() -> None:
     assert all(float(str(row["gradient_difference"])) < 1e-3 for row in rows)
 
 
-def test_shelf_and_ours_are_the_same_step() -> None:
+def test_baseline_and_ours_are_the_same_step() -> None:
     setting = Setting(2, batch=2, strings=2, d_model=32)
     experiment = setting.experiment()
     batch = experiment.task.build().batch(2, seed=0, position=0)
-    ours, shelf = our_step(experiment, batch), shelf_step(experiment, batch)
-    torch.testing.assert_close(ours(), shelf(), rtol=1e-4, atol=1e-4)
+    ours, baseline = our_step(experiment, batch), baseline_step(experiment, batch)
+    torch.testing.assert_close(ours(), baseline(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.process
@@ -90,10 +90,10 @@ def test_unknown_bench_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_contenders_timed_in_turn_are_held_against_the_shelf_too() -> None:
+def test_contenders_timed_in_turn_are_compared_with_the_baseline_too() -> None:
     setting = Setting(2, batch=2, strings=1, d_model=32, in_turn=True)
     *steps, matmul = bench_step(0.5, (setting,), with_compile=False)
-    assert steps[0]["contender"] == "shelf" and len(steps) >= 3
+    assert steps[0]["contender"] == "baseline" and len(steps) >= 3
     assert {row["rounds"] for row in steps} == {5}
-    assert steps[0]["times_faster_than_shelf"] == 1
+    assert steps[0]["times_faster_than_baseline"] == 1
     assert matmul["what"] == "large matmul"
