@@ -10,9 +10,18 @@ from omegaconf import OmegaConf
 from sleep_lightning.config.outline import outline
 from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.config.plugin_task import PluginTask
-from sleep_lightning.config.plugins import KindName, Plugin, check_plugin, import_path, is_registered, load_plugin
+from sleep_lightning.config.plugins import (
+    KindName,
+    Plugin,
+    check_plugin,
+    import_path,
+    is_registered,
+    load_plugin,
+    read_spec,
+)
 from sleep_lightning.config.tracking import TrackingConfig, redact
 from sleep_lightning.config.training import TrainingConfig
+from sleep_lightning.config.values import flatten
 from sleep_lightning.model import MEMORY_MIXERS, HybridLM, ModelConfig, WindowModel
 from sleep_lightning.ops import Rule
 from sleep_lightning.sleep import SleepConfig
@@ -125,6 +134,19 @@ class Experiment:
             yield "callback", spec, f"training.callbacks[{i}]"
         for i, spec in enumerate(self.tracking.loggers):
             yield "logger", spec, f"tracking.loggers[{i}]"
+
+    def class_paths(self) -> Iterator[tuple[str, str]]:
+        """Keys and values of all that is named by an import path."""
+        for section, values in self.to_dict().items():
+            if "class_path" in values:
+                yield f"{section}.class_path", values["class_path"]
+        for _, spec, key in self.plugins():
+            if "." in (path := read_spec(spec, key)[0]):
+                yield key, path
+
+    def flat(self) -> dict[str, Any]:
+        """Every key with its value, those of plug-ins included (``task.init_args.length``)."""
+        return flatten(self.to_dict())
 
     @property
     def stack(self) -> Stack:

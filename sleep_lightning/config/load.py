@@ -13,7 +13,7 @@ from yaml import YAMLError
 from sleep_lightning.config.experiment import Experiment
 from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.config.plugin_task import PluginTask
-from sleep_lightning.config.plugins import KindName, Plugin, find_plugin, read_spec
+from sleep_lightning.config.plugins import KindName, Plugin, find_plugin
 from sleep_lightning.config.schema import schema_of, values_of
 from sleep_lightning.config.search_path import home_of
 from sleep_lightning.config.tracking import TrackingConfig
@@ -91,10 +91,7 @@ def _schema(values: dict[str, Any], search: list[Path]) -> tuple[DictConfig, dic
 
 def _needed(experiment: Experiment, search: list[Path], places: list[Path]) -> list[str]:
     """``search``, and those of the other places in which a plug-in's module was found."""
-    class_paths = [read_spec(spec, key)[0] for _, spec, key in experiment.plugins()]
-    sections = (experiment.task, experiment.model)
-    class_paths += [one.class_path for one in sections if isinstance(one, PluginTask | PluginModel)]
-    homes = {home_of(path.partition(".")[0]) for path in class_paths if "." in path}
+    homes = {home_of(path.partition(".")[0]) for _, path in experiment.class_paths()}
     resolved = {home.resolve() for home in homes if home is not None}
     kept = [*search, *(place for place in places if place.resolve() in resolved)]
     return list(dict.fromkeys(map(str, kept)))
@@ -130,7 +127,8 @@ def _merge(schema: DictConfig, values: dict[str, Any], plugins: dict[str, Plugin
         top = ".".join([section, *names[:2]]) if of else key  # an init_arg may be nested
         if top not in known and not (of and of.takes_anything):
             takes = f"{of.class_path} takes {', '.join(of.takes()) or 'none'}" if of else None
-            raise ValueError(f"{key}={value!r}: there is no key {key!r}; {_suggest(key, known, takes)}")
+            near = [name for name in known if of is None or name.startswith(f"{section}.init_args.")]
+            raise ValueError(f"{key}={value!r}: there is no key {key!r}; {_suggest(key, near, takes)}")
         try:
             OmegaConf.update(schema, key, value, force_add=of is not None)
         except OmegaConfBaseException as error:

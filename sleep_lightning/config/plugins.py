@@ -282,6 +282,8 @@ def _unknown(kind: KindName, name: str) -> str:
 
 def _why_not(kind: Kind, target: type) -> str | None:
     """Why a class is none of the kind. Bases are compared by name: no library is imported for it."""
+    if "torch.optim.lr_scheduler.ReduceLROnPlateau" in map(import_path, target.__mro__):
+        return "steps by a metric, and schedules are stepped after every step without one; use another"
     if kind.base is not None:
         if kind.base in map(import_path, target.__mro__):
             return None

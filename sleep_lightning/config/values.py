@@ -37,6 +37,14 @@ def merged_values(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str
     return values
 
 
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Keys and values of a nested mapping."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
 def _flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in tree.items():
@@ -93,7 +101,7 @@ def _nest(values: dict[str, Any], spec_key: str) -> None:
         if names:
             inner[names[-1]] = value
         else:
-            inner |= value
+            spec["init_args"] = dict(value)
     if spec is not None:
         values[spec_key] = spec
 
