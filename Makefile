@@ -19,9 +19,10 @@ test: .venv/.dev lint chromium
 test-slow: .venv/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/cluster
 
-# A sweep on a SLURM and a PostgreSQL that the tests install (as root on Debian), start and stop.
+# Sweeps on a SLURM, a PostgreSQL (installed here, as root on Debian) and a Ray that the tests start and stop.
 test-cluster: .venv/.dev
 	sh tests/install_cluster.sh
+	$(CONSTRAIN) $(BIN)/python -m pip install --quiet --editable '.[ray]'
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/cluster
 
 # Run from top to bottom and saved with their outputs.

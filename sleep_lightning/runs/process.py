@@ -136,8 +136,7 @@ class FitProcess:
         Args:
             threads: CPU threads.
         """
-        ours = {name: value for name, value in os.environ.items() if not _PLACE.fullmatch(name)}
-        return ours | {"OMP_NUM_THREADS": str(threads), URI_VARIABLE: self.experiment.tracking.uri}
+        return inherited_environment() | {"OMP_NUM_THREADS": str(threads), URI_VARIABLE: self.experiment.tracking.uri}
 
     def start(self, threads: int, gpu: str | None = None) -> "Watched":
         """Start or resume it, in a session of its own: a signal to us is not one to it.
@@ -159,6 +158,11 @@ class FitProcess:
     def orphan(self) -> "Watched | None":
         """The process that trains it though nobody here has started it (its supervisor was killed), or None."""
         return process_of(self.directory)
+
+
+def inherited_environment() -> dict[str, str]:
+    """The environment for a run: ours, without our place in a SLURM job or among ranks."""
+    return {name: value for name, value in os.environ.items() if not _PLACE.fullmatch(name)}
 
 
 def _name(number: int) -> str:
