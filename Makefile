@@ -27,9 +27,10 @@ test-fast: .venv/.dev
 test-slow: .venv/.dev
 	$(PYTEST) -m slow --dist loadfile --no-loadscope-reorder --ignore tests/cluster
 
-# Sweeps on a SLURM and a PostgreSQL that the tests install (as root on Debian), start and stop.
+# Sweeps on a SLURM, a PostgreSQL (installed here, as root on Debian) and a Ray that the tests start and stop.
 test-cluster: .venv/.dev
 	sh tests/install_cluster.sh
+	$(INSTALL) --editable '.[ray]'
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/cluster
 
 # Executed from top to bottom and saved with their outputs.

@@ -12,7 +12,7 @@ from yaml import YAMLError
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.config import Experiment, load_experiment, read_yaml
 from sleep_lightning.cost.inference import inference_cost
-from sleep_lightning.sweep.launchers import SlurmOptions
+from sleep_lightning.sweep.launchers import RayOptions, SlurmOptions
 from sleep_lightning.sweep.space import ARM, Parameter, Space, as_overrides
 from sleep_lightning.sweep.storage import check_url
 
@@ -70,10 +70,12 @@ class SweepSpec:
     storage: str | None = None
     """Where trials are kept: null, a journal in the sweep's folder; postgresql+psycopg://user@host/database, its
     password in PGPASSWORD or ~/.pgpass; or sqlite:///file.db."""
-    launcher: Literal["local", "slurm"] = "local"
-    """Where runs are trained: as processes of this machine, or each as a SLURM job."""
+    launcher: Literal["local", "slurm", "ray"] = "local"
+    """Where runs are trained: as processes of this machine, as SLURM jobs, or on a Ray cluster (docs/ray.md)."""
     slurm: SlurmOptions = field(default_factory=SlurmOptions)
     """What a SLURM job asks for."""
+    ray: RayOptions = field(default_factory=RayOptions)
+    """The Ray cluster, and what a run asks of it."""
 
     def __post_init__(self) -> None:
         if self.storage is not None:
@@ -92,7 +94,7 @@ class SweepSpec:
         if (gpus := self.devices) is not None and (not gpus or len(set(gpus)) < len(gpus) or min(gpus) < 0):
             raise ValueError(f"devices={gpus} must be different numbers from 0, or null")
         if gpus is not None and self.launcher != "local":
-            raise ValueError(f"devices={gpus} is for launcher: local; set slurm.gpus_per_node instead")
+            raise ValueError(f"devices={gpus} is for launcher: local; set slurm.gpus_per_node or ray.num_gpus instead")
         at_least = {"workers": (self.workers, 1), "threads": (self.threads, 1), "retries": (self.retries, 0)}
         at_least["budget.trials"] = (self.budget.trials, 1)
         for key, (value, low) in at_least.items():
@@ -116,6 +118,8 @@ class Sweep:
         experiment = apply_point(self.base, values, *more)
         if self.spec.launcher == "slurm":
             self.spec.slurm.check(experiment.training)
+        elif self.spec.launcher == "ray":
+            self.spec.ray.check(experiment.training)
         return experiment
 
     def varying(self) -> dict[str, list[object]]:

@@ -73,7 +73,7 @@ def supervise(folder: Path, trials: int, workers: int, options: dict[str, Any]) 
 
     from sleep_lightning.cli.signals import SignalsInterrupt
     from sleep_lightning.sweep.folder import save_sweep, sole_supervisor
-    from sleep_lightning.sweep.launchers import SlurmOptions
+    from sleep_lightning.sweep.launchers import RayOptions, SlurmOptions
     from sleep_lightning.sweep.launchers.choose import choose_launcher
     from sleep_lightning.sweep.study import open_study
     from sleep_lightning.sweep.supervisor import Supervisor
@@ -83,6 +83,8 @@ def supervise(folder: Path, trials: int, workers: int, options: dict[str, Any]) 
     stand_for_fit()
     if "slurm" in options:
         options["slurm"] = SlurmOptions(**options["slurm"])
+    if "ray" in options:
+        options["ray"] = RayOptions(**options["ray"])
     with SignalsInterrupt(), sole_supervisor(folder):
         sweep = small_sweep(trials=trials, workers=workers, **options)
         launcher = choose_launcher(sweep.spec, folder)
