@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sleep_lightning.config import Experiment, load_experiment
-    from sleep_lightning.model import HybridLM, Memory, ModelConfig
+    from sleep_lightning.model import HybridLM, Memory, ModelConfig, WindowModel
     from sleep_lightning.ops import gated_delta_rule
     from sleep_lightning.sleep import SleepConfig
     from sleep_lightning.tasks import Task, TaskBatch
@@ -33,6 +33,7 @@ __all__ = [
     "Task",
     "TaskBatch",
     "TaskDataModule",
+    "WindowModel",
     "__version__",
     "gated_delta_rule",
     "load_experiment",
@@ -49,6 +50,7 @@ _ROOMS = {
     "Task": "tasks",
     "TaskBatch": "tasks",
     "TaskDataModule": "training.datamodule",
+    "WindowModel": "model",
     "gated_delta_rule": "ops",
     "load_experiment": "config",
     "train": "training.train",

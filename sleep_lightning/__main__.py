@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from sleep_lightning.cli.doctor.command import add_doctor_arguments
 from sleep_lightning.cli.sweep_arguments import add_sweep_arguments, prepare_sweep, with_verb
-from sleep_lightning.quick_start import import_heavy_packages, no_garbage_collection
 
 COMMANDS = {
     "fit": "train a model, record it in MLflow",
@@ -110,13 +109,12 @@ def _add_reproduce_arguments(command: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
-    with no_garbage_collection():
-        arguments = _parse(argv)
-        try:
-            run = _prepare(arguments)
-        except ValueError as error:  # the user's mistakes, all found before any compute
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+    arguments = _parse(argv)
+    try:
+        run = _prepare(arguments)
+    except ValueError as error:  # the user's mistakes, all found before any compute
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return run()
 
 
@@ -148,11 +146,6 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
         experiment = load_experiment(a.config, a.overrides)
         return lambda: cost(experiment)
     if a.command == "fit":
-        from sleep_lightning.config import TrackingConfig, load_experiment
-
-        resumes = a.resume is not None  # then its experiment is read later, and is most probably recorded
-        tracking = TrackingConfig() if resumes else load_experiment(a.config, a.overrides).tracking
-        import_heavy_packages(tracking.uri if tracking.enabled else None)
         from sleep_lightning.cli import fit
 
         job = fit.prepare(a.config, a.overrides, a.resume)
@@ -181,7 +174,6 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
 
         bench.check(a.names, a.seconds)
         return lambda: bench.bench(a.names, a.seconds, a.output)
-    import_heavy_packages(None)
     from sleep_lightning.cli import evaluate
     from sleep_lightning.training.evaluation import load_trained
 

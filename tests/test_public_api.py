@@ -41,6 +41,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = sleep_lightning.SleepModel
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("code", "absent"),
     [

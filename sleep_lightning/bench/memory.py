@@ -1,4 +1,4 @@
-"""Peak memory of a training step, each in a process of its own, against the prediction made before it."""
+"""Peak memory of a training step, measured in a process of its own, and its prediction."""
 
 import json
 import subprocess
@@ -27,9 +27,9 @@ WINDOW = 24
 
 @dataclass(frozen=True)
 class Case:
-    """A training step: windows that sleep, N, width, batch, truncation, checkpointing, and what malloc does.
+    """A training step: windows that sleep, N, width, batch, truncation, checkpointing, and the allocator's mode.
 
-    The prediction is of what is alive, which is what the process takes if freed memory is returned at once.
+    The prediction counts live memory, which is what the process holds if freed memory is returned at once.
     """
 
     windows: int
@@ -92,7 +92,7 @@ def _time_of_checkpointing(seconds: float, setting: Setting = Setting(4)) -> Ite
 
 
 def measure(case: Case) -> dict[str, object]:
-    """One step in this process; MB above what the process held before it."""
+    """One step in this process; MB above what the process held before."""
     tune_allocator(case.allocator)
     choose_fp32_matmul("auto")
     torch.manual_seed(0)

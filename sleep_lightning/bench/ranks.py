@@ -1,4 +1,4 @@
-"""What it costs that ranks train together: a step of two on this machine (CPU, gloo) against the same work elsewise."""
+"""What the exchange between ranks costs: a step of two ranks on this machine (CPU, gloo) and the same work without."""
 
 import atexit
 from collections.abc import Callable, Iterator
@@ -26,9 +26,9 @@ SETTING = Setting(2, batch=32, strings=4, d_model=128)
 
 
 def bench_ranks(seconds: float, setting: Setting = SETTING) -> Iterator[dict[str, object]]:
-    """Rows of a training step's time; every process computes with one thread, but one with as many as there are ranks.
+    """Rows of a training step's time. Every process has one thread, except one that has as many as there are ranks.
 
-    What the exchange costs is the step of the ranks over that of processes that share nothing but the machine.
+    The cost of the exchange is the ratio of the ranks' step to that of processes that exchange nothing.
     """
     e = setting.experiment()
     whole = e.task.build().batch(setting.batch, seed=0, position=0)
@@ -65,14 +65,14 @@ def bench_ranks(seconds: float, setting: Setting = SETTING) -> Iterator[dict[str
 def rank_step(
     experiment: Experiment, share: TaskBatch, exchange: Exchange, threads: int = 1, port: int = 0
 ) -> Callable[[], Tensor]:
-    """A step as a rank of ``fit`` takes it: gradients of its share, one exchange, clipping, the optimizer."""
+    """A step as in a rank of ``fit``: gradients of its share, one exchange, clipping, the optimizer."""
     torch.set_num_threads(threads)
     tune_allocator("keep")
     choose_fp32_matmul("auto")
     torch.manual_seed(0)
     model = experiment.build_model()
     optimizer, parameters = build_optimizer(model, experiment.training), list(model.parameters())
-    n_labels = exchange.size * (share.labels != IGNORE).sum()  # all rows have as many
+    n_labels = exchange.size * (share.labels != IGNORE).sum()  # every row has the same number
     if exchange.size > 1:
         address = f"tcp://127.0.0.1:{port}"
         distributed.init_process_group("gloo", init_method=address, rank=exchange.rank, world_size=exchange.size)

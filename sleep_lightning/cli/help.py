@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import textwrap
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any, get_type_hints
 
 from sleep_lightning.config import SECTIONS, type_name
@@ -37,18 +38,44 @@ def task_config(name: str) -> Any:
     return find_plugin("task", name, "task.name").target
 
 
-def key_lines() -> Iterator[str]:
-    """One paragraph a section, one entry a key."""
-    tasks: dict[str, Any] = {f"task (task.name={name})": task_config(name) for name in TASKS}
-    for section, config in (tasks | SECTIONS).items():
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A key of an experiment.
+
+    Attributes:
+        section: its section; for a task, which task.
+        name: as YAML files and arguments have it: ``sleep.n_passes``.
+        default: as YAML has it.
+        kind: its type.
+        text: what it does.
+    """
+
+    section: str
+    name: str
+    default: str
+    kind: str
+    text: str
+
+
+def keys() -> Iterator[Key]:
+    """All keys, section by section."""
+    configs: dict[str, Any] = {f"task (task.name={name})": task_config(name) for name in TASKS} | SECTIONS
+    for section, config in configs.items():
         docs, hints = attribute_docstrings(config), get_type_hints(config)
-        yield f"\n{section}:"
         for field in dataclasses.fields(config):
-            key = f"{section.split()[0]}.{field.name}"
             default = default_of(field)
             shown = {None: "null", True: "true", False: "false"}.get(default, default) if _plain(default) else default
-            yield f"  {key} = {shown}  ({type_name(hints[field.name])})"
-            yield textwrap.fill(docs[field.name], 100, initial_indent="      ", subsequent_indent="      ")
+            name = f"{section.split()[0]}.{field.name}"
+            yield Key(section, name, str(shown), type_name(hints[field.name]), docs[field.name])
+
+
+def key_lines() -> Iterator[str]:
+    """One paragraph a section, one entry a key."""
+    for section, entries in groupby(keys(), lambda key: key.section):
+        yield f"\n{section}:"
+        for key in entries:
+            yield f"  {key.name} = {key.default}  ({key.kind})"
+            yield textwrap.fill(key.text, 100, initial_indent="      ", subsequent_indent="      ")
 
 
 def _plain(default: Any) -> bool:

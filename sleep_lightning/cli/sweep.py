@@ -1,5 +1,6 @@
 """``sweep``: search for the frontier of accuracy over cost."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,19 +43,23 @@ def prepare(path: str, output: str | None) -> SweepJob:
     """All that can go wrong before any compute. Raises ValueError: bad input."""
     if not path.endswith((".yaml", ".yml")):
         raise ValueError(
-            f"sweep {path}: neither a sweep file (its name ends in .yaml or .yml) nor one of run, resume, work, "
+            f"sweep {path}: neither a sweep file (its name ends in .yaml or .yml) nor one of run, resume, "
             f"report, list, show, best; python -m sleep_lightning sweep --help explains them"
         )
     sweep = load_sweep(path)
     return _job(sweep, Path(output or f"runs/sweeps/{sweep.spec.name}"))
 
 
-def prepare_resume(name: str) -> SweepJob:
-    """A sweep that was begun, as it was saved. Raises ValueError: there is none, or it is being run."""
+def prepare_resume(name: str, overrides: Sequence[str] = ()) -> SweepJob:
+    """A sweep that was begun, as it was saved, with ``key=value`` changes of its file.
+
+    Raises:
+        ValueError: there is none, it is being run, or the changes cannot be made.
+    """
     folder = find_sweep(name)
     if is_supervised(folder):
         raise ValueError(f"{folder} is being run by another process; look at it with: sweep show {name}")
-    return _job(load_saved(folder), folder)
+    return _job(load_saved(folder, overrides), folder)
 
 
 def _job(sweep: Sweep, folder: Path) -> SweepJob:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 VERBS = {
     "run": "train what a sweep file asks for, or go on with it; the word may be left out: sweep SPEC.yaml",
     "resume": "go on with a sweep from the copy of its file in its folder",
-    "work": "train what a sweep with launcher: workers asks for; start as many as you like",
     "report": "write report.html, frontier.html, .png, .json and trials.csv again, from the folder alone",
     "list": "list the sweeps in runs/sweeps/",
     "show": "list all trials of a sweep",
@@ -35,8 +34,8 @@ def add_sweep_arguments(command: argparse.ArgumentParser) -> None:
             one.add_argument("--output", metavar="DIR", help="where it goes (default: runs/sweeps/<name>)")
         elif verb != "list":
             one.add_argument("name", metavar="NAME", help=NAME)
-        if verb == "work":
-            one.add_argument("--idle-minutes", type=float, default=60, help="end with nothing to do (default: 60)")
+        if verb == "resume":
+            one.add_argument("changes", nargs="*", metavar="key=value", help="change its file, e.g. launcher=slurm")
         if verb == "best":
             one.add_argument("--export", metavar="FILE", help="write the best trial as an experiment (YAML) for fit")
             one.add_argument("--max-flops", type=float, metavar="X", help="the best that took no more training FLOPs")
@@ -44,14 +43,11 @@ def add_sweep_arguments(command: argparse.ArgumentParser) -> None:
 
 def prepare_sweep(a: argparse.Namespace) -> Callable[[], int]:
     """Read all input; what is returned computes. Raises ValueError: bad input."""
-    from sleep_lightning.cli import sweep, sweep_show, sweep_work
+    from sleep_lightning.cli import sweep, sweep_show
 
     if a.verb in ("run", "resume"):
-        job = sweep.prepare(a.spec, a.output) if a.verb == "run" else sweep.prepare_resume(a.name)
+        job = sweep.prepare(a.spec, a.output) if a.verb == "run" else sweep.prepare_resume(a.name, a.changes)
         return lambda: sweep.dry_run(job) if a.verb == "run" and a.dry_run else sweep.sweep(job)
-    if a.verb == "work":
-        folder = sweep_work.prepare_work(a.name, a.idle_minutes)
-        return lambda: sweep_work.work(folder, a.idle_minutes)
     if a.verb == "list":
         return sweep_show.list_sweeps
     found = sweep_show.find(a.name)

@@ -16,7 +16,7 @@ class Arm:
     Attributes:
         name: as given on the command line, up to the first colon.
         changes: ``key=value`` overrides of the base experiment.
-        about: what it stands for, one line.
+        about: one line of description.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Arm:
     about: str
 
     def apply(self, base: Experiment, *more: str, key: str = "--arms") -> Experiment:
-        """The arm's experiment. Raises ValueError, naming the arm, if the base cannot be changed so."""
+        """The base experiment with the arm's changes. Raises ValueError, naming the arm, if they do not fit it."""
         try:
             return load_experiment(base.to_dict(), [*self.changes, *more])
         except ValueError as error:
@@ -79,7 +79,7 @@ ARMS: dict[str, tuple[str, Callable[[Experiment], list[str]]]] = {
         lambda e: ["sleep.reset_memory_between_passes=true"],
     ),
     "retrieval": (
-        "one pass; the most similar evicted window comes back",
+        "one pass; the most similar evicted window is read again",
         lambda e: ["sleep.n_passes=1", "sleep.retrieved_windows=1"],
     ),
     "compaction": ("attention only; each window leaves L / 4 summary tokens", _summaries),
@@ -89,7 +89,7 @@ ARMS: dict[str, tuple[str, Callable[[Experiment], list[str]]]] = {
     ),
     "sliding": ("sliding-window eviction", lambda e: ["sleep.eviction=sliding"]),
 }
-"""Name -> what it stands for, and the changes it makes to the base. Besides these: ``n<N>``, ``name:key=value;...``."""
+"""Name -> description, and what derives its changes from the base. Also: ``n<N>`` and ``name:key=value;...``."""
 
 
 def build_arms(base: Experiment, names: list[str], key: str = "--arms") -> list[Arm]:
@@ -97,7 +97,7 @@ def build_arms(base: Experiment, names: list[str], key: str = "--arms") -> list[
 
     Args:
         base: the experiment they change; equal-FLOPs arms match the FLOPs of its N.
-        names: names in ``ARMS``; ``n4``: the base with N = 4; ``wide:model.d_model=96;model.n_heads=3``: anything.
+        names: names in ``ARMS``; ``n4``: the base with N = 4; ``wide:model.d_model=96;model.n_heads=3``: any changes.
         key: where the names were given, for errors.
 
     Raises:

@@ -32,7 +32,7 @@ def _build(experiment: "Experiment") -> WindowModel:
         with torch.random.fork_rng(devices=[]), where:
             try:
                 return experiment.build_model()
-            except (NotImplementedError, RuntimeError):  # of operations that need numbers
+            except (NotImplementedError, RuntimeError):  # operations that need values
                 if isinstance(where, nullcontext):
                     raise
     raise AssertionError

@@ -29,7 +29,7 @@ class Saved:
         storage = x.untyped_storage()
         if storage.data_ptr() not in self._own:
             self._sizes[storage.data_ptr()] = storage.nbytes()
-            self._alive.append(x)  # a freed storage's address could come back as another's
+            self._alive.append(x)  # a freed storage's address could be reused by another
         return x
 
     @property

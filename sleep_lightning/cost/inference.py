@@ -39,7 +39,8 @@ class InferenceCost:
 def inference_cost(experiment: Experiment) -> InferenceCost:
     """Inference cost of the experiment's model on windows of L tokens."""
     L, behind = experiment.sleep.window_size, experiment.sleep.retrieved_windows
-    awake = _forward(experiment, Window(behind * L, (behind + 1) * L, sleeps=False))  # retrieves all it may
+    # with as many windows before it as it may retrieve
+    awake = _forward(experiment, Window(behind * L, (behind + 1) * L, sleeps=False))
     return InferenceCost(
         wake_flops_per_token=(awake + logits_flops(outline(experiment), L)) / L,
         sleep_flops_per_window=_forward(experiment, Window(0, L, sleeps=True)),

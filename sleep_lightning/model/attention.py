@@ -1,4 +1,4 @@
-"""Causal softmax attention inside one window, or over the L tokens before each of its own.
+"""Causal softmax attention inside one window, or over the last L tokens (sliding).
 
 Shape suffixes: B batch, T tokens of the window, P q, k and v, H heads, D head dim, E d_model.
 """
@@ -14,7 +14,7 @@ TABLE = 512
 
 
 class RotaryEmbedding(nn.Module):
-    """Tables of RoPE in the half-split form. Positions restart in every window: it is relative, so nothing is lost."""
+    """Tables of RoPE in the half-split form. Positions restart in every window, which is exact: RoPE is relative."""
 
     cos_TD: Tensor
     sin_TD: Tensor

@@ -93,7 +93,7 @@ class Block(nn.Module):
         return BlockOutput(None if y is None else self.feed_forward(h + y, recompute=recompute_mlp), past, conv)
 
     def run(self, f: Callable[Concatenate["Block", P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """``f(self, ...)``, for other ways to run a block: sharded weights are whole in here and in ``forward``."""
+        """``f(self, ...)``, for other ways to run a block: sharded weights are gathered in here and in ``forward``."""
         return f(self, *args, **kwargs)
 
     def attend(self, h: Tensor) -> Tensor:
@@ -129,5 +129,5 @@ class Block(nn.Module):
             mixer = self.mixer.flops(T, read=read)
         if mixer is None or not read:
             return mixer
-        matrix = 2 * T * self.mlp.in_proj.in_features * self.mlp.out_proj.in_features  # of three of one size
-        return mixer + products(mlp=3 * matrix) + Flops(mlp_recompute=2 * matrix)  # not the product behind the gate
+        matrix = 2 * T * self.mlp.in_proj.in_features * self.mlp.out_proj.in_features  # one of three equal products
+        return mixer + products(mlp=3 * matrix) + Flops(mlp_recompute=2 * matrix)  # the last product is not needed

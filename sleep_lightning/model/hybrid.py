@@ -1,4 +1,4 @@
-"""HybridLM: attention and fast-weight blocks in any order. It reads windows; it does not know what sleep is."""
+"""HybridLM: attention and fast-weight blocks in any order. It reads windows and knows nothing of sleep."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
@@ -19,7 +19,7 @@ from sleep_lightning.ops.dtype import at_least_fp32
 class HybridLM(nn.Module, WindowModel):
     """A hybrid language model over one window at a time.
 
-    ``embed`` -> ``blocks`` (once, or N times: that is the business of ``sleep``) -> ``logits``.
+    ``embed`` -> ``blocks`` (once, or N times as ``sleep`` decides) -> ``logits``.
 
     Args:
         config: sizes and pattern.
@@ -110,7 +110,7 @@ class HybridLM(nn.Module, WindowModel):
         Args:
             batch_size: sequences.
             carry_conv_state: make room for the short convolutions' inputs.
-            cached_tokens: keys and values that attention keeps over windows (sliding eviction: L - 1).
+            cached_tokens: tokens whose keys and values attention keeps across windows (sliding eviction: L - 1).
         """
         states = tuple(m.zero_state(batch_size) for m in self.memory_layers)
         carried = carry_conv_state and self.config.conv_size > 0

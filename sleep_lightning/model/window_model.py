@@ -1,4 +1,4 @@
-"""What sleep, cost and training need of a model: nothing else of it is known to them."""
+"""The interface between models and sleep, cost and training, which use nothing else of a model."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence

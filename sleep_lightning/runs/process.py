@@ -146,8 +146,7 @@ class FitProcess:
         Args:
             threads: CPU threads.
         """
-        ours = {name: value for name, value in os.environ.items() if not _PLACE.fullmatch(name)}
-        return ours | {"OMP_NUM_THREADS": str(threads), URI_VARIABLE: self.experiment.tracking.uri}
+        return inherited_environment() | {"OMP_NUM_THREADS": str(threads), URI_VARIABLE: self.experiment.tracking.uri}
 
     def start(self, threads: int, gpu: str | None = None) -> "Watched":
         """Start or resume it in a session of its own, so that signals to this process do not reach it.
@@ -169,6 +168,11 @@ class FitProcess:
     def orphan(self) -> "Watched | None":
         """A running process that trains it and was started by another supervisor, since killed; or None."""
         return process_of(self.directory)
+
+
+def inherited_environment() -> dict[str, str]:
+    """The environment for a run: ours, without our place in a SLURM job or among ranks."""
+    return {name: value for name, value in os.environ.items() if not _PLACE.fullmatch(name)}
 
 
 def _name(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Algorithm 1 of the paper: read a window, sleep on it, forget it. The one place that knows what sleep is.
+"""Algorithm 1 of the paper: read a window, sleep on it, forget it. Sleep is defined here and nowhere else.
 
 A sequence is cut into windows of L tokens. Of each window only the memory survives (under sliding eviction also
 the keys and values of the last L - 1 tokens, those of the last pass). A window without any target token sleeps:

@@ -1,6 +1,6 @@
-"""Compaction, what is used today instead of sleep: every window leaves m learned summary tokens in the context.
+"""Compaction, an alternative to sleep in use today: every window leaves m learned summary tokens in the context.
 
-A window is read behind the summaries of all windows before it, with m learned slots at its end; the hidden states of
+A window is read after the summaries of all windows before it, with m learned slots at its end; the hidden states of
 the slots after the last pass are its summary. Only summaries (and fast weights, if the model has any) cross windows.
 """
 
@@ -16,7 +16,7 @@ from sleep_lightning.model import Memory, WindowModel
 def behind_summaries(
     model: WindowModel, h_BTE: Tensor, pad_BT: Tensor | None, memory: Memory, *, leaves_one: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The window's embeddings (and pads) behind the summaries so far; before its slots, if it leaves a summary."""
+    """The window's embeddings (and pads) after the summaries so far, followed by its slots if it leaves a summary."""
     m = model.summary_tokens
     if not m:
         return h_BTE, pad_BT

@@ -127,7 +127,7 @@ def _run_passes(
 
 
 def _options(p: Pass) -> dict[str, Any]:
-    """What the blocks recompute themselves; models that cannot are never asked to."""
+    """Arguments of the blocks; ``check_checkpointing`` has refused models without them."""
     return {"recompute_mlp": True} if p.recompute == "mlp" else {}
 
 

@@ -1,4 +1,4 @@
-"""Retrieval, what is used today instead of sleep: the evicted windows most similar to the question are read again.
+"""Retrieval, an alternative to sleep in use today: the evicted windows most similar to the question are read again.
 
 A window's similarity to the question is, summed over the question's tokens, the largest cosine between the token's
 embedding and one of the window's ("late interaction", arXiv:2004.12832, on the model's own token embeddings). It has no

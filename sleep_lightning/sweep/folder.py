@@ -2,7 +2,7 @@
 
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,15 +45,19 @@ def save_sweep(sweep: Sweep, folder: Path) -> None:
     write_text(folder / SPEC, OmegaConf.to_yaml(OmegaConf.structured(spec)))
 
 
-def load_saved(folder: Path) -> Sweep:
+def load_saved(folder: Path, overrides: Sequence[str] = ()) -> Sweep:
     """The sweep that was saved in the folder.
+
+    Args:
+        folder: of the sweep.
+        overrides: ``key=value`` changes of its spec, for example another launcher.
 
     Raises:
         ValueError: it has no copy of its spec, or the copy lacks the tracking store's password.
     """
     if not (folder / SPEC).exists():
         raise ValueError(f"{folder} has no {SPEC} (it was begun by an earlier version); run its own YAML again")
-    sweep = load_sweep(folder / SPEC)
+    sweep = load_sweep(folder / SPEC, overrides)
     uri = sweep.base.tracking.uri
     if sweep.base.tracking.enabled and "***" in uri:
         raise ValueError(f"{folder}: tracking.uri={uri!r} was saved without its password; run its own YAML again")

@@ -1,17 +1,18 @@
 """A sweep as a YAML: what varies, what is wanted, what it may cost. All of it is checked before the first trial."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.config import Experiment, load_experiment, read_yaml
 from sleep_lightning.cost.inference import inference_cost
-from sleep_lightning.sweep.launchers import SlurmOptions
+from sleep_lightning.sweep.launchers import RayOptions, SlurmOptions
 from sleep_lightning.sweep.space import ARM, Parameter, Space, as_overrides
 from sleep_lightning.sweep.storage import check_url
 
@@ -69,11 +70,12 @@ class SweepSpec:
     storage: str | None = None
     """Where trials are kept: null, a journal in the sweep's folder; postgresql+psycopg://user@host/database, its
     password in PGPASSWORD or ~/.pgpass; or sqlite:///file.db."""
-    launcher: Literal["local", "slurm", "workers"] = "local"
-    """Where trials are trained: processes of this machine; a SLURM job for each run; or by workers, started by hand or
-    by any scheduler, on machines that see the sweep's folder: sweep work NAME."""
+    launcher: Literal["local", "slurm", "ray"] = "local"
+    """Where runs are trained: as processes of this machine, as SLURM jobs, or on a Ray cluster (docs/ray.md)."""
     slurm: SlurmOptions = field(default_factory=SlurmOptions)
     """What a SLURM job asks for."""
+    ray: RayOptions = field(default_factory=RayOptions)
+    """The Ray cluster, and what a run asks of it."""
 
     def __post_init__(self) -> None:
         if self.storage is not None:
@@ -92,10 +94,7 @@ class SweepSpec:
         if (gpus := self.devices) is not None and (not gpus or len(set(gpus)) < len(gpus) or min(gpus) < 0):
             raise ValueError(f"devices={gpus} must be different numbers from 0, or null")
         if gpus is not None and self.launcher != "local":
-            raise ValueError(
-                f"devices={gpus} is for launcher: local; set slurm.gpus_per_node, or "
-                f"CUDA_VISIBLE_DEVICES of each worker"
-            )
+            raise ValueError(f"devices={gpus} is for launcher: local; set slurm.gpus_per_node or ray.num_gpus instead")
         at_least = {"workers": (self.workers, 1), "threads": (self.threads, 1), "retries": (self.retries, 0)}
         at_least["budget.trials"] = (self.budget.trials, 1)
         for key, (value, low) in at_least.items():
@@ -119,6 +118,8 @@ class Sweep:
         experiment = apply_point(self.base, values, *more)
         if self.spec.launcher == "slurm":
             self.spec.slurm.check(experiment.training)
+        elif self.spec.launcher == "ray":
+            self.spec.ray.check(experiment.training)
         return experiment
 
     def varying(self) -> dict[str, list[object]]:
@@ -158,18 +159,29 @@ def passes_of(base: Experiment, values: Mapping[str, Any]) -> int:
     return int(apply_point(base, values).sleep.n_passes if ARM in values else values.get(PASSES, base.sleep.n_passes))
 
 
-def load_sweep(path: str | Path) -> Sweep:
+def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read and check a sweep.
+
+    Args:
+        path: of its YAML.
+        overrides: ``key=value`` changes of the YAML.
 
     Raises:
         ValueError: one sentence naming the file, the key, the value and the fix.
     """
     path = Path(path)
-    content = read_yaml(path, f"sweep {path}", "shipped sweeps lie in sweeps/")
+    content = read_yaml(path, f"sweep {path}", "shipped sweeps are in sweeps/")
+    if isinstance(content, dict) and overrides:
+        content = _changed(content, overrides)
     known = [f.name for f in fields(SweepSpec)]
     if not isinstance(content, dict) or (unknown := [str(key) for key in content if key not in known]):
         wrong = f"{unknown[0]!r}: there is no such key" if isinstance(content, dict) else "no keys in it"
         raise ValueError(f"sweep {path}, {wrong}; the keys are {', '.join(known)}")
+    if content.get("launcher") == "workers":
+        raise ValueError(
+            f"sweep {path}: launcher=workers was removed, with sweep work; set launcher: ray, slurm or local (a sweep "
+            f"that has begun: sweep resume NAME launcher=ray)"
+        )
     if missing := [key for key in ("name", "base", "space") if key not in content]:
         raise ValueError(f"sweep {path}: {missing[0]} is missing")
     try:
@@ -187,6 +199,15 @@ def load_sweep(path: str | Path) -> Sweep:
     except ValueError as error:
         raise ValueError(f"sweep {path}: {error}") from error
     return sweep
+
+
+def _changed(content: dict[Any, Any], overrides: Sequence[str]) -> Any:
+    if wrong := [text for text in overrides if "=" not in text]:
+        raise ValueError(f"{wrong[0]!r} is not key=value; write for example launcher=local")
+    try:
+        return OmegaConf.to_container(OmegaConf.merge(content, OmegaConf.from_dotlist(list(overrides))))
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{' '.join(overrides)} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def _check_values(sweep: Sweep) -> None:

@@ -57,11 +57,6 @@ def saved_name(folder: Path) -> str | None:
     return _saved(folder, "name")
 
 
-def saved_launcher(folder: Path) -> str:
-    """The launcher of the sweep whose spec was saved in a folder."""
-    return _saved(folder, "launcher") or "local"
-
-
 def _saved(folder: Path, key: str) -> str | None:
     if not (folder / SPEC).is_file():
         return None

@@ -11,18 +11,18 @@ from sleep_lightning.tracking.mlflow_logger import MLflowRun
 
 
 def build_loggers(experiment: Experiment, run: RunDirectory, mlflow: MLflowRun | None) -> list[Logger]:
-    """All loggers of a run, in the order of ``tracking.loggers``; none if tracking is off.
+    """All loggers of a run, in the order of ``tracking.loggers``; none if tracking is disabled.
 
-    Those that take a ``save_dir`` write into the run directory unless ``init_args`` say otherwise, and a resumed run
-    adds to what is there: TensorBoard in the same directory, CSV, which would overwrite its file, in a new version.
+    Those that take a ``save_dir`` write into the run directory unless ``init_args`` set another. A resumed run appends:
+    TensorBoard in the same directory, CSV, which would overwrite its file, in a new version.
 
     Args:
-        experiment: whose ``tracking`` names them.
+        experiment: its ``tracking`` names them.
         run: the run directory.
-        mlflow: what stands for ``mlflow``.
+        mlflow: the logger that ``mlflow`` names.
 
     Raises:
-        ValueError: a logger that cannot be built, by its key.
+        ValueError: a logger cannot be built; names its key.
     """
     t = experiment.tracking
     loggers: list[Logger] = [] if mlflow is None else [mlflow]

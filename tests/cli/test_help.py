@@ -1,5 +1,7 @@
 import dataclasses
 
+import pytest
+
 from sleep_lightning.cli.help import attribute_docstrings, key_lines, task_config
 from sleep_lightning.config import SECTIONS
 from sleep_lightning.tasks import TASKS
@@ -15,6 +17,7 @@ def test_every_key_has_a_line_of_its_own() -> None:
             assert f".{field.name} = " in text
 
 
+@pytest.mark.process
 def test_help_lists_keys_with_type_and_default() -> None:
     done = run(ROOT, "--help")
     assert done.returncode == 0
@@ -23,6 +26,7 @@ def test_help_lists_keys_with_type_and_default() -> None:
     assert "model.tie_embeddings = true  (bool)" in done.stdout
 
 
+@pytest.mark.process
 def test_config_prints_the_resolved_experiment() -> None:
     done = run(ROOT, "config", "--config", "conf/rule110.yaml", "task.ring_size=8")
     assert done.returncode == 0

@@ -48,7 +48,7 @@ def ends_with_a_sentence(first: subprocess.Popen[bytes], log: Path, seconds: flo
     assert first.wait(seconds + 60) == 1, log.read_text()  # torchrun takes its time too
     assert time.monotonic() - began < seconds + 30
     [line] = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
-    assert "another process of this run is gone or does not answer" in line and "fit --resume goes on" in line
+    assert "another process of this run is gone or does not answer" in line and "fit --resume resumes" in line
 
 
 def test_ranks_do_not_wait_for_half_an_hour() -> None:

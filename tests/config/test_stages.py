@@ -87,6 +87,7 @@ def digests(*overrides: str) -> dict[str, str]:
     return history.digests
 
 
+@pytest.mark.long
 def test_every_n_and_model_sees_the_same_data_in_the_same_order() -> None:
     """Hash of all batches so far, at every step; another seed gives another."""
     plain = digests("sleep.n_passes=1")

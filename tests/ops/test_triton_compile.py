@@ -75,6 +75,7 @@ def resources(kernel: Any, directory: Path) -> dict[str, int]:
     return {"registers": int(usage["REG"]), "spilled": int(usage["STACK"]), "shared": kernel.metadata.shared}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("K", [64, 128])

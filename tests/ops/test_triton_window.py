@@ -36,6 +36,7 @@ not_interpreted = pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
 CPU = torch.device("cpu")
 
 
+@pytest.mark.process
 @not_interpreted
 def test_the_kernel_in_tritons_interpreter() -> None:
     pytest.importorskip("triton")
@@ -235,6 +236,7 @@ def test_a_wrong_kernel_is_loud_once_and_auto_goes_on(kernel: Kernel, monkeypatc
         triton_window._cached_verdict.cache_clear()
 
 
+@pytest.mark.process
 @not_interpreted
 def test_importing_the_operators_does_not_import_triton() -> None:
     code = (

@@ -68,9 +68,9 @@ def test_equals_the_window_loop(
     assert is_layerwise_legal(model, config)
     tokens, windows = torch.randint(2, (3, T)), plan_windows(labels(kind, T), L)
     start = model.zero_memory(3).map(torch.randn_like)
-    walked = list(run_window_loop(model, tokens, windows, start, config))
-    hidden = {i: h for i, (_, h, _) in enumerate(walked) if h is not None}
-    expected = outcome(model, hidden, walked[-1][2])
+    steps = list(run_window_loop(model, tokens, windows, start, config))
+    hidden = {i: h for i, (_, h, _) in enumerate(steps) if h is not None}
+    expected = outcome(model, hidden, steps[-1][2])
     actual_hidden, actual_memory = run_layerwise(model, tokens, planned(model, windows, config), start)
     assert list(actual_hidden) == list(hidden)
     largest = max((float(x.norm()) for x in expected), default=0.0)

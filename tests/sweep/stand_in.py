@@ -1,7 +1,7 @@
 """A sweep whose runs are stand-ins for ``fit``: seconds long, with checkpoints. A script, so that it can be killed.
 
 ``stand_in.py supervise FOLDER TRIALS WORKERS [OPTIONS]`` is the supervisor (OPTIONS: more keys of the sweep, as JSON),
-``stand_in.py work FOLDER`` a worker, ``stand_in.py fit RUN_DIR N`` a run.
+``stand_in.py fit RUN_DIR N`` a run.
 """
 
 import fcntl
@@ -73,7 +73,7 @@ def supervise(folder: Path, trials: int, workers: int, options: dict[str, Any]) 
 
     from sleep_lightning.cli.signals import SignalsInterrupt
     from sleep_lightning.sweep.folder import save_sweep, sole_supervisor
-    from sleep_lightning.sweep.launchers import SlurmOptions
+    from sleep_lightning.sweep.launchers import RayOptions, SlurmOptions
     from sleep_lightning.sweep.launchers.choose import choose_launcher
     from sleep_lightning.sweep.study import open_study
     from sleep_lightning.sweep.supervisor import Supervisor
@@ -83,6 +83,8 @@ def supervise(folder: Path, trials: int, workers: int, options: dict[str, Any]) 
     stand_for_fit()
     if "slurm" in options:
         options["slurm"] = SlurmOptions(**options["slurm"])
+    if "ray" in options:
+        options["ray"] = RayOptions(**options["ray"])
     with SignalsInterrupt(), sole_supervisor(folder):
         sweep = small_sweep(trials=trials, workers=workers, **options)
         launcher = choose_launcher(sweep.spec, folder)
@@ -96,19 +98,9 @@ def supervise(folder: Path, trials: int, workers: int, options: dict[str, Any]) 
                 supervisor.events.clear()
 
 
-def work(folder: Path) -> None:
-    from sleep_lightning.sweep.worker import Worker
-
-    stand_for_fit()
-    for line in Worker(folder).work(idle_seconds=60, look_seconds=0.02):
-        print(line, flush=True)
-
-
 if __name__ == "__main__":
     what, path, *numbers = sys.argv[1:]
     if what == "fit":
         fit(Path(path), int(numbers[0]))
-    elif what == "work":
-        work(Path(path))
     else:
         supervise(Path(path), *map(int, numbers[:2]), json.loads(numbers[2]) if numbers[2:] else {})

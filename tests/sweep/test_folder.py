@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sleep_lightning.__main__ import main
 from sleep_lightning.sweep.folder import (
     find_sweep,
     is_supervised,
@@ -103,3 +104,35 @@ def test_a_folder_holds_one_sweep(tmp_path: Path) -> None:
     sweep.spec.name = "other"
     with pytest.raises(ValueError, match="holds the sweep small, not other; choose another --output"):
         open_study(sweep, tmp_path)
+
+
+def test_a_sweep_of_the_workers_that_are_gone_is_shown_and_resumed_by_another_launcher(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = ToldStudy(tmp_path, trials=1)
+    told.finish(1, 0.5, 1e6)
+    save_sweep(told.sweep, tmp_path)
+    file = tmp_path / "sweep.yaml"
+    file.write_text(file.read_text().replace("launcher: local", "launcher: workers"))
+    assert main(["sweep", "resume", str(tmp_path)]) == 2
+    refused = capsys.readouterr().err
+    assert "launcher=workers was removed, with sweep work; set launcher: ray, slurm or local" in refused
+    assert refused.count("\n") == 1
+    for verb in ("show", "report", "best"):
+        assert main(["sweep", verb, str(tmp_path)]) == 0
+    assert main(["sweep", "resume", str(tmp_path), "launcher=local"]) == 0
+    assert "1 complete" in capsys.readouterr().out
+    assert load_saved(tmp_path).spec.launcher == "local"
+
+
+def test_a_spec_is_changed_as_it_is_resumed(tmp_path: Path) -> None:
+    sweep = small_sweep()
+    open_study(sweep, tmp_path)
+    save_sweep(sweep, tmp_path)
+    changed = load_saved(tmp_path, ["budget.trials=9", "slurm.partition=gpu", "workers=3"]).spec
+    assert (changed.budget.trials, changed.slurm.partition, changed.workers) == (9, "gpu", 3)
+    for wrong, message in {"retry=1": "'retry': there is no such key", "workers": "'workers' is not key=value"}.items():
+        with pytest.raises(ValueError, match=message):
+            load_saved(tmp_path, [wrong])
+    with pytest.raises(ValueError, match="holds a sweep named small with another seeds"):
+        open_study(load_saved(tmp_path, ["seeds=[7]"]), tmp_path)

@@ -20,6 +20,7 @@ def written(tmp_path: Path, text: str) -> Path:
     return file
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
 def test_every_shipped_sweep_is_valid_and_its_points_build(path: Path) -> None:
     sweep = load_sweep(path)
@@ -143,6 +144,15 @@ def test_processes_may_vary_where_their_number_is_that_of_the_tasks(tmp_path: Pa
         ('slurm: {extra: ["--account=me\\nrm"]}\n', r"slurm\.extra: .* is not --key=value"),
         ("slurm: {extra: [--time=3]}\n", r"slurm\.extra: '--time=3' is set by the sweep itself"),
         ('slurm: {setup: ["a\\nb"]}\n', r"slurm\.setup: 'a\\nb' is more than one line"),
+        ("launcher: workers\n", r"launcher=workers was removed, with sweep work; set launcher: ray, slurm or local"),
+        ("ray: {adress: auto}\n", r"ray\.adress: Key 'adress' not in 'RayOptions'"),
+        ("ray: {address: 'ray://head:10001'}\n", r"ray\.address='ray://head:10001' is neither auto nor host:port"),
+        ("ray: {num_cpus: -1}\n", r"ray\.num_cpus=-1\.0 must be at least 0"),
+        ("ray: {num_gpus: 1.5}\n", r"ray\.num_gpus=1\.5 must be a whole number, or below 1"),
+        ("ray: {resources: {GPU: 1}}\n", r"ray\.resources\.GPU=1\.0 is set by ray\.num_gpus; use that"),
+        ("ray: {resources: {big: 0}}\n", r"ray\.resources\.big=0\.0 must be above 0"),
+        ("launcher: ray\noverrides: [training.num_nodes=2]\n", r"launcher=ray trains a run on one node, not on"),
+        ("launcher: ray\nray: {num_gpus: 1}\noverrides: [training.devices=2]\n", r"does not fit ray\.num_gpus=1; set"),
         ("overrides: [model.d_modle=3]\n", r"model\.d_modle=3: there is no key"),
     ],
 )
@@ -174,7 +184,7 @@ def test_bad_spaces_end_in_one_sentence(tmp_path: Path, space: str, message: str
 
 
 def test_files_that_are_no_sweeps(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none\.yaml: No such file or directory; shipped sweeps lie in sweeps/"):
+    with pytest.raises(ValueError, match=r"none\.yaml: No such file or directory; shipped sweeps are in sweeps/"):
         load_sweep(tmp_path / "none.yaml")
     with pytest.raises(ValueError, match=r"is not valid YAML"):
         load_sweep(written(tmp_path, "a: ["))

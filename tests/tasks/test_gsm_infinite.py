@@ -76,6 +76,7 @@ class TestRightPadded(GSMTestCase):
         assert baselines(left) == baselines(right)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "config",
     [

@@ -4,7 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.cli.cli import environment
+
+pytestmark = pytest.mark.process
 
 THEIRS = '''
 from dataclasses import dataclass

@@ -10,12 +10,15 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from sleep_lightning import SleepModule, TaskDataModule, load_experiment
 from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 from tests.cli.cli import ROOT, SMALL, environment
 
 SCRIPT = Path(__file__).with_name("user_script.py")
+CALM = ["training.muon_lr=1e-3", "training.adamw_lr=1e-3"]
+"""Learning rates that do not blow rounding up."""
 OVERRIDES = [*SMALL, "training.max_steps=4", "training.val_batches=1"]
 
 
@@ -30,7 +33,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {}
     for devices, strategy in ((1, "auto"), (2, "sleep_ddp")):
         made[strategy] = tmp_path_factory.mktemp(strategy)
-        done = run_script(made[strategy], devices, strategy)
+        done = run_script(made[strategy], devices, strategy, *CALM)
         assert done.returncode == 0, done.stderr
     return made
 
@@ -122,9 +125,9 @@ def test_batches_may_be_pairs_and_others_are_refused() -> None:
 
 def test_a_batch_that_cannot_be_cut_is_refused() -> None:
     e = load_experiment(None, [*OVERRIDES, "training.accumulate=4"])
-    loader = [e.task.build().batch(6, seed=0, position=0)]
+    loader = DataLoader([e.task.build().batch(6, seed=0, position=0)], batch_size=None)  # type: ignore[arg-type,var-annotated]
     with pytest.raises(ValueError, match=r"a batch of 6 rows does not divide into training\.accumulate=4"):
-        trainer(val_check_interval=1.0, max_steps=1).fit(SleepModule(e), train_dataloaders=loader)
+        trainer(max_steps=1).fit(SleepModule(e), train_dataloaders=loader)
 
 
 def test_a_checkpoint_is_loaded_with_its_experiment(tmp_path: Path) -> None:

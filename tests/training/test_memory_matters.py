@@ -12,6 +12,8 @@ from sleep_lightning.training.metrics import Answers, Score, score
 from sleep_lightning.training.optimizer import build_optimizer
 from sleep_lightning.training.schedule import build_schedule
 
+pytestmark = pytest.mark.long  # they train
+
 RING, STRINGS = 6, 2
 SLEEP = SleepConfig(RING, 2)
 

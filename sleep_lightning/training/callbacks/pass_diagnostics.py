@@ -51,7 +51,7 @@ class PassDiagnostics(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:  # type: ignore[override]
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or self._first is None:
             return
-        if not trainer.loggers and pl_module.shards is None:  # sharded weights are gathered, which takes all ranks
+        if not trainer.loggers and pl_module.gradients.shards is None:  # gathering shards takes all ranks
             return
         found = diagnose_passes(pl_module.model, self._first, pl_module.experiment.sleep)
         for logger in trainer.loggers:

@@ -50,7 +50,7 @@ class Preemption(pl.Callback):
         self._announces = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:  # type: ignore[override]
-        self._votes, self._announces = pl_module.stop_votes, trainer.is_global_zero
+        self._votes, self._announces = pl_module.gradients.stop_votes, trainer.is_global_zero
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             self._previous[number] = signal.signal(number, self._note)
 
@@ -73,7 +73,7 @@ class Preemption(pl.Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, pl_module: "SleepModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        agreed = pl_module.stop_agreed.tolist()
+        agreed = pl_module.gradients.stop_agreed.tolist()
         self.reason = next((reason for reason, votes in zip(StopReason, agreed, strict=True) if votes), None)
         if self.reason is not None:
             trainer.save_checkpoint(self.path(trainer))

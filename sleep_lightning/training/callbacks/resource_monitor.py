@@ -46,7 +46,7 @@ class ResourceMonitor(pl.Callback):
             self._step_tokens = experiment.training.batch_size * pl_module.task.sequence_length
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:  # type: ignore[override]
-        shards = pl_module.shards
+        shards = pl_module.gradients.shards
         with nullcontext() if shards is None else shards.gathered():
             self.predicted_step_memory = predict_step_memory(pl_module.experiment, pl_module.model)
         self.usage.begin(pl_module.device, trainer.world_size, trainer.world_size // trainer.num_nodes)

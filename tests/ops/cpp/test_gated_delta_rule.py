@@ -183,7 +183,7 @@ class TestBuild:
     def test_switched_off(self, fresh: pytest.MonkeyPatch) -> None:
         fresh.setenv(build.SWITCH, "0")
         k = make_inputs(1, 4, 1, 2, 2)["k"]
-        assert why_not_native(k) == "switched off by SLEEP_LIGHTNING_NATIVE=0"
+        assert why_not_native(k) == "disabled by SLEEP_LIGHTNING_NATIVE=0"
         assert "native" not in available_backends(k)
 
     def test_tensors_it_does_not_take(self) -> None:

@@ -30,6 +30,7 @@ def step(run: Path) -> int:
     return int(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"])
 
 
+@pytest.mark.process
 def test_a_requeued_job_goes_on_to_the_bit(
     tmp_path: Path, calls: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,6 +71,7 @@ def test_only_a_lack_of_time_requeues(calls: Path) -> None:
     assert not calls.exists()
 
 
+@pytest.mark.process
 def test_a_job_that_cannot_be_requeued_says_why(calls: Path) -> None:
     asked = TrainingConfig(requeue=True, run_dir="run")
     (calls.parent / "bin" / "scontrol").write_text("#!/bin/sh\necho Requested operation disabled >&2; exit 1\n")

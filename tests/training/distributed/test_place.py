@@ -37,6 +37,7 @@ def environment(variables: dict[str, str]) -> SrunEnvironment:
     return SrunEnvironment(found)
 
 
+@pytest.mark.process
 def test_a_task_on_the_second_node_finds_the_first(scontrol: Path) -> None:
     task = step("2(x2)", 4, rank=3, local=1)
     place, ours = Place.of(training(2, 2), task), environment(task)
@@ -58,6 +59,7 @@ def test_on_one_node_no_name_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> No
     assert environment(step("2", 2, nodes="n1")).main_address == "127.0.0.1"
 
 
+@pytest.mark.process
 def test_without_scontrol_it_is_said_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ValueError, match=r"first host of n\[1-2\] \(.*scontrol.*\); export MASTER_ADDR=<host"):

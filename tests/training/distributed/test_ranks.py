@@ -15,6 +15,8 @@ from tests.cli.test_fit import assert_same
 from tests.training.distributed.rank_cases import GRADIENTS, RANKS, STOPPED_IN, fit, fit_with_signal, gradients, scores
 from tests.training.distributed.rank_processes import running
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

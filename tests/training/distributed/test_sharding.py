@@ -28,6 +28,8 @@ from tests.training.distributed.sharding_cases import (
 )
 from tests.training.distributed.test_ranks import checkpoint, found
 
+pytestmark = pytest.mark.process
+
 CASES = "tests.training.distributed.sharding_cases"
 
 
