@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from sleep_lightning.cli.doctor.command import add_doctor_arguments
+from sleep_lightning.cli.doctor.command import add_arguments as add_doctor_arguments
 from sleep_lightning.cli.sweep_arguments import add_sweep_arguments, prepare_sweep, with_verb
 
 COMMANDS = {
@@ -160,8 +160,7 @@ def _prepare(a: argparse.Namespace) -> Callable[[], int]:
     if a.command == "doctor":
         from sleep_lightning.cli.doctor import command
 
-        asked = command.prepare(a.config, a.overrides, a.output)
-        return lambda: command.doctor(asked)
+        return command.prepare(a)
     if a.command == "sweep":
         return prepare_sweep(a)
     if a.command == "reproduce":

@@ -2,15 +2,13 @@
 
 import argparse
 import json
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sleep_lightning.cli.doctor import experiment as of_experiment
-from sleep_lightning.cli.doctor import installation, kernels, machine, storage, tracking
+from sleep_lightning.cli.doctor import kernels, memory, stores, versions
 from sleep_lightning.cli.doctor.finding import Check, Finding, run_checks
 
 if TYPE_CHECKING:
@@ -19,92 +17,60 @@ if TYPE_CHECKING:
 STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
-@dataclass(frozen=True)
-class Request:
-    """A checked request: the experiment to check as well, if any, and the JSON file."""
-
-    experiment: "Experiment | None"
-    output: Path | None
-    started: float
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a key of the experiment")
+    parser.add_argument("--config", metavar="YAML", help="check this experiment as well, e.g. conf/rule110.yaml")
+    parser.add_argument("--output", metavar="FILE", help="write the findings to a file (JSON)")
 
 
-def add_doctor_arguments(command: argparse.ArgumentParser) -> None:
-    """The command line of ``doctor``."""
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="change a key of the experiment")
-    command.add_argument("--config", metavar="YAML", help="check this experiment as well, e.g. conf/rule110.yaml")
-    command.add_argument("--output", metavar="FILE", help="write the findings to a file (JSON)")
-
-
-def prepare(config: str | None, overrides: Sequence[str], output: str | None) -> Request:
-    """Raises ValueError: bad input."""
-    if output is not None and not Path(output).absolute().parent.is_dir():
-        raise ValueError(f"--output {output}: there is no folder {Path(output).parent}; make it first")
-    experiment, started = None, _process_start()
-    if config is not None or overrides:
+def prepare(a: argparse.Namespace) -> Callable[[], int]:
+    """Read all input; what is returned checks. Raises ValueError: bad input."""
+    if a.output is not None and not Path(a.output).absolute().parent.is_dir():
+        raise ValueError(f"--output {a.output}: there is no folder {Path(a.output).parent}; make it first")
+    experiment = None
+    if a.config is not None or a.overrides:
         try:
             from sleep_lightning.config import load_experiment
 
-            experiment = load_experiment(config, overrides)
-        except ImportError:  # checks of the installation name the package; without it there is no experiment
+            experiment = load_experiment(a.config, a.overrides)
+        except ImportError:  # the check of versions names the package
             pass
-    return Request(experiment, None if output is None else Path(output), started)
+    return lambda: doctor(experiment, None if a.output is None else Path(a.output))
 
 
-def _process_start() -> float:
-    try:
-        import psutil
-
-        return float(psutil.Process().create_time())
-    except ImportError:  # the check of packages says so
-        return time.time()
-
-
-def checks(request: Request) -> list[tuple[str, Check]]:
-    """All checks in the order of the table: imports first, so that their time is theirs alone."""
-    experiment = request.experiment
+def checks(experiment: "Experiment | None") -> list[tuple[str, Check]]:
+    """All checks in the order of the table."""
     run_dir = None if experiment is None else experiment.training.run_dir
-    runs = Path("runs" if run_dir is None else run_dir)
     every: list[tuple[str, Check]] = [
-        ("imports", partial(installation.check_imports, request.started)),
-        ("Python", installation.check_python),
-        ("packages", installation.check_packages),
-        ("torch build", installation.check_torch_build),
-        ("CPU threads", machine.check_threads),
-        ("CUDA devices", machine.check_cuda),
-        ("packages of GPU kernels", installation.check_gpu_kernel_packages),
-        ("C++ compiler", kernels.check_compiler),
+        ("versions", versions.check_versions),
+        ("devices", versions.check_devices),
         ("CPU kernels", kernels.check_native),
         ("memory rules", kernels.check_rules),
-        ("fp32 products", machine.check_fp32_matmul),
-        ("energy", machine.check_energy),
-        ("temporary folder", machine.check_temporary_folder),
-        ("disk", partial(storage.check_disk, runs)),
-        ("runs folder", partial(storage.check_locks, runs)),
-        ("MLflow store", partial(tracking.check_tracking, None if experiment is None else experiment.tracking)),
+        ("runs folder", partial(stores.check_runs, Path(run_dir or "runs"))),
+        ("MLflow store", partial(stores.check_tracking, None if experiment is None else experiment.tracking)),
     ]
     if experiment is not None:
-        every += [
-            ("experiment: device", partial(of_experiment.check_device_and_backends, experiment)),
-            ("experiment: memory", partial(of_experiment.check_step_memory, experiment)),
-        ]
+        every.append(("experiment: memory rules", partial(kernels.check_rules, experiment)))
+        every.append(("experiment: memory", partial(memory.check_step_memory, experiment)))
     return every
 
 
-def doctor(request: Request) -> int:
+def doctor(experiment: "Experiment | None", output: Path | None) -> int:
     """Check, print, write. Returns 0 if there is no error, else 1."""
     try:
-        findings = _in_a_table(checks(request))
+        findings = _in_a_table(checks(experiment))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "rich":
             raise
-        findings = run_checks(checks(request))
+        findings = run_checks(checks(experiment))
         for one in findings:
             print(f"{one.state}: {one.check}: {one.found}" + (f"; to do: {one.remedy}" if one.remedy else ""))
     errors, warned = (sum(one.state == state for one in findings) for state in ("error", "warning"))
     print(f"{errors} error{'s' * (errors != 1)}, {warned} warning{'s' * (warned != 1)}")
-    if request.output is not None:
+    if output is not None:
         content = {"errors": errors, "warnings": warned, "checks": [asdict(one) for one in findings]}
-        request.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return 1 if errors else 0
 
 
@@ -120,7 +86,6 @@ def _in_a_table(checks: Sequence[tuple[str, Check]]) -> list[Finding]:
     for column in ("check", "state", "found", "what to do"):
         table.add_column(column, overflow="fold")
     for one in findings:
-        state = Text(one.state, style=STYLES[one.state])
-        table.add_row(Text(one.check), state, Text(one.found), Text(one.remedy))
+        table.add_row(Text(one.check), Text(one.state, style=STYLES[one.state]), Text(one.found), Text(one.remedy))
     Console().print(table)
     return findings
