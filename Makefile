@@ -1,55 +1,73 @@
 # `make fit` trains the first model, `make test` proves the package: both set everything up on a bare machine.
 PYTHON ?= python3
+# Without a GPU: make fit TORCH='torch --index-url https://download.pytorch.org/whl/cpu'
+TORCH ?= torch
 BIN := .venv/bin
-CONSTRAIN := PIP_CONSTRAINT=constraints.txt
+INSTALL := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: fit reproduce test test-slow test-cluster notebooks lint chromium clean
+.PHONY: fit reproduce test test-fast test-slow test-cluster notebooks docs lint chromium clean
 
 fit: .venv/.runtime
+	@echo '== Training conf/rule110.yaml: about two minutes on two cores, after compiling the C++ kernels once'
 	$(BIN)/python -m sleep_lightning fit --config conf/rule110.yaml
 
-# Hours on 2 cores; killed, the same command goes on. RESULTS.md is written from the runs.
+# Hours on two cores; rerun the command to resume. RESULTS.md is written from the runs.
 reproduce: .venv/.runtime
 	$(BIN)/python -m sleep_lightning reproduce
 
-# Two files at a time, one thread each; files stay whole, as their tests share what was trained once.
+# Two workers with one thread each. Files stay whole, because their tests share what was trained once.
 test: .venv/.dev lint chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) --dist loadfile --no-loadscope-reorder
+
+# Under 90 s: no process, no browser; a test that starts one fails.
+test-fast: .venv/.dev
+	$(PYTEST) --in-process -m 'not slow and not long and not process and not browser'
 
 test-slow: .venv/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/cluster
+	$(PYTEST) -m slow --dist loadfile --no-loadscope-reorder --ignore tests/cluster
 
 # Sweeps on a SLURM, a PostgreSQL (installed here, as root on Debian) and a Ray that the tests start and stop.
 test-cluster: .venv/.dev
 	sh tests/install_cluster.sh
-	$(CONSTRAIN) $(BIN)/python -m pip install --quiet --editable '.[ray]'
+	$(INSTALL) --editable '.[ray]'
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/cluster
 
-# Run from top to bottom and saved with their outputs.
+# Executed from top to bottom and saved with their outputs.
 notebooks: .venv/.dev
 	$(BIN)/python -m tests.notebooks notebooks/*.ipynb
+
+# Into site/; a broken link is an error. Nothing is fetched.
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 # Debian's browser, for the tests of pages; they are skipped where it cannot be installed.
 chromium:
 	sh tests/install_chromium.sh
 
+# vermin: nothing newer than Python 3.11; ruff also knows what is gone in 3.12 to 3.14.
 lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/vermin --quiet --no-tips --target=3.11- --violations sleep_lightning tests docs
 	$(BIN)/mypy
 
 .venv/bin/python:
+	@echo '== Creating .venv'
 	$(PYTHON) -m venv .venv
 
-# torch first: a requirement of another package must not pull in a CUDA build of several GB.
+# torch first: as a dependency of another package, pip would choose its build.
 .venv/.runtime: pyproject.toml constraints.txt | .venv/bin/python
-	$(CONSTRAIN) $(BIN)/python -m pip install --quiet torch
-	$(CONSTRAIN) $(BIN)/python -m pip install --quiet --editable .
+	@echo '== Installing torch (1 of 2): the largest download'
+	$(INSTALL) $(TORCH)
+	@echo '== Installing sleep_lightning and its dependencies (2 of 2)'
+	$(INSTALL) --editable .
 	touch $@
 
 .venv/.dev: .venv/.runtime
-	$(CONSTRAIN) $(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@echo '== Installing the development tools'
+	$(INSTALL) --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv
+	rm -rf .venv site

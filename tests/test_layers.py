@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).parent.parent / "sleep_lightning"
 FLOORS = [
     "formatting",
@@ -61,6 +63,7 @@ def test_no_import_goes_up() -> None:
                 assert floor >= FLOORS.index(LOWEST[parts[0]]), f"{path.name} imports {module}"
 
 
+@pytest.mark.process
 def test_the_model_loads_without_trainers_and_kernels() -> None:
     code = (
         "import sys, sleep_lightning.tasks, sleep_lightning.sleep; "

@@ -1,1 +1,1 @@
-"""What ``python -m sleep_lightning bench`` measures: ratios against named peers, in one run."""
+"""Benchmarks of ``python -m sleep_lightning bench``: ratios to named peers, measured in one run."""

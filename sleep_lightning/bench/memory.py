@@ -1,4 +1,4 @@
-"""Peak memory of a training step, each in a process of its own, against the prediction made before it."""
+"""Peak memory of a training step, measured in a process of its own, and its prediction."""
 
 import json
 import subprocess
@@ -15,10 +15,10 @@ from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.cost.activation_memory import predict_peak, probe_pass
 from sleep_lightning.model import HybridLM, ModelConfig
-from sleep_lightning.sleep import Checkpoint, SleepConfig, plan_windows
+from sleep_lightning.sleep import Checkpointing, SleepConfig, make_schedule, plan_windows
 from sleep_lightning.tasks import Rule110Config
-from sleep_lightning.training.callbacks.resource_monitor import forget_peak, peak_resident_bytes, resident_bytes
 from sleep_lightning.training.gradients import accumulate_gradients
+from sleep_lightning.training.resource_usage import forget_peak, peak_resident_bytes, resident_bytes
 from sleep_lightning.training.runtime.malloc import Allocator, tune_allocator
 from sleep_lightning.training.runtime.matmul_precision import choose_fp32_matmul
 
@@ -27,9 +27,9 @@ WINDOW = 24
 
 @dataclass(frozen=True)
 class Case:
-    """A training step: windows that sleep, N, width, batch, truncation, checkpointing, and what malloc does.
+    """A training step: windows that sleep, N, width, batch, truncation, checkpointing, and the allocator's mode.
 
-    The prediction is of what is alive, which is what the process takes if freed memory is returned at once.
+    The prediction counts live memory, which is what the process holds if freed memory is returned at once.
     """
 
     windows: int
@@ -37,7 +37,7 @@ class Case:
     d_model: int
     batch: int
     tbptt: int | None = None
-    policy: Checkpoint = "none"
+    policy: Checkpointing = "none"
     allocator: Allocator = "return"
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ def bench_memory(seconds: float, cases: tuple[Case, ...] = CASES) -> Iterator[di
 def _time_of_checkpointing(seconds: float, setting: Setting = Setting(4)) -> Iterator[dict[str, object]]:  # noqa: B008
     experiment = setting.experiment()
     batch = experiment.task.build().batch(setting.batch, seed=0, position=0)
-    policies: tuple[Checkpoint, ...] = ("none", "mlp", "pass", "window")
+    policies: tuple[Checkpointing, ...] = ("none", "mlp", "pass", "window")
     with ExitStack() as stack:
         steps: dict[str, Callable[[], object]] = {}
         for policy in policies:
@@ -92,7 +92,7 @@ def _time_of_checkpointing(seconds: float, setting: Setting = Setting(4)) -> Ite
 
 
 def measure(case: Case) -> dict[str, object]:
-    """One step in this process; MB above what the process held before it."""
+    """One step in this process; MB above what the process held before."""
     tune_allocator(case.allocator)
     choose_fp32_matmul("auto")
     torch.manual_seed(0)
@@ -102,15 +102,9 @@ def measure(case: Case) -> dict[str, object]:
     batch = task.batch(case.batch, seed=0, position=0)
     small = Rule110Config(ring_size=WINDOW, n_strings=1, steps=[1]).build().batch(1, seed=0, position=0)
     accumulate_gradients(model, small, sleep, policy=case.policy, executor="windows")  # gradients, kernels, pools
-    predicted = predict_peak(
-        probe_pass(model, WINDOW, policy=case.policy),
-        plan_windows(batch.labels, WINDOW),
-        sleep,
-        case.batch,
-        len(model.config.pattern),
-        tbptt_windows=case.tbptt,
-        policy=case.policy,
-    )
+    windows = plan_windows(batch.labels, WINDOW)
+    schedule = make_schedule(model, windows, sleep, checkpointing=case.policy, tbptt_windows=case.tbptt)
+    predicted = predict_peak(probe_pass(model, WINDOW, policy=case.policy), schedule, case.batch)
     before, started = resident_bytes(), time.perf_counter()
     forget_peak()
     accumulate_gradients(model, batch, sleep, tbptt_windows=case.tbptt, policy=case.policy, executor="windows")

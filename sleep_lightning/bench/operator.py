@@ -1,4 +1,4 @@
-"""The gated delta rule, forward and backward with the state's gradient, against the implementations on the shelf."""
+"""The gated delta rule, forward and backward with the state's gradient, compared with existing implementations."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,23 +28,23 @@ class Shape:
 
 
 RECURRENT_T = 256
-"""Longest sequence on which token-by-token peers are timed: beyond, a call takes seconds and gigabytes."""
+"""Longest sequence on which token-by-token peers are timed: on longer ones a call takes seconds and gigabytes."""
 
 SHAPES = (Shape(64, 24, 4, 64, 64), Shape(8, 128, 4, 64, 64), Shape(2, 512, 8, 128, 128))
 
 
 def runs_fla(device: str, dtype: torch.dtype = torch.float32) -> bool:
-    """Whether fla's kernel runs on the device, and is right there."""
+    """Whether fla's kernel runs on the device and passes its self-test there."""
     return why_not_fla_gated_delta_rule(torch.empty(1, 1, 1, 64, device=device, dtype=dtype)) is None
 
 
 def peers(T: int, device: str = "cpu") -> dict[str, Operator]:
-    """Implementations on the shelf that run on the device; those not installed, or wrong there, are left out."""
+    """Existing implementations that run on the device; those not installed, or wrong there, are left out."""
     found: dict[str, Operator] = {}
     try:
         from transformers.models.qwen3_next import modeling_qwen3_next as hf
 
-        # Their kernels are swapped for fla's once fla is imported; what is measured is the torch code itself.
+        # transformers swaps these for fla's kernels once fla is imported; the torch code itself is measured.
         chunk = getattr(hf.torch_chunk_gated_delta_rule, "__wrapped__", hf.torch_chunk_gated_delta_rule)
         recurrent = getattr(hf.torch_recurrent_gated_delta_rule, "__wrapped__", hf.torch_recurrent_gated_delta_rule)
         common = {"output_final_state": True}

@@ -1,4 +1,4 @@
-"""What is not the step: sampling, Lightning's loop, logging and progress; and the time until the first step."""
+"""Overhead beside the training step: sampling, Lightning's loop, logging and progress; and the time to start."""
 
 import subprocess
 import sys
@@ -15,28 +15,30 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.bench.timing import interleave, summarize
-from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.config import Experiment, TrainingConfig, load_experiment
+from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
-from sleep_lightning.training.callbacks.progress_bar import RichProgress
+from sleep_lightning.training.callbacks.progress_bar import SleepProgressBar
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.optimizer import build_optimizer
+from sleep_lightning.training.step_gradients import StepGradients
 from sleep_lightning.training.trainer import build_trainer, quiet_lightning
 
 STEPS = 40
 SKIPPED = 5
-"""First steps, of which the overhead is not counted."""
+"""Warm-up steps that are not counted."""
 
 
 def bench_overhead(seconds: float) -> Iterator[dict[str, object]]:
-    """Rows of seconds and shares of a training step of the laptop experiment.
+    """Rows of seconds, and shares of a training step of the laptop experiment.
 
-    ``fit`` against the bare loop is the difference of two long times, and has the start and the end of a run in it. The
-    last row is free of both: what the steps of one run spent outside of what a bare loop does.
+    ``fit`` minus the bare loop is a difference of two long times that includes the start and the end of a run. The last
+    row does not: it is the time that the steps of one run spent outside of what the bare loop does.
     """
     experiment = load_experiment(
         {"task": {"ring_size": 12, "steps": [2]}, "model": {"n_heads": 4}, "sleep": {"window_size": 12, "n_passes": 2}},
@@ -80,7 +82,7 @@ def bench_overhead(seconds: float) -> Iterator[dict[str, object]]:
 
 
 def _bare_loop(experiment: Experiment) -> None:
-    """The same steps on one batch, without trainer, sampling or logging."""
+    """The same steps on one batch without trainer, sampling and logging."""
     task, t = experiment.task.build(), experiment.training
     torch.manual_seed(0)
     model, batch = experiment.build_model(task), task.batch(t.batch_size, seed=0, position=0)
@@ -92,41 +94,49 @@ def _bare_loop(experiment: Experiment) -> None:
         optimizer.step()
 
 
+class _TimedGradients(StepGradients):
+    """Adds the seconds that it takes to ``work``."""
+
+    def __init__(self, model: WindowModel, training: TrainingConfig) -> None:
+        super().__init__(model, training)
+        self.work, self._began = 0.0, 0.0
+
+    def begin(self, *_: Any) -> None:
+        self._began = time.perf_counter()
+
+    def end(self, *_: Any) -> None:
+        self.work += time.perf_counter() - self._began
+
+    def accumulate(self, batch: TaskBatch, sleep: SleepConfig, backward: Callable[[Tensor], object]) -> Tensor:
+        self.begin()
+        loss = super().accumulate(batch, sleep, backward)
+        self.end()
+        return loss
+
+    def reduce(self, loss: Tensor, clip_norm: float) -> tuple[Tensor, Tensor]:
+        self.begin()
+        reduced = super().reduce(loss, clip_norm)
+        self.end()
+        return reduced
+
+
 class _TimedModule(SleepModule):
-    """Knows how long each step is at what a bare loop does too: gradients, clipping, optimizer."""
+    """Times the part of each step that the bare loop has, too: gradients, clipping, optimizer."""
 
     def __init__(self, experiment: Experiment) -> None:
         super().__init__(experiment)
-        self.work, self._began = 0.0, 0.0
+        self.timed = self.gradients = _TimedGradients(self.model, experiment.training)
         self.ends: list[tuple[float, float]] = []
-
-    def _begin(self, *_: Any) -> None:
-        self._began = time.perf_counter()
-
-    def _end(self, *_: Any) -> None:
-        self.work += time.perf_counter() - self._began
 
     def configure_optimizers(self) -> Any:
         configured = super().configure_optimizers()
-        configured["optimizer"].register_step_pre_hook(self._begin)
-        configured["optimizer"].register_step_post_hook(self._end)
+        configured["optimizer"].register_step_pre_hook(self.timed.begin)
+        configured["optimizer"].register_step_post_hook(self.timed.end)
         return configured
-
-    def _accumulate(self, batch: TaskBatch, sleep: SleepConfig) -> Tensor:
-        self._begin()
-        loss = super()._accumulate(batch, sleep)
-        self._end()
-        return loss
-
-    def _reduce(self, loss: Tensor, clip_norm: float) -> tuple[Tensor, Tensor]:
-        self._begin()
-        reduced = super()._reduce(loss, clip_norm)
-        self._end()
-        return reduced
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_end(outputs, batch, batch_idx)
-        self.ends.append((time.perf_counter(), self.work))
+        self.ends.append((time.perf_counter(), self.timed.work))
 
 
 def _fit(experiment: Experiment, folder: Path) -> tuple[float, float]:
@@ -134,7 +144,7 @@ def _fit(experiment: Experiment, folder: Path) -> tuple[float, float]:
     quiet_lightning()
     run = RunDirectory(Path(tempfile.mkdtemp(dir=folder)))
     logger = MLflowRun(f"sqlite:///{folder}/mlflow.db", "bench")
-    trainer = build_trainer(experiment, run, logger, [RichProgress()])
+    trainer = build_trainer(experiment, run, [logger], [SleepProgressBar()])
     module = _TimedModule(experiment)
     trainer.fit(module, datamodule=TaskDataModule(experiment))
     logger.end("FINISHED")

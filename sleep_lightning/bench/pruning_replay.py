@@ -1,4 +1,4 @@
-"""What a pruner would have saved, and what it would have lost: a sweep replayed from whole recorded curves."""
+"""What a pruner would have saved and lost: a sweep replayed from complete recorded curves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from sleep_lightning.sweep.pruning import Curve, Pruner
 
 @dataclass(frozen=True)
 class Replay:
-    """A sweep with a pruner, held against the same trials all trained to their end.
+    """A sweep with a pruner, compared with the same trials all trained to their ends.
 
     Attributes:
-        finished: indices of the trials that were not stopped, as they finished.
+        finished: indices of the trials that were not stopped, in the order in which they finished.
         flops_saved: share of the training FLOPs of all trials.
         hypervolume_lost: share of the hypervolume of all trials, up to the largest cost of any and down to value 0,
             as a sweep logs it.
-        best_lost: how much less the best trial reached. The hypervolume does not see this: what costs as much as
-            the reference adds nothing to it.
+        best_lost: drop of the best value. The hypervolume does not show it: a trial that costs as much as the
+            reference adds nothing to it.
     """
 
     finished: tuple[int, ...]
@@ -28,13 +28,13 @@ class Replay:
 
 
 def replay(curves: Sequence[Curve], order: Sequence[int], pruner: Pruner, workers: int = 1) -> Replay:
-    """Train the trials again in this order, several at a time, all FLOPs taking equal time.
+    """Replay the trials in this order, several at a time, with time proportional to FLOPs.
 
     Args:
-        curves: every trial's validations to its end; none was stopped when they were recorded.
-        order: indices of the curves, as the trials are asked for.
-        pruner: decides at each validation, from the trials that have finished by then.
-        workers: trials at a time.
+        curves: all validations of every trial; none was stopped when it was recorded.
+        order: indices of the curves in the order of the trials.
+        pruner: decides at each validation from the trials finished by then.
+        workers: number of concurrent trials.
     """
     waiting = list(reversed(order))
     validations: list[tuple[float, int, int, float]] = []  # when, trial, which, when the trial began

@@ -1,4 +1,4 @@
-"""What it costs that ranks train together: a step of two on this machine (CPU, gloo) against the same work elsewise."""
+"""What the exchange between ranks costs: a step of two ranks on this machine (CPU, gloo) and the same work without."""
 
 import atexit
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import torch
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.bench.step import Setting
@@ -15,7 +15,7 @@ from sleep_lightning.bench.worker import Worker, together
 from sleep_lightning.config import Experiment
 from sleep_lightning.sleep import IGNORE
 from sleep_lightning.tasks import TaskBatch
-from sleep_lightning.training.distributed.ranks import ALONE, Ranks, all_reduce_gradients
+from sleep_lightning.training.distributed.exchange import Exchange, all_reduce_gradients
 from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.optimizer import build_optimizer
 from sleep_lightning.training.runtime.malloc import tune_allocator
@@ -26,22 +26,22 @@ SETTING = Setting(2, batch=32, strings=4, d_model=128)
 
 
 def bench_ranks(seconds: float, setting: Setting = SETTING) -> Iterator[dict[str, object]]:
-    """Rows of a training step's time; every process computes with one thread, but one with as many as there are ranks.
+    """Rows of a training step's time. Every process has one thread, except one that has as many as there are ranks.
 
-    What the exchange costs is the step of the ranks over that of processes that share nothing but the machine.
+    The cost of the exchange is the ratio of the ranks' step to that of processes that exchange nothing.
     """
     e = setting.experiment()
     whole = e.task.build().batch(setting.batch, seed=0, position=0)
     port = find_free_network_port()
-    ranks = [Ranks(rank, RANKS, rank, RANKS, port=port) for rank in range(RANKS)]
+    alone, ranks = Exchange(), [Exchange(rank, RANKS) for rank in range(RANKS)]
     shares = [rank.share(whole) for rank in ranks]
     one, among = "one process", f"{RANKS} ranks"
-    parts: dict[str, list[tuple[TaskBatch, Ranks, int]]] = {
-        one: [(whole, ALONE, 1)],
-        f"one process, {RANKS} threads": [(whole, ALONE, RANKS)],
-        "one process, a rank's share": [(shares[0], ALONE, 1)],
-        f"{RANKS} processes, a share each": [(share, ALONE, 1) for share in shares],
-        among: [(share, rank, 1) for share, rank in zip(shares, ranks, strict=True)],
+    parts: dict[str, list[tuple[TaskBatch, Exchange, int, int]]] = {
+        one: [(whole, alone, 1, port)],
+        f"one process, {RANKS} threads": [(whole, alone, RANKS, port)],
+        "one process, a rank's share": [(shares[0], alone, 1, port)],
+        f"{RANKS} processes, a share each": [(share, alone, 1, port) for share in shares],
+        among: [(share, rank, 1, port) for share, rank in zip(shares, ranks, strict=True)],
     }
     with ExitStack() as stack:
         steps = {
@@ -62,23 +62,26 @@ def bench_ranks(seconds: float, setting: Setting = SETTING) -> Iterator[dict[str
         }
 
 
-def rank_step(experiment: Experiment, share: TaskBatch, ranks: Ranks, threads: int = 1) -> Callable[[], Tensor]:
-    """A step as a rank of ``fit`` takes it: gradients of its share, one exchange, clipping, the optimizer."""
+def rank_step(
+    experiment: Experiment, share: TaskBatch, exchange: Exchange, threads: int = 1, port: int = 0
+) -> Callable[[], Tensor]:
+    """A step as in a rank of ``fit``: gradients of its share, one exchange, clipping, the optimizer."""
     torch.set_num_threads(threads)
     tune_allocator("keep")
     choose_fp32_matmul("auto")
     torch.manual_seed(0)
     model = experiment.build_model()
     optimizer, parameters = build_optimizer(model, experiment.training), list(model.parameters())
-    n_labels = ranks.size * (share.labels != IGNORE).sum()  # all rows have as many
-    connection = ranks.connected("cpu")
-    connection.__enter__()
-    atexit.register(connection.__exit__, None, None, None)  # held, and so kept open, until the process ends
+    n_labels = exchange.size * (share.labels != IGNORE).sum()  # every row has the same number
+    if exchange.size > 1:
+        address = f"tcp://127.0.0.1:{port}"
+        distributed.init_process_group("gloo", init_method=address, rank=exchange.rank, world_size=exchange.size)
+        atexit.register(distributed.destroy_process_group)
 
     def step() -> Tensor:
         optimizer.zero_grad()
         loss = accumulate_gradients(model, share, experiment.sleep, n_labels=n_labels)
-        if ranks.size > 1:
+        if exchange.size > 1:
             loss = all_reduce_gradients(parameters, loss.detach()[None]).squeeze(0)
         clip_grad_norm_(parameters, 1.0)
         optimizer.step()

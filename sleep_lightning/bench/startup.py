@@ -1,4 +1,4 @@
-"""Where the seconds go from the start of ``fit``'s process to the end of its first step."""
+"""Breakdown of the time from the start of ``fit``'s process to the end of its first step."""
 
 import json
 import resource
@@ -18,18 +18,18 @@ ROUNDS = 3
 FIRST_STEP = "fit, to the end of the first step"
 WHOLE = "fit, to the end of the process"
 Times = tuple[float, float]
-"""Seconds of the wall and of the CPU."""
+"""Wall and CPU seconds."""
 OVERRIDES = ["task.ring_size=12", "sleep.window_size=12", "training.max_steps=1", "training.accelerator=cpu"]
 
 
 def bench_startup(seconds: float) -> Iterator[dict[str, object]]:
-    """Rows of seconds, medians over processes: the parts of a start one after the other, and a real ``fit``.
+    """Rows of seconds, medians over processes: the parts of a start, one after the other, and a real ``fit``.
 
-    Beside the wall's time stands that of the CPU, which a busy machine lengthens less.
+    CPU time is reported beside wall time because a busy machine lengthens it less.
     """
     with tempfile.TemporaryDirectory() as folder:
         uri = f"sqlite:///{folder}/mlflow.db"
-        _parts(folder, uri)  # makes the database, as a sweep does before its first trial; fills the disk's cache
+        _parts(folder, uri)  # creates the database, as a sweep does before its first trial, and warms the disk cache
         fit = [sys.executable, "-m", "sleep_lightning", "fit", *OVERRIDES, f"tracking.uri={uri}"]
         rounds: list[dict[str, Times]] = []
         end = time.perf_counter() + seconds
@@ -61,7 +61,7 @@ def _parts(folder: str, uri: str) -> dict[str, Times]:
 
 
 def _fit(command: list[str], run: Path) -> dict[str, Times]:
-    """Of a fit that nobody disturbs: its first step is over when it has saved a checkpoint (which is counted)."""
+    """Time a fit; its first step ends when it has saved a checkpoint (which is included)."""
     from sleep_lightning.runs.directory import RunDirectory
 
     checkpoint = RunDirectory(run).last
@@ -80,13 +80,13 @@ def _fit(command: list[str], run: Path) -> dict[str, Times]:
 
 
 def _cpu_of_children() -> float:
-    """CPU seconds of all processes started here that have ended."""
+    """CPU seconds of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def _start(folder: str, uri: str, started: float) -> dict[str, Times]:
-    """What ``fit`` does up to its first step; the clock is the wall's, as it spans two processes."""
+    """Do what ``fit`` does up to its first step; the wall clock spans both processes."""
     marks = {"": (started, 0.0), "Python": _now()}
     import_module("torch")
     marks["import torch"] = _now()
@@ -109,7 +109,7 @@ def _start(folder: str, uri: str, started: float) -> dict[str, Times]:
     experiment = load_experiment(None, OVERRIDES)
     module, data = SleepModule(experiment), TaskDataModule(experiment)
     run = RunDirectory(Path(tempfile.mkdtemp(dir=folder)))
-    trainer = build_trainer(experiment, run, logger, [])
+    trainer = build_trainer(experiment, run, [logger])
     marks["experiment, model, trainer"] = _now()
     trainer.fit(module, datamodule=data)
     marks["first step"] = _now()
@@ -121,7 +121,7 @@ def _start(folder: str, uri: str, started: float) -> dict[str, Times]:
 
 
 def _now() -> tuple[float, float]:
-    """The wall's time, which two processes share, and the CPU's of this one."""
+    """Wall time, which two processes share, and CPU time of this one."""
     return time.time(), time.process_time()
 
 

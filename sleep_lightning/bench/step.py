@@ -1,4 +1,4 @@
-"""A whole training step against what one would write with the parts on the shelf, each in a process of its own."""
+"""A training step compared with a baseline built from existing parts, each in a process of its own."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +15,7 @@ from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.config import Experiment, TrainingConfig
 from sleep_lightning.cost.flops import sequence_cost
-from sleep_lightning.model import ModelConfig
+from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.model.parameter_groups import hidden_matrices
 from sleep_lightning.ops import attention, delta_rule_inputs
 from sleep_lightning.ops.cpp import build
@@ -37,8 +37,8 @@ WINDOW = 24
 class Setting:
     """A row of the step benchmark: Rule 110 with ``strings`` windows that sleep and one that answers.
 
-    Contenders are timed ``in_turn`` where one of them fills too much of the device's memory to share it: each is alone,
-    from its start to its end.
+    With ``in_turn`` contenders run one after another, each with the device to itself: for sizes at which one fills the
+    device's memory.
     """
 
     n_passes: int
@@ -61,8 +61,8 @@ class Setting:
 
 SETTINGS = (Setting(4), Setting(1), Setting(4, pass_input="embed"), Setting(4, batch=8))
 FULL = Setting(4, batch=512, in_turn=True)
-"""On CUDA: of B32 a GPU does little but wait for launches. A contender of it takes 30 GiB and more."""
-SHELF = "shelf"
+"""CUDA only: at B32 a GPU mostly waits for kernel launches. A contender takes 30 GiB or more."""
+BASELINE = "baseline"
 Builder = Callable[..., Callable[[], object]]
 """Called with an experiment and a batch in the contender's process; returns the step."""
 
@@ -70,7 +70,7 @@ Builder = Callable[..., Callable[[], object]]
 def bench_step(
     seconds: float, settings: tuple[Setting, ...] | None = None, *, with_compile: bool = True
 ) -> Iterator[dict[str, object]]:
-    """A row per setting and contender: times and how many times faster than the shelf. On CUDA if there is one."""
+    """A row per setting and contender: times, and how many times faster than the baseline. On CUDA if available."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for setting in settings or (SETTINGS if device == "cpu" else (*SETTINGS, FULL)):
         experiment = setting.experiment()
@@ -91,7 +91,7 @@ def bench_step(
                 "dtype": "bf16" if "bf16" in name else "fp32",
                 "contender": name,
                 "median_ms": 1e3 * timing.median,
-                "times_faster_than_shelf": ratio(times["shelf"], times[name]),
+                "times_faster_than_baseline": ratio(times[BASELINE], times[name]),
                 "gflops": flops / timing.median / 1e9,
                 "rounds": timing.rounds,
             }
@@ -105,15 +105,17 @@ def bench_step(
 
 
 def contenders_on(device: str, *, with_compile: bool) -> dict[str, Builder]:
-    """What is timed, ``shelf`` first; names with bf16 in them compute under bf16 autocast."""
+    """Contenders, the baseline first; those with bf16 in their name run under bf16 autocast."""
     if device == "cpu":
-        found: dict[str, Builder] = {"shelf": shelf_step, "ours fp32": our_step}
+        found: dict[str, Builder] = {BASELINE: baseline_step, "ours fp32": our_step}
         found["ours bf16"] = partial(our_step, bf16=True)
     else:
-        found = {"shelf": partial(shelf_step, device=device)}
+        found = {BASELINE: partial(baseline_step, device=device)}
         for name, bf16 in (("fp32", False), ("bf16", True)):
             if runs_fla(device, torch.bfloat16 if bf16 else torch.float32):
-                found[f"shelf with fla's kernel {name}"] = partial(shelf_step, device=device, with_fla=True, bf16=bf16)
+                found[f"{BASELINE} with fla's kernel {name}"] = partial(
+                    baseline_step, device=device, with_fla=True, bf16=bf16
+                )
             found[f"ours {name}"] = partial(our_step, device=device, bf16=bf16)
             found[f"ours {name} + graph"] = partial(our_step, device=device, bf16=bf16, graph=True)
     ours = [name for name in found if name.startswith("ours") and (device == "cpu" or name.endswith("graph"))]
@@ -129,13 +131,14 @@ def our_step(
     graph: bool = False,
     device: str = "cpu",
 ) -> Callable[[], Tensor]:
-    """As ``fit`` trains: probed matmul mode, memory kept, fast executor, fused kernels, batched Muon."""
+    """A step as in ``fit``: probed matmul mode, memory kept between steps, fastest executor, batched Muon."""
     tune_allocator("keep")
     choose_fp32_matmul("auto")
     torch.manual_seed(0)
     model, batch = experiment.build_model(), batch.to(torch.device(device))
     model.to(device)
     if compiled:
+        assert isinstance(model, HybridLM)
         model.compile_passes()
     optimizer = build_optimizer(model, experiment.training)
     gradients = GraphedGradients(model) if graph else partial(accumulate_gradients, model)
@@ -152,19 +155,20 @@ def our_step(
 
 
 def _done(loss: Tensor) -> Tensor:
-    """The loss, when all that was asked of its device is computed."""
+    """The loss, once its device is idle."""
     if loss.device.type == "cuda":
         torch.cuda.synchronize()
     return loss
 
 
-def shelf_step(
+def baseline_step(
     experiment: Experiment, batch: TaskBatch, *, with_fla: bool = False, bf16: bool = False, device: str = "cpu"
 ) -> Callable[[], Tensor]:
     """The same model with transformers' torch chunk as shipped (on CUDA, with fla's kernel if asked), SDPA, conv1d,
     window by window, torch's optimizers."""
     torch.manual_seed(0)
-    model = replace(experiment, model=replace(experiment.model, backend=SHELF)).build_model()
+    assert isinstance(experiment.model, ModelConfig)
+    model = replace(experiment, model=replace(experiment.model, backend=BASELINE)).build_model()
     model, batch = model.to(device), batch.to(torch.device(device))
     hidden = [p for p, _ in hidden_matrices(model)]
     rest = [p for p in model.parameters() if not any(p is q for q in hidden)]
@@ -173,7 +177,7 @@ def shelf_step(
     def step() -> Tensor:
         for optimizer in optimizers:
             optimizer.zero_grad()
-        with shelf_parts(with_fla), torch.autocast(device, torch.bfloat16, enabled=bf16):
+        with baseline_parts(with_fla), torch.autocast(device, torch.bfloat16, enabled=bf16):
             loss = accumulate_gradients(model, batch, experiment.sleep, executor="windows")
         clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -184,8 +188,8 @@ def shelf_step(
 
 
 @contextmanager
-def shelf_parts(with_fla: bool = False) -> Iterator[None]:
-    """Inside, the shelf's operator is a backend, attention is ``scaled_dot_product_attention``, conv ``conv1d``."""
+def baseline_parts(with_fla: bool = False) -> Iterator[None]:
+    """Inside the block, the baseline's operator is a backend; SDPA and ``conv1d`` are attention and convolution."""
     chunk = peers(WINDOW)["transformers chunk (as shipped)"]
 
     def run(
@@ -196,19 +200,19 @@ def shelf_parts(with_fla: bool = False) -> Iterator[None]:
         return (None if q is None else o), final
 
     short, attention.SHORT = attention.SHORT, 0
-    conv, delta_rule_inputs.short_conv = delta_rule_inputs.short_conv, shelf_conv  # type: ignore[attr-defined]
-    why_not, build.why_not = build.why_not, lambda: "the shelf has none"
-    BACKENDS[SHELF] = Backend(fla_gated_delta_rule if with_fla else run, lambda k: None)
+    conv, delta_rule_inputs.short_conv = delta_rule_inputs.short_conv, baseline_conv  # type: ignore[attr-defined]
+    why_not, build.why_not = build.why_not, lambda: "the baseline has none"
+    BACKENDS[BASELINE] = Backend(fla_gated_delta_rule if with_fla else run, lambda k: None)
     try:
         yield
     finally:
         attention.SHORT, build.why_not = short, why_not
         delta_rule_inputs.short_conv = conv  # type: ignore[attr-defined]
-        del BACKENDS[SHELF]
+        del BACKENDS[BASELINE]
 
 
-def shelf_conv(x_BTC: Tensor, weight_KC: Tensor) -> Tensor:
-    """``ops.short_conv`` as transformers' models write it."""
+def baseline_conv(x_BTC: Tensor, weight_KC: Tensor) -> Tensor:
+    """``ops.short_conv`` as in transformers' models."""
     taps, T = len(weight_KC), x_BTC.shape[1]
     y = F.conv1d(x_BTC.transpose(1, 2), weight_KC.t()[:, None], padding=taps - 1, groups=weight_KC.shape[1])
     return F.silu(y[:, :, :T]).transpose(1, 2)

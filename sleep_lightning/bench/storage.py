@@ -1,4 +1,4 @@
-"""How many trials a second each storage takes, from one writer and from several."""
+"""Trials per second that each storage handles, with one writer and with several."""
 
 import multiprocessing
 import os
@@ -16,15 +16,15 @@ from sleep_lightning.sweep.storage import check_url, open_storage
 
 WRITERS = (1, 8, 32)
 READY_SECONDS = 300
-"""By which the last of the writers is there."""
-FACTS = 6
-"""Facts that a supervisor notes of a trial."""
+"""Timeout for all writers to start."""
+ATTRIBUTES = 6
+"""User attributes that a supervisor sets on a trial."""
 POSTGRESQL_VARIABLE = "SLEEP_LIGHTNING_BENCH_STORAGE"
-"""A PostgreSQL to measure too: postgresql+psycopg://user@host/database."""
+"""Environment variable with a PostgreSQL to measure, too: postgresql+psycopg://user@host/database."""
 
 
 def bench_storage(seconds: float) -> Iterator[dict[str, object]]:
-    """Rows of trials a second: each is asked for, gets two parameters and the facts a sweep notes, and is told."""
+    """Rows of trials per second: each is asked for, given two parameters and a sweep's user attributes, and told."""
     with tempfile.TemporaryDirectory() as folder:
         storages: dict[str, str | None] = {"journal": None, "SQLite": f"sqlite:///{folder}/bench.db"}
         if url := os.environ.get(POSTGRESQL_VARIABLE):
@@ -33,7 +33,7 @@ def bench_storage(seconds: float) -> Iterator[dict[str, object]]:
             for writers in WRITERS:
                 yield {
                     "what": "storage",
-                    "shape": f"ask, {FACTS} facts, tell",
+                    "shape": f"ask, {ATTRIBUTES} attributes, tell",
                     "contender": name,
                     "writers": writers,
                     "trials_per_second": _measure(storage, Path(folder), writers, seconds),
@@ -56,7 +56,7 @@ def _measure(storage: str | None, folder: Path, writers: int, seconds: float) ->
 
 
 _ready: Barrier | None = None
-"""All writers of a measurement begin behind it."""
+"""Where the writers of a measurement wait for each other."""
 
 
 def _begin_with(ready: Barrier) -> None:
@@ -65,7 +65,7 @@ def _begin_with(ready: Barrier) -> None:
 
 
 def _write(storage: str | None, folder: Path, name: str, seconds: float) -> float:
-    """Trials a second of one writer."""
+    """Trials per second of one writer."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.load_study(
         study_name=name, storage=open_storage(storage, folder, to_write=True), sampler=RandomSampler()
@@ -77,8 +77,8 @@ def _write(storage: str | None, folder: Path, name: str, seconds: float) -> floa
         trial = study.ask()
         trial.suggest_int("sleep.n_passes", 1, 6)
         trial.suggest_float("training.muon_lr", 1e-4, 1e-1, log=True)
-        for fact in range(FACTS):
-            trial.set_user_attr(f"fact{fact}", [0.5] * 10)
+        for i in range(ATTRIBUTES):
+            trial.set_user_attr(f"attribute{i}", [0.5] * 10)
         study.tell(trial, 0.5)
         trials += 1
     return trials / (time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""Interleaved timing: A B C A B C ..., so that a drifting machine cannot favour one of them."""
+"""Interleaved timing: A B C A B C ..., so that drift of the machine affects all alike."""
 
 import statistics
 import time
@@ -26,7 +26,7 @@ def interleave(
     end, done = time.perf_counter() + seconds, 0
     while done < rounds or time.perf_counter() < end:
         for name, call in contenders.items():
-            if warm or not done:  # in one process, what a contender gives back must not be its successor's cost
+            if warm or not done:  # in one process, a contender must not pay for memory that its predecessor freed
                 call()
             started = time.perf_counter()
             call()

@@ -1,4 +1,4 @@
-"""A contender in a process of its own: its allocator, its thread pools and its matmul mode are nobody else's."""
+"""A contender in a process of its own, so that allocator, thread pools and matmul mode are not shared."""
 
 import multiprocessing
 from collections.abc import Callable, Sequence
@@ -10,11 +10,11 @@ import torch
 
 
 class Worker:
-    """Builds a callable in a new process; calling the worker calls it there, and waits.
+    """Builds a callable in a new process; calling the worker calls it there and waits.
 
     Args:
         build: a function at the top of a module, called there with ``arguments``; returns the callable.
-        arguments: what can be pickled.
+        arguments: must be picklable.
     """
 
     def __init__(self, build: Callable[..., Callable[[], object]], *arguments: Any) -> None:
@@ -26,16 +26,16 @@ class Worker:
         there.close()
 
     def __call__(self) -> None:
-        """Raises RuntimeError if the process has died; it has said why on standard error."""
+        """Raises RuntimeError if the process has died; the reason is on its standard error."""
         self.begin()
         self.wait()
 
     def begin(self) -> None:
-        """Have it called; raises as calling does."""
+        """Start a call without waiting; raises as ``__call__`` does."""
         self._or_died(lambda: self._here.send(None))
 
     def wait(self) -> None:
-        """Until what was begun is done; raises as calling does."""
+        """Wait for the call that ``begin`` started; raises as ``__call__`` does."""
         self._or_died(self._here.recv)
 
     def _or_died(self, talk: Callable[[], object]) -> None:
@@ -51,12 +51,12 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._here.close()  # the process ends when nobody is left to ask it
+        self._here.close()  # the process ends when its connection closes
         self._process.join()
 
 
 def together(workers: Sequence[Worker]) -> Callable[[], None]:
-    """Calls all of them at once, and waits for all."""
+    """A callable that calls all workers concurrently and waits for all."""
 
     def call() -> None:
         for worker in workers:

@@ -62,7 +62,7 @@ def prepare(
     except OSError as error:
         raise ValueError(f"--output {folder} cannot be written: {error.strerror}; choose another") from error
     logger = None
-    if base.tracking.enabled:
+    if base.tracking.mlflow:
         known = RunDirectory(folder).mlflow_run_id
         logger = MLflowRun(base.tracking.uri, base.tracking.experiment, folder.name, known)
         RunDirectory(folder).record_mlflow_run(logger.run_id)
@@ -85,7 +85,7 @@ def compare(c: Comparison) -> int:
         status = "FAILED" if failed else "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
-        console.print("stopped; the runs saved their state: the same command goes on with them", highlight=False)
+        console.print("stopped; the runs saved their state: rerun the command to resume them", highlight=False)
         return signals.exit_code
     finally:
         if c.logger is not None:

@@ -25,7 +25,7 @@ def score_table(scores: Mapping[str, Score], title: str) -> Table:
 
 
 def measured_line(measured: Mapping[str, float | None], predicted: Mapping[str, float | None]) -> str:
-    """What a run took, on one line; what the machine does not tell is said so.
+    """What a run took, on one line; what the machine does not report is said to be unknown.
 
     Args:
         measured: the names of ``resource_usage.MEASURED``.
@@ -39,7 +39,7 @@ def measured_line(measured: Mapping[str, float | None], predicted: Mapping[str, 
     return (
         f"{shown(measured['tokens_per_s'], ' tokens/s')} in training, peak memory "
         f"{shown(measured['peak_memory_bytes'], 'B')} (a step {shown(step, 'B')}, predicted {shown(expected, 'B')}), "
-        f"energy {shown(measured['energy_j'], 'J', 'not told by this machine')}"
+        f"energy {shown(measured['energy_j'], 'J', 'not reported by this machine')}"
     )
 
 

@@ -50,7 +50,7 @@ def cost(experiment: Experiment) -> int:
             "parameters": with_unit(sum(p.numel() for p in model.parameters())),
             "awake": f"{with_unit(inference.wake_flops_per_token)}FLOP a token",
             "asleep": f"{with_unit(inference.sleep_flops_per_window)}FLOP a window of {experiment.sleep.window_size}",
-            "measured": "fit records wall time, tokens/s, peak memory, and energy where the machine tells it",
+            "measured": "fit records wall time, tokens/s, peak memory, and energy where the machine reports it",
             "memory": f"{with_unit(inference.state_bytes)}B a sequence" + (f" ({kinds})" if kinds else ""),
         },
     )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sleep_lightning.cli.console import score_table
 from sleep_lightning.config import Experiment
-from sleep_lightning.model import HybridLM
+from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.directory import write_json
 from sleep_lightning.sleep import IGNORE, is_answer, plan_windows, retrieve, run_window_loop, wake, zero_memory
 from sleep_lightning.tasks import TaskBatch
@@ -20,7 +20,7 @@ from sleep_lightning.training.evaluation import score_split
 
 
 def evaluate(
-    experiment: Experiment, model: HybridLM, split: Literal["validation", "test"], output: str | None = None
+    experiment: Experiment, model: WindowModel, split: Literal["validation", "test"], output: str | None = None
 ) -> int:
     """Print accuracy by slice beside the baselines; with ``output`` also write it as JSON."""
     scores = score_split(experiment, model, split)
@@ -31,10 +31,10 @@ def evaluate(
     return 0
 
 
-def predict(experiment: Experiment, model: HybridLM, rows: int, output: str | None = None) -> int:
+def predict(experiment: Experiment, model: WindowModel, rows: int, output: str | None = None) -> int:
     """Answer sequences of the test split, each token from the model's own answers before; JSON lines."""
     task = experiment.task.build()
-    batch = task.batch(rows, seed=0, position=0, split="test").to(model.embedding.weight.device)
+    batch = task.batch(rows, seed=0, position=0, split="test").to(next(model.parameters()).device)
     answers = decode(model, batch, experiment)
     lines = [json.dumps(line) for line in _lines(task.vocab, batch, answers, task.context_length)]
     if output is None:
@@ -45,7 +45,7 @@ def predict(experiment: Experiment, model: HybridLM, rows: int, output: str | No
 
 
 @torch.no_grad()
-def decode(model: HybridLM, batch: TaskBatch, experiment: Experiment) -> Tensor:
+def decode(model: WindowModel, batch: TaskBatch, experiment: Experiment) -> Tensor:
     """Greedy answers ``[B, T]`` (-100 where there is no label): each is fed back as the next token."""
     tokens, answers = batch.tokens.clone(), torch.full_like(batch.labels, IGNORE)
     windows = plan_windows(batch.labels, experiment.sleep.window_size)

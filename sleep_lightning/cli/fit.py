@@ -1,26 +1,32 @@
 """``fit``: train, validate, record, and say where everything lies."""
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 import lightning.pytorch as pl
+from lightning.pytorch.loggers import Logger
 from rich.console import Console
 
 from sleep_lightning.cli.console import print_facts, score_table
-from sleep_lightning.cli.fit_report import facts_of, flat_params, headline, log_results, summarize
+from sleep_lightning.cli.fit_report import facts_of, headline, log_results, summarize
 from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.config.plugins import resolve
 from sleep_lightning.runs.directory import RunDirectory, load_checkpoint, write_json
 from sleep_lightning.tracking.figures.runs import draw_learning_curve
+from sleep_lightning.tracking.loggers import build_loggers
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
-from sleep_lightning.training.callbacks.history import RecordHistory
-from sleep_lightning.training.callbacks.preemption import SaveOnException, StopOnSignal, StopReason
-from sleep_lightning.training.callbacks.progress_bar import RichProgress
-from sleep_lightning.training.callbacks.time_limit import requeue, stop_time, was_requeued
+from sleep_lightning.training.callbacks.agreement import SameExperiment
+from sleep_lightning.training.callbacks.exception_checkpoint import SaveOnException
+from sleep_lightning.training.callbacks.history import History
+from sleep_lightning.training.callbacks.pass_diagnostics import PassDiagnostics
+from sleep_lightning.training.callbacks.preemption import Preemption, StopReason, requeue, stop_time, was_requeued
+from sleep_lightning.training.callbacks.progress_bar import SleepProgressBar
+from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 from sleep_lightning.training.datamodule import TaskDataModule
-from sleep_lightning.training.distributed.launch import OtherRanks
-from sleep_lightning.training.distributed.ranks import Ranks
+from sleep_lightning.training.distributed.launcher import RankLauncher
+from sleep_lightning.training.distributed.place import Place
 from sleep_lightning.training.errors import remedy
 from sleep_lightning.training.metrics import Score
 from sleep_lightning.training.module import SleepModule
@@ -35,22 +41,22 @@ class Job:
     """A checked request to train.
 
     Attributes:
-        experiment: what.
-        ranks: who.
-        run: where it goes; None in all ranks but the first, which alone writes.
-        resume: whether it goes on.
-        logger: its MLflow run.
+        experiment: what is trained.
+        place: this process among the ranks.
+        run: where it goes; None in the other ranks of a new run, as rank zero alone creates it.
+        checkpoint: to resume from; None: from the start.
+        mlflow: its MLflow run; None without, and in the other ranks.
+        loggers: all loggers of this process, MLflow's included.
         lock: holds the directory against other processes.
-        arguments: of the command line of the other ranks.
     """
 
     experiment: Experiment
-    ranks: Ranks
+    place: Place
     run: RunDirectory | None = None
-    resume: bool = False
-    logger: MLflowRun | None = None
+    checkpoint: Path | None = None
+    mlflow: MLflowRun | None = None
+    loggers: list[Logger] = field(default_factory=list)
     lock: IO[str] | None = None
-    arguments: tuple[str, ...] = ()
 
 
 def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job:
@@ -59,44 +65,44 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
     Args:
         config: YAML file.
         overrides: ``key=value`` arguments.
-        resume: run directory to go on with; "" for the newest; None for a new run.
+        resume: run directory to resume; "" for the newest; None for a new run.
 
     Raises:
         ValueError: bad input.
     """
     if resume is None:
-        experiment, ranks = _checked(load_experiment(config, overrides))
+        experiment, place = _checked(load_experiment(config, overrides))
         run_dir = experiment.training.run_dir
         if run_dir is not None and was_requeued(experiment.training) and RunDirectory(Path(run_dir)).config.exists():
             return prepare(None, overrides, run_dir)
-        if not ranks.first:
-            return Job(experiment, ranks)
+        if not place.first:
+            return Job(experiment, place)
         run = RunDirectory.create(experiment)
         lock = run.lock()
-        logger = open_tracking(experiment, run)
+        mlflow = open_tracking(experiment, run)
         run.record_experiment(experiment)  # last: what was refused before may be tried again in the same place
-        source = [] if config is None else ["--config", config]
-        return Job(experiment, ranks, run, False, logger, lock, ("fit", *source, *overrides))
+        return Job(experiment, place, run, None, mlflow, build_loggers(experiment, run, mlflow), lock)
     if config is not None:
         raise ValueError(
-            f"--config {config} with --resume: a run goes on with its own config.yaml; drop one of the two"
+            f"--config {config} with --resume: a run resumes with its own config.yaml; drop one of the two"
         )
     run = RunDirectory.open(resume) if resume else RunDirectory.newest()
-    experiment, ranks = _checked(load_experiment(run.config, overrides))
-    if not ranks.first:
-        return Job(experiment, ranks)
+    experiment, place = _checked(load_experiment(run.config, overrides))
+    checkpoint = run.last if run.last.exists() else None
+    if not place.first:
+        return Job(experiment, place, run, checkpoint)
     lock = run.lock()
-    if experiment.tracking.enabled and "***" in experiment.tracking.uri:
+    if experiment.tracking.mlflow and "***" in experiment.tracking.uri:
         raise ValueError(f"tracking.uri={experiment.tracking.uri!r} was saved without its password; give it again")
-    if run.last.exists():
-        load_checkpoint(run.last)
-    arguments = ("fit", "--resume", str(run.path), *overrides)
-    return Job(experiment, ranks, run, True, open_tracking(experiment, run), lock, arguments)
+    if checkpoint is not None:
+        load_checkpoint(checkpoint)
+    mlflow = open_tracking(experiment, run)
+    return Job(experiment, place, run, checkpoint, mlflow, build_loggers(experiment, run, mlflow), lock)
 
 
-def _checked(experiment: Experiment) -> tuple[Experiment, Ranks]:
+def _checked(experiment: Experiment) -> tuple[Experiment, Place]:
     check_device(experiment)
-    return experiment, Ranks.of(experiment.training)
+    return experiment, Place.of(experiment.training)
 
 
 @dataclass
@@ -110,101 +116,88 @@ class _Ending:
 
 def fit(job: Job) -> int:
     """Train. Returns the exit code: 0; a ``StopReason`` if the run was stopped and can be resumed (0 in all ranks but
-    the first: srun may kill it, as it writes, when another fails); 1 if it diverged, memory ran out or another rank was
+    rank zero: srun may kill it, as it writes, when another fails); 1 if it diverged, memory ran out or another rank was
     lost."""
     quiet_lightning()
     ending = _Ending()
-
-    def close() -> None:
-        if job.logger is not None:
-            job.logger.end(ending.status)
-
     try:
-        with (
-            OtherRanks(job.ranks, job.arguments, lost=close),
-            job.ranks.connected(check_device(job.experiment).type),
-        ):
-            _train(job, ending)
+        _train(job, ending)
     except (KeyboardInterrupt, SystemExit):  # Lightning turns a second Ctrl-C into SystemExit
         ending.status, ending.exit_code = "KILLED", StopReason.SIGINT
         if job.run is not None:
             directory = shlex.quote(str(job.run.path))
-            Console().print(f"stopped at once; go on with: python -m sleep_lightning fit --resume {directory}")
+            Console().print(f"stopped at once; resume with: python -m sleep_lightning fit --resume {directory}")
     except Exception as error:
         if (sentence := remedy(error)) is None:
             raise
-        if job.ranks.first:
+        if job.place.first:
             Console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True, markup=False)
     finally:
-        close()
-    if job.ranks.first and (done := requeue(job.experiment.training, ending.reason)) is not None:
+        _close(job, ending)
+        if job.lock is not None:
+            job.lock.close()
+    if job.place.first and (done := requeue(job.experiment.training, ending.reason)) is not None:
         Console(stderr=True).print(done, highlight=False, soft_wrap=True, markup=False)
-    return ending.exit_code if job.ranks.first or ending.reason is None else 0
+    return ending.exit_code if job.place.first or ending.reason is None else 0
+
+
+def _close(job: Job, ending: _Ending) -> None:
+    if job.mlflow is not None:
+        job.mlflow.end(ending.status)
 
 
 def _train(job: Job, ending: _Ending) -> None:
-    """What all ranks do in step. The first one also writes and prints."""
-    experiment, ranks, logger = job.experiment, job.ranks, job.logger
-    run, checkpoint = _told(job)
-    stop = StopOnSignal(run.last, stop_time(experiment.training), announces=ranks.first)
-    callbacks: list[pl.Callback] = [stop]
-    if ranks.first:
-        callbacks = [RichProgress(), stop, RecordHistory(run.history)]
-        if experiment.training.sharding == "none":  # shards are saved by all ranks, and the others know nothing
-            callbacks.append(SaveOnException(run.checkpoints / "exception.ckpt"))
-    trainer = build_trainer(experiment, run, logger, callbacks, ranks)
+    """What all ranks do in step. Rank zero also writes and prints."""
+    experiment, place, run, mlflow = job.experiment, job.place, job.run, job.mlflow
+    monitor, stop = ResourceMonitor(), Preemption(deadline=stop_time(experiment.training))
+    history = History(None if run is None else run.history)
+    callbacks: list[pl.Callback] = [monitor, SleepProgressBar(), SameExperiment(), PassDiagnostics(), history]
+    for i, spec in enumerate(experiment.training.callbacks):
+        callbacks.append(resolve("callback", spec, key=f"training.callbacks[{i}]"))
+    callbacks.append(stop)
+    if run is not None and experiment.training.sharding == "none":  # shards are saved by all ranks, or not at all
+        callbacks.append(SaveOnException(run.checkpoints / "exception.ckpt"))
+    trainer = build_trainer(experiment, run, job.loggers, callbacks, saves=True)
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, RankLauncher):
+        launcher.on_lost = lambda: _close(job, ending)
     pl.seed_everything(experiment.training.seed, verbose=False)
-    module, data = SleepModule(experiment, ranks), TaskDataModule(experiment)
+    module, data = SleepModule(experiment), TaskDataModule(experiment)
     environment = describe_environment(trainer.strategy.root_device, experiment.model)
     environment["allocator"] = tune_allocator(experiment.training.allocator)
     environment["fp32_matmul"] = choose_fp32_matmul(experiment.training.fp32_matmul)
-    environment["ranks"] = f"{ranks.size} ({ranks.local_size} a node)"
-    console = Console(quiet=not ranks.first)
-    console.print(f"run {run.path}: {headline(experiment, module)}", highlight=False, soft_wrap=True)
-    if logger is not None:
-        logger.log_hyperparams(flat_params(experiment))
-        logger.set_tags({f"environment.{name}": value for name, value in environment.items()})
-        logger.log_artifact(run.config)
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    environment["ranks"] = f"{place.size} ({place.local_size} a node)"
+    console = Console(quiet=not place.first)
+    if run is not None:
+        console.print(f"run {run.path}: {headline(experiment, module)}", highlight=False, soft_wrap=True)
+        if mlflow is not None:
+            mlflow.set_tags({f"environment.{name}": value for name, value in environment.items()})
+            mlflow.log_artifact(run.config)
+    trainer.fit(module, datamodule=data, ckpt_path=job.checkpoint, weights_only=True)
     if stop.reason is None:
-        trainer.save_checkpoint(run.last)
-    environment["energy"] = module.usage.energy_sources or "not told"
+        trainer.save_checkpoint(stop.path(trainer))
+    environment["energy"] = monitor.usage.energy_sources or "not reported"
     scores = final_scores(trainer, module, data)
+    if isinstance(launcher, RankLauncher):
+        launcher.end_ranks()
     ending.status = "FINISHED" if stop.reason is None else "KILLED"
     ending.exit_code, ending.reason = stop.reason or 0, stop.reason
-    if not ranks.first:
+    if not place.first or run is None:
         return
-    summary = summarize(experiment, run, module, ending.status, environment, logger)
+    summary = summarize(experiment, run, module, monitor, history.digests, ending.status, environment, mlflow)
     write_json(run.summary, summary)
     if module.history:
         draw_learning_curve(module.history, run.path / "learning_curve.png", headline(experiment, module))
-    if logger is not None:
-        log_results(logger, run, module, summary)
+    if mlflow is not None:
+        log_results(mlflow, run, module, monitor, summary)
     console.print(score_table(scores, f"validation at step {module.steps}"))
     print_facts(console, facts_of(experiment, run, summary))
 
 
-def _told(job: Job) -> tuple[RunDirectory, Path | None]:
-    """The directory and the checkpoint to go on from, which the first rank has chosen.
-
-    Raises:
-        ValueError: this rank was started with another experiment.
-    """
-    own = {name: section for name, section in job.experiment.to_dict().items() if name != "tracking"}
-    mine = None
-    if job.run is not None:
-        mine = (job.run, job.run.last if job.resume and job.run.last.exists() else None, own)
-    told = job.ranks.told_by_first(mine)
-    assert told is not None
-    if told[2] != own:
-        raise ValueError(f"rank {job.ranks.rank} was started with another experiment than the first; start all alike")
-    return told[0], told[1]
-
-
 def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None:
-    """The MLflow run of a run directory, begun or continued. Raises ValueError if the store cannot be used."""
+    """The MLflow run of a run directory, new or resumed. Raises ValueError if the store cannot be used."""
     t = experiment.tracking
-    if not t.enabled:
+    if not t.mlflow:
         return None
     name = t.run_name or run.path.name
     logger = MLflowRun(t.uri, t.experiment, name, run.mlflow_run_id, t.flush_seconds, run.path / "metrics_unsent.jsonl")

@@ -1,4 +1,4 @@
-"""What ``fit`` says at its end: ``summary.json``, MLflow, and the lines on the screen."""
+"""What ``fit`` reports at its end: ``summary.json``, MLflow, and the lines on the screen."""
 
 import math
 import shlex
@@ -8,34 +8,34 @@ from typing import Any
 from sleep_lightning.cli.console import measured_line
 from sleep_lightning.config import Experiment, redact
 from sleep_lightning.formatting import with_unit
+from sleep_lightning.model import ModelConfig
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
-from sleep_lightning.training.callbacks.resource_monitor import MEASURED
+from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 from sleep_lightning.training.module import SleepModule
+from sleep_lightning.training.resource_usage import MEASURED
 
 
 def headline(experiment: Experiment, module: SleepModule) -> str:
     s, m = experiment.sleep, experiment.model
     return (
-        f"{experiment.task.name}, {m.pattern} d={m.d_model} ({with_unit(sum(p.numel() for p in module.parameters()))} "
+        f"{experiment.task.name}, {m.described} ({with_unit(sum(p.numel() for p in module.parameters()))} "
         f"parameters), windows of {s.window_size}, N={s.n_passes}"
     )
-
-
-def flat_params(experiment: Experiment) -> dict[str, Any]:
-    return {f"{section}.{key}": x for section, keys in experiment.to_dict().items() for key, x in keys.items()}
 
 
 def summarize(
     experiment: Experiment,
     run: RunDirectory,
     module: SleepModule,
+    monitor: ResourceMonitor,
+    digests: dict[str, str],
     status: Status,
     environment: dict[str, str],
     logger: MLflowRun | None,
 ) -> dict[str, Any]:
-    score = module.scores["all"]
-    cost, measured = module.cost_so_far(), module.usage.measured(module.steps, module.step_tokens)
+    """What ``summary.json`` holds."""
+    score, cost, measured = module.scores["all"], monitor.cost_so_far(), monitor.measured()
     return {
         "status": status,
         "steps": module.steps,
@@ -50,27 +50,40 @@ def summarize(
         "train_flops": int(cost["cost/train_flops"]),
         "wall_s": round(measured["wall_s"], 2),
         "measured": {name: measured.get(name) for name in MEASURED},
-        "predicted": {"train_flops": module.step_flops.run(), "step_memory_bytes": module.predicted_step_memory},
+        "predicted": {
+            "train_flops": monitor.predicted_run_flops(),
+            "step_memory_bytes": monitor.predicted_step_memory,
+        },
         "checkpoint": str(run.last),
         "best_checkpoint": str(run.best) if run.best.exists() else None,
         "mlflow_run_id": None if logger is None else logger.run_id,
-        "state_bytes": module.model.state_bytes(carry_conv_state=experiment.sleep.carry_conv_state),
-        "data_digests": module.digests,
+        "state_bytes": _state_bytes(module),
+        "data_digests": digests,
         "seed": experiment.training.seed,
         "environment": environment,
     }
 
 
-def log_results(logger: MLflowRun, run: RunDirectory, module: SleepModule, summary: dict[str, Any]) -> None:
+def _state_bytes(module: SleepModule) -> list[int]:
+    """Bytes of one sequence's memory in each layer that writes: state, and convolution inputs if carried."""
+    memory = module.model.zero_memory(1, carry_conv_state=module.experiment.sleep.carry_conv_state)
+    states = [x.nbytes for x in memory.states]
+    return [n + x.nbytes for n, x in zip(states, memory.conv, strict=True)] if memory.conv else states
+
+
+def log_results(
+    logger: MLflowRun, run: RunDirectory, module: SleepModule, monitor: ResourceMonitor, summary: dict[str, Any]
+) -> None:
+    """Send the files and figures of a run's end to MLflow."""
     for file in (run.summary, run.path / "learning_curve.png"):
         if file.exists():
             logger.log_artifact(file)
     final = {f"final/{name}": value for name, value in module.scores["all"].as_metrics().items()}
     for prefix, kind in (("cost/", "measured"), ("cost/predicted_", "predicted")):
         final |= {f"{prefix}{name}": value for name, value in summary[kind].items() if value is not None}
-    if module.train_flops:  # MLflow draws linear axes only
-        final["cost/log10_train_flops"] = math.log10(module.train_flops)
-    logger.log_metrics(final | module.cost_so_far(), module.steps)
+    if monitor.train_flops:  # MLflow draws linear axes only
+        final["cost/log10_train_flops"] = math.log10(monitor.train_flops)
+    logger.log_metrics(final | monitor.cost_so_far(), module.steps)
     logger.set_tags({"environment.energy": summary["environment"]["energy"]})
 
 
@@ -83,15 +96,17 @@ def facts_of(experiment: Experiment, run: RunDirectory, summary: dict[str, Any])
         "checkpoint": summary["checkpoint"],
     }
     if layers := summary["state_bytes"]:
-        facts["memory"] = f"{with_unit(sum(layers))}B a sequence, in {len(layers)} layers of {experiment.model.pattern}"
+        facts["memory"] = f"{with_unit(sum(layers))}B a sequence, in {len(layers)} layers"
+        if isinstance(experiment.model, ModelConfig):
+            facts["memory"] += f" of {experiment.model.pattern}"
     if (picture := run.path / "learning_curve.png").exists():
         facts["picture"] = str(picture)
-    if experiment.tracking.enabled:
+    if experiment.tracking.mlflow:
         uri = experiment.tracking.uri
         page = f"mlflow server --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else redact(uri)
         facts["MLflow"] = f"run {summary['mlflow_run_id']}; see it: {page}"
     if summary["status"] == "KILLED":
-        facts["go on"] = f"python -m sleep_lightning fit --resume {directory}"
+        facts["resume"] = f"python -m sleep_lightning fit --resume {directory}"
     else:
         facts["next"] = f"python -m sleep_lightning test --checkpoint {directory}"
     return facts

@@ -5,17 +5,22 @@ import dataclasses
 import inspect
 import textwrap
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any, get_type_hints
 
 from sleep_lightning.config import SECTIONS, type_name
+from sleep_lightning.config.plugins import find_plugin
 from sleep_lightning.tasks import TASKS
 
 
 def attribute_docstrings(config: type[Any]) -> dict[str, str]:
-    """The string under each attribute of a dataclass."""
+    """The string under each attribute of a dataclass, inherited ones included."""
+    docs: dict[str, str] = {}
+    for parent in config.__bases__:
+        if dataclasses.is_dataclass(parent):
+            docs |= attribute_docstrings(parent)
     body = ast.parse(textwrap.dedent(inspect.getsource(config))).body[0]
     assert isinstance(body, ast.ClassDef)
-    docs = {}
     for attribute, below in zip(body.body, body.body[1:], strict=False):
         if isinstance(attribute, ast.AnnAssign) and isinstance(below, ast.Expr):
             assert isinstance(attribute.target, ast.Name)
@@ -28,18 +33,49 @@ def default_of(field: "dataclasses.Field[Any]") -> Any:
     return field.default_factory() if callable(field.default_factory) else field.default
 
 
-def key_lines() -> Iterator[str]:
-    """One paragraph a section, one entry a key."""
-    configs: dict[str, Any] = {f"task (task.name={name})": config for name, config in TASKS.items()} | SECTIONS
+def task_config(name: str) -> Any:
+    """The config dataclass of a registered task."""
+    return find_plugin("task", name, "task.name").target
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """A key of an experiment.
+
+    Attributes:
+        section: its section; for a task, which task.
+        name: as YAML files and arguments have it: ``sleep.n_passes``.
+        default: as YAML has it.
+        kind: its type.
+        text: what it does.
+    """
+
+    section: str
+    name: str
+    default: str
+    kind: str
+    text: str
+
+
+def keys() -> Iterator[Key]:
+    """All keys, section by section."""
+    configs: dict[str, Any] = {f"task (task.name={name})": task_config(name) for name in TASKS} | SECTIONS
     for section, config in configs.items():
         docs, hints = attribute_docstrings(config), get_type_hints(config)
-        yield f"\n{section}:"
         for field in dataclasses.fields(config):
-            key = f"{section.split()[0]}.{field.name}"
             default = default_of(field)
             shown = {None: "null", True: "true", False: "false"}.get(default, default) if _plain(default) else default
-            yield f"  {key} = {shown}  ({type_name(hints[field.name])})"
-            yield textwrap.fill(docs[field.name], 100, initial_indent="      ", subsequent_indent="      ")
+            name = f"{section.split()[0]}.{field.name}"
+            yield Key(section, name, str(shown), type_name(hints[field.name]), docs[field.name])
+
+
+def key_lines() -> Iterator[str]:
+    """One paragraph a section, one entry a key."""
+    for section, entries in groupby(keys(), lambda key: key.section):
+        yield f"\n{section}:"
+        for key in entries:
+            yield f"  {key.name} = {key.default}  ({key.kind})"
+            yield textwrap.fill(key.text, 100, initial_indent="      ", subsequent_indent="      ")
 
 
 def _plain(default: Any) -> bool:

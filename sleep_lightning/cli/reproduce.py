@@ -104,7 +104,7 @@ def reproduce(r: Reproduction) -> int:
     console = Console()
     for job in r.jobs if r.train else ():
         console.print(
-            f"[bold]{job.sweep.spec.name}[/bold] (if this is killed, the same command goes on)", highlight=False
+            f"[bold]{job.sweep.spec.name}[/bold] (if this is killed, rerun the command to resume)", highlight=False
         )
         code = sweep.sweep(job)
         if code != 0:

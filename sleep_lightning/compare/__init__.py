@@ -1,1 +1,1 @@
-"""Several configurations, several seeds, one table: is it sleep that helps, or what it could be confused with?"""
+"""Several configurations over several seeds in one table: is it sleep that helps, or something confounded with it?"""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.cost.flops import sequence_cost
+from sleep_lightning.model import ModelConfig
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Arm:
     Attributes:
         name: as given on the command line, up to the first colon.
         changes: ``key=value`` overrides of the base experiment.
-        about: what it stands for, one line.
+        about: one line of description.
     """
 
     name: str
@@ -23,7 +24,7 @@ class Arm:
     about: str
 
     def apply(self, base: Experiment, *more: str, key: str = "--arms") -> Experiment:
-        """The arm's experiment. Raises ValueError, naming the arm, if the base cannot be changed so."""
+        """The base experiment with the arm's changes. Raises ValueError, naming the arm, if they do not fit it."""
         try:
             return load_experiment(base.to_dict(), [*self.changes, *more])
         except ValueError as error:
@@ -31,7 +32,7 @@ class Arm:
 
 
 def _attention_only(e: Experiment) -> list[str]:
-    return [f"model.pattern={'A' * len(e.model.pattern)}", "sleep.n_passes=1", "sleep.loop=all"]
+    return [f"model.pattern={e.model.attention_only}", "sleep.n_passes=1", "sleep.loop=all"]
 
 
 def _summaries(e: Experiment) -> list[str]:
@@ -43,15 +44,15 @@ def _flops(e: Experiment) -> int:
 
 
 def _deeper(e: Experiment) -> list[str]:
-    """The pattern's period repeated until one pass costs what N of the base do, as nearly as whole periods go."""
-    pattern, wanted = e.model.pattern, _flops(e)
-    period = next(pattern[:n] for n in range(1, len(pattern) + 1) if pattern == (pattern * 2)[n : n + len(pattern)])
+    """The pattern's period repeated until one pass costs what N of the base do, to the nearest whole period."""
+    model, period, wanted = e.model, e.model.period, _flops(e)
+    assert isinstance(model, ModelConfig)  # others have no period
     once = replace(e, sleep=replace(e.sleep, n_passes=1, grad_passes=None, loop="all"))
 
     def difference(repeats: int) -> int:
-        return abs(_flops(replace(once, model=replace(e.model, pattern=period * repeats))) - wanted)
+        return abs(_flops(replace(once, model=replace(model, pattern=period * repeats))) - wanted)
 
-    most = len(pattern) * e.sleep.n_passes // len(period)
+    most = model.n_blocks * e.sleep.n_passes // len(period)
     return [f"model.pattern={period * min(range(1, most + 1), key=difference)}", "sleep.n_passes=1", "sleep.loop=all"]
 
 
@@ -78,7 +79,7 @@ ARMS: dict[str, tuple[str, Callable[[Experiment], list[str]]]] = {
         lambda e: ["sleep.reset_memory_between_passes=true"],
     ),
     "retrieval": (
-        "one pass; the most similar evicted window comes back",
+        "one pass; the most similar evicted window is read again",
         lambda e: ["sleep.n_passes=1", "sleep.retrieved_windows=1"],
     ),
     "compaction": ("attention only; each window leaves L / 4 summary tokens", _summaries),
@@ -88,7 +89,7 @@ ARMS: dict[str, tuple[str, Callable[[Experiment], list[str]]]] = {
     ),
     "sliding": ("sliding-window eviction", lambda e: ["sleep.eviction=sliding"]),
 }
-"""Name -> what it stands for, and the changes it makes to the base. Besides these: ``n<N>``, ``name:key=value;...``."""
+"""Name -> description, and what derives its changes from the base. Also: ``n<N>`` and ``name:key=value;...``."""
 
 
 def build_arms(base: Experiment, names: list[str], key: str = "--arms") -> list[Arm]:
@@ -96,7 +97,7 @@ def build_arms(base: Experiment, names: list[str], key: str = "--arms") -> list[
 
     Args:
         base: the experiment they change; equal-FLOPs arms match the FLOPs of its N.
-        names: names in ``ARMS``; ``n4``: the base with N = 4; ``wide:model.d_model=96;model.n_heads=3``: anything.
+        names: names in ``ARMS``; ``n4``: the base with N = 4; ``wide:model.d_model=96;model.n_heads=3``: any changes.
         key: where the names were given, for errors.
 
     Raises:

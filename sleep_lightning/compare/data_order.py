@@ -1,16 +1,16 @@
-"""Whether runs saw the same training data in the same order: hashes of all batches so far, step by step."""
+"""Whether runs trained on the same data in the same order, by hashes of all batches so far."""
 
 from collections.abc import Mapping
 
 
 def first_difference(digests: Mapping[str, Mapping[str, str]]) -> tuple[int, str]:
-    """Compare every run with the first that has a step, as far as both go.
+    """Compare every run with the first that has a step, over the steps that they share.
 
     Args:
-        digests: by run, by step: hash of the training data up to there (``data_digests`` of a fit's summary).
+        digests: run -> step -> hash of the training data up to that step (``data_digests`` of a fit's summary).
 
     Returns:
-        hashes compared, and what differs first, or ``""``.
+        The number of hashes compared, and the first difference (``""`` if there is none).
     """
     compared, known = 0, dict[str, tuple[str, str]]()
     for run, by_step in digests.items():

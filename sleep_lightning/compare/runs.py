@@ -1,4 +1,4 @@
-"""The runs of a comparison: each arm and seed a process of its own, started once, resumed if it was interrupted."""
+"""The runs of a comparison: one process per arm and seed, resumed if it was interrupted."""
 
 import time
 from collections.abc import Iterator
@@ -23,16 +23,16 @@ class Run(FitProcess):
         return f"{self.arm.name} seed {self.seed}"
 
     def under(self, parent_run_id: str) -> "Run":
-        """The same, shown under another MLflow run."""
+        """The same run, recorded as a child of another MLflow run."""
         tracking = replace(self.experiment.tracking, parent_run_id=parent_run_id)
         return replace(self, experiment=replace(self.experiment, tracking=tracking))
 
 
 def plan_runs(base: Experiment, arms: list[Arm], seeds: list[int], folder: Path, *more: str) -> list[Run]:
-    """Every arm with every seed, seeds outermost, so that a comparison cut short has whole rows.
+    """Every arm with every seed, seed by seed, so that an interrupted comparison has complete rows.
 
     Raises:
-        ValueError: an arm that cannot be built, or a directory that holds a run of another experiment.
+        ValueError: an arm cannot be built, or a directory holds a run of another experiment.
     """
     runs = []
     for seed in seeds:
@@ -49,7 +49,8 @@ def plan_runs(base: Experiment, arms: list[Arm], seeds: list[int], folder: Path,
 def _check_same(run: Run) -> None:
     there, wanted = load_experiment(run.directory.config).to_dict(), run.experiment.to_dict()
     for sections in (there, wanted):
-        sections["training"].pop("threads")
+        for key in ("threads", "search_path"):
+            del sections["training"][key]
         del sections["tracking"]
     for section, keys in wanted.items():
         for key, value in keys.items():
@@ -61,9 +62,9 @@ def _check_same(run: Run) -> None:
 
 
 def execute(runs: list[Run], jobs: int, threads: int) -> Iterator[set[Run]]:
-    """Run what is not finished, ``jobs`` at a time; yields those alive about twice a second.
+    """Run what is not finished, ``jobs`` at a time; yields the active runs about twice a second.
 
-    Closing the iterator (or an exception in its consumer) ends all processes with SIGTERM, upon which they save.
+    Closing the iterator (or an exception in its consumer) sends SIGTERM to all processes, which then save and exit.
     """
     waiting = [run for run in runs if run.summary is None]
     alive: dict[Run, Watched] = {}

@@ -1,4 +1,4 @@
-"""What a comparison found: a row per arm (and N at test), mean and spread over seeds beside the baselines."""
+"""The table of a comparison: a row per arm (and N at test), mean and spread over seeds beside the baselines."""
 
 import json
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ class Row:
 
     Attributes:
         arm: its name.
-        about: what it stands for.
+        about: its description.
         train_passes: N at training ("1, 2, 4": sampled).
         test_passes: N at test.
-        seeds: seeds that are finished.
+        seeds: finished seeds.
         parameters: of the model.
         steps, tokens, train_flops: of one run.
         wall_s: seconds of one run, mean over seeds.
@@ -51,7 +51,7 @@ class Row:
 
 
 def final_scores(directory: RunDirectory, n_passes: int) -> dict[str, Any]:
-    """Scores of a finished run's final weights on the test split with this N; kept beside the run."""
+    """Scores of a finished run's final weights on the test split with this N; cached in the run directory."""
     file = directory.path / f"test_n{n_passes}.json"
     if not file.exists():
         experiment, model = load_trained(str(directory.last), [f"sleep.n_passes={n_passes}"])
@@ -62,14 +62,14 @@ def final_scores(directory: RunDirectory, n_passes: int) -> dict[str, Any]:
 
 
 def build_rows(runs: Sequence[Run], test_passes: Sequence[int]) -> list[Row]:
-    """Rows of the finished runs, arms in order; each tested with its own N and with ``test_passes``."""
+    """Rows of the finished runs in the order of their arms, each tested with its own N and with ``test_passes``."""
     arms = {run.arm.name: run.arm for run in runs}
     rows = []
     for name in arms:
         finished = [run for run in runs if run.arm.name == name and run.summary is not None]
         if finished:
             own = finished[0].experiment.sleep.n_passes
-            others = test_passes if finished[0].experiment.model.last_writer() >= 0 else ()
+            others = test_passes if finished[0].experiment.stack.writers() else ()
             rows += [_row(finished, n) for n in dict.fromkeys([own, *others])]
     return rows
 
@@ -100,7 +100,7 @@ def _row(runs: list[Run], n_passes: int) -> Row:
 
 
 def with_spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation over seeds: ``0.982 ± 0.011``; without spread for a single one."""
+    """Mean and standard deviation over seeds: ``0.982 ± 0.011``; the mean alone for one seed."""
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
 
 
@@ -122,7 +122,7 @@ def cells(row: Row, slices: Sequence[str]) -> dict[str, str]:
 
 
 def draw_table(rows: Sequence[Row], title: str) -> Table:
-    """For the terminal."""
+    """The rows as a table for the terminal."""
     table = Table(title=title, title_justify="left")
     lines = [cells(row, _slices(rows)) for row in rows]
     for column in lines[0]:
@@ -133,7 +133,7 @@ def draw_table(rows: Sequence[Row], title: str) -> Table:
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """For a README."""
+    """The rows as a Markdown table."""
     lines = [cells(row, _slices(rows)) for row in rows]
     header = list(lines[0])
     body = [header, ["---", *["---:"] * (len(header) - 1)], *(list(line.values()) for line in lines)]
@@ -141,12 +141,12 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 
 def _slices(rows: Sequence[Row]) -> list[str]:
-    """Slices that every row has."""
+    """Slices that all rows share."""
     return [name for name in rows[0].slices if all(name in row.slices for row in rows)]
 
 
 def check_data_order(runs: Sequence[Run]) -> str:
-    """Whether all arms of a seed saw the same training data in the same order, by the hash of all batches so far."""
+    """Whether all arms of a seed trained on the same data in the same order: a sentence for the results."""
     compared = 0
     for seed in sorted({run.seed for run in runs}):
         finished = {run.arm.name: run.summary for run in runs if run.seed == seed and run.summary is not None}

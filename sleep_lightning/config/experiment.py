@@ -1,16 +1,32 @@
 """A whole experiment: its sections, and what must hold between them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
 
+from sleep_lightning.config.outline import outline
+from sleep_lightning.config.plugin_model import PluginModel
+from sleep_lightning.config.plugin_task import PluginTask
+from sleep_lightning.config.plugins import (
+    KindName,
+    Plugin,
+    check_plugin,
+    import_path,
+    is_registered,
+    load_plugin,
+    read_spec,
+)
 from sleep_lightning.config.tracking import TrackingConfig, redact
 from sleep_lightning.config.training import TrainingConfig
-from sleep_lightning.model import MEMORY_MIXERS, HybridLM, ModelConfig
+from sleep_lightning.config.values import flatten
+from sleep_lightning.model import MEMORY_MIXERS, HybridLM, ModelConfig, WindowModel
+from sleep_lightning.ops import Rule
 from sleep_lightning.sleep import SleepConfig
-from sleep_lightning.tasks import GSMInfiniteConfig, Task, TaskConfig
+from sleep_lightning.sleep.schedule import Stack, check_checkpointing
+from sleep_lightning.tasks import Anchored, Task, TaskConfig
 
 
 @dataclass
@@ -18,22 +34,25 @@ class Experiment:
     """All that is needed to repeat a run."""
 
     task: TaskConfig
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig | PluginModel = field(default_factory=ModelConfig)
     sleep: SleepConfig = field(default_factory=SleepConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
+        for kind, spec, key in self.plugins():
+            check_plugin(kind, spec, key, self.training.search_path)
         self._check_windows()
         self._check_truncation()
+        if isinstance(self.model, ModelConfig):
+            self._check_hybrid(self.model)
+        else:
+            self._check_plugin_model()
         self._check_loop()
-        if self.sleep.carry_conv_state and not self.model.conv_size:
-            raise ValueError("sleep.carry_conv_state=true with model.conv_size=0 carries nothing; set one of the two")
 
-    def _check_loop(self) -> None:
-        m, s = self.model, self.sleep
-        _, core, coda = s.parts(len(m.pattern))
-        if s.eviction == "sliding" and "A" not in m.pattern:
+    def _check_hybrid(self, m: ModelConfig) -> None:
+        s = self.sleep
+        if s.eviction == "sliding" and not m.attends:
             raise ValueError(
                 f"sleep.eviction=sliding with model.pattern={m.pattern!r} keeps nothing: no block attends; use hard"
             )
@@ -41,20 +60,45 @@ class Experiment:
             ("model.summary_tokens", m.summary_tokens),
             ("sleep.retrieved_windows", s.retrieved_windows),
         ):
-            if value and (s.eviction == "sliding" or s.carry_conv_state or "A" not in m.pattern):
+            if value and (s.eviction == "sliding" or s.carry_conv_state or not m.attends):
                 raise ValueError(
                     f"{key}={value} needs attention and windows that stand alone: use a model.pattern with an A, "
                     f"sleep.eviction=hard and sleep.carry_conv_state=false, or {key}=0"
                 )
-        if (
-            s.n_passes > 1
-            and not m.summary_tokens
-            and m.last_writer(range(core.start, coda.stop), cached=s.eviction == "sliding") < 0
-        ):
-            blocks = f"model.pattern={m.pattern!r}" + (f" and sleep.loop={s.loop!r}" if s.loop != "all" else "")
+        if s.carry_conv_state and not m.conv_size:
+            raise ValueError("sleep.carry_conv_state=true with model.conv_size=0 carries nothing; set one of the two")
+
+    def _check_plugin_model(self) -> None:
+        """What only the hybrid model can do is refused before anything is computed."""
+        t, model, name = self.training, outline(self), self.model.described
+        check_checkpointing(model, t.checkpointing)
+        if t.sharding != "none":
+            raise ValueError(f"training.sharding={t.sharding} shards the hybrid model only, not {name}; use none")
+        if t.compile and not hasattr(model, "compile_passes"):
             raise ValueError(
-                f"sleep.n_passes={s.n_passes} with {blocks} sleeps for nothing: "
-                f"no block holds memory; put a {' or '.join(MEMORY_MIXERS)} into the pattern or set sleep.n_passes=1"
+                f"training.compile=true needs a model with compile_passes, which {name} lacks; set it false"
+            )
+        if any(stage.train == "memory" for stage in t.stages):
+            raise ValueError(
+                f"training.stages: train=memory is for the hybrid model; which parameters of {name} hold memory is not "
+                f"known: use train=all"
+            )
+
+    def _check_loop(self) -> None:
+        m, s = self.stack, self.sleep
+        _, core, coda = s.parts(m.n_blocks)
+        looped = range(core.start, coda.stop)
+        writers = [i for i in m.writers(cached=s.eviction == "sliding") if i in looped]
+        if s.n_passes > 1 and not m.summary_tokens and not writers:
+            if isinstance(self.model, ModelConfig):
+                blocks, letters = f"model.pattern={self.model.pattern!r}", [*MEMORY_MIXERS, *self.model.memory_rules]
+                fix = f"put a {' or '.join(letters)} into the pattern or set"
+            else:
+                blocks, fix = f"model.class_path={self.model.class_path!r}", "set"
+            loop = f" and sleep.loop={s.loop!r}" if s.loop != "all" else ""
+            raise ValueError(
+                f"sleep.n_passes={s.n_passes} with {blocks}{loop} has no effect: no looped block holds memory; {fix} "
+                f"sleep.n_passes=1"
             )
 
     def _check_windows(self) -> None:
@@ -79,10 +123,59 @@ class Experiment:
             f"use null{f' or one of {fits}' if fits else ''}"
         )
 
-    def build_model(self, task: Task | None = None) -> HybridLM:
+    def plugins(self) -> Iterator[tuple[KindName, Any, str]]:
+        """What it names by ``class_path`` or registered name besides the task: kind, spec, key."""
+        if isinstance(self.model, ModelConfig):
+            for letter, spec in self.model.memory_rules.items():
+                yield "memory_rule", spec, f"model.memory_rules.{letter}"
+        yield "optimizer", self.training.optimizer, "training.optimizer"
+        yield "schedule", self.training.schedule, "training.schedule"
+        for i, spec in enumerate(self.training.callbacks):
+            yield "callback", spec, f"training.callbacks[{i}]"
+        for i, spec in enumerate(self.tracking.loggers):
+            yield "logger", spec, f"tracking.loggers[{i}]"
+
+    def class_paths(self) -> Iterator[tuple[str, str]]:
+        """Keys and values of all that is named by an import path."""
+        for section, values in self.to_dict().items():
+            if "class_path" in values:
+                yield f"{section}.class_path", values["class_path"]
+        for _, spec, key in self.plugins():
+            if "." in (path := read_spec(spec, key)[0]):
+                yield key, path
+
+    def flat(self) -> dict[str, Any]:
+        """Every key with its value, those of plug-ins included (``task.init_args.length``)."""
+        return flatten(self.to_dict())
+
+    @property
+    def stack(self) -> Stack:
+        """The model's blocks: which of them write memory."""
+        return self.model if isinstance(self.model, ModelConfig) else outline(self)
+
+    @property
+    def memory_rules(self) -> list[Rule]:
+        """The memory rules that the model uses, as far as they are known: each once."""
+        if isinstance(self.model, PluginModel):
+            return []
+        own = [plugin.target.rule for plugin in self._memory_plugins().values()]  # type: ignore[attr-defined]
+        return list({rule.name: rule for rule in [*self.model.rules, *own]}.values())
+
+    def _memory_plugins(self) -> dict[str, Plugin]:
+        if isinstance(self.model, PluginModel):
+            return {}
+        return {
+            letter: load_plugin("memory_rule", spec, f"model.memory_rules.{letter}", self.training.search_path)
+            for letter, spec in self.model.memory_rules.items()
+        }
+
+    def build_model(self, task: Task | None = None) -> WindowModel:
         """A new model for the experiment's task (built here unless it is given), initialised from torch's RNG."""
         task = task or self.task.build()
-        return HybridLM(self.model, len(task.vocab), task.neutral_pad)
+        if isinstance(self.model, PluginModel):
+            return self.model.build(len(task.vocab), task.neutral_pad)
+        rules = {letter: plugin.build for letter, plugin in self._memory_plugins().items()}
+        return HybridLM(self.model, len(task.vocab), task.neutral_pad, rules)
 
     def anchored(self) -> "Experiment":
         """The same with the files it names (SQLite database, a task's JSONL) as absolute paths: it means the same
@@ -91,19 +184,28 @@ class Experiment:
         scheme, separator, file = tracking.uri.partition(":///")
         if scheme.startswith("sqlite") and separator and file and not file.startswith((":", "/")):
             tracking = replace(tracking, uri=f"{scheme}:///{Path(file).absolute()}")
-        if isinstance(task, GSMInfiniteConfig) and task.jsonl is not None:
-            task = replace(task, jsonl=str(Path(task.jsonl).absolute()))
+        if isinstance(task, Anchored):
+            task = task.anchored()
         return replace(self, tracking=tracking, task=task)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers: what checkpoints, logs and ``config.yaml`` hold. Passwords are not among it."""
-        sections = {
-            name: cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(section)))
-            for name, section in vars(self).items()
-        }
+        sections = {name: _plain(section) for name, section in vars(self).items()}
         sections["tracking"]["uri"] = redact(self.tracking.uri)
         return sections
 
     def to_yaml(self) -> str:
         """The resolved experiment as YAML that ``load_experiment`` reads back."""
         return OmegaConf.to_yaml(OmegaConf.create(self.to_dict()))
+
+
+def _plain(section: Any) -> dict[str, Any]:
+    """A task whose name is not registered is written by its ``class_path``."""
+    if isinstance(section, PluginTask | PluginModel):
+        return section.to_dict()
+    values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(section)))
+    if isinstance(section, ModelConfig | SleepConfig | TrainingConfig | TrackingConfig):
+        return values
+    if is_registered("task", section.name, type(section)):
+        return values
+    return {"class_path": import_path(type(section)), "init_args": values}

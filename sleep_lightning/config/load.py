@@ -1,20 +1,26 @@
 """Reading an experiment: defaults <- YAML <- ``key=value`` arguments."""
 
+import dataclasses
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from sleep_lightning.config.experiment import Experiment
+from sleep_lightning.config.plugin_model import PluginModel
+from sleep_lightning.config.plugin_task import PluginTask
+from sleep_lightning.config.plugins import KindName, Plugin, find_plugin
+from sleep_lightning.config.schema import schema_of, values_of
+from sleep_lightning.config.search_path import home_of
 from sleep_lightning.config.tracking import TrackingConfig
 from sleep_lightning.config.training import TrainingConfig
+from sleep_lightning.config.values import PLUGIN_SECTIONS, first_line, merged_values
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.sleep import SleepConfig
-from sleep_lightning.tasks import TASKS
 
 SECTIONS: dict[str, type] = {
     "model": ModelConfig,
@@ -22,31 +28,73 @@ SECTIONS: dict[str, type] = {
     "training": TrainingConfig,
     "tracking": TrackingConfig,
 }
+_BUILT = {"task": PluginTask, "model": PluginModel}
 
 
 def load_experiment(config: str | Path | dict[str, Any] | None = None, overrides: Sequence[str] = ()) -> Experiment:
     """Merge defaults <- a YAML file (or nested dict) <- ``key=value`` arguments; interpolation sees the overrides.
 
+    Modules of class_paths are looked for on ``sys.path``, in the current directory, beside the YAML file and in
+    ``training.search_path``, to which those of these directories that were needed are added.
+
     Raises:
         ValueError: one sentence naming the key, the value and the fix.
     """
-    values: dict[str, Any] = {}
-    if config is not None:
-        values |= _flatten(config if isinstance(config, dict) else _read_yaml(Path(config)))
-    for argument in overrides:
-        key, equals, text = argument.partition("=")
-        if not equals or not key:
-            raise ValueError(f"argument {argument!r} is not key=value; write for example training.max_steps=500")
-        values[key] = _parse(key, text)
-    name = values.get("task.name", "rule110")
-    if name not in TASKS:
-        raise ValueError(f"task.name={name!r} is unknown; use one of {', '.join(TASKS)}")
-    merged = _merge(OmegaConf.create({"task": OmegaConf.structured(TASKS[name])} | SECTIONS), values)
+    tree = {} if config is None else config if isinstance(config, dict) else _read_yaml(Path(config))
+    values = merged_values(tree, overrides)
+    search = _search_path(values)
+    beside = [] if config is None or isinstance(config, dict) else [Path(config).absolute().parent]
+    schema, plugins = _schema(values, [*search, *beside])
+    merged = _merge(schema, values, plugins)
     try:
-        sections = {section: OmegaConf.to_object(merged[section]) for section in merged}
+        sections = {
+            section: _BUILT[section](plugins[section].class_path, values_of(merged[section].init_args))
+            if section in plugins
+            else OmegaConf.to_object(merged[section])
+            for section in map(str, merged)
+        }
     except OmegaConfBaseException as error:
-        raise ValueError(f"{error.full_key}: {_first_line(error)}; fix the ${{...}} reference") from error
-    return Experiment(**cast(dict[str, Any], sections))
+        fix = "give it a value" if isinstance(error, MissingMandatoryValue) else "fix the ${...} reference"
+        raise ValueError(f"{error.full_key}: {first_line(error)}; {fix}") from error
+    training = cast(TrainingConfig, sections["training"])
+    training.search_path = [*map(str, search), *map(str, beside)]
+    experiment = Experiment(**cast(dict[str, Any], sections))
+    training.search_path = _needed(experiment, search, [Path.cwd(), *beside])
+    return experiment
+
+
+def _search_path(values: dict[str, Any]) -> list[Path]:
+    found = values.get("training.search_path") or []
+    if not isinstance(found, list) or not all(isinstance(place, str) for place in found):
+        return []  # refused with the key's type
+    return [Path(place).absolute() for place in found]
+
+
+def _schema(values: dict[str, Any], search: list[Path]) -> tuple[DictConfig, dict[str, Plugin]]:
+    """All keys, and the plug-ins that sections consist of."""
+    plugins, sections = {}, dict[str, Any](SECTIONS)
+    name, class_path = values.get("task.name"), values.get("task.class_path")
+    if class_path is None:
+        plugin = find_plugin("task", "rule110" if name is None else name, "task.name", search)
+        if dataclasses.is_dataclass(plugin.target):
+            sections["task"] = schema_of(plugin)
+        else:
+            values["task.class_path"] = values.pop("task.name")
+    elif name is not None:
+        raise ValueError(f"task.name={name!r} with task.class_path={class_path!r}: drop one of the two")
+    for section in PLUGIN_SECTIONS:
+        if (class_path := values.get(f"{section}.class_path")) is not None:
+            plugins[section] = find_plugin(cast(KindName, section), {"class_path": class_path}, section, search)
+            sections[section] = {"class_path": class_path, "init_args": schema_of(plugins[section])}
+    return OmegaConf.create(sections), plugins
+
+
+def _needed(experiment: Experiment, search: list[Path], places: list[Path]) -> list[str]:
+    """``search``, and those of the other places in which a plug-in's module was found."""
+    homes = {home_of(path.partition(".")[0]) for _, path in experiment.class_paths()}
+    resolved = {home.resolve() for home in homes if home is not None}
+    kept = [*search, *(place for place in places if place.resolve() in resolved)]
+    return list(dict.fromkeys(map(str, kept)))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -68,49 +116,45 @@ def read_yaml(path: Path, name: str, where_else: str) -> Any:
         raise ValueError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _parse(key: str, text: str) -> Any:
-    try:
-        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"])).get("value")  # type: ignore[union-attr]
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{key}={text} cannot be read: {_first_line(error)}; quote the value") from error
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _merge(schema: DictConfig, values: dict[str, Any]) -> DictConfig:
+def _merge(schema: DictConfig, values: dict[str, Any], plugins: dict[str, Plugin]) -> DictConfig:
     known = [f"{section}.{key}" for section in map(str, schema) for key in map(str, schema[section])]
+    for section, plugin in plugins.items():
+        known.remove(f"{section}.init_args")
+        known += [f"{section}.init_args.{name}" for name in plugin.takes()]
     for key, value in values.items():
-        if key not in known:
-            raise ValueError(f"{key}={value!r}: there is no key {key!r}; {_suggest(key, known)}")
+        section, *names = key.split(".")
+        of = plugins.get(section) if len(names) > 1 and names[0] == "init_args" else None
+        top = ".".join([section, *names[:2]]) if of else key  # an init_arg may be nested
+        if top not in known and not (of and of.takes_anything):
+            takes = f"{of.class_path} takes {', '.join(of.takes()) or 'none'}" if of else None
+            near = [name for name in known if of is None or name.startswith(f"{section}.init_args.")]
+            raise ValueError(f"{key}={value!r}: there is no key {key!r}; {_suggest(key, near, takes)}")
         try:
-            OmegaConf.update(schema, key, value)
+            OmegaConf.update(schema, key, value, force_add=of is not None)
         except OmegaConfBaseException as error:
-            section, name = key.split(".")
-            kind = get_type_hints(OmegaConf.get_type(schema[section]))[name]
-            raise ValueError(f"{key}={value!r} is not {type_name(kind)}; {_first_line(error)}") from error
+            parent, _, name = top.rpartition(".")
+            kind = get_type_hints(cast(type, OmegaConf.get_type(OmegaConf.select(schema, parent)))).get(
+                name, "such a value"
+            )
+            raise ValueError(f"{key}={value!r} is not {type_name(kind)}; {first_line(error)}") from error
     return schema
 
 
 def type_name(annotation: Any) -> str:
-    """How a type is shown to users: ``int``, ``int or null``, ``one of none, window, pass``."""
+    """How a type is shown to users: ``int``, ``int or null``, ``one of none, window, pass``.
+
+    Keys of any type are those of plug-ins.
+    """
+    if annotation in (Any, list[Any]):
+        return "name or class_path" if annotation is Any else "list of names or class_paths"
     if getattr(annotation, "__origin__", None) is Literal:
         return "one of " + ", ".join(map(str, annotation.__args__))
     text = annotation.__name__ if isinstance(annotation, type) and "[" not in str(annotation) else str(annotation)
     return text.replace(" | None", " or null")
 
 
-def _suggest(key: str, known: list[str]) -> str:
+def _suggest(key: str, known: list[str], otherwise: str | None = None) -> str:
     close = difflib.get_close_matches(key, known, n=1) or [k for k in known if k.endswith(f".{key.split('.')[-1]}")]
-    return f"did you mean {close[0]}?" if close else "python -m sleep_lightning --help lists all keys"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".")
+    if close:
+        return f"did you mean {close[0]}?"
+    return otherwise or "python -m sleep_lightning --help lists all keys"

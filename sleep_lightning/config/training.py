@@ -1,9 +1,9 @@
 """How a model is trained."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from sleep_lightning.sleep import Checkpoint, Eviction
+from sleep_lightning.sleep import Checkpointing, Eviction
 from sleep_lightning.sleep.layerwise import Executor
 
 
@@ -37,9 +37,9 @@ class TrainingConfig:
     """Seed of the initial weights and of the data stream."""
     tbptt_windows: int | None = None
     """k: detach the memory every k windows; null: backpropagate through the whole sequence (the paper)."""
-    checkpointing: Checkpoint = "none"
-    """Make activations again in the backward instead of keeping them. mlp: the MLPs' projections, a third less memory
-    for a tenth more time; pass: all but what enters a pass, a tenth of the memory for 1.4 times the time; window: all
+    checkpointing: Checkpointing = "none"
+    """Recompute activations in the backward instead of keeping them. mlp: the MLPs' projections, a third less memory
+    for a tenth more time; pass: all but a pass's inputs, a tenth of the memory for 1.4 times the time; window: all
     passes of a window together."""
     executor: Executor = "auto"
     """auto runs all windows layer by layer where that is the same (N=1, pass_input=embed); windows never does."""
@@ -54,6 +54,18 @@ class TrainingConfig:
     """torch.compile one pass: pays on long runs (the first step takes minutes on two cores)."""
     cuda_graph: bool = False
     """Run forward and backward as one CUDA graph: many times faster where windows are short; CUDA only."""
+    optimizer: Any = "muon_adamw"
+    """Optimizer: muon_adamw, or {class_path: torch.optim.SGD, init_args: {lr: 0.1}}. It is given the model's
+    parameters, or the model if its first argument is named model."""
+    schedule: Any = "warmup_stable_decay"
+    """Learning-rate schedule: warmup_stable_decay, or {class_path: torch.optim.lr_scheduler.CosineAnnealingLR,
+    init_args: {T_max: 1000}}. It is given the optimizer and stepped after every step."""
+    callbacks: list[Any] = field(default_factory=list)
+    """Lightning callbacks: early_stopping, learning_rate_monitor, model_checkpoint, or [{class_path: my_package.Mine,
+    init_args: {...}}]."""
+    search_path: list[str] = field(default_factory=list)
+    """Directories to look for the modules of class_paths in, after sys.path, the current directory and the YAML's own;
+    those that were needed are added here, so that child processes and resumed runs find the same modules."""
     muon_lr: float = 2e-2
     """Learning rate of Muon, for the hidden matrices."""
     adamw_lr: float = 3e-3

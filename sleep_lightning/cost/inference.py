@@ -3,11 +3,20 @@
 from dataclasses import dataclass
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.cost.flops import pass_cost, window_passes
-from sleep_lightning.model.config import MEMORY_MIXERS, ModelConfig
-from sleep_lightning.sleep import Window
+from sleep_lightning.config.outline import outline
+from sleep_lightning.sleep import Window, make_schedule, zero_memory
+from sleep_lightning.sleep.counted_flops import logits_flops, width_of
+from sleep_lightning.sleep.schedule import PassFlops
 
 FP32 = 4
+KINDS = {
+    "states": "fast weights",
+    "conv": "convolutions",
+    "kv": "keys and values",
+    "present": "keys and values",
+    "summaries": "summaries",
+}
+"""What the fields of a memory are called in tables."""
 
 
 @dataclass(frozen=True)
@@ -29,41 +38,28 @@ class InferenceCost:
 
 def inference_cost(experiment: Experiment) -> InferenceCost:
     """Inference cost of the experiment's model on windows of L tokens."""
-    L, model = experiment.sleep.window_size, experiment.model
-    awake = _forward(experiment, Window(0, L, sleeps=False))
-    head = 2 * L * model.d_model * len(experiment.task.build().vocab)
+    L, behind = experiment.sleep.window_size, experiment.sleep.retrieved_windows
+    # with as many windows before it as it may retrieve
+    awake = _forward(experiment, Window(behind * L, (behind + 1) * L, sleeps=False))
     return InferenceCost(
-        wake_flops_per_token=(awake + head) / L,
+        wake_flops_per_token=(awake + logits_flops(outline(experiment), L)) / L,
         sleep_flops_per_window=_forward(experiment, Window(0, L, sleeps=True)),
         state_bytes=sum(state_bytes(experiment).values()),
     )
 
 
 def _forward(experiment: Experiment, window: Window) -> int:
-    model, sleep = experiment.model, experiment.sleep
-    T = window.stop - window.start + (model.summary_tokens if window.sleeps else sleep.retrieved_windows * window.stop)
-    return sum(
-        pass_cost(model, T, write_only, part, sleep.cached_tokens)[0].total()
-        for _, part, write_only in window_passes(model, sleep, window)
-    )
+    model, sleep = outline(experiment), experiment.sleep
+    [[planned]], flops = make_schedule(model, [window], sleep), PassFlops(model, sleep)
+    return sum(flops(planned, p).forward.total() for p in planned.passes)
 
 
 def state_bytes(experiment: Experiment) -> dict[str, int]:
     """Bytes per sequence of each kind of memory that crosses a window boundary."""
-    model, sleep = experiment.model, experiment.sleep
-    layers = [letter for letter in model.pattern if letter in MEMORY_MIXERS]
-    attention, cached = model.pattern.count("A"), sleep.cached_tokens
-    floats = {
-        "fast weights": len(layers) * model.fast_weight_heads * model.key_dim_per_head * model.value_dim_per_head,
-        "convolutions": sum(_conv_floats(model, letter) for letter in layers) if sleep.carry_conv_state else 0,
-        "keys and values": (attention * 2 * model.d_model + 1) * cached if attention else 0,  # and which are there
-        "summaries": model.summary_tokens * model.d_model,
-    }
-    return {kind: FP32 * n for kind, n in floats.items() if n}
-
-
-def _conv_floats(model: ModelConfig, letter: str) -> int:
-    """Inputs that a layer's convolution looks back at: of q, k and v, in a Jet block of v."""
-    values = model.fast_weight_heads * model.value_dim_per_head
-    keys = 0 if letter == "J" else 2 * model.fast_weight_heads * model.key_dim_per_head
-    return max(model.conv_size - 1, 0) * (keys + values)
+    model, found = outline(experiment), dict[str, int]()
+    for name, x in zero_memory(model, 1, experiment.sleep).named_tensors().items():
+        kind = KINDS[name.partition(".")[0]]
+        found[kind] = found.get(kind, 0) + x.nbytes
+    if model.summary_tokens:
+        found["summaries"] = FP32 * model.summary_tokens * width_of(model)
+    return {kind: n for kind, n in found.items() if n}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.stages import sleep_of
 from sleep_lightning.cost.flops import optimizer_cost, sequence_cost
-from sleep_lightning.model import HybridLM
+from sleep_lightning.model import WindowModel
 from sleep_lightning.model.parameter_groups import hidden_matrices
 from sleep_lightning.sleep import SleepConfig
 
@@ -17,18 +17,18 @@ class StepFlops:
         optimizer: Muon's own products, part of every step.
     """
 
-    def __init__(self, experiment: Experiment, model: HybridLM) -> None:
+    def __init__(self, experiment: Experiment, model: WindowModel) -> None:
         self._experiment = experiment
         self._by_sleep: dict[str, int] = {}
         self.optimizer = optimizer_cost([(rows, p.shape[1]) for p, splits in hidden_matrices(model) for rows in splits])
 
     def __call__(self, sleep: SleepConfig) -> int:
-        """A step whose sequences sleep like this."""
+        """FLOPs of a step with this sleep."""
         key = str(sleep)
         if key not in self._by_sleep:
             self._by_sleep[key] = sequence_cost(replace(self._experiment, sleep=sleep)).total
         return self._experiment.training.batch_size * self._by_sleep[key] + self.optimizer
 
     def run(self) -> int:
-        """All steps of the experiment, its stages and sampled passes as they will come."""
+        """FLOPs of all steps of the experiment, with its stages and sampled passes."""
         return sum(self(sleep_of(self._experiment, step)) for step in range(self._experiment.training.max_steps))

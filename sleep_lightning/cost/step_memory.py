@@ -5,20 +5,20 @@ from dataclasses import replace
 import torch
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.cost.activation_memory import PassBytes, predict_peak, probe_pass
+from sleep_lightning.cost.activation_memory import predict_peak, probe_pass
 from sleep_lightning.cost.flops import planned_windows
-from sleep_lightning.model import HybridLM
+from sleep_lightning.model import HybridLM, WindowModel
 from sleep_lightning.model.parameter_groups import hidden_matrices
-from sleep_lightning.sleep import WHOLE_PASSES
+from sleep_lightning.sleep import make_schedule
+from sleep_lightning.sleep.schedule import recomputes_passes
 
 FP32, BF16 = 4, 2
 
 
-def predict_step_memory(experiment: Experiment, model: HybridLM) -> int | None:
-    """Bytes a training step holds at its peak, on the device the model is on (of several, on each); of the N it may
-    draw, the deepest.
+def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | None:
+    """Peak bytes of a training step on the model's device (on each, of several), for the largest N it may draw.
 
-    Passes over one and two sequences are run to see what they keep. Stages that evict otherwise are not looked at.
+    Passes over one and two sequences are run and what they keep is counted. Eviction of stages is not considered.
 
     Returns:
         None under ``torch.compile``, where the compiler decides what is kept, and for CUDA graphs, which keep it.
@@ -26,39 +26,33 @@ def predict_step_memory(experiment: Experiment, model: HybridLM) -> int | None:
     t, task = experiment.training, experiment.task.build()
     if t.compile or t.cuda_graph:
         return None
-    device, L = model.embedding.weight.device, min(experiment.sleep.window_size, task.sequence_length)
+    device, L = next(iter(model.parameters())).device, min(experiment.sleep.window_size, task.sequence_length)
     with torch.autocast(device.type, torch.bfloat16, enabled=t.precision == "bf16"):
         one, two = (probe_pass(model, L, rows, t.checkpointing) for rows in (1, 2))
-    # without the weights' bf16 copies, which autocast makes once for all sequences and passes
-    per_row = (two.full - one.full, two.write - one.write, two.checkpointed - one.checkpointed)
-    passes = PassBytes(*per_row, shared=two.shared)
+    # without the weights' bf16 copies, which autocast caches for all sequences and passes
+    per_row = {key: getattr(two, key) - getattr(one, key) for key in ("full", "write", "checkpointed")}
+    passes = replace(one, **per_row)
     windows = planned_windows(task.sequence_length, task.context_length, experiment.sleep.window_size)
     n_passes, grad_passes = max(t.sampled_passes or [experiment.sleep.n_passes]), experiment.sleep.grad_passes
     sleep = replace(experiment.sleep, n_passes=n_passes, grad_passes=grad_passes and min(grad_passes, n_passes))
-    activations = predict_peak(
-        passes,
-        windows,
-        sleep,
-        t.batch_size // t.accumulate // t.processes,
-        len(experiment.model.pattern),
-        tbptt_windows=t.tbptt_windows,
-        policy=t.checkpointing,
-    )
+    schedule = make_schedule(model, windows, sleep, checkpointing=t.checkpointing, tbptt_windows=t.tbptt_windows)
+    activations = predict_peak(passes, schedule, t.batch_size // t.accumulate // t.processes)
     weights = sum(p.numel() for p in model.parameters())
     muon = sum(p.numel() for p, _ in hidden_matrices(model))
     moments = muon + 2 * (weights - muon)
     if t.sharding == "full":
         gathered = (BF16 if t.precision == "bf16" else FP32) * _gathered(experiment, model)
         return FP32 * ((weights + moments) // t.processes + weights) + gathered + activations  # gradients are whole
-    copies = BF16 * weights if t.precision == "bf16" and not passes.shared else 0
+    copies = BF16 * weights if t.precision == "bf16" else 0
     exchanged = weights if t.processes > 1 else 0  # gradients, flat
-    # the exchange and Muon's updates come when the activations are gone
+    # the exchange and Muon's updates come after the activations are freed
     return FP32 * (2 * weights + moments) + max(activations + copies, FP32 * muon, FP32 * exchanged)
 
 
-def _gathered(experiment: Experiment, model: HybridLM) -> int:
-    """Weights that a rank has whole at a time. A recomputed pass has all its blocks until the backward is through."""
+def _gathered(experiment: Experiment, model: WindowModel) -> int:
+    """Weights that a rank has whole at a time. A recomputed pass keeps all its blocks until the end of the backward."""
+    assert isinstance(model, HybridLM), "only the hybrid is sharded"
     blocks = [sum(p.numel() for p in block.parameters()) for block in model.stack]
     weights, t = sum(p.numel() for p in model.parameters()), experiment.training
-    drops = t.reshard_after_forward and t.checkpointing not in WHOLE_PASSES
+    drops = t.reshard_after_forward and not recomputes_passes(t.checkpointing)
     return weights - sum(blocks) + max(blocks) if drops else weights

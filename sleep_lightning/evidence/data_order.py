@@ -1,4 +1,4 @@
-"""Whether the runs that are compared seed by seed trained on the same data: the pairing of all tests rests on it."""
+"""Whether runs that are compared seed by seed trained on the same data: all paired tests assume it."""
 
 import json
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from sleep_lightning.evidence.scores import FinishedRun
 
 @dataclass(frozen=True)
 class DataOrder:
-    """All runs of one task and one seed, whatever their sweep.
+    """The data of all runs of one task and seed, in any sweep.
 
     Attributes:
         first: sweep and level of the first of them.
         seed: of the training.
-        runs: how many.
-        hashes: compared between two runs, each over all batches up to a step.
-        difference: the first one found; empty if the data agree.
+        runs: number of runs.
+        hashes: number of pairs of hashes compared, each over all batches up to a step.
+        difference: the first difference; empty if the data agree.
     """
 
     first: str
@@ -28,7 +28,7 @@ class DataOrder:
 
 
 def data_orders(runs: Sequence[FinishedRun]) -> list[DataOrder]:
-    """A row per task, batch size and seed, in the order of the runs."""
+    """One row per task, batch size and seed, in the order of the runs."""
     groups: dict[tuple[str, int], dict[str, dict[str, str]]] = {}
     for run in runs:
         experiment = run.process.experiment

@@ -1,4 +1,4 @@
-"""Pictures of the results. matplotlib is imported at the first one."""
+"""Figures of the results. matplotlib is imported when the first one is drawn."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def draw_all(rows: Sequence[RunScore], speeds: Sequence[Speed], folder: Path) -> dict[str, str]:
-    """Draw what there are figures for (PNG); returns file names by section: ``rule110``, ``depo``, ``controls``,
+    """Draw what there is data for (PNG); returns file names by section: ``rule110``, ``depo``, ``controls``,
     ``throughput``."""
     scores, drawn = Scores(rows), {}
     if scores.levels(STEPS) or scores.levels(PASSES):
@@ -44,7 +44,7 @@ def _save(figure: "Figure", path: Path) -> str:
 
 
 def _seeds(axes: "Axes", values: Mapping[str, Sequence[float]], color: str, label: str | None = None) -> None:
-    """A line through the means, a small dot a seed."""
+    """A line through the means and a small dot for each seed."""
     x = range(len(values))
     axes.plot(x, [mean(v) for v in values.values()], color=color, marker="o", label=label)
     for i, found in zip(x, values.values(), strict=True):

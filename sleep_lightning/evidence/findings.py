@@ -1,4 +1,4 @@
-"""What the paper claims, put to the test on our runs: each finding has a verdict that follows from the figures."""
+"""The paper's claims, tested on our runs: each finding has a verdict that follows from the scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,36 +9,36 @@ from typing import Literal
 from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.statistics import difference, least_p, ordered_p
 
-LEVEL_OF_DOUBT = 0.05
-"""p above which an ordering is not called shown."""
+SIGNIFICANCE = 0.05
+"""Significance level: above it an ordering is not shown."""
 STEPS, PASSES = "reproduce_rule110_steps", "reproduce_rule110_passes"
 CONTROLS, DEPO = "reproduce_rule110_controls", "reproduce_depo"
 LACKS = "not in the paper"
 SLEEP, PLAIN = (PASSES, "4"), (PASSES, "1")
-"""Runs on Rule 110 that its controls are held against."""
+"""Runs on Rule 110 that its controls are compared with."""
 DEPO_SLEEP, DEPO_PLAIN = (DEPO, "n4"), (DEPO, "n1")
 
 WANTED = {STEPS: ("1", "2", "3", "4"), PASSES: ("1", "2", "3", "4"), DEPO: ("n1", "n2", "n4")}
-"""Levels that an ordering is about; nothing is said of it while one of them is missing."""
+"""Levels of each ordering, which is judged once all of them are there."""
 HOP = "hop_"
-"""What the slices of Depo begin with that are about hops."""
+"""Prefix of the slices of Depo that count hops."""
 STALLS = 4
-"""Hops from which on the paper's N = 1 stalls (Fig. 3)."""
+"""Hops from which the paper's N = 1 stalls (Fig. 3)."""
 
 Verdict = Literal["holds", "does not hold", "not shown", "not run"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim and what became of it.
+    """A claim and its verdict.
 
     Attributes:
         claim: one sentence.
-        source: who claims it: a section of the paper, or what the paper lacks.
+        source: a section of the paper, or that the paper does not have it.
         verdict: ``holds``: in the claimed direction with p < 0.05; ``does not hold``: the opposite with p < 0.05;
-            ``not shown``: neither, these seeds cannot tell; ``not run``: its runs are not all there.
-        figures: what it follows from.
-        p: of the permutation test; None if not run.
+            ``not shown``: neither, these seeds cannot decide; ``not run``: some of its runs are missing.
+        figures: the scores it follows from.
+        p: p of the permutation test; None if not run.
     """
 
     claim: str
@@ -49,22 +49,22 @@ class Finding:
 
 
 class Scores:
-    """Test scores by what they stand for; exact match by seed."""
+    """Test scores by sweep and level; exact match by seed."""
 
     def __init__(self, rows: Sequence[RunScore]) -> None:
         self.rows = rows
 
     def of(self, sweep: str, level: str, part: str = ALL, test_passes: int | None = None) -> list[float]:
-        """Exact match by seed; with the N of the training unless told otherwise; empty if not run."""
+        """Exact match by seed, tested with the N of the training unless ``test_passes`` is given; empty if not run."""
         return list(self.by_seed(sweep, level, part, test_passes).values())
 
     def by_seed(self, sweep: str, level: str, part: str = ALL, test_passes: int | None = None) -> dict[int, float]:
-        """The same with the seeds, in their order."""
+        """The same as a mapping from seeds, in ascending order."""
         found = self.select(sweep, level, part, test_passes)
         return {row.seed: row.exact_match for row in sorted(found, key=lambda row: row.seed)}
 
     def select(self, sweep: str, level: str, part: str = ALL, test_passes: int | None = None) -> list[RunScore]:
-        """The rows of a level, one a seed."""
+        """The rows of a level, one for each seed."""
         return [
             row
             for row in self.rows
@@ -79,7 +79,7 @@ class Scores:
         return ordered + [level for level in found if level not in ordered]
 
     def controls(self) -> dict[str, tuple[str, str]]:
-        """Rule 110's controls behind what they are held against: sweep and level by the name to show."""
+        """Display name -> (sweep, level) of Rule 110's controls, after the runs they are compared with."""
         against = {f"N = {level[1]}": level for level in (PLAIN, SLEEP) if self.select(*level)}
         return against | {level: (CONTROLS, level) for level in self.levels(CONTROLS)}
 
@@ -89,7 +89,7 @@ class Scores:
 
 
 def find(rows: Sequence[RunScore]) -> list[Finding]:
-    """Every claim, in the paper's order, then what the paper lacks."""
+    """All findings: the paper's claims in its order, then those it does not make."""
     scores = Scores(rows)
     return [*_rule110(scores), *_depo(scores), *_controls(scores)]
 
@@ -97,7 +97,7 @@ def find(rows: Sequence[RunScore]) -> list[Finding]:
 def _rule110(s: Scores) -> list[Finding]:
     claim = "Rule 110: N = 1 falls as t grows, at equal tokens"
     by_steps = {f"t={t}": s.by_seed(STEPS, t) for t in reversed(WANTED[STEPS])}
-    hardest = "Rule 110 at t = 3, the hardest where N = 1 learns anything: more passes, more right"
+    hardest = "Rule 110 at t = 3, the hardest where N = 1 learns anything: more passes, higher accuracy"
     by_passes = {f"N={n}": s.by_seed(PASSES, n) for n in WANTED[PASSES]}
     return [_ordering(claim, "Fig. 2a", by_steps), _ordering(hardest, "Fig. 2b", by_passes)]
 
@@ -108,7 +108,7 @@ def _depo(s: Scores) -> list[Finding]:
         hops = int(hop.removeprefix(HOP))
         source = "Fig. 3 (loss)" if hops >= STALLS else "ours; in Fig. 3 all N learn 1 and 2 hops"
         by_arm = {arm.replace("n", "N="): s.by_seed(DEPO, arm, hop) for arm in WANTED[DEPO]}
-        found.append(_ordering(f"Depo, {hop_name(hop)}: more passes, more right", source, by_arm))
+        found.append(_ordering(f"Depo, {hop_name(hop)}: more passes, higher accuracy", source, by_arm))
         ours, theirs = s.by_seed(*DEPO_SLEEP, hop), s.by_seed(*DEPO_PLAIN, hop)
         gains[hops] = {seed: ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()}
     several = [gain for hops, gain in gains.items() if hops > 1]
@@ -136,13 +136,13 @@ _PAIRS = (
     ("Depo: N = 4 beats N = 1, at equal tokens", "Fig. 3 (loss)", DEPO_SLEEP, DEPO_PLAIN),
     ("Depo: N = 4 beats N = 1 trained longer, at equal FLOPs", LACKS, DEPO_SLEEP, (DEPO, "more-tokens")),
 )
-"""Claim, source, what is claimed to be better, what to be worse."""
+"""Claim, source, the runs claimed to be better, and those claimed to be worse."""
 
 
 def _controls(s: Scores) -> list[Finding]:
     found = [_pair(claim, source, s.by_seed(*better), s.by_seed(*worse)) for claim, source, better, worse in _PAIRS]
     for task, level in (("Rule 110", SLEEP), ("Depo", DEPO_SLEEP)):
-        claim = f"{task}: a model trained with N = 4 needs its passes at test (4 beat 1)"
+        claim = f"{task}: a model trained with N = 4 needs its passes at test (4 passes beat 1)"
         found.append(_pair(claim, LACKS, s.by_seed(*level), s.by_seed(*level, test_passes=1)))
     return found
 
@@ -154,13 +154,13 @@ def hop_name(part: str) -> str:
 
 
 def on_common_seeds(ours: Mapping[int, float], theirs: Mapping[int, float]) -> tuple[list[float], list[float]]:
-    """The values of the seeds that both have, in the same order."""
+    """The values of the seeds that both share, in the same order."""
     seeds = sorted(ours.keys() & theirs.keys())
     return [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
 
 
 def _ordering(claim: str, source: str, levels: Mapping[str, Mapping[int, float]]) -> Finding:
-    """Levels in the order in which they are claimed to rise: exact match by seed."""
+    """Judge levels (exact match by seed) given in the order in which they are claimed to rise."""
     seeds = sorted(set().union(*levels.values()))
     if not seeds or any(sorted(values) != seeds for values in levels.values()):
         return Finding(claim, source, "not run", "runs are missing")
@@ -168,7 +168,7 @@ def _ordering(claim: str, source: str, levels: Mapping[str, Mapping[int, float]]
     means = [round(mean(level), 3) for level in values]
     shown = ", ".join(f"{name} {x:.3f}" for name, x in zip(levels, means, strict=True))
     if any(after < before for before, after in pairwise(means)):
-        shown += ", not at every step"
+        shown += ", not monotonic"
     return _judged(claim, source, shown, values)
 
 
@@ -180,11 +180,11 @@ def _pair(claim: str, source: str, ours: Mapping[int, float], theirs: Mapping[in
 
 
 def _judged(claim: str, source: str, figures: str, levels: list[list[float]]) -> Finding:
-    """Both directions are tested: what is not shown is not refuted."""
+    """Tests both directions: what is not shown is not refuted."""
     p, seeds = ordered_p(levels), len(levels[0])
-    verdict: Verdict = "holds" if p < LEVEL_OF_DOUBT else "not shown"
-    if ordered_p(levels[::-1]) < LEVEL_OF_DOUBT:
+    verdict: Verdict = "holds" if p < SIGNIFICANCE else "not shown"
+    if ordered_p(levels[::-1]) < SIGNIFICANCE:
         verdict = "does not hold"
     least = least_p(levels)
-    note = f", which cannot give less than {least:.2g}" if least >= LEVEL_OF_DOUBT else ""
+    note = f", smallest possible p {least:.2g}" if least >= SIGNIFICANCE else ""
     return Finding(claim, source, verdict, f"{figures}; p = {p:.2g} ({seeds} seeds{note})", p)

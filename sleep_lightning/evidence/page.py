@@ -1,4 +1,4 @@
-"""RESULTS.md: every figure on it comes from the tables of scores and speeds."""
+"""RESULTS.md: every number on it comes from the tables of scores and speeds."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
@@ -8,8 +8,8 @@ from sleep_lightning.evidence.findings import (
     CONTROLS,
     DEPO,
     DEPO_PLAIN,
-    LEVEL_OF_DOUBT,
     PASSES,
+    SIGNIFICANCE,
     STEPS,
     WANTED,
     Finding,
@@ -31,13 +31,13 @@ PAPER = (
         DEPO,
     ),
 )
-"""What is compared, what the paper prints (arXiv:2605.26099, 6.1 and 6.2), and where ours is."""
+"""What is compared, what the paper reports (arXiv:2605.26099, 6.1 and 6.2), and the sweep with ours."""
 SCALES = {
     STEPS: "rings of 12 bits, t = 1 to 4, 4 blocks, d = 64",
     PASSES: "rings of 12 bits, t = 3, 4 blocks, d = 64",
     DEPO: "cycles of 8 nodes, 1 to 4 hops (the figures of an N, by hop), 4 blocks, d = 64",
 }
-"""As in the sweeps' files."""
+"""Sizes, as in the sweeps' files."""
 VARIES = {STEPS: "t = ", PASSES: "N = ", DEPO: "N = "}
 
 
@@ -55,24 +55,24 @@ def results_page(
 
     Args:
         rows: all test scores.
-        findings: what ``find`` says of them.
+        findings: from ``find``.
         speeds: all timed steps.
-        order: whether the runs of a seed saw the same data.
+        order: whether the runs of a seed trained on the same data.
         pictures: file names by section.
-        folder: where tables and pictures lie, as seen from the page.
-        planned: runs there are when all is done.
+        folder: where tables and pictures are, relative to the page.
+        planned: number of runs when all are done.
     """
     s = Scores(rows)
     parts = [
         "# Results",
-        "Written by `python -m sleep_lightning reproduce`; no figure is typed by hand. Tables: "
+        "Written by `python -m sleep_lightning reproduce`; no number is typed by hand. Tables: "
         f"[scores.csv]({folder}/scores.csv)"
         + (f", [data_order.csv]({folder}/data_order.csv)" if order else "")
         + (f", [throughput.csv]({folder}/throughput.csv)" if speeds else "")
         + ". Scores are exact match on the "
-        "test split with the final weights, means over seeds with 95% intervals (Student's t, cut to 0 and 1). "
+        "test split with the final weights, means over seeds with 95% intervals (Student's t, clipped to 0 and 1). "
         f"{_pairing(order)} "
-        "`docs/reproduction.md` tells how the sizes were found, and which seeds the search had seen.",
+        "[How the sizes were found](docs/reproduction.md), and which seeds the search had seen, is a page of its own.",
         _spent(rows, planned),
         "## What holds",
         _findings(findings),
@@ -98,23 +98,24 @@ def _spent(rows: Sequence[RunScore], planned: int) -> str:
     runs = {(row.sweep, row.level, row.seed): row for row in rows}.values()
     hours, flops = sum(row.wall_s for row in runs) / 3600, sum(row.train_flops for row in runs)
     count = f"{len(runs)} runs" if len(runs) >= planned else f"**Not finished: {len(runs)} of {planned} runs**"
-    return f"{count}, {with_unit(flops)}FLOP, {hours:.1f} hours of single runs, some beside other work."
+    time = f"{hours:.1f} hours of run time, summed over runs, some of which shared the machine"
+    return f"{count}, {with_unit(flops)}FLOP, {time}."
 
 
 def _pairing(order: Sequence[DataOrder]) -> str:
-    """What the tests within seeds rest on."""
+    """What the paired tests assume."""
     differing = [f"{row.difference} (seed {row.seed})" for row in order if row.difference]
     if differing:
         return (
-            "**The runs of a seed do not all share their data, which the tests below take for granted: "
+            "**Not all runs of a seed trained on the same data, which the tests below assume: "
             f"{'; '.join(differing)}.**"
         )
     compared = sum(row.hashes for row in order)
     return (
-        "Runs of a seed trained on the same batches in the same order, as far as both go, where the task is the same: "
+        "Runs with the same task and seed trained on the same batches in the same order, over the steps they share: "
         f"{compared} hashes of the data were compared and agree."
         if compared
-        else "No two runs shared a task and a seed so far: nothing is paired."
+        else "No two runs share a task and a seed so far, so nothing is paired."
     )
 
 
@@ -122,12 +123,12 @@ def _findings(findings: Sequence[Finding]) -> str:
     lines = [[f.claim, f.source, f"**{f.verdict}**", f.figures] for f in findings]
     tested = sum(f.p is not None for f in findings)
     after = (
-        f"holds: as claimed, p < {LEVEL_OF_DOUBT:g}; does not hold: the opposite, p < {LEVEL_OF_DOUBT:g}; not shown: "
-        "neither, these seeds cannot tell. p is of a one-sided permutation test within seeds, for more than two "
-        f"levels of a trend. {tested} claims are tested and p is not corrected for that: without any effect, about "
-        f"{LEVEL_OF_DOUBT * tested:.1f} of them would hold. Most of those on one task share its runs of N = 4. A "
-        "task is learnt in jumps that come late or never, so that seeds fall into two heaps: look at the single seeds, "
-        "too."
+        f"holds: as claimed, p < {SIGNIFICANCE:g}; does not hold: the opposite, p < {SIGNIFICANCE:g}; not shown: "
+        "neither, these seeds cannot decide. p is that of a one-sided permutation test within seeds; with more than "
+        f"two levels, of a trend. {tested} claims are tested and p is not corrected for multiple tests: without any "
+        f"effect, about {SIGNIFICANCE * tested:.1f} of them would be expected to hold. Most of those on one task share "
+        "its runs of N = 4. A task is learned in jumps that come late or never, so that seeds form two clusters: look "
+        "at the individual seeds, too."
     )
     return _markdown(["claim", "where", "verdict", "figures"], lines) + "\n\n" + after
 
@@ -145,7 +146,7 @@ def _against_the_paper(s: Scores) -> str:
 
 
 def _means(s: Scores, sweep: str, level: str) -> str:
-    """By hop where there are hops."""
+    """One mean, or one for each number of hops."""
     return ", ".join(f"{mean(s.of(sweep, level, part)):.3f}" for part in s.slices(sweep) or [ALL])
 
 
@@ -168,7 +169,7 @@ def _controls(s: Scores) -> str:
 
 
 def _levels(s: Scores, levels: Mapping[str, tuple[str, str]], title: str) -> str:
-    """Levels of sweeps, by the names to show; where the answers have slices, these too."""
+    """A table of levels by display name, with a column for each slice of the answers."""
     parts = [ALL, *dict.fromkeys(part for sweep, _ in levels.values() for part in s.slices(sweep))]
     lines = []
     for name, level in levels.items():
@@ -182,7 +183,7 @@ def _levels(s: Scores, levels: Mapping[str, tuple[str, str]], title: str) -> str
 
 
 def _losses(s: Scores) -> str:
-    """What the paper's Fig. 3 shows."""
+    """The loss by hops, as in the paper's Fig. 3."""
     parts = s.slices(DEPO)
     lines = [
         [level, *(str(Interval.of([row.loss for row in s.select(DEPO, level, part)])) for part in parts)]
@@ -202,7 +203,7 @@ def _gains(s: Scores) -> str:
 
 
 def _by_test_passes(s: Scores) -> str:
-    """Of the levels that were tested with more than the N of their training."""
+    """The levels that were tested with several N."""
     lines = []
     for task, sweep in (("Rule 110, t = 3", PASSES), ("Depo", DEPO)):
         for level in s.levels(sweep):
@@ -238,6 +239,6 @@ def _speeds(speeds: Sequence[Speed]) -> str:
 
 
 def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table; nothing for no lines."""
+    """A Markdown table; an empty string without lines."""
     rows = [header, ["---"] * len(header), *lines]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows) if lines else ""

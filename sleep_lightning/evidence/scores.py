@@ -1,4 +1,4 @@
-"""Final weights of a sweep's runs on the test split, as rows of a table: all that the results are made from."""
+"""Test scores of the final weights of a sweep's runs, as rows of a table from which all results are derived."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ class RunScore:
 
     Attributes:
         sweep: name of the sweep.
-        level: value of the one key that varies in it.
-        seed: of the training.
+        level: value of the key that varies in it.
+        seed: training seed.
         train_passes, test_passes: N at training and at test.
         slice: ``all``, or a difficulty (``hop_3``).
-        answers: how many were scored.
+        answers: number of answers scored.
         exact_match, token_accuracy, loss: as in ``training.metrics.Score``.
-        majority, uniform: exact match of what ignores the evidence, on the same answers.
+        majority, uniform: exact match of the baselines that ignore the evidence, on the same answers.
         steps, tokens, train_flops, parameters: of the run.
-        wall_s: seconds of the run, beside whatever else the machine did.
+        wall_s: seconds of the run, on a machine that may have been shared.
     """
 
     sweep: str
@@ -52,7 +52,7 @@ class RunScore:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run with a result, and what it stands for."""
+    """A run with a result, and its place in the sweep."""
 
     sweep: str
     level: str
@@ -64,11 +64,13 @@ def finished_runs(folder: Path) -> list[FinishedRun]:
     """All runs of the sweep's finished trials (every seed has a result), in order of its values and seeds.
 
     Raises:
-        ValueError: the folder holds no sweep, or more than one key varies in it.
+        ValueError: the folder holds no sweep, or a sweep in which several keys vary.
     """
     sweep, report = load_saved(folder), read_report(folder)
     if len(sweep.space.parameters) != 1:
-        raise ValueError(f"{folder}: {len(sweep.space.parameters)} keys vary; a result is read off a sweep of one")
+        raise ValueError(
+            f"{folder}: {len(sweep.space.parameters)} keys vary; results are derived from sweeps over one key"
+        )
     (key,) = sweep.space.parameters
     ended = [trial for trial in report.trials if trial.state == "complete"]
     order = {str(value): i for i, value in enumerate(sweep.space.grid()[key])}
@@ -81,7 +83,7 @@ def finished_runs(folder: Path) -> list[FinishedRun]:
 
 
 def score_run(run: FinishedRun, test_passes: Sequence[int] = ()) -> list[RunScore]:
-    """A row per slice with the N of the training, then with each of ``test_passes``; kept beside the run."""
+    """A row per slice with the N of the training, then with each of ``test_passes``; cached in the run directory."""
     summary, own = run.process.summary, run.process.experiment.sleep.n_passes
     assert summary is not None, "only finished runs are scored"
     rows = []

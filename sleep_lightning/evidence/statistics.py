@@ -1,4 +1,4 @@
-"""What a few seeds can tell: intervals, and permutation tests within seeds (same data order, other arm)."""
+"""Statistics for few seeds: intervals, and permutation tests within seeds (the same data order, another arm)."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PERMUTATIONS = 20_000
-"""Below so many rearrangements the test is exact; above, so many are drawn."""
+"""With fewer rearrangements the test is exact; otherwise this many are drawn."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Interval:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Interval":
-        """Raises ValueError for no values; one value has no bounds."""
+        """The interval of the mean of ``values``; unbounded for a single one. Raises ValueError for none."""
         if not values:
             raise ValueError("an interval needs at least one value")
         from scipy.stats import t
@@ -34,7 +34,7 @@ class Interval:
         return cls(middle, middle - reach, middle + reach)
 
     def within(self, low: float, high: float) -> "Interval":
-        """The same, cut to what is possible; no bounds stay none."""
+        """The interval clipped to possible values; an unbounded one stays so."""
         return self if self.high == inf else Interval(self.mean, max(self.low, low), min(self.high, high))
 
     def __str__(self) -> str:
@@ -42,13 +42,13 @@ class Interval:
 
 
 def ordered_p(levels: Sequence[Sequence[float]]) -> float:
-    """How likely values that rise at least so much from level to level are if the level did not matter.
+    """p of values that rise at least this much from level to level, under the null that the level has no effect.
 
-    Page's idea with the values themselves in place of ranks, so that ties (all answers right) need no rule: levels are
-    rearranged within each seed, and the sum of value times position is compared. One-sided.
+    Page's trend test on the values instead of ranks, so that ties (all answers right) need no rule: levels are permuted
+    within each seed, and the statistic is the sum of value times position. One-sided.
 
     Args:
-        levels: by level, in the claimed order, the values by seed (the same seeds in all).
+        levels: for each level, in the claimed order, the values by seed (the same seeds in all).
     """
     assert len({len(values) for values in levels}) == 1, "every level has the same seeds"
     from scipy.stats import permutation_test
@@ -57,7 +57,7 @@ def ordered_p(levels: Sequence[Sequence[float]]) -> float:
         return sum((i * x.mean(axis) for i, x in enumerate(samples)), start=np.zeros(1))
 
     seeds = [list(values) for values in levels]
-    if len(seeds[0]) == 1:  # scipy wants two
+    if len(seeds[0]) == 1:  # scipy needs at least two
         every = [rise(*(np.array(x) for x in order), axis=-1) for order in permutations(seeds)]
         return sum(other.item() >= every[0].item() for other in every) / len(every)
     result = permutation_test(
@@ -73,10 +73,10 @@ def ordered_p(levels: Sequence[Sequence[float]]) -> float:
 
 
 def least_p(levels: Sequence[Sequence[float]]) -> float:
-    """The smallest p that values could give that are equal where these are: ties leave fewer rearrangements.
+    """The smallest p that values with the same ties could give: ties leave fewer rearrangements.
 
     Args:
-        levels: as of ``ordered_p``.
+        levels: as for ``ordered_p``.
     """
     ways = prod(
         factorial(len(values)) // prod(map(factorial, Counter(values).values())) for values in zip(*levels, strict=True)
@@ -85,5 +85,5 @@ def least_p(levels: Sequence[Sequence[float]]) -> float:
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
-    """Mean of the differences seed by seed, with its interval."""
+    """Mean of the paired differences, with its interval."""
     return Interval.of([a - b for a, b in zip(ours, theirs, strict=True)])

@@ -1,4 +1,4 @@
-"""Rows of a dataclass as a small CSV beside the results, and back."""
+"""Reading and writing rows of a dataclass as CSV."""
 
 import csv
 from collections.abc import Iterable
@@ -16,13 +16,13 @@ Row = TypeVar("Row", bound="DataclassInstance")
 
 
 def write_table(kind: type[Row], rows: Iterable[Row], path: Path, *, digits: int = 6) -> None:
-    """Write rows of a dataclass of numbers and strings by rename; no number loses more than its last digits.
+    """Write rows of a dataclass of numbers and strings, atomically.
 
     Args:
-        kind: the dataclass: its fields are the columns.
-        rows: any number.
-        path: of the file.
-        digits: significant ones of a float below 1e6; larger ones are written whole.
+        kind: the dataclass, whose fields are the columns.
+        rows: its instances.
+        path: the file.
+        digits: significant digits of floats below 1e6; larger ones are written in full.
     """
     text = StringIO()
     table = csv.DictWriter(text, [f.name for f in fields(kind)], lineterminator="\n")
@@ -35,10 +35,10 @@ def write_table(kind: type[Row], rows: Iterable[Row], path: Path, *, digits: int
 
 
 def read_table(kind: type[Row], path: Path) -> list[Row]:
-    """What ``write_table`` wrote.
+    """Read a table that ``write_table`` wrote.
 
     Raises:
-        ValueError: it is another table.
+        ValueError: the columns are not the fields of ``kind``.
     """
     with path.open(newline="") as file:
         table = csv.DictReader(file)

@@ -1,4 +1,4 @@
-"""What a pass costs in time: training throughput against N, and windows one by one against all tokens in parallel."""
+"""What a pass costs in time: training throughput over N, and over the window size down from the whole sequence."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -15,23 +15,24 @@ from sleep_lightning.cost.flops import sequence_cost
 PASSES = (1, 2, 3, 4, 6)
 WINDOWS = (24, 48, 96, 192)
 STRINGS = 8
-"""Windows of 24 tokens of the sequence that is timed."""
+"""Windows of 24 tokens in the timed sequence."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """A training step that was timed.
+    """A timed training step.
 
     Attributes:
         question: ``passes`` or ``windows``.
         n_passes: N.
         window_size: tokens.
-        times_slower: than the first of its question, round by round: N = 1, or the whole sequence in one window.
-        flops_ratio: the same ratio in FLOPs.
-        tokens_per_s: of training.
-        median_ms: of a step.
-        rounds: how many were timed.
-        threads: of the CPU.
+        times_slower: time relative to the first of its question (N = 1, or the whole sequence in one window), as the
+            median of the ratios in each round.
+        flops_ratio: FLOPs relative to the first.
+        tokens_per_s: training throughput.
+        median_ms: median time of a step.
+        rounds: rounds timed.
+        threads: CPU threads.
     """
 
     question: str
@@ -49,7 +50,7 @@ def measure(seconds: float) -> Iterator[Speed]:
     """Time both questions, contenders interleaved, each in a process of its own.
 
     Args:
-        seconds: for each question.
+        seconds: time for each question.
     """
     plain = Setting(1, batch=32, strings=STRINGS, d_model=128).experiment()
     yield from _time("passes", [_sleeping(plain, n_passes=n) for n in PASSES], seconds)

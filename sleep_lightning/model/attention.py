@@ -1,4 +1,4 @@
-"""Causal softmax attention inside one window, or over the L tokens before each of its own.
+"""Causal softmax attention inside one window, or over the last L tokens (sliding).
 
 Shape suffixes: B batch, T tokens of the window, P q, k and v, H heads, D head dim, E d_model.
 """
@@ -6,15 +6,15 @@ Shape suffixes: B batch, T tokens of the window, P q, k and v, H heads, D head d
 import torch
 from torch import Tensor, nn
 
-from sleep_lightning.ops import SharedWeight, attend, sliding_attention, window_attention
-from sleep_lightning.ops.attention import SHORT
+from sleep_lightning.model.flops import Flops, products
+from sleep_lightning.ops import sliding_attention, window_attention
 
 TABLE = 512
-"""Positions tabled from the start: a table that grew in mid-run would cost a compiled pass another graph."""
+"""Positions in the table from the start: a compiled pass would be recompiled when the table grows."""
 
 
 class RotaryEmbedding(nn.Module):
-    """Tables of RoPE in the half-split form. Positions restart in every window: it is relative, so nothing is lost."""
+    """Tables of RoPE in the half-split form. Positions restart in every window, which is exact: RoPE is relative."""
 
     cos_TD: Tensor
     sin_TD: Tensor
@@ -27,7 +27,7 @@ class RotaryEmbedding(nn.Module):
         self.tables(TABLE)
 
     def tables(self, T: int) -> tuple[Tensor, Tensor]:
-        """cos and sin ``[T, D]``, grown when a longer window than any before comes by."""
+        """cos and sin ``[T, D]``; the table grows at a window longer than all before."""
         if self.cos_TD.shape[0] < T:
             frequency = self.base ** (-torch.arange(0, self.head_dim, 2, dtype=torch.float64) / self.head_dim)
             angle = (torch.arange(T, dtype=torch.float64)[:, None] * frequency).repeat(1, 2).to(self.cos_TD.device)
@@ -53,28 +53,15 @@ class Attention(nn.Module):
         self.rope = RotaryEmbedding(d_model // n_heads, rope_base)
 
     def forward(self, x_BTE: Tensor, pad_BT: Tensor | None = None) -> Tensor:
-        """``[B, T, E] -> [B, T, E]``; nothing of it survives the window. ``pad_BT``: tokens not attended to."""
+        """``[B, T, E] -> [B, T, E]``; nothing survives the window. ``pad_BT``: tokens not attended to."""
+        qkv_BTPHD = self._project(x_BTE)
         if pad_BT is None:
-            o_BTHD = self.attention(self.in_proj(x_BTE))
+            o_BTHD = window_attention(qkv_BTPHD, *self.rope.tables(x_BTE.shape[1]))
         else:
-            qkv_BTPHD = self._project(x_BTE)
             nothing = qkv_BTPHD[:, :0, 1:]
             present_BT = (~pad_BT).to(qkv_BTPHD.dtype)
             o_BTHD = sliding_attention(qkv_BTPHD, nothing, present_BT, *self.rope.tables(x_BTE.shape[1]))
         return self.out_proj(o_BTHD.flatten(2))
-
-    def attention(self, qkv_BTC: Tensor) -> Tensor:
-        """Of the projection's rows ``[B, T, 3 E]`` the heads' outputs ``[B, T, H, D]``."""
-        return window_attention(self._split(qkv_BTC), *self.rope.tables(qkv_BTC.shape[1]))
-
-    @staticmethod
-    def is_short(h_BTE: Tensor) -> bool:
-        """Whether ``attend`` takes windows of this length."""
-        return h_BTE.shape[1] <= SHORT
-
-    def attend(self, h_BTE: Tensor, into: SharedWeight, out_of: SharedWeight, norm_eps: float) -> Tensor:
-        """``h + attention(norm(h))`` with weights laid out by ``Block.share``."""
-        return attend(h_BTE, into, out_of, *self.rope.tables(h_BTE.shape[1]), self.n_heads, norm_eps)
 
     def slide(
         self, x_BTE: Tensor, kv_BSPHD: Tensor, present_BS: Tensor, pad_BT: Tensor | None = None, read: bool = True
@@ -102,7 +89,10 @@ class Attention(nn.Module):
         return self.out_proj(o_BTHD.flatten(2)), kept
 
     def _project(self, x_BTE: Tensor) -> Tensor:
-        return self._split(self.in_proj(x_BTE))
+        return self.in_proj(x_BTE).unflatten(-1, (3, self.n_heads, -1))
 
-    def _split(self, qkv_BTC: Tensor) -> Tensor:
-        return qkv_BTC.unflatten(-1, (3, self.n_heads, -1))
+    def flops(self, T: int, cached_tokens: int = 0, *, read: bool = True) -> Flops:
+        """FLOPs of T tokens of one sequence that see ``cached_tokens`` before them; without ``read`` only the cache."""
+        d = self.in_proj.in_features
+        attended = 4 * T * (T + cached_tokens) * d if read else 0
+        return products(projections=2 * T * d * (4 if read else 3) * d, attention=attended)

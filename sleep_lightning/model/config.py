@@ -1,6 +1,7 @@
 """Sizes and pattern of the hybrid, and which letter stands for which memory rule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from sleep_lightning.model.delta_net import DeltaNet
 from sleep_lightning.model.fast_weights import FastWeights
@@ -9,16 +10,23 @@ from sleep_lightning.model.gated_hebbian import GatedHebbian
 from sleep_lightning.model.jet import JetBlock
 from sleep_lightning.ops import Rule
 
+ATTENTION = "A"
+"""The letter of ``model.pattern`` for a block with attention."""
 MEMORY_MIXERS: dict[str, type[FastWeights]] = {"G": GatedDeltaNet, "H": GatedHebbian, "D": DeltaNet, "J": JetBlock}
 """The letters of ``model.pattern`` whose blocks hold memory."""
 
 
 @dataclass
 class ModelConfig:
+    """Section ``model``: sizes and order of the blocks. Raises ValueError for sizes that do not fit together."""
+
     d_model: int = 64
     """Width of the residual stream."""
     pattern: str = "AGAG"
-    """One letter per block, first to last: A attention; G gated delta net, H gated Hebbian, D DeltaNet, J Jet block."""
+    """One letter per block, first to last: A attention; G gated delta net, H gated Hebbian, D DeltaNet, J Jet block;
+    or a letter of memory_rules."""
+    memory_rules: dict[str, Any] = field(default_factory=dict)
+    """Further letters: {X: {class_path: my_package.Oja, init_args: {...}}}, subclasses of FastWeights."""
     n_heads: int = 2
     """Attention heads."""
     gdn_heads: int | None = None
@@ -45,10 +53,17 @@ class ModelConfig:
     """Implementation of the memory rules: auto, or a name the error message lists."""
 
     def __post_init__(self) -> None:
-        if not self.pattern or set(self.pattern) - {"A", *MEMORY_MIXERS}:
+        letters = (ATTENTION, *MEMORY_MIXERS)
+        for letter in self.memory_rules:
+            if len(letter) != 1 or not letter.isalpha() or letter in letters:
+                raise ValueError(
+                    f"model.memory_rules.{letter}: a rule needs one letter of its own, other than "
+                    f"{', '.join(letters)}; use X, for example"
+                )
+        if not self.pattern or set(self.pattern) - {*letters, *self.memory_rules}:
             raise ValueError(
-                f"model.pattern={self.pattern!r} must be one or more of the letters A, {', '.join(MEMORY_MIXERS)}; "
-                f"try AGAG"
+                f"model.pattern={self.pattern!r} must be one or more of the letters "
+                f"{', '.join([*letters, *self.memory_rules])}; try AGAG"
             )
         for key in ("d_model", "n_heads", "gdn_heads", "key_dim", "d_ff"):
             value = getattr(self, key)
@@ -60,8 +75,8 @@ class ModelConfig:
             raise ValueError(f"model.conv_size={self.conv_size} must be 0 (no convolution) or more; try 4")
         if not self.conv_size and "J" in self.pattern:
             raise ValueError(
-                f"model.conv_size=0 takes from the J in model.pattern={self.pattern!r} the convolution that makes it a "
-                f"Jet block; use G, or model.conv_size=4"
+                f"model.conv_size=0 leaves the J in model.pattern={self.pattern!r} without its convolution; use G, or "
+                f"model.conv_size=4"
             )
         if self.d_model % self.n_heads or self.d_model // self.n_heads % 2:
             fits = [n for n in range(1, self.d_model + 1) if self.d_model % n == 0 and self.d_model // n % 2 == 0]
@@ -88,6 +103,11 @@ class ModelConfig:
         return list({r.name: r for r in (MEMORY_MIXERS[x].rule for x in self.pattern if x in MEMORY_MIXERS)}.values())
 
     @property
+    def described(self) -> str:
+        """For people: pattern and width."""
+        return f"{self.pattern} d={self.d_model}"
+
+    @property
     def fast_weight_heads(self) -> int:
         return self.gdn_heads or self.n_heads
 
@@ -103,11 +123,29 @@ class ModelConfig:
     def mlp_width(self) -> int:
         return self.d_ff or -(-8 * self.d_model // (3 * 64)) * 64
 
-    def last_writer(self, part: range | None = None, *, cached: bool = False) -> int:
-        """The last block (of a part) that leaves something for later windows; -1 if none does.
+    @property
+    def n_blocks(self) -> int:
+        return len(self.pattern)
+
+    @property
+    def attends(self) -> bool:
+        """Whether a block has attention."""
+        return ATTENTION in self.pattern
+
+    def writers(self, *, cached: bool = False) -> list[int]:
+        """Blocks that leave something for later windows, first to last.
 
         Fast weights do; attention does only where its keys and values are ``cached`` over windows.
         """
-        letters = {*MEMORY_MIXERS, "A"} if cached else MEMORY_MIXERS.keys()
-        blocks = range(len(self.pattern)) if part is None else part
-        return max((i for i in blocks if self.pattern[i] in letters), default=-1)
+        return [i for i, letter in enumerate(self.pattern) if cached or letter != ATTENTION]
+
+    @property
+    def attention_only(self) -> str:
+        """The pattern with attention in every block: as deep, without memory."""
+        return ATTENTION * self.n_blocks
+
+    @property
+    def period(self) -> str:
+        """The shortest pattern that this one repeats: AG for AGAG."""
+        p = self.pattern
+        return next(p[:n] for n in range(1, len(p) + 1) if p == (p * 2)[n : n + len(p)])

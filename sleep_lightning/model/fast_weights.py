@@ -1,27 +1,18 @@
-"""What every memory rule shares: a state that is written and read token by token, and what stands around it.
+"""The part that all memory rules share: a state written and read token by token, with projections and norms around it.
 
 Shape suffixes: B batch, T tokens, H heads, K key dim, V value dim, E d_model, C conv channels.
 """
 
 import math
-from collections.abc import Callable
+from collections import Counter
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sleep_lightning.ops import (
-    DeltaInputs,
-    Layout,
-    Rule,
-    SharedWeight,
-    delta_inputs,
-    delta_inputs_after,
-    gated_rms_norm,
-    project,
-)
-from sleep_lightning.ops.cpp.packed_weight import WHOLE
+from sleep_lightning.model.flops import Flops, products
+from sleep_lightning.ops import DeltaInputs, Layout, Rule, delta_inputs, delta_inputs_after, gated_rms_norm
 
 
 class MixerOutput(NamedTuple):
@@ -35,8 +26,8 @@ class MixerOutput(NamedTuple):
 class FastWeights(nn.Module):
     """``y, S' = mixer(x, S)``: short conv, L2-normalised q and k, gates, a rule, gated RMSNorm.
 
-    A subclass names its ``rule``, and overrides what differs. ``forward`` is ``project`` (all windows at once, if
-    need be), ``scan`` (in sequence) and ``read_out`` (all at once again).
+    A subclass names its ``rule``, and overrides what differs. ``forward`` is ``project`` (of all windows at once, if
+    wanted), ``scan`` (in sequence) and ``read_out`` (all at once again).
 
     Args:
         d_model: width of the residual stream.
@@ -52,9 +43,7 @@ class FastWeights(nn.Module):
     rule: ClassVar[Rule]
     """The operator on the state."""
     decays: ClassVar[bool] = True
-    """Whether the state fades by a gate of its own."""
-    shares_projection: ClassVar[bool] = True
-    """Whether ``in_proj`` and ``delta_inputs`` are all there is to ``project``, as ``project_shared`` has it."""
+    """Whether the state decays by a gate of its own."""
 
     def __init__(
         self,
@@ -91,7 +80,7 @@ class FastWeights(nn.Module):
 
     @property
     def conv_channels(self) -> int:
-        """C: channels whose last ``conv_size - 1`` inputs a convolution that goes on over windows looks back at."""
+        """C: channels whose last ``conv_size - 1`` inputs are the state of a convolution carried over windows."""
         return sum(self.in_splits[:3])
 
     def _add_convolution(self, taps: int) -> None:
@@ -111,9 +100,23 @@ class FastWeights(nn.Module):
         return self.conv_weight
 
     def state_bytes(self, *, carry_conv_state: bool = False) -> int:
-        """Bytes that one sequence's memory takes in this layer, all in fp32."""
+        """Bytes of one sequence's memory in this layer, all in fp32."""
         floats = self.n_heads * self.key_dim * self.value_dim
         return 4 * (floats + (max(self.conv_size - 1, 0) * self.conv_channels if carry_conv_state else 0))
+
+    def flops(self, T: int, *, read: bool = True) -> Flops | None:
+        """FLOPs of T tokens of one sequence, without ``read`` those of a write; None if the rule does not say."""
+        if self.rule.flops is None:
+            return None
+        forward, backward = self.rule.flops(T, self.n_heads, self.key_dim, self.value_dim, read)
+        rule = Flops(Counter(memory_rule=forward), Counter(memory_rule=backward))
+        return rule + products(projections=2 * T * self._token_weights(read))
+
+    def _token_weights(self, read: bool) -> int:
+        """Weights of the projections that a token is multiplied by."""
+        keys, values = self.in_splits[0], self.in_splits[-1]  # q and the output gate, which only a read takes
+        d, rows = self.in_proj.in_features, sum(self.in_splits)
+        return d * (rows + values) if read else d * (rows - keys - values)
 
     def zero_state(self, batch_size: int) -> Tensor:
         """Fast weights before the first token, ``[B, H, K, V]`` fp32."""
@@ -151,25 +154,17 @@ class FastWeights(nn.Module):
         return MixerOutput(None if o_BTHV is None else self.read_out(o_BTHV, projections), state, conv)
 
     def project(self, x_BTE: Tensor, conv: Tensor | None, *, read: bool) -> tuple[DeltaInputs, Tensor | None]:
-        """All that a window's tokens say before the state is looked at, and the conv inputs to carry on.
+        """Everything computed from a window's tokens before the state is read, and the conv inputs to carry.
 
         Without ``read`` there are no queries and no output gate (``rest``), unless their conv inputs are carried.
         """
         if conv is None or not self.conv_size:
-            weight = self.in_proj.weight  # itself, where all of it is wanted: autocast narrows it once a step
-            return self.inputs(lambda rows: F.linear(x_BTE, weight if rows is None else weight[rows]), read=read), conv
+            layout, rows, taps = self._wanted(read)
+            weight = self.in_proj.weight  # whole if all rows are wanted: autocast then caches its bf16 copy
+            projected = F.linear(x_BTE, weight if rows is None else weight[rows])
+            return delta_inputs(projected, taps, self.A_log, self.dt_bias, layout), conv
         projected = self.in_proj(x_BTE)
         return delta_inputs_after(conv, projected, self.conv_weight, self.A_log, self.dt_bias, self._wanted(True)[0])
-
-    def inputs(self, projected: Callable[[slice | None], Tensor], *, read: bool) -> DeltaInputs:
-        """What the rule takes, of the projection ``[B, T, rows]`` on some rows of ``in_proj`` (None: on all)."""
-        layout, rows, taps = self._wanted(read)
-        return delta_inputs(projected(rows), taps, self.A_log, self.dt_bias, layout)
-
-    def project_shared(self, h_BTE: Tensor, into: SharedWeight, norm_eps: float, *, read: bool) -> DeltaInputs:
-        """``project(norm(h))`` with weights laid out by ``Block.share``."""
-        layout, rows, taps = self._wanted(read)
-        return project(h_BTE, into, taps, self.A_log, self.dt_bias, layout, rows or WHOLE, norm_eps)
 
     def _wanted(self, read: bool) -> tuple[Layout, slice | None, Tensor | None]:
         """The layout of the projection, the rows of ``in_proj`` it consists of (None: all), and its channels' taps."""
@@ -186,9 +181,5 @@ class FastWeights(nn.Module):
 
     def read_out(self, o_BTHV: Tensor, p: DeltaInputs) -> Tensor:
         """Gated RMSNorm of the reads and the output projection, ``[B, T, E]``."""
-        return self.out_proj(self.normed(o_BTHV, p))
-
-    def normed(self, o_BTHV: Tensor, p: DeltaInputs) -> Tensor:
-        """Gated RMSNorm of the reads, ``[B, T, H V]``."""
         assert p.rest is not None
-        return gated_rms_norm(o_BTHV, p.rest, self.norm_weight, self.norm_eps, p.rest_scale)
+        return self.out_proj(gated_rms_norm(o_BTHV, p.rest, self.norm_weight, self.norm_eps))

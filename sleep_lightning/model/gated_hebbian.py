@@ -1,4 +1,4 @@
-"""Gated Hebbian fast weights: what a token writes does not depend on what the memory holds (Mamba-2's rule)."""
+"""Gated Hebbian fast weights: a token's write does not depend on the state (Mamba-2's rule)."""
 
 from typing import ClassVar
 

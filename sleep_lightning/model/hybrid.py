@@ -1,7 +1,6 @@
-"""HybridLM: attention and fast-weight blocks in any order. It reads windows; it does not know what sleep is."""
+"""HybridLM: attention and fast-weight blocks in any order. It reads windows and knows nothing of sleep."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -9,27 +8,37 @@ from torch import Tensor, nn
 
 from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.block import Block, RMSNorm
-from sleep_lightning.model.config import MEMORY_MIXERS, ModelConfig
+from sleep_lightning.model.config import ATTENTION, MEMORY_MIXERS, ModelConfig
 from sleep_lightning.model.fast_weights import FastWeights
+from sleep_lightning.model.flops import Flops
 from sleep_lightning.model.memory import Memory
-from sleep_lightning.model.shared_weights import shared_dtype
+from sleep_lightning.model.window_model import WindowModel
 from sleep_lightning.ops.dtype import at_least_fp32
 
 
-class HybridLM(nn.Module):
+class HybridLM(nn.Module, WindowModel):
     """A hybrid language model over one window at a time.
 
-    ``embed`` -> ``blocks`` (once, or N times: that is the business of ``sleep``) -> ``logits``.
+    ``embed`` -> ``blocks`` (once, or N times as ``sleep`` decides) -> ``logits``.
 
     Args:
         config: sizes and pattern.
         vocab_size: number of tokens of the task.
         neutral_pad: token that is not attended to, writes nothing and lets nothing decay; None if there is none.
+        memory_rules: what makes the mixers of the letters in ``config.memory_rules``, called as ``FastWeights``.
     """
 
-    def __init__(self, config: ModelConfig, vocab_size: int, neutral_pad: int | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocab_size: int,
+        neutral_pad: int | None = None,
+        memory_rules: Mapping[str, Callable[..., FastWeights]] | None = None,
+    ) -> None:
         super().__init__()
+        self._rules = MEMORY_MIXERS | dict(memory_rules or {})
         self.config, self.neutral_pad = config, neutral_pad
+        self.n_blocks, self.vocab_size, self.summary_tokens = config.n_blocks, vocab_size, config.summary_tokens
         self.embedding = nn.Embedding(vocab_size, config.d_model)
         self.layers = nn.ModuleList(
             Block(self._mixer(letter), config.d_model, config.mlp_width, config.norm_eps) for letter in config.pattern
@@ -42,23 +51,21 @@ class HybridLM(nn.Module):
             self.summary = nn.Parameter(torch.empty(config.summary_tokens, config.d_model))
         self.reset_parameters()
         self.compiled = False
-        self.shares_weights = True
-        """False: ``shared_weights`` changes nothing (weights are there only while a block's ``forward`` runs, say)."""
 
     def compile_passes(self) -> None:
         """torch.compile one pass (``blocks`` and ``write``), whole and with static shapes.
 
-        A graph is made for each window length, batch size and grad mode that comes by, and then used for all
-        windows, passes and N. The memory must require grad from the first window on (``zero_memory`` sees to it).
+        One graph is compiled per window length, batch size and grad mode, and reused for all windows, passes and N.
+        The memory must require grad from the first window on (``zero_memory`` ensures it).
         """
         self._run = torch.compile(self._run, dynamic=False, fullgraph=True)  # type: ignore[method-assign]
-        self.compiled, self.shares_weights = True, False
+        self.compiled = True
 
     def _mixer(self, letter: str) -> Attention | FastWeights:
         c = self.config
-        if letter == "A":
+        if letter == ATTENTION:
             return Attention(c.d_model, c.n_heads, c.rope_base)
-        return MEMORY_MIXERS[letter](
+        return self._rules[letter](
             c.d_model,
             c.fast_weight_heads,
             c.key_dim_per_head,
@@ -89,7 +96,7 @@ class HybridLM(nn.Module):
         return [layer.mixer for layer in self.stack if isinstance(layer.mixer, FastWeights)]
 
     def state_bytes(self, *, carry_conv_state: bool = False) -> list[int]:
-        """Bytes of one sequence's memory in each layer that holds some: what crosses a window."""
+        """Bytes of one sequence's memory in each layer that holds fast weights."""
         return [m.state_bytes(carry_conv_state=carry_conv_state) for m in self.memory_layers]
 
     @property
@@ -103,68 +110,36 @@ class HybridLM(nn.Module):
         Args:
             batch_size: sequences.
             carry_conv_state: make room for the short convolutions' inputs.
-            cached_tokens: keys and values that attention keeps over windows (sliding eviction: L - 1).
+            cached_tokens: tokens whose keys and values attention keeps across windows (sliding eviction: L - 1).
         """
         states = tuple(m.zero_state(batch_size) for m in self.memory_layers)
         carried = carry_conv_state and self.config.conv_size > 0
-        if self.compiled and torch.is_grad_enabled():  # else the first window would get a graph of its own
+        if self.compiled and torch.is_grad_enabled():  # else a separate graph would be compiled for the first window
             states = tuple(state.requires_grad_() for state in states)
         conv = tuple(m.zero_conv(batch_size) for m in self.memory_layers) if carried else ()
         c, weight = self.config, self.norm.weight
         summaries = (weight.new_zeros(batch_size, 0, c.d_model),) if c.summary_tokens else ()
-        if not cached_tokens or "A" not in c.pattern:
+        if not cached_tokens or not c.attends:
             return Memory(states, conv, summaries=summaries)
         size = (batch_size, cached_tokens, 2, c.n_heads, c.d_model // c.n_heads)
-        kv = tuple(weight.new_zeros(size) for letter in c.pattern if letter == "A")
+        kv = tuple(weight.new_zeros(size) for block in self.stack if isinstance(block.mixer, Attention))
         return Memory(states, conv, kv, (weight.new_zeros(batch_size, cached_tokens),))
-
-    @contextmanager
-    def shared_weights(self, tokens: int) -> Iterator[None]:
-        """Inside, all windows and passes run on weights laid out once, their gradients summed in place.
-
-        It holds one forward and its backward, in which weights must not change; results are the same to rounding.
-        On CPU only, with the C++ kernels: elsewhere, and in a compiled or sharded model, nothing is different inside.
-
-        Args:
-            tokens: how many are embedded inside. Where the vocabulary is smaller, the first block projects that.
-        """
-        dtype = shared_dtype(list(self.layers.parameters())) if self.shares_weights else None
-        if dtype is None or self.stack[0].shared is not None:
-            yield
-            return
-        vocabulary = self.embedding.num_embeddings
-        try:
-            for i, block in enumerate(self.stack):
-                block.share(dtype, self.embedding.weight if i == 0 and 2 * vocabulary <= tokens else None)
-            yield
-        finally:
-            for block in self.stack:
-                block.shared = None
-
-    @contextmanager
-    def mlps_recomputed(self, wanted: bool) -> Iterator[None]:
-        """What is run inside makes the projections of its MLPs again in the backward instead of keeping them, if that
-        is wanted: they are the most that a block keeps, 2 ``mlp_width`` numbers a token."""
-        try:
-            for block in self.stack:
-                block.recomputes_mlp = wanted
-            yield
-        finally:
-            for block in self.stack:
-                block.recomputes_mlp = False
-
-    @property
-    def shared_bytes(self) -> int:
-        """Bytes that weights laid out once take above the parameters, inside ``shared_weights``; 0 outside."""
-        return sum(block.shared.nbytes for block in self.stack if block.shared is not None)
 
     def embed(self, tokens_BT: Tensor) -> Tensor:
         """Token ids ``[B, T]`` -> hidden states ``[B, T, d_model]``."""
         return self.embedding(tokens_BT)
 
-    def padding(self, tokens_BT: Tensor) -> Tensor | None:
-        """Where neutral pads are, ``[B, T]`` bool; None for a model that knows none."""
-        return None if self.neutral_pad is None else tokens_BT == self.neutral_pad
+    def writers(self, *, cached: bool = False) -> Sequence[int]:
+        """Blocks that leave something for later windows: fast weights, and attention whose keys are ``cached``."""
+        return self.config.writers(cached=cached)
+
+    def loop_norm(self, h: Tensor) -> Tensor:
+        """The final norm, between passes."""
+        return self.norm(h).to(h.dtype)
+
+    def summary_slots(self) -> Tensor:
+        """``[m, d_model]``."""
+        return self.summary
 
     def blocks(
         self,
@@ -172,7 +147,8 @@ class HybridLM(nn.Module):
         memory: Memory,
         pad: Tensor | None = None,
         part: range | None = None,
-        tokens: Tensor | None = None,
+        *,
+        recompute_mlp: bool = False,
     ) -> tuple[Tensor, Memory]:
         """One pass over one window: ``h`` ``[B, T, d_model]`` and memory in, both out.
 
@@ -181,9 +157,10 @@ class HybridLM(nn.Module):
             memory: what earlier windows left.
             pad: neutral pads ``[B, T]``, from ``padding``.
             part: consecutive blocks to run; None for all.
-            tokens: ids ``[B, T]`` if h is their embedding (their first projections may then be looked up).
+            recompute_mlp: recompute the MLPs in the backward instead of keeping their projections: 2 ``mlp_width``
+                numbers a token, the largest part of a block's activations.
         """
-        return self._run(h, memory, pad, range(len(self.config.pattern)) if part is None else part, None, tokens)
+        return self._run(h, memory, pad, range(self.n_blocks) if part is None else part, None, recompute_mlp)
 
     def write(
         self,
@@ -191,36 +168,38 @@ class HybridLM(nn.Module):
         memory: Memory,
         pad: Tensor | None = None,
         part: range | None = None,
-        tokens: Tensor | None = None,
+        *,
+        recompute_mlp: bool = False,
     ) -> Memory:
         """One pass of which only the memory is wanted: equal to ``blocks(...)[1]``, without the dead tail.
 
         Everything after the last write (its read-out, its MLP, later blocks) is not run.
         """
-        last = self.config.last_writer(part, cached=bool(memory.kv))
-        if last < 0:
+        blocks = range(self.n_blocks) if part is None else part
+        writers = [i for i in self.writers(cached=bool(memory.kv)) if i in blocks]
+        if not writers:
             return memory
-        return self._run(h, memory, pad, range(part.start if part else 0, last + 1), last, tokens)[1]
+        return self._run(h, memory, pad, range(blocks.start, writers[-1] + 1), writers[-1], recompute_mlp)[1]
 
     def _run(
-        self, h: Tensor, memory: Memory, pad: Tensor | None, part: range, stop_at: int | None, tokens: Tensor | None
+        self, h: Tensor, memory: Memory, pad: Tensor | None, part: range, stop_at: int | None, recompute_mlp: bool
     ) -> tuple[Tensor, Memory]:
         states, conv, kv = list(memory.states), list(memory.conv), list(memory.kv)
-        before = self.config.pattern[: part.start]
-        attention = before.count("A")
-        i = len(before) - attention
+        attention = sum(isinstance(block.mixer, Attention) for block in self.stack[: part.start])
+        i = part.start - attention
         for index in part:
             block, read = self.stack[index], index != stop_at
-            known = tokens if index == 0 else None
             if isinstance(block.mixer, Attention):
                 if kv:
-                    out, kv[attention], _ = block(h, kv[attention], None, memory.present[0], pad, read=read)
+                    out, kv[attention], _ = block(
+                        h, kv[attention], None, memory.present[0], pad, read=read, recompute_mlp=recompute_mlp
+                    )
                 else:
-                    out = block(h, pad=pad, tokens=known).h
+                    out = block(h, pad=pad, recompute_mlp=recompute_mlp).h
                 attention += 1
             else:
                 carried = conv[i] if conv else None
-                out, states[i], carried = block(h, states[i], carried, pad=pad, tokens=known, read=read)
+                out, states[i], carried = block(h, states[i], carried, pad=pad, read=read, recompute_mlp=recompute_mlp)
                 if carried is not None:
                     conv[i] = carried
                 i += 1
@@ -232,3 +211,17 @@ class HybridLM(nn.Module):
     def logits(self, h: Tensor) -> Tensor:
         """Hidden states ``[B, T, d_model]`` -> fp32 logits ``[B, T, vocab]``."""
         return at_least_fp32(self.head(self.norm(h)))
+
+    def pass_flops(self, T: int, blocks: range, *, writes_only: bool = False, cached_tokens: int = 0) -> Flops | None:
+        """FLOPs of a pass, known from the sizes; None if a memory rule does not say its own."""
+        total = Flops()
+        for i in blocks:
+            flops = self.stack[i].flops(T, cached_tokens, read=not writes_only or i < blocks.stop - 1)
+            if flops is None:
+                return None
+            total += flops
+        return total
+
+    def logits_flops(self, T: int) -> int:
+        """FLOPs of the output head on T tokens."""
+        return 2 * T * self.head.in_features * self.head.out_features

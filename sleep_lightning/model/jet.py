@@ -1,4 +1,4 @@
-"""The Jet block: Gated DeltaNet whose values pass through a convolution that the tokens themselves make (Jet-Nemotron).
+"""The Jet block: Gated DeltaNet whose values pass through a convolution with taps made from the tokens (Jet-Nemotron).
 
 Shape suffixes: B batch, T tokens, J taps, H heads, V value dim, E d_model, C = H V.
 """
@@ -25,7 +25,6 @@ class JetBlock(FastWeights):
     """
 
     rule: ClassVar[Rule] = gated_delta_rule
-    shares_projection: ClassVar[bool] = False
 
     def _input_rows(self) -> tuple[int, ...]:
         """Rows of ``in_proj``: q, k, a, b, v, the generator's hidden channels, gate."""
@@ -43,6 +42,9 @@ class JetBlock(FastWeights):
 
     def _fixed_taps(self) -> Tensor:
         return self.tap_proj.bias
+
+    def _token_weights(self, read: bool) -> int:
+        return super()._token_weights(read) + self.tap_proj.in_features * self.tap_proj.out_features
 
     def project(self, x_BTE: Tensor, conv: Tensor | None, *, read: bool) -> tuple[DeltaInputs, Tensor | None]:
         """As in ``FastWeights``; ``conv`` holds the values' inputs ``[B, J - 1, C]``.

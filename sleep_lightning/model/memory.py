@@ -1,4 +1,4 @@
-"""What crosses a window boundary: fast weights, and under sliding eviction the last keys and values."""
+"""Everything that crosses a window boundary: fast weights, and under sliding eviction the last keys and values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -36,7 +36,7 @@ class Memory:
         return type(self)(*(tuple(map(f, getattr(self, part.name))) for part in fields(self)))
 
     def detach(self) -> Self:
-        """Same values, cut off from the graph: where truncated BPTT stops."""
+        """Same values, detached from the graph, for truncated BPTT."""
         return self.map(Tensor.detach)
 
     def clone(self) -> Self:
@@ -53,7 +53,7 @@ class Memory:
 
     @property
     def nbytes(self) -> int:
-        """Size of all tensors in bytes: what a user pays to keep a session."""
+        """Size of all tensors in bytes."""
         return sum(x.nbytes for x in self.named_tensors().values())
 
     def named_tensors(self) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
-"""Which parameters belong together: those that Muon updates, and those that hold memory."""
+"""Groups of parameters: those that Muon updates, and those of the memory."""
 
+from collections.abc import Iterator
 from typing import Literal, cast
 
 from torch import nn
@@ -8,25 +9,61 @@ from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.block import SwiGLU
 from sleep_lightning.model.fast_weights import FastWeights
 from sleep_lightning.model.hybrid import HybridLM
+from sleep_lightning.model.window_model import WindowModel
+
+Matrices = list[tuple[nn.Parameter, tuple[int, ...]]]
 
 
-def hidden_matrices(model: HybridLM) -> list[tuple[nn.Parameter, tuple[int, ...]]]:
-    """Weights of the projections inside the blocks, with the rows of the matrices stacked in each."""
-    matrices: list[tuple[nn.Parameter, tuple[int, ...]]] = []
-    for owner in model.layers.modules():
+def hidden_matrices(model: WindowModel) -> Matrices:
+    """Weights of the projections inside the blocks, with the rows of the matrices stacked in each.
+
+    Of other models than ``HybridLM``: of all ``nn.Linear`` but those with a row per token of the vocabulary (the head).
+    """
+    if isinstance(model, HybridLM):
+        return [(weight, _stacked(owner, name, len(weight))) for owner, name, weight in _linear_weights(model.layers)]
+    assert isinstance(model, nn.Module)
+    weights = (weight for _, _, weight in _linear_weights(model) if len(weight) != model.vocab_size)
+    return [(weight, (len(weight),)) for weight in dict.fromkeys(weights)]
+
+
+def vocabulary_matrices(model: WindowModel) -> list[nn.Parameter]:
+    """The matrices with a row per token of the vocabulary: embeddings and head, in the order of ``parameters()``."""
+    if isinstance(model, HybridLM):  # of which a projection may have as many rows by chance
+        weights = {model.embedding.weight, model.head.weight}
+    else:
+        assert isinstance(model, nn.Module)
+        weights = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
+        weights |= {weight for _, _, weight in _linear_weights(model) if len(weight) == model.vocab_size}
+    return [p for p in model.parameters() if p in weights]
+
+
+def _stacked(owner: nn.Module, name: str, rows: int) -> tuple[int, ...]:
+    return owner.in_splits if isinstance(owner, Attention | FastWeights | SwiGLU) and name == "in_proj" else (rows,)
+
+
+def _linear_weights(root: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
+    for owner in root.modules():
         for name, child in owner.named_children():
             if isinstance(child, nn.Linear):
-                rows = child.weight.shape[0]
-                splits = owner.in_splits if isinstance(owner, Attention | FastWeights | SwiGLU) else (rows,)
-                matrices.append((cast(nn.Parameter, child.weight), splits if name == "in_proj" else (rows,)))
-    return matrices
+                yield owner, name, cast(nn.Parameter, child.weight)
 
 
-def set_trained(model: HybridLM, train: Literal["all", "memory"]) -> None:
+def set_trained(model: WindowModel, train: Literal["all", "memory"]) -> None:
     """Train everything, or only the mixers that hold fast weights and the norms in front of them; the other parameters
-    get no gradient, and so no update."""
-    model.requires_grad_(train == "all")
-    for block in model.stack:
-        if not isinstance(block.mixer, Attention):
-            block.mixer.requires_grad_(True)
-            block.mixer_norm.requires_grad_(True)
+    get no gradient, and so no update.
+
+    Raises:
+        ValueError: ``memory`` for a model whose parameters of the memory are not known.
+    """
+    if train == "memory" and not isinstance(model, HybridLM):
+        raise ValueError(
+            f"training.stages: train=memory is for the hybrid model; which parameters of {type(model).__name__} hold "
+            f"memory is not known: use train=all"
+        )
+    for p in model.parameters():
+        p.requires_grad_(train == "all")
+    if isinstance(model, HybridLM):
+        for block in model.stack:
+            if not isinstance(block.mixer, Attention):
+                block.mixer.requires_grad_(True)
+                block.mixer_norm.requires_grad_(True)

@@ -1,14 +1,11 @@
 """Pure tensor functions: the operators the model is made of."""
 
 from sleep_lightning.ops.attention import sliding_attention, window_attention
-from sleep_lightning.ops.cpp.fused_block import add_product, attend, feed_forward, project
-from sleep_lightning.ops.cpp.packed_weight import SharedWeight
 from sleep_lightning.ops.delta_rule_inputs import DeltaInputs, Layout, delta_inputs, delta_inputs_after
 from sleep_lightning.ops.dispatch import Rule
 from sleep_lightning.ops.dynamic_conv import dynamic_conv
 from sleep_lightning.ops.gated_delta_rule import available_backends, gated_delta_rule, select_backend
 from sleep_lightning.ops.gated_hebbian import gated_hebbian
-from sleep_lightning.ops.mapped import mapped, reuse_mappings
 from sleep_lightning.ops.rms_norm import gated_rms_norm, rms_norm
 from sleep_lightning.ops.short_conv import short_conv
 from sleep_lightning.ops.swiglu import swiglu
@@ -17,20 +14,13 @@ __all__ = [
     "DeltaInputs",
     "Layout",
     "Rule",
-    "SharedWeight",
-    "add_product",
-    "attend",
     "available_backends",
     "delta_inputs",
     "delta_inputs_after",
     "dynamic_conv",
-    "feed_forward",
     "gated_delta_rule",
     "gated_hebbian",
     "gated_rms_norm",
-    "mapped",
-    "project",
-    "reuse_mappings",
     "rms_norm",
     "select_backend",
     "short_conv",

@@ -16,7 +16,7 @@ from sleep_lightning.ops.dtype import at_least_fp32
 SHORT = 128
 """Longest window attended on CPU without ``scaled_dot_product_attention``, which is built for long ones."""
 
-_attention = Kernel("B T H D threads bf16", "scale", "qkv row_scale cos sin o log_sums d_o d_qkv")
+_attention = Kernel("B T H D threads bf16", "scale", "qkv cos sin o log_sums d_o d_qkv")
 
 
 def window_attention(qkv_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
@@ -80,32 +80,13 @@ def _rotate(x_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
     return (x_BTPHD * cos_TD[:, None, None] + rotated * sin_TD[:, None, None]).to(x_BTPHD.dtype)
 
 
-def window_attention_forward(
-    qkv: Tensor, cos: Tensor, sin: Tensor, o: Tensor, log_sums: Tensor, row_scale_BT: Tensor | None = None
-) -> None:
-    """The kernel: ``window_attention(row_scale qkv)`` into ``o``, and the logarithms of what a row of exponentials
-    adds up to ``[B, H, T]``; all contiguous."""
-    given = {"qkv": qkv, "row_scale": row_scale_BT, "cos": cos, "sin": sin, "o": o, "log_sums": log_sums}
-    _attention("window_attention_forward", **_sizes(qkv), **given)
-
-
-def window_attention_backward(
-    qkv: Tensor, cos: Tensor, sin: Tensor, log_sums: Tensor, d_o: Tensor, row_scale_BT: Tensor | None = None
-) -> Tensor:
-    """The kernel: the gradient of qkv, ``row_scale`` held fixed."""
-    d_qkv = torch.empty_like(qkv)
-    given = {"qkv": qkv, "row_scale": row_scale_BT, "cos": cos, "sin": sin, "log_sums": log_sums, "d_o": d_o}
-    _attention("window_attention_backward", **_sizes(qkv), **given, d_qkv=d_qkv)
-    return d_qkv
-
-
 class _WindowAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         qkv, cos, sin = qkv.contiguous(), cos.float().contiguous(), sin.float().contiguous()
         B, T, _, H, D = qkv.shape
         o, log_sums = qkv.new_empty(B, T, H, D), qkv.new_empty(B, H, T, dtype=torch.float32)
-        window_attention_forward(qkv, cos, sin, o, log_sums)
+        _attention("window_attention_forward", **_sizes(qkv), qkv=qkv, cos=cos, sin=sin, o=o, log_sums=log_sums)
         ctx.save_for_backward(qkv, cos, sin, log_sums)
         return o
 
@@ -113,7 +94,10 @@ class _WindowAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_o: Tensor) -> tuple[Tensor | None, ...]:
         qkv, cos, sin, log_sums = ctx.saved_tensors
-        return window_attention_backward(qkv, cos, sin, log_sums, d_o.contiguous()), None, None
+        d_qkv = torch.empty_like(qkv)
+        given = {"qkv": qkv, "cos": cos, "sin": sin, "log_sums": log_sums, "d_o": d_o.contiguous()}
+        _attention("window_attention_backward", **_sizes(qkv), **given, d_qkv=d_qkv)
+        return d_qkv, None, None
 
 
 def _sizes(qkv: Tensor) -> dict[str, float]:

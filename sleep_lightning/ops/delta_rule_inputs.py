@@ -12,19 +12,19 @@ from sleep_lightning.ops.cpp.binding import Kernel, usable
 from sleep_lightning.ops.dtype import at_least_fp32
 from sleep_lightning.ops.short_conv import short_conv
 
-MAX_TAPS = 4  # of the native kernel
+MAX_TAPS = 4  # of the C++ kernel
 UNITS = 16  # groups of batch rows whose contributions to the weights' gradients are summed first
 
 _delta_inputs = Kernel(
     "B T heads key_dim queries values taps threads bf16 x_stride sequences",
     "beta_scale",
-    "x scale weight A_log dt_bias q k v beta g dq dk dv dbeta dg dx dweight dA_log ddt_bias",
+    "x weight A_log dt_bias q k v beta g dq dk dv dbeta dg dx dweight dA_log ddt_bias",
 )
 
 
 class DeltaInputs(NamedTuple):
-    """q, k ``[B, T, H, K]``, v ``[B, T, H, V]``, g (fp32) and beta ``[B, T, H]``, rest ``[B, T, *]`` and a factor
-    ``[B, T]`` that it is still to be multiplied by; q, rest and the factor may be None."""
+    """q, k ``[B, T, H, K]``, v ``[B, T, H, V]``, g (fp32) and beta ``[B, T, H]``, rest ``[B, T, *]``; q and rest may be
+    None."""
 
     q: Tensor | None
     k: Tensor
@@ -32,7 +32,6 @@ class DeltaInputs(NamedTuple):
     g: Tensor
     beta: Tensor
     rest: Tensor | None
-    rest_scale: Tensor | None = None
 
     def map(self, f: Callable[[Tensor], Tensor]) -> "DeltaInputs":
         """Apply ``f`` to every tensor that is there."""
@@ -62,10 +61,10 @@ def delta_inputs(
     ``beta = scale sigmoid(b)`` (Gated DeltaNet's equations; the convolution starts from zeros).
 
     Args:
-        x_BTC: channels of q, k, v, then a and b (one per head), then a rest that is handed through.
+        x_BTC: channels of q, k, v, then a and b (one per head), then a rest that is passed through.
         weight_JC: taps of the convolution on q, k, v, oldest first; None for none.
         A_log, dt_bias: ``[H]``; None for no decay: there is no a, and g is 0.
-        layout: where is what.
+        layout: which channels are what.
     """
     taps = 0 if weight_JC is None else len(weight_JC)
     if taps <= MAX_TAPS and (A_log is None or A_log.dtype == torch.float32) and usable(x_BTC):
@@ -87,7 +86,7 @@ def delta_inputs_after(
     """As ``delta_inputs``, after the convolution's inputs ``[B, taps - 1, q k v]`` of the tokens before.
 
     Returns:
-        The inputs of the rule, and what the next window is to be given as ``carried_BJC``.
+        The inputs of the rule, and the next window's ``carried_BJC``.
     """
     qkv, gates = x_BTC.tensor_split((sum(layout.splits),), -1)
     window = torch.cat((carried_BJC.to(qkv.dtype), qkv), 1)
@@ -123,42 +122,36 @@ def _unit(x: Tensor) -> Tensor:
     return F.normalize(at_least_fp32(x), dim=-1).to(x.dtype)
 
 
-def delta_inputs_forward(
-    x: Tensor,
-    weight: Tensor | None,
-    A_log: Tensor | None,
-    dt_bias: Tensor | None,
-    layout: Layout,
-    scale_BT: Tensor | None = None,
+def _kernel_forward(
+    x: Tensor, weight: Tensor | None, A_log: Tensor | None, dt_bias: Tensor | None, layout: Layout
 ) -> DeltaInputs:
-    """The kernel: ``delta_inputs`` of ``scale x``, all contiguous; rest is a view of x, still without ``scale``."""
+    """The kernel: ``delta_inputs``, all contiguous; rest is a view of x."""
     B, T, _ = x.shape
     queries, keys, values = layout.splits
     q, k = (x.new_empty(B, T, layout.heads, layout.key_dim) if n else None for n in (queries, keys))
     v, beta = x.new_empty(B, T, layout.heads, layout.value_dim), x.new_empty(B, T, layout.heads)
     g = (torch.zeros_like if A_log is None else torch.empty_like)(beta, dtype=torch.float32)
-    given = {"x": x, "scale": scale_BT, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
+    given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
     _delta_inputs("delta_inputs_forward", **_sizes(x, weight, layout), **given, q=q, k=k, v=v, beta=beta, g=g)
     assert k is not None
     first = queries + keys + values + (1 if A_log is None else 2) * layout.heads
     return DeltaInputs(q, k, v, g, beta, x[..., first:] if x.shape[-1] > first else None)
 
 
-def delta_inputs_backward(
+def _kernel_backward(
     x: Tensor,
     weight: Tensor | None,
     A_log: Tensor | None,
     dt_bias: Tensor | None,
     layout: Layout,
     d: DeltaInputs,
-    scale_BT: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """The kernel: the gradients of x (``scale`` held fixed), weight, A_log and dt_bias."""
+    """The kernel: the gradients of x, weight, A_log and dt_bias."""
     sizes, dx = _sizes(x, weight, layout), torch.empty_like(x)
     units = -(-sizes["B"] // sizes["sequences"])
     dweight = None if weight is None else weight.new_empty(units, *weight.shape)
     dA_log, ddt_bias = (None if p is None else p.new_empty(units, len(p)) for p in (A_log, dt_bias))
-    given = {"x": x, "scale": scale_BT, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
+    given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
     kept = d._replace(rest=None).map(Tensor.contiguous)
     given |= {"dq": kept.q, "dk": kept.k, "dv": kept.v, "dg": kept.g, "dbeta": kept.beta}
     sums = {"dweight": dweight, "dA_log": dA_log, "ddt_bias": ddt_bias}
@@ -180,19 +173,19 @@ class _DeltaInputs(torch.autograd.Function):
         layout: Layout,
     ) -> tuple[Tensor | None, ...]:
         x, weight = x.contiguous(), None if weight is None else weight.contiguous()
-        outputs = delta_inputs_forward(x, weight, A_log, dt_bias, layout)
+        outputs = _kernel_forward(x, weight, A_log, dt_bias, layout)
         ctx.save_for_backward(x, weight, A_log, dt_bias)
         if A_log is None:
             ctx.mark_non_differentiable(outputs.g)
         ctx.layout = layout
-        return outputs[:6]
+        return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *d: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, A_log, dt_bias = ctx.saved_tensors
         d_inputs = DeltaInputs(*d)  # type: ignore[arg-type]
-        return *delta_inputs_backward(x, weight, A_log, dt_bias, ctx.layout, d_inputs), None
+        return *_kernel_backward(x, weight, A_log, dt_bias, ctx.layout, d_inputs), None
 
 
 def _sizes(x: Tensor, weight: Tensor | None, layout: Layout) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""A memory rule: one public door to several exact implementations. It checks shapes, picks a backend, says which."""
+"""A memory rule: checks shapes and dispatches to the first usable of several exact implementations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 Kernel = Callable[[Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor | None, float], tuple[Tensor | None, Tensor]]
-"""What every implementation is: (q, k, v, g, beta, initial state, scale) -> (o, final state)."""
+"""The signature of every implementation: (q, k, v, g, beta, initial state, scale) -> (o, final state)."""
+
+RuleFlops = Callable[[int, int, int, int, bool], tuple[int, int]]
+"""(T, H, K, V, read) -> FLOPs of the forward and of the backward over T tokens of one sequence."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,14 @@ class Rule:
     """How a state is written and read, token by token.
 
     Attributes:
-        name: as messages and recorded facts have it.
-        backends: in order of preference: ``auto`` takes the first that can.
+        name: in messages and recorded facts.
+        backends: in order of preference: ``auto`` takes the first usable one.
+        flops: its FLOPs; None: ``cost`` counts the products it dispatches.
     """
 
     name: str
     backends: dict[str, Backend]
+    flops: RuleFlops | None = None
 
     def available(self, k: Tensor) -> list[str]:
         """Names of the backends that can run on keys like ``k`` ``[B, T, H, K]``, preferred first."""

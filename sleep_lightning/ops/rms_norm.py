@@ -12,9 +12,7 @@ from sleep_lightning.ops.dtype import at_least_fp32
 
 BLOCK = 32  # rows whose contributions to the weight's gradient are summed first, BLOCK of pointwise.cpp
 
-_norm = Kernel(
-    "rows heads width gate_stride threads x_bf16 y_bf16", "eps", "x gate weight scale y rstd dy dx dgate dweight"
-)
+_norm = Kernel("rows heads width gate_stride threads x_bf16 y_bf16", "eps", "x gate weight y rstd dy dx dgate dweight")
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -30,64 +28,52 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
     if dtype in DTYPES and weight.dtype == torch.float32 and usable(x):
-        y: Tensor = _RMSNorm.apply(x, None, weight, eps, dtype, None)
+        y: Tensor = _RMSNorm.apply(x, None, weight, eps, dtype)
         return y
     return F.rms_norm(at_least_fp32(x), weight.shape, weight, eps).to(dtype)
 
 
-def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float, gate_scale: Tensor | None = None) -> Tensor:
-    """``RMSNorm(x) * SiLU(gate_scale gate)``, each head normed on its own.
+def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """``RMSNorm(x) * SiLU(gate)``, each head normalised on its own.
 
     Args:
         x: ``[B, T, H, V]``.
         gate: ``[B, T, H V]``, any strides.
         weight: ``[V]``, shared by the heads.
         eps: added to the mean square.
-        gate_scale: ``[B, T]`` fp32, held fixed; None for ones.
 
     Returns:
         ``[B, T, H V]`` in the dtype of x.
     """
     if gate.dtype == x.dtype and weight.dtype == torch.float32 and usable(x):
-        y: Tensor = _RMSNorm.apply(x, gate, weight, eps, x.dtype, gate_scale)
+        y: Tensor = _RMSNorm.apply(x, gate, weight, eps, x.dtype)
         return y.flatten(2)
-    gate = gate if gate_scale is None else (gate * gate_scale[..., None]).to(gate.dtype)
     normed = F.rms_norm(at_least_fp32(x), weight.shape, weight, eps).to(x.dtype)
     return normed.flatten(2) * F.silu(gate)
 
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        gate: Tensor | None,
-        weight: Tensor,
-        eps: float,
-        dtype: torch.dtype,
-        gate_scale: Tensor | None,
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, gate: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         x, weight = x.contiguous(), weight.contiguous()
         if gate is not None and (gate.stride(-1) != 1 or gate.stride(0) != gate.shape[1] * gate.stride(1)):
             gate = gate.contiguous()
         y = torch.empty_like(x, dtype=dtype)
         rstd = x.new_empty(x.shape[:-1], dtype=torch.float32)
-        gate_scale = None if gate_scale is None else gate_scale.contiguous()
-        given = {"x": x, "gate": gate, "weight": weight, "scale": gate_scale}
-        _norm("norm_forward", **_sizes(x, gate, dtype), eps=eps, **given, y=y, rstd=rstd)
-        ctx.save_for_backward(x, gate, weight, rstd, gate_scale)
+        _norm("norm_forward", **_sizes(x, gate, dtype), eps=eps, x=x, gate=gate, weight=weight, y=y, rstd=rstd)
+        ctx.save_for_backward(x, gate, weight, rstd)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, gate, weight, rstd, gate_scale = ctx.saved_tensors
+        x, gate, weight, rstd = ctx.saved_tensors
         sizes, dy = _sizes(x, gate, dy.dtype), dy.contiguous()
         dx, dgate = torch.empty_like(x), None if gate is None else gate.new_empty(gate.shape)
         dweight = weight.new_empty(-(-sizes["rows"] // BLOCK), len(weight))
-        given = {"x": x, "gate": gate, "weight": weight, "scale": gate_scale, "rstd": rstd, "dy": dy}
+        given = {"x": x, "gate": gate, "weight": weight, "rstd": rstd, "dy": dy}
         _norm("norm_backward", **sizes, **given, dx=dx, dgate=dgate, dweight=dweight)
-        return dx, dgate, dweight.sum(0), None, None, None
+        return dx, dgate, dweight.sum(0), None, None
 
 
 def _sizes(x: Tensor, gate: Tensor | None, y_dtype: torch.dtype) -> dict[str, int]:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from sleep_lightning.ops.cpp.binding import Kernel, usable
 
-_swiglu = Kernel("rows width threads bf16", "", "x scale y dy dx")
+_swiglu = Kernel("rows width threads bf16", "", "x y dy dx")
 
 
 def swiglu(x: Tensor) -> Tensor:
@@ -21,33 +21,21 @@ def swiglu(x: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
-def swiglu_forward(x_RC: Tensor, scale_R: Tensor | None = None) -> Tensor:
-    """The kernel: ``swiglu(scale x)`` of contiguous rows."""
-    y_RF = x_RC.new_empty(len(x_RC), x_RC.shape[1] // 2)
-    _swiglu("swiglu_forward", **_sizes(x_RC), x=x_RC, scale=scale_R, y=y_RF)
-    return y_RF
-
-
-def swiglu_backward(x_RC: Tensor, scale_R: Tensor | None, dy_RF: Tensor, *, again: bool = True) -> Tensor:
-    """The kernel: the gradient of x; ``dy`` is overwritten with the forward's result if that is wanted ``again``."""
-    dx_RC = torch.empty_like(x_RC)
-    y = dy_RF if again else None
-    _swiglu("swiglu_backward", **_sizes(x_RC), x=x_RC, scale=scale_R, dy=dy_RF, y=y, dx=dx_RC)
-    return dx_RC
-
-
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         x_RC = x.contiguous().flatten(0, -2)
         ctx.save_for_backward(x_RC)
-        return swiglu_forward(x_RC).view(*x.shape[:-1], x.shape[-1] // 2)
+        y_RF = x_RC.new_empty(len(x_RC), x_RC.shape[1] // 2)
+        _swiglu("swiglu_forward", **_sizes(x_RC), x=x_RC, y=y_RF)
+        return y_RF.view(*x.shape[:-1], x.shape[-1] // 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> Tensor:
         (x_RC,) = ctx.saved_tensors
-        dx_RC = swiglu_backward(x_RC, None, dy.contiguous().flatten(0, -2), again=False)
+        dx_RC = torch.empty_like(x_RC)
+        _swiglu("swiglu_backward", **_sizes(x_RC), x=x_RC, dy=dy.contiguous().flatten(0, -2), dx=dx_RC)
         return dx_RC.view(*dy.shape[:-1], 2 * dy.shape[-1])
 
 

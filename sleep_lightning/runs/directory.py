@@ -1,4 +1,4 @@
-"""A run on disk: one directory, one checkpoint lineage, however often it is interrupted."""
+"""A run on disk: one directory and one checkpoint lineage, however often it is interrupted."""
 
 import fcntl
 import json
@@ -18,14 +18,14 @@ from sleep_lightning.config import Experiment, load_experiment
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that trains a run, perhaps on another machine that shares the file system."""
+    """The process that trains a run, possibly on another machine that shares the file system."""
 
     pid: int
     host: str
 
     @property
     def here(self) -> bool:
-        """Whether it is one of this machine."""
+        """Whether it is on this machine."""
         return self.host == socket.gethostname()
 
     def __str__(self) -> str:
@@ -41,17 +41,16 @@ class RunDirectory:
 
     @classmethod
     def create(cls, experiment: Experiment) -> "RunDirectory":
-        """A directory for a new run; ``record_experiment`` makes it one.
+        """A directory for a new run, which begins with ``record_experiment``.
 
         Raises:
-            ValueError: it holds a run already, or cannot be made.
+            ValueError: it holds a run already, or cannot be created.
         """
         name = experiment.training.run_dir or f"runs/{experiment.task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         run = cls(Path(name))
         if run.config.exists():
             raise ValueError(
-                f"training.run_dir={name!r} holds a run already; "
-                f"go on with it by fit --resume {name}, or choose another"
+                f"training.run_dir={name!r} holds a run already; resume it with fit --resume {name}, or choose another"
             )
         try:
             run.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -63,15 +62,15 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunDirectory":
-        """An existing run. Raises ValueError if it is none."""
+        """An existing run. Raises ValueError if the directory holds none."""
         run = cls(Path(path))
         if not run.config.exists():
-            raise ValueError(f"{path} is not a run directory (no config.yaml); runs lie in runs/ unless told otherwise")
+            raise ValueError(f"{path} is not a run directory (no config.yaml); runs are in runs/ by default")
         return run
 
     @classmethod
     def newest(cls, root: str | Path = "runs") -> "RunDirectory":
-        """The run begun last under ``root``. Raises ValueError if there is none."""
+        """The run started last under ``root``. Raises ValueError if there is none."""
         runs = sorted(Path(root).glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
         if not runs:
             raise ValueError(f"there is no run under {root}/ to resume; start one with fit --config conf/rule110.yaml")
@@ -108,7 +107,7 @@ class RunDirectory:
         return json.loads(file.read_text())["mlflow_run_id"] if file.exists() else None
 
     def lock(self) -> IO[str]:
-        """Hold the directory for this process, until the file is closed or the process gone, however it goes.
+        """Lock the directory for this process, until the file is closed or the process has ended in any way.
 
         Raises:
             ValueError: another process trains this run.
@@ -127,7 +126,7 @@ class RunDirectory:
         return file
 
     def holder(self) -> Holder | None:
-        """The process that holds the directory; None if none does."""
+        """The process that has locked the directory; None if none has."""
         try:
             with (self.path / "lock").open() as file:
                 try:
@@ -147,19 +146,19 @@ class RunDirectory:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write by rename: a reader sees the old file or the new one, never half."""
+    """Write by rename: a reader sees the old file or the new one, never a part of it."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write by rename, as ``write_json``."""
+    """Write by rename, like ``write_json``."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 
 class JsonFile:
-    """A JSON object that another process rewrites by rename: parsed again only when the file has changed."""
+    """A JSON object that another process rewrites by rename; parsed again only if the file has changed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -167,7 +166,7 @@ class JsonFile:
         self._content: dict[str, Any] | None = None
 
     def read(self) -> dict[str, Any] | None:
-        """What it holds (shared: not to be changed); None if there is no such file."""
+        """Its content (shared: not to be changed); None if there is no such file."""
         try:
             status = self._path.stat()
             seen = (status.st_mtime_ns, status.st_size, status.st_ino)
@@ -182,7 +181,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint file, or the best (else the last) one of a run directory, without running code from it.
 
     Raises:
-        ValueError: there is none, or it is not one of ours.
+        ValueError: there is none, or it was not written by this package.
     """
     file = Path(path)
     if file.is_dir():

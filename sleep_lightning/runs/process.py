@@ -1,6 +1,7 @@
-"""One training run as a process of its own: started, watched, ended and taken up again from outside.
+"""A training run as a child process: start, watch, stop and resume it from outside.
 
-What counts is the atomically written ``summary.json``, never the exit code (a process ended by SIGTERM may exit 0).
+Whether it has finished is decided by the atomically written ``summary.json``, never by the exit code (a process
+stopped by SIGTERM may exit with 0).
 """
 
 import os
@@ -20,16 +21,16 @@ from sleep_lightning.runs.directory import JsonFile, RunDirectory, write_text
 
 URI_VARIABLE = "SLEEP_LIGHTNING_TRACKING_URI"
 TRACKING = f"tracking.uri=${{oc.env:{URI_VARIABLE}}}"
-"""The URI may hold a password: it is handed down where neither files nor the process list show it."""
+"""The URI may hold a password: it is passed where neither files nor the process list show it."""
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 LINE_LENGTH = 500
 """Characters kept of a line of a log."""
 _PLACE = re.compile(
     "(SLURM|TORCHELASTIC)_.*|(LOCAL_|GROUP_|ROLE_|NODE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE|ROLE_NAME|MASTER_(ADDR|PORT)"
 )
-"""Variables in which srun and torchrun tell a process its place among others."""
+"""Variables by which srun and torchrun assign a process its rank."""
 REAP_SECONDS = 5.0
-"""From the end of a process' first thread to that of its last: only then it has an exit code."""
+"""Longest wait between the end of a process's main thread and that of its last: only then it has an exit code."""
 _FIT = [sys.executable, "-m", "sleep_lightning", "fit"]
 _URI = re.compile(r"[\w+.-]+://[^\s'\"<>]+")
 
@@ -40,7 +41,10 @@ class FitProcess:
 
     Attributes:
         experiment: what is trained; its ``training.run_dir`` is the directory.
-        directory: where it goes.
+        directory: where it is written.
+
+    Raises:
+        ValueError: a class of the experiment is defined in a notebook, a script or a function.
     """
 
     experiment: Experiment
@@ -49,6 +53,12 @@ class FitProcess:
     _history: JsonFile = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        for key, path in self.experiment.class_paths():
+            if path.startswith("__main__.") or "<locals>" in path:
+                raise ValueError(
+                    f"{key}={path!r} cannot be imported by a child process; define the class at the top level of a "
+                    f"file and give its class_path, for example my_module.{path.rpartition('.')[2]}"
+                )
         object.__setattr__(self, "_summary", JsonFile(self.directory.summary))
         object.__setattr__(self, "_history", JsonFile(self.directory.history))
 
@@ -58,29 +68,29 @@ class FitProcess:
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        """``summary.json`` of the finished run; None until it is finished."""
+        """``summary.json`` of the finished run; None until then."""
         content = self._summary.read()
         return content if content is not None and content["status"] == "FINISHED" else None
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """Validations so far (not to be changed); cheap to ask for again."""
+        """Validations so far (not to be changed); cheap to read repeatedly."""
         content = self._history.read()
         return [] if content is None else content["history"]
 
     @property
     def flops_spent(self) -> float:
-        """Training FLOPs so far: until its last validation, or exactly where it ended or saved upon SIGTERM.
+        """Training FLOPs so far: up to the last validation, or exact once it has ended or saved upon SIGTERM.
 
-        Steps after the last validation are not in it while the run goes on or once it has crashed; nor are steps that
-        were trained a second time because a crash lost them.
+        Steps after the last validation are not counted while the run is active or if it has crashed; nor are steps
+        trained twice because a crash lost them.
         """
         validated = self.history[-1]["cost/train_flops"] if self.history else 0.0
         ended = self._summary.read()
         return validated if ended is None else max(validated, float(ended["train_flops"]))
 
     def progress(self) -> tuple[int, str]:
-        """Steps and exact match at the last validation."""
+        """Step and exact match of the last validation."""
         history = self.history
         return (int(history[-1]["step"]), f"{history[-1]['exact_match']:.3f}") if history else (0, "-")
 
@@ -89,7 +99,7 @@ class FitProcess:
         return next(iter(self.log_tail(1)), "no output")
 
     def log_tail(self, lines: int = 10) -> list[str]:
-        """The log's last lines that are not empty, without passwords."""
+        """The last non-empty lines of the log, passwords removed."""
         if not self.log.exists():
             return []
         with self.log.open(errors="replace") as file:
@@ -99,7 +109,7 @@ class FitProcess:
         return [_URI.sub(lambda uri: redact(uri[0]), line)[:LINE_LENGTH] for line in hidden]
 
     def why_failed(self, exit_code: int | None) -> str:
-        """One line on a process that left no result: its end, and the last it said.
+        """One line on a process that left no result: how it ended, and the last line of its log.
 
         Args:
             exit_code: ``Watched.exit_code``.
@@ -112,26 +122,26 @@ class FitProcess:
         return f"exit code {'unknown' if exit_code is None else exit_code}: {self.last_words()}"
 
     def command(self) -> list[str]:
-        """What trains it, or goes on with it."""
+        """The command that starts the run, or resumes it."""
         return self.resume_command() if self.directory.config.exists() else self.begin_command()
 
     def begin_command(self) -> list[str]:
-        """What trains it from its start; the experiment is written beside its directory."""
+        """The command that starts it; writes the experiment beside its directory."""
         return [*_FIT, "--config", str(self.write_experiment()), TRACKING]
 
     def write_experiment(self) -> Path:
-        """Write what is trained beside its directory, by rename; returns where."""
+        """Write the experiment beside the run's directory, by rename. Returns the file."""
         file = self.directory.path.with_suffix(".yaml")
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, self.experiment.to_yaml())
         return file
 
     def resume_command(self) -> list[str]:
-        """What goes on with it, once it has begun (its directory holds ``config.yaml``)."""
+        """The command that resumes it; its directory must hold ``config.yaml``."""
         return [*_FIT, "--resume", str(self.directory.path), TRACKING]
 
     def environment(self, threads: int) -> dict[str, str]:
-        """Its environment: ours, but not our place in a job of SLURM's or among ranks: it would take that for its own.
+        """Its environment: this process's, without its rank and SLURM job, which the child would take for its own.
 
         Args:
             threads: CPU threads.
@@ -139,11 +149,11 @@ class FitProcess:
         return inherited_environment() | {"OMP_NUM_THREADS": str(threads), URI_VARIABLE: self.experiment.tracking.uri}
 
     def start(self, threads: int, gpu: str | None = None) -> "Watched":
-        """Start or resume it, in a session of its own: a signal to us is not one to it.
+        """Start or resume it in a session of its own, so that signals to this process do not reach it.
 
         Args:
             threads: CPU threads.
-            gpu: its CUDA_VISIBLE_DEVICES; None: ours.
+            gpu: its CUDA_VISIBLE_DEVICES; None: inherited.
         """
         self.directory.path.mkdir(parents=True, exist_ok=True)
         environment = self.environment(threads)
@@ -156,7 +166,7 @@ class FitProcess:
         return Watched(process)
 
     def orphan(self) -> "Watched | None":
-        """The process that trains it though nobody here has started it (its supervisor was killed), or None."""
+        """A running process that trains it and was started by another supervisor, since killed; or None."""
         return process_of(self.directory)
 
 
@@ -171,7 +181,7 @@ def _name(number: int) -> str:
 
 
 def process_of(directory: RunDirectory) -> "Watched | None":
-    """The process of this machine that trains a run now, or None."""
+    """The process on this machine that trains a run, or None."""
     holder = directory.holder()
     try:
         return Watched(psutil.Process(holder.pid)) if holder is not None and holder.here else None
@@ -180,7 +190,7 @@ def process_of(directory: RunDirectory) -> "Watched | None":
 
 
 class Watched:
-    """A process, ours or adopted."""
+    """A child process, or an adopted one."""
 
     def __init__(self, process: psutil.Process) -> None:
         self._process = process
@@ -192,7 +202,7 @@ class Watched:
             return False
 
     def exit_code(self) -> int | None:
-        """Of a process that has ended: minus the signal's number if one killed it; None if it was not started here."""
+        """Of a process that has ended; minus the signal's number if one killed it; None if it is not our child."""
         try:
             code = self._process.wait(REAP_SECONDS if isinstance(self._process, psutil.Popen) else 0)
         except psutil.Error:
@@ -200,7 +210,7 @@ class Watched:
         return None if code is None else int(code)
 
     def gpus(self) -> str | None:
-        """Its CUDA_VISIBLE_DEVICES; None if it has none, or has ended."""
+        """Its CUDA_VISIBLE_DEVICES; None if unset or the process has ended."""
         try:
             found: str | None = self._process.environ().get(VISIBLE_GPUS)
         except psutil.Error:
@@ -208,21 +218,21 @@ class Watched:
         return found
 
     def end(self) -> None:
-        """Ask it to save and stop (SIGTERM). Its process group, as it may have children."""
+        """Ask it and its children to save and stop (SIGTERM to the process group)."""
         try:
             os.killpg(self._process.pid, signal.SIGTERM)
         except ProcessLookupError:
             return
 
     def kill(self) -> None:
-        """End it and its children at once."""
+        """Kill it and its children."""
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
             return
 
     def wait(self, seconds: float = 60.0) -> None:
-        """Until it is gone; killed if it does not go."""
+        """Wait until it has ended; kill it after that time."""
         try:
             self._process.wait(seconds)
         except psutil.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Algorithm 1 of the paper: read a window, sleep on it, forget it. The one place that knows what sleep is.
+"""Algorithm 1 of the paper: read a window, sleep on it, forget it. Sleep is defined here and nowhere else.
 
 A sequence is cut into windows of L tokens. Of each window only the memory survives (under sliding eviction also
 the keys and values of the last L - 1 tokens, those of the last pass). A window without any target token sleeps:
@@ -9,22 +9,27 @@ the memory carried on. A window with targets is read in one pass, and still writ
 from sleep_lightning.sleep.config import Eviction, SleepConfig
 from sleep_lightning.sleep.passes import PassRecord, sleep, wake, zero_memory
 from sleep_lightning.sleep.retrieval import retrieve
-from sleep_lightning.sleep.window_loop import WHOLE_PASSES, AtBoundary, Checkpoint, Observer, run_window_loop
+from sleep_lightning.sleep.schedule import Checkpointing, Pass, PlannedWindow, make_schedule, plan_passes
+from sleep_lightning.sleep.window_loop import AtBoundary, Observer, run_schedule, run_window_loop
 from sleep_lightning.sleep.windows import IGNORE, Window, is_answer, plan_windows
 
 __all__ = [
     "IGNORE",
-    "WHOLE_PASSES",
     "AtBoundary",
-    "Checkpoint",
+    "Checkpointing",
     "Eviction",
     "Observer",
+    "Pass",
     "PassRecord",
+    "PlannedWindow",
     "SleepConfig",
     "Window",
     "is_answer",
+    "make_schedule",
+    "plan_passes",
     "plan_windows",
     "retrieve",
+    "run_schedule",
     "run_window_loop",
     "sleep",
     "wake",

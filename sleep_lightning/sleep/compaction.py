@@ -1,6 +1,6 @@
-"""Compaction, what is used today instead of sleep: every window leaves m learned summary tokens in the context.
+"""Compaction, an alternative to sleep in use today: every window leaves m learned summary tokens in the context.
 
-A window is read behind the summaries of all windows before it, with m learned slots at its end; the hidden states of
+A window is read after the summaries of all windows before it, with m learned slots at its end; the hidden states of
 the slots after the last pass are its summary. Only summaries (and fast weights, if the model has any) cross windows.
 """
 
@@ -10,25 +10,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sleep_lightning.model import HybridLM, Memory
+from sleep_lightning.model import Memory, WindowModel
 
 
 def behind_summaries(
-    model: HybridLM, h_BTE: Tensor, pad_BT: Tensor | None, memory: Memory, *, leaves_one: bool
+    model: WindowModel, h_BTE: Tensor, pad_BT: Tensor | None, memory: Memory, *, leaves_one: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The window's embeddings (and pads) behind the summaries so far; before its slots, if it leaves a summary."""
-    m = model.config.summary_tokens
+    """The window's embeddings (and pads) after the summaries so far, followed by its slots if it leaves a summary."""
+    m = model.summary_tokens
     if not m:
         return h_BTE, pad_BT
     (before_BSE,) = memory.summaries
-    slots_BME = model.summary[: m if leaves_one else 0].to(h_BTE.dtype).expand(len(h_BTE), -1, -1)
+    slots_BME = model.summary_slots()[: m if leaves_one else 0].to(h_BTE.dtype).expand(len(h_BTE), -1, -1)
     if pad_BT is not None:
         pad_BT = F.pad(pad_BT, (before_BSE.shape[1], slots_BME.shape[1]))
     return torch.cat((before_BSE.to(h_BTE.dtype), h_BTE, slots_BME), 1), pad_BT
 
 
-def leave_summary(model: HybridLM, h_BTE: Tensor, memory: Memory) -> Memory:
+def leave_summary(model: WindowModel, h_BTE: Tensor, memory: Memory) -> Memory:
     """Memory with the hidden states of the slots, the last m of the window, added to its summaries."""
     (before_BSE,) = memory.summaries
-    slots_BME = h_BTE[:, -model.config.summary_tokens :].to(before_BSE.dtype)
+    slots_BME = h_BTE[:, -model.summary_tokens :].to(before_BSE.dtype)
     return replace(memory, summaries=(torch.cat((before_BSE, slots_BME), 1),))

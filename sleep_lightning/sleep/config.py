@@ -8,6 +8,8 @@ Eviction = Literal["hard", "sliding"]
 
 @dataclass
 class SleepConfig:
+    """Section ``sleep``: windows, passes and eviction. Raises ValueError for values out of range."""
+
     window_size: int = 24
     """L: tokens of a window, and of the attention cache."""
     n_passes: int = 1

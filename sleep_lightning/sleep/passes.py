@@ -1,18 +1,20 @@
 """The passes over one window: N when it sleeps, one when it answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from sleep_lightning.model import HybridLM, Memory
-from sleep_lightning.ops import mapped
+from sleep_lightning.model import Memory, WindowModel
 from sleep_lightning.sleep.compaction import behind_summaries, leave_summary
 from sleep_lightning.sleep.config import SleepConfig
+from sleep_lightning.sleep.schedule import Pass, plan_passes
 
 
 class PassRecord(NamedTuple):
@@ -25,68 +27,49 @@ class PassRecord(NamedTuple):
     memory_out: Memory
 
 
-def zero_memory(model: HybridLM, batch_size: int, config: SleepConfig) -> Memory:
+def zero_memory(model: WindowModel, batch_size: int, config: SleepConfig) -> Memory:
     """Memory before the first window, with room for all that the configuration carries over boundaries."""
     return model.zero_memory(batch_size, carry_conv_state=config.carry_conv_state, cached_tokens=config.cached_tokens)
 
 
 def sleep(
-    model: HybridLM,
+    model: WindowModel,
     tokens_BL: Tensor,
     memory: Memory,
     config: SleepConfig,
     *,
-    checkpoint_passes: bool = False,
+    passes: Sequence[Pass] | None = None,
     observe: Callable[[PassRecord], None] | None = None,
 ) -> Memory:
     """N passes over one window that is about to be evicted; returns the memory, drops everything else.
 
     Args:
-        model: the hybrid.
+        model: any window model.
         tokens_BL: the window's token ids ``[B, <= L]``.
         memory: memory on entry.
         config: N and its options.
-        checkpoint_passes: recompute each pass in the backward instead of keeping its activations.
+        passes: from the schedule; None: planned here, without recomputation.
         observe: called after every pass.
     """
-    prelude, core, coda = config.parts(len(model.config.pattern))
+    passes = plan_passes(model, config, sleeps=True) if passes is None else passes
     memory = memory.detach() if config.truncated else memory
     h, pad = behind_summaries(model, model.embed(tokens_BL), model.padding(tokens_BL), memory, leaves_one=True)
-    tokens = None if model.config.summary_tokens else tokens_BL
-    if prelude:
-        with torch.no_grad() if config.truncated else nullcontext():
-            h, memory = call(model.blocks, checkpoint_passes, h, memory, pad, prelude, tokens)
-        tokens = None
-    entry, at_start = h, memory
-    tail = model.config.last_writer(coda, cached=bool(memory.kv)) >= 0 or model.config.summary_tokens > 0
-    for n in range(1, config.n_passes + 1):
-        carries_gradient = config.grad_passes is None or n > config.n_passes - config.grad_passes
-        memory = at_start if config.reset_memory_between_passes else _with_cache_of(at_start, memory)
-        h_in, memory_in, h_out = h, memory, None
-        known = tokens if h is entry else None
-        with nullcontext() if carries_gradient else torch.no_grad():
-            if n == config.n_passes and not tail:
-                memory = call(model.write, checkpoint_passes and carries_gradient, h, memory, pad, core, known)
-            else:
-                h_out, memory = call(model.blocks, checkpoint_passes and carries_gradient, h, memory, pad, core, known)
-                h = h_out if n == config.n_passes else _next_input(model, config, entry, h_out)
-        if observe is not None:
-            observe(PassRecord(n, h_in, h_out, memory_in, memory))
-    if model.config.summary_tokens:
-        if coda:
-            h, memory = call(model.blocks, checkpoint_passes, h, memory, pad, coda)
+    h, memory = _run_passes(
+        model, passes, h, memory, pad, config, reset=config.reset_memory_between_passes, observe=observe
+    )
+    if model.summary_tokens:
         memory = leave_summary(model, h, memory)
-    elif tail:
-        memory = call(model.write, checkpoint_passes, h, memory, pad, coda)
     return _seen(memory, tokens_BL, pad)
 
 
 def wake(
-    model: HybridLM,
+    model: WindowModel,
     tokens_BL: Tensor,
     memory: Memory,
     config: SleepConfig | None = None,
     retrieved_BR: Tensor | None = None,
+    *,
+    passes: Sequence[Pass] | None = None,
 ) -> tuple[Tensor, Memory]:
     """One ordinary pass over a window: hidden states ``[B, <= L, d_model]`` and the memory it wrote.
 
@@ -94,34 +77,65 @@ def wake(
     what pass 1 wrote already holds the window's end, which earlier tokens must not see.
 
     Args:
-        model: the hybrid.
+        model: any window model.
         tokens_BL: the window's token ids ``[B, <= L]``.
         memory: memory on entry.
         config: options; None for the plain pass.
         retrieved_BR: tokens put back in front of the window, which reads them again.
+        passes: from the schedule; None: planned here, without recomputation.
     """
+    config = config or SleepConfig()
+    passes = plan_passes(model, config, sleeps=False) if passes is None else passes
     own = tokens_BL.shape[1]
     read = tokens_BL if retrieved_BR is None else torch.cat((retrieved_BR, tokens_BL), 1)
     h, pad = behind_summaries(model, model.embed(read), model.padding(read), memory, leaves_one=False)
-    if config is None or config.wake_passes == 1:
-        h, memory = model.blocks(h, memory, pad, None, None if model.config.summary_tokens else read)
-        return h[:, -own:], _seen(memory, tokens_BL, pad)
-    prelude, core, coda = config.parts(len(model.config.pattern))
-    if prelude:
-        h, memory = model.blocks(h, memory, pad, prelude)
-    entry, at_start = h, memory
-    for n in range(config.wake_passes):
-        h, memory = model.blocks(_next_input(model, config, entry, h) if n else h, at_start, pad, core)
-    if coda:
-        h, memory = model.blocks(h, memory, pad, coda)
+    h, memory = _run_passes(model, passes, h, memory, pad, config, reset=True)
     return h[:, -own:], _seen(memory, tokens_BL, pad)
 
 
-def _next_input(model: HybridLM, config: SleepConfig, entry: Tensor, h: Tensor) -> Tensor:
+def _run_passes(
+    model: WindowModel,
+    passes: Sequence[Pass],
+    h: Tensor,
+    memory: Memory,
+    pad: Tensor | None,
+    config: SleepConfig,
+    *,
+    reset: bool,
+    observe: Callable[[PassRecord], None] | None = None,
+) -> tuple[Tensor, Memory]:
+    """Passes of the schedule in order; ``reset``: each of the core starts from the memory that the first did."""
+    entry, at_start = h, memory
+    for p, following in zip_longest(passes, passes[1:]):
+        core = p.part == "core"
+        if core and p.n == 1:
+            entry, at_start = h, memory
+        elif core:
+            memory = at_start if reset else _with_cache_of(at_start, memory)
+        h_in, memory_in, h_out = h, memory, None
+        with nullcontext() if p.gradient else torch.no_grad():
+            if p.writes_only:
+                memory = call(partial(model.write, **_options(p)), p.recompute == "pass", h, memory, pad, p.blocks)
+            else:
+                run = partial(model.blocks, **_options(p))
+                h_out, memory = call(run, p.recompute == "pass", h, memory, pad, p.blocks)
+                again = core and following is not None and following.part == "core"
+                h = _next_input(model, config, entry, h_out) if again else h_out
+        if core and observe is not None:
+            observe(PassRecord(p.n, h_in, h_out, memory_in, memory))
+    return h, memory
+
+
+def _options(p: Pass) -> dict[str, Any]:
+    """Arguments of the blocks; ``check_checkpointing`` has refused models without them."""
+    return {"recompute_mlp": True} if p.recompute == "mlp" else {}
+
+
+def _next_input(model: WindowModel, config: SleepConfig, entry: Tensor, h: Tensor) -> Tensor:
     if config.pass_input == "embed":
         return entry
     if config.loop_norm:
-        h = model.norm(h).to(h.dtype)
+        h = model.loop_norm(h)
     return h + entry if config.pass_input == "inject" else h
 
 
@@ -142,12 +156,5 @@ def _seen(memory: Memory, tokens_BL: Tensor, pad: Tensor | None) -> Memory:
 def call(f: Callable[..., Any], recompute: bool, *args: Any) -> Any:
     """``f(*args)``, its activations recomputed in the backward if asked and if there will be one."""
     if recompute and torch.is_grad_enabled():
-        return checkpoint(f, *map(_kept, args), use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(f, *args, use_reentrant=False, preserve_rng_state=False)
     return f(*args)
-
-
-def _kept(argument: Any) -> Any:
-    """An argument of a checkpointed call, which stays until the backward, where it does not fragment the heap."""
-    if isinstance(argument, Memory):
-        return argument.map(mapped)
-    return mapped(argument) if isinstance(argument, Tensor) else argument

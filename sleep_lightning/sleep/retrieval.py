@@ -1,23 +1,24 @@
-"""Retrieval, what is used today instead of sleep: evicted windows most like the question come back to be read again.
+"""Retrieval, an alternative to sleep in use today: the evicted windows most similar to the question are read again.
 
-A window's likeness to the question is, summed over the question's tokens, the largest cosine between the token's
-embedding and one of the window's ("late interaction", arXiv:2004.12832, on the model's own token embeddings). It
-has no parameters of its own and no gradient.
+A window's similarity to the question is, summed over the question's tokens, the largest cosine between the token's
+embedding and one of the window's ("late interaction", arXiv:2004.12832, on the model's own token embeddings). It has no
+parameters of its own and no gradient.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sleep_lightning.model import HybridLM
+from sleep_lightning.model import WindowModel
 from sleep_lightning.sleep.config import SleepConfig
+from sleep_lightning.sleep.counted_flops import width_of
 from sleep_lightning.sleep.windows import Window
 
 
 def retrieve(
-    model: HybridLM, tokens_BT: Tensor, answers_BT: Tensor | None, window: Window, config: SleepConfig
+    model: WindowModel, tokens_BT: Tensor, answers_BT: Tensor | None, window: Window, config: SleepConfig
 ) -> Tensor | None:
-    """Tokens ``[B, k * L]`` of the k windows before ``window`` most like its question, in their order.
+    """Tokens ``[B, k * L]`` of the k windows before ``window`` most similar to its question, in their order.
 
     Args:
         model: whose embeddings compare tokens.
@@ -42,12 +43,18 @@ def retrieve(
     return evicted_BWL.gather(1, chosen_Bk[:, :, None].expand(-1, -1, L)).flatten(1)
 
 
+def likeness_flops(model: WindowModel, asking: int, before: int) -> int:
+    """FLOPs of ``likeness`` over one sequence: every asking token against every one ``before`` the window."""
+    return 2 * asking * before * width_of(model)
+
+
 @torch.no_grad()
-def likeness(model: HybridLM, asking_BT: Tensor, answers_BT: Tensor, evicted_BWL: Tensor) -> Tensor:
+def likeness(model: WindowModel, asking_BT: Tensor, answers_BT: Tensor, evicted_BWL: Tensor) -> Tensor:
     """Scores ``[B, W]``: for each question token the best cosine in the window, summed over question tokens."""
-    unit = F.normalize(model.embedding.weight.float(), dim=-1)
-    asking_BTE, evicted_BWLE = unit[asking_BT], unit[evicted_BWL]
+    asking_BTE, evicted_BWLE = (
+        F.normalize(model.embed(x.flatten(1)).float(), dim=-1).view(*x.shape, -1) for x in (asking_BT, evicted_BWL)
+    )
     best_BWT = torch.einsum("bte,bwle->bwtl", asking_BTE, evicted_BWLE).amax(-1)
-    if model.neutral_pad is not None:
-        answers_BT = answers_BT | (asking_BT == model.neutral_pad)
+    if (pad_BT := model.padding(asking_BT)) is not None:
+        answers_BT = answers_BT | pad_BT
     return best_BWT.masked_fill(answers_BT[:, None], 0).sum(-1)

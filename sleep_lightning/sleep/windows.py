@@ -26,7 +26,7 @@ def plan_windows(labels_BT: Tensor, window_size: int) -> list[Window]:
         ValueError: if some rows have labels in a window and others, not yet done, don't: one batch, one plan.
     """
     T = labels_BT.shape[1]
-    has_label_BT = (labels_BT != IGNORE).cpu()  # from a GPU: wait once, not at every window
+    has_label_BT = (labels_BT != IGNORE).cpu()  # one synchronisation with a GPU, not one per window
     last = int(has_label_BT.any(0).nonzero().max()) if has_label_BT.any() else T
     windows = []
     for start in range(0, T, window_size):
@@ -43,5 +43,5 @@ def plan_windows(labels_BT: Tensor, window_size: int) -> list[Window]:
 
 
 def is_answer(labels_BT: Tensor) -> Tensor:
-    """Which tokens are answers and not part of a question: those behind a position with a label, ``[B, T]`` bool."""
+    """Which tokens are answers and not part of a question: those after a position with a label, ``[B, T]`` bool."""
     return torch.nn.functional.pad(labels_BT[:, :-1] != IGNORE, (1, 0))

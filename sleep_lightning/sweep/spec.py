@@ -125,7 +125,7 @@ class Sweep:
     def varying(self) -> dict[str, list[object]]:
         """The keys that vary, each with its choices or its ends, and the base's value where a condition leaves it."""
         found: dict[str, list[object]] = {}
-        base = {f"{section}.{key}": x for section, keys in self.base.to_dict().items() for key, x in keys.items()}
+        base = self.base.flat()
         for key, p in self.space.parameters.items():
             if key == ARM:  # no key of a run; what most arms differ in is
                 found.setdefault(PASSES, [self.base.sleep.n_passes])

@@ -48,9 +48,9 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
     except OSError as error:
         raise ValueError(f"{folder} cannot hold the sweep: {error.strerror}; choose another --output") from error
     wanted = definition(sweep)
-    known = _in_full(study.user_attrs.get(FINGERPRINT, wanted))
-    if known != wanted:
-        changed = next(key for key in wanted if known.get(key) != wanted[key])
+    known = _comparable(_in_full(study.user_attrs.get(FINGERPRINT, wanted)))
+    if known != (same := _comparable(wanted)):
+        changed = next(key for key in same if known.get(key) != same[key])
         raise ValueError(
             f"{folder} holds a sweep named {sweep.spec.name} with another {changed}; give this one another name, or "
             f"another --output"
@@ -122,6 +122,13 @@ def definition(sweep: Sweep) -> dict[str, Any]:
     }
     plain: dict[str, Any] = json.loads(json.dumps(content))
     return plain
+
+
+def _comparable(known: dict[str, Any]) -> dict[str, Any]:
+    """A definition without the directories its modules were found in: a project may have moved."""
+    base = known.get("base", {})
+    training = {key: value for key, value in base.get("training", {}).items() if key != "search_path"}
+    return known | {"base": base | {"training": training}}
 
 
 def _in_full(known: dict[str, Any]) -> dict[str, Any]:

@@ -1,19 +1,30 @@
-"""Tasks: generators of token windows. A new task is one file, one line in ``TASKS``, one YAML, one test class."""
+"""Tasks: generators of token windows. A new task is one file (anywhere), one YAML and one test class."""
 
 from sleep_lightning.tasks.depo import Depo, DepoConfig
 from sleep_lightning.tasks.gsm_infinite import GSMInfinite, GSMInfiniteConfig
 from sleep_lightning.tasks.rule110 import Rule110, Rule110Config
-from sleep_lightning.tasks.task import Baselines, Split, Task, TaskBatch, TaskConfig, baselines, by_answer, random_seed
+from sleep_lightning.tasks.task import (
+    Anchored,
+    Baselines,
+    Split,
+    Task,
+    TaskBatch,
+    TaskConfig,
+    baselines,
+    by_answer,
+    random_seed,
+)
 
-TASKS: dict[str, type[TaskConfig]] = {
-    "rule110": Rule110Config,
-    "depo": DepoConfig,
-    "gsm_infinite": GSMInfiniteConfig,
+TASKS = {
+    "rule110": "sleep_lightning.tasks.rule110.Rule110Config",
+    "depo": "sleep_lightning.tasks.depo.DepoConfig",
+    "gsm_infinite": "sleep_lightning.tasks.gsm_infinite.task.GSMInfiniteConfig",
 }
-"""Task configs by ``task.name``."""
+"""Import paths of the built-in task configs by ``task.name``; packages add theirs as entry points."""
 
 __all__ = [
     "TASKS",
+    "Anchored",
     "Baselines",
     "Depo",
     "DepoConfig",

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -49,9 +49,19 @@ class TaskBatch:
 class TaskConfig(Protocol):
     """A dataclass with a ``name``; ``build`` makes the task it describes."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def build(self) -> "Task": ...
+
+
+@runtime_checkable
+class Anchored(Protocol):
+    """A task config that names files."""
+
+    def anchored(self) -> TaskConfig:
+        """The same with absolute paths, so that it means the same in any directory."""
+        ...
 
 
 class Task(ABC):

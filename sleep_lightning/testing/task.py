@@ -1,30 +1,44 @@
-"""The behaviour suite every task inherits."""
+"""The suite that every task inherits."""
 
+import sys
 import time
 
 import torch
 
+from sleep_lightning.config.plugins import KINDS, is_registered
 from sleep_lightning.sleep import IGNORE
-from sleep_lightning.tasks import TASKS, Task, TaskConfig, baselines, by_answer
+from sleep_lightning.tasks import Task, TaskConfig, baselines, by_answer
 from sleep_lightning.tasks.task import SPLITS, Split
 
 
 class TaskTestCase:
-    """Inherit and set ``config``; override ``evidence`` to say what no two splits may share."""
+    """Checks a task's shapes, determinism, disjoint splits, baselines and speed.
+
+    Inherit and set ``config``; override ``evidence`` to say what no two splits may share.
+    """
 
     config: TaskConfig
+    """The configured task."""
     minimum_tokens_per_second = 1_000_000
+    """Sampling rate below which the task would hold up training."""
     evidence_batches = 8
+    """Batches of 256 per split among which shared evidence is looked for."""
 
     @property
     def task(self) -> Task:
         return self.config.build()
 
     def evidence(self, tokens: torch.Tensor) -> set[tuple[int, ...]]:
+        """What an answer is derived from, in tokens ``[B, T]``: here the whole context of each row."""
         return {tuple(row.tolist()) for row in tokens[:, : self.task.context_length]}
 
-    def test_is_registered(self) -> None:
-        assert TASKS[self.config.name] is type(self.config)
+    def test_an_experiment_can_name_it(self) -> None:
+        """By ``task.name`` if that is registered, which is then no other task's; otherwise by its import path."""
+        kind = type(self.config)
+        if self.config.name in KINDS["task"].names:
+            assert is_registered("task", self.config.name, kind)
+        else:
+            assert getattr(sys.modules[kind.__module__], kind.__qualname__) is kind
 
     def test_shapes_and_ranges(self) -> None:
         for split in SPLITS:
@@ -69,7 +83,7 @@ class TaskTestCase:
         assert all(len(x) == len(labels) for x in slices.values())
 
     def test_sampling_is_fast(self) -> None:
-        """Far above any CPU trainer's rate; the exact ratio is a benchmark's business."""
+        """Far above the rate at which a model trains on CPU."""
         task, started = self.task, time.process_time()
         for position in range(5):
             task.batch(512, seed=0, position=position)

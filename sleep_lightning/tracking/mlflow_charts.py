@@ -1,7 +1,7 @@
-"""MLflow's own chart page, set up for a sweep: one link, and the charts are there.
+"""MLflow's chart page, configured for a sweep: one link opens its charts.
 
-The page reads how it is to look from a tag of the experiment, ``mlflow.sharedViewState.<key>``, which MLflow writes
-when a person shares a view. It is not documented: a browser test watches it, and ``mlflow<4`` is required.
+The page reads its layout from a tag of the experiment, ``mlflow.sharedViewState.<key>``, which MLflow writes when a
+user shares a view. The tag is not documented: a browser test checks it, and ``mlflow<4`` is required.
 """
 
 import json
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 ACCURACY, COST, DEPTH = "final/exact_match", "cost/log10_train_flops", "sleep.n_passes"
 LOCAL_SERVER = "127.0.0.1:5000"
 MOST_RUNS = 1000
-"""Runs that MLflow hands out at a time."""
+"""Page size of MLflow's search for runs."""
 
 
 @dataclass(frozen=True)
 class ChartPage:
-    """Where the charts are seen.
+    """Where the charts are.
 
     Attributes:
         url: to open in a browser.
-        server: command that has to run for it, where the store is a database; None where it is a server.
+        server: command that must run for it if the store is a database; None if it is a server.
     """
 
     url: str
@@ -39,7 +39,7 @@ class ChartPage:
 
     @classmethod
     def of(cls, uri: str, experiment_id: str, share_key: str) -> "ChartPage":
-        """The page of an experiment in the store at ``uri``; no password is in it."""
+        """The page of an experiment in the store at ``uri``, without its password."""
         parts = urlsplit(uri)
         remote = parts.scheme in ("http", "https")
         host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
@@ -53,18 +53,18 @@ class ChartPage:
 
 
 def preset_chart_page(uri: str, parent_run_id: str, varying: Mapping[str, Sequence[object]]) -> ChartPage | None:
-    """Set up the page of a sweep: accuracy over cost, accuracy over N and cost, and all that varies side by side.
+    """Configure the page of a sweep: accuracy over cost, accuracy over N and cost, and all varied keys side by side.
 
-    The charts show the sweep's child runs, the 100 most accurate at first, and new ones as they come. Calling again
-    changes nothing but what MLflow needs of runs that came since (``_record_texts``).
+    The charts show the sweep's child runs, at first the 100 most accurate, and new ones as they arrive. Another call
+    only adds what MLflow needs for runs that are new (``_record_texts``).
 
     Args:
         uri: tracking URI.
         parent_run_id: MLflow run of the sweep.
-        varying: keys that vary, each with the values it may take, or their ends.
+        varying: keys that vary, each with its values or the ends of its range.
 
     Returns:
-        The page; None, with a warning, if the store did not take it.
+        The page; None, with a warning, if the store rejects it.
     """
     from mlflow.tracking import MlflowClient
 
@@ -80,13 +80,13 @@ def preset_chart_page(uri: str, parent_run_id: str, varying: Mapping[str, Sequen
         if mixed:
             _record_texts(client, experiment, parent_run_id, mixed)
     except store_errors() as error:
-        warnings.warn(f"MLflow did not take the charts of the sweep: {reason(error, uri)}", stacklevel=2)
+        warnings.warn(f"MLflow rejected the charts of the sweep: {reason(error, uri)}", stacklevel=2)
         return None
     return ChartPage.of(uri, experiment, share_key)
 
 
 def _view_state(parent_run_id: str, axes: Sequence[str]) -> dict[str, Any]:
-    """What the page shows. Without the filter, children are folded under their parent and no chart has a point."""
+    """The page's layout. Without the filter, child runs are folded under their parent and the charts are empty."""
     accuracy, cost = {"key": ACCURACY, "type": "METRIC"}, {"key": COST, "type": "METRIC"}
     depth = {"key": DEPTH, "type": "PARAM"}
     charts = [
@@ -100,9 +100,9 @@ def _view_state(parent_run_id: str, axes: Sequence[str]) -> dict[str, Any]:
         "orderByKey": f"metrics.`{ACCURACY}`",
         "orderByAsc": False,
         "runsHiddenMode": "SHOW_ALL",
-        "runListHidden": True,  # a click away; the charts need its room
+        "runListHidden": True,  # one click away; the charts need the space
         "hideEmptyCharts": False,
-        "isAccordionReordered": True,  # else MLflow sorts its own sections, one for each family of metrics, before ours
+        "isAccordionReordered": True,  # otherwise MLflow puts its own sections, one a family of metrics, before ours
         "compareRunSections": [
             _section("accuracy-cost", "Sweep: accuracy and cost", columns=2),
             _section("points", "Sweep: what varied", columns=1),
@@ -122,8 +122,8 @@ def _section(uuid: str, name: str, columns: int) -> dict[str, object]:
 
 
 def _record_texts(client: "MlflowClient", experiment: str, parent_run_id: str, keys: Sequence[str]) -> None:
-    """Record parameters that mix numbers with words or null a second time, as words only: of a column that mixes them
-    MLflow's parallel coordinates show one kind and drop the runs with the other."""
+    """Record parameters that mix numbers with words or null a second time, as text only: of a mixed column MLflow's
+    parallel coordinates show one kind and drop the runs with the other."""
     from mlflow.entities import Param
 
     children = f"tags.`mlflow.parentRunId` = '{parent_run_id}'"
@@ -139,11 +139,11 @@ def _record_texts(client: "MlflowClient", experiment: str, parent_run_id: str, k
 
 
 def _text_key(key: str) -> str:
-    return f"text/{key}"  # its end is what a crowded axis still shows
+    return f"text/{key}"  # a crowded axis shows the end of a name
 
 
 def _is_number(value: object) -> bool:
-    """Whether MLflow's page takes a recorded parameter for a number."""
+    """Whether MLflow's page treats a recorded parameter as a number."""
     try:
         return math.isfinite(float(str(value)))
     except ValueError:

@@ -1,7 +1,7 @@
 """One MLflow run for one experiment run, however often it is interrupted.
 
 Lightning's own MLFlowLogger writes every metric when it is logged (20 ms on SQLite), cuts parameters short and
-cannot go on with a finished run. This one buffers, writes from a thread, and says what could not be written.
+cannot resume a finished run. This one buffers, writes from a thread, and reports what could not be written.
 """
 
 import fcntl
@@ -36,11 +36,11 @@ class MLflowRun(Logger):
 
     Args:
         uri: tracking URI.
-        experiment: experiment name, created if it is not there.
+        experiment: name of the experiment, created if it does not exist.
         run_name: name of a new run.
-        run_id: go on with this run instead of starting one.
+        run_id: resume this run instead of creating one.
         flush_seconds: time between two writes.
-        spill: file for metrics that could not be written when the run ended.
+        spill: file for metrics that could not be written by the end of the run.
 
     Raises:
         ValueError: the store cannot be reached, or ``run_id`` is not in it.
@@ -67,7 +67,7 @@ class MLflowRun(Logger):
     def _open(self, run_name: str | None, run_id: str | None) -> "tuple[MlflowClient, str]":
         from mlflow.tracking import MlflowClient
 
-        logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it announces every table it makes
+        logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it announces every table it creates
         try:
             check_reachable(self.uri)
             with _alone(self.uri):
@@ -98,9 +98,14 @@ class MLflowRun(Logger):
         return self._run_id
 
     def log_hyperparams(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
-        """Flat parameters; one that is already recorded with another value becomes a tag (a resumed run)."""
+        """Record parameters, those of an experiment as ``section.key``; one that is already recorded with another value
+        (in a resumed run) becomes a tag."""
         from mlflow.entities import Param
 
+        sections = params.get("experiment", {})
+        params = {name: value for name, value in params.items() if name != "experiment"} | {
+            f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()
+        }
         known = self._client.get_run(self._run_id).data.params
         text = {key: str(value)[:PARAM_LENGTH] for key, value in params.items()}
         new = [Param(key, value) for key, value in text.items() if key not in known]
@@ -129,16 +134,16 @@ class MLflowRun(Logger):
 
     @contextmanager
     def forgiving(self, what: str) -> Iterator[None]:
-        """Warn, and leave the block, if the store does not take ``what`` (or cannot be reached: found out first, as
-        MLflow would retry for minutes)."""
+        """Warn, and leave the block, if the store rejects ``what`` or cannot be reached (checked first, as MLflow would
+        retry for minutes)."""
         try:
             check_reachable(self.uri)
             yield
         except store_errors() as error:
-            warnings.warn(f"MLflow did not take {what}: {reason(error, self.uri)}", stacklevel=3)
+            warnings.warn(f"MLflow rejected {what}: {reason(error, self.uri)}", stacklevel=3)
 
     def flush(self) -> int:
-        """Write what is buffered; returns how many metrics could not be written (they stay buffered)."""
+        """Write the buffer; returns the number of metrics that could not be written, which stay buffered."""
         with self._writing:
             while True:
                 with self._lock:
@@ -148,7 +153,7 @@ class MLflowRun(Logger):
                 try:
                     self._client.log_batch(self._run_id, metrics=batch)
                 except store_errors() as error:
-                    text = f"MLflow did not take {len(batch)} metrics, will retry: {reason(error, self.uri)}"
+                    text = f"MLflow rejected {len(batch)} metrics, will retry: {reason(error, self.uri)}"
                     warnings.warn(text, stacklevel=2)
                     return len(self._buffer)
                 with self._lock:
@@ -159,20 +164,20 @@ class MLflowRun(Logger):
             self.flush()
 
     def save(self) -> None:
-        """Lightning calls this at validation and checkpoint ends; writing is the thread's business."""
+        """Lightning calls this after validations and checkpoints; the thread does the writing."""
 
     def finalize(self, status: str) -> None:
         """Lightning calls this at the end of every stage: write, but leave the run open (``end`` closes it)."""
         self.flush()
 
     def end(self, status: Status) -> None:
-        """Write everything and close the run. What the store refuses goes to the ``spill`` file."""
+        """Write everything and close the run. Metrics that the store rejects go to the ``spill`` file."""
         self._stop.set()
         self._thread.join(timeout=30)
         if self.flush() and self.spill is not None:
             with self.spill.open("a") as file:
                 file.writelines(json.dumps(dict(m)) + "\n" for m in self._buffer)
-            warnings.warn(f"{len(self._buffer)} metrics are not in MLflow; they lie in {self.spill}", stacklevel=2)
+            warnings.warn(f"{len(self._buffer)} metrics are not in MLflow; they are in {self.spill}", stacklevel=2)
         try:
             self._client.set_terminated(self._run_id, status)
         except store_errors() as error:
@@ -181,7 +186,7 @@ class MLflowRun(Logger):
 
 @contextmanager
 def _alone(uri: str) -> Iterator[None]:
-    """Of processes that open an SQLite store at the same time, one after another: MLflow makes its tables unguarded."""
+    """Lock an SQLite store while it is opened: MLflow creates its tables without a lock."""
     folder = Path(uri.partition(":///")[2]).parent
     if not uri.startswith("sqlite:///"):
         yield
@@ -195,12 +200,12 @@ def _alone(uri: str) -> Iterator[None]:
 
 
 def reason(error: Exception, uri: str) -> str:
-    """A store's error on one line, without the password."""
+    """A store's error on one line, without its password."""
     return " ".join(str(error).split())[:200].replace(uri, redact(uri))
 
 
 def store_errors() -> tuple[type[Exception], ...]:
-    """What a tracking store raises when it cannot be reached or does not take what it is given."""
+    """Exceptions of a tracking store that cannot be reached or rejects a request."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 

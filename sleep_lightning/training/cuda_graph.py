@@ -1,7 +1,7 @@
-"""A whole forward and backward as one CUDA graph: launched at once, where window by window thousands of kernels are.
+"""A whole forward and backward as one CUDA graph: one launch instead of thousands of kernel launches.
 
 On a GPU the loop over windows and passes is bound by launches, not by arithmetic (the kernels of one pass over one
-short window take microseconds). The plan of a batch decides which kernels run, so there is a graph for each plan.
+short window take microseconds). The windows of a batch decide which kernels run, so there is a graph for each plan.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sleep_lightning.model import HybridLM
+from sleep_lightning.model import WindowModel
 from sleep_lightning.sleep import IGNORE, SleepConfig, Window, plan_windows
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.gradients import accumulate_gradients
@@ -32,7 +32,7 @@ class _Captured:
 
     def replay(self, batch: TaskBatch, n_labels: Tensor) -> Tensor:
         for p, gradient in self.gradients:
-            if p.grad is not gradient:  # somebody set it anew: the graph knows only its own
+            if p.grad is not gradient:  # it was replaced: the graph adds to its own tensor only
                 gradient.zero_() if p.grad is None else gradient.copy_(p.grad)
                 p.grad = gradient
         self.tokens.copy_(batch.tokens)
@@ -46,13 +46,13 @@ class GraphedGradients:
     """``accumulate_gradients`` by CUDA graphs: same arguments (no ``backward``), same result, same ``.grad``.
 
     Zero gradients with ``set_to_none=False``: a graph adds to the tensors that it was captured with. Each kind of
-    batch (shape, plan, N, which parameters learn) is captured when it first comes, and keeps its activations.
+    batch (shape, plan, N, which parameters learn) is captured when it first occurs, and keeps its activations.
 
     Args:
         model: on CUDA.
     """
 
-    def __init__(self, model: HybridLM) -> None:
+    def __init__(self, model: WindowModel) -> None:
         self.model = model
         self._captured: dict[object, _Captured] = {}
         self._pool: Any = None
@@ -99,7 +99,7 @@ class GraphedGradients:
                 call()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        torch.clear_autocast_cache()  # casts of weights made outside the graph would go stale in it
+        torch.clear_autocast_cache()  # cached casts made outside the graph would be stale in it
         try:
             with torch.cuda.graph(graph, pool=self._pool):
                 loss = call()

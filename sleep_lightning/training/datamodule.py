@@ -1,4 +1,4 @@
-"""Batches by position in an endless stream: any step's data can be made again, on any machine, for any N."""
+"""Batches by position in an endless stream: any step's data can be drawn again, on any machine, for any N."""
 
 import hashlib
 from collections.abc import Iterator
@@ -82,8 +82,8 @@ class TaskDataModule(pl.LightningDataModule):
         t = self.experiment.training
         return _loader(_Fixed(self.task, t.val_batch_size, t.val_batches, 0, split))
 
-    def transfer_batch_to_device(self, batch: TaskBatch, device: torch.device, dataloader_idx: int) -> TaskBatch:
-        return batch.to(device)
+    def predict_dataloader(self) -> DataLoader[TaskBatch]:
+        return self._fixed("test")
 
     def state_dict(self) -> dict[str, Any]:
         return {"position": self.position, "digest": self.digest}

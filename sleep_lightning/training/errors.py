@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from sleep_lightning.config import TrainingConfig
-from sleep_lightning.training.distributed.ranks import ALONE, Ranks
+from sleep_lightning.training.distributed.exchange import Exchange
 from sleep_lightning.training.distributed.sharded_muon import local
 
 LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")
-"""What torch.distributed says when another rank has ended."""
+"""Parts of torch.distributed's errors when another rank has ended."""
 
 _SOURCE = re.compile(r"^\[[^]]*:\d+\] ")
-"""Where in its source a library says that an error comes from."""
+"""The source location with which a library's error begins."""
 _TAKEN = re.compile(r"port: (\d+),.* name: EADDRINUSE")
 
 
@@ -35,31 +35,33 @@ def check_loss(name: str, loss: float, step: int, training: TrainingConfig) -> N
         raise Diverged(f"the {name} loss is {loss}", step, training)
 
 
-def check_weights(model: nn.Module, step: int, training: TrainingConfig, ranks: Ranks = ALONE) -> None:
+def check_weights(
+    model: nn.Module, step: int, training: TrainingConfig, exchange: Exchange | None = None, *, sharded: bool = False
+) -> None:
     """Raise Diverged if a weight is NaN or infinite: before a checkpoint is written, so that each can be resumed.
 
-    Where ranks have shares of the weights, all raise if one must.
+    Where ranks have shards of the weights, all raise if one must.
     """
     finite = [bool(torch.stack([local(p.detach()).isfinite().all() for p in model.parameters()]).all())]
-    if training.sharding == "full":
-        finite = ranks.gather(finite)
+    if sharded and exchange is not None:
+        finite = exchange.gather(finite)
     if not all(finite):
         raise Diverged("a weight is NaN or infinite", step, training)
 
 
 def remedy(error: Exception) -> str | None:
-    """One sentence on an error that says what to change; None for errors we have nothing to say about."""
+    """One sentence on what to change after an error; None for errors without a known remedy."""
     if isinstance(error, Diverged):
         return str(error)
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, RuntimeError) and any(text in str(error) for text in LOST_RANK):
         said = _SOURCE.sub("", first)[:200].rstrip(".")
         return (
-            f"another process of this run is gone or does not answer ({said}); what it said last stands above, and "
-            f"fit --resume goes on from the last checkpoint"
+            f"another process of this run is gone or does not answer ({said}); its last output stands above, and "
+            f"fit --resume resumes from the last checkpoint"
         )
     if isinstance(error, RuntimeError) and (taken := _TAKEN.search(str(error))):
-        return f"port {taken[1]} of the first rank is taken by another program; give all ranks a free MASTER_PORT"
+        return f"port {taken[1]} of rank zero is taken by another program; give all ranks a free MASTER_PORT"
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return (
             f"out of memory: {first.rstrip('.')}; try training.checkpointing=pass, a higher training.accumulate, or "

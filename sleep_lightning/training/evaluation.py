@@ -3,7 +3,7 @@
 import torch
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.model import HybridLM
+from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.directory import experiment_of, load_checkpoint
 from sleep_lightning.sleep import AtBoundary
 from sleep_lightning.tasks import Split
@@ -12,7 +12,7 @@ from sleep_lightning.training.metrics import Answers, Score, score
 from sleep_lightning.training.runtime.environment import check_device
 
 
-def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, HybridLM]:
+def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, WindowModel]:
     """The model of a checkpoint under its experiment with ``key=value`` changes (``sleep.n_passes=8``, say).
 
     Raises:
@@ -36,7 +36,7 @@ def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, Hyb
 
 @torch.no_grad()
 def score_split(
-    experiment: Experiment, model: HybridLM, split: Split, *, at_boundary: AtBoundary | None = None
+    experiment: Experiment, model: WindowModel, split: Split, *, at_boundary: AtBoundary | None = None
 ) -> dict[str, Score]:
     """Scores by slice on the first ``val_batches`` batches of a split: the same sequences for every model and seed.
 
@@ -44,6 +44,6 @@ def score_split(
     """
     t, task, answers = experiment.training, experiment.task.build(), []
     for position in range(t.val_batches):
-        batch = task.batch(t.val_batch_size, seed=0, position=position, split=split).to(model.embedding.weight.device)
+        batch = task.batch(t.val_batch_size, seed=0, position=position, split=split).to(next(model.parameters()).device)
         answers.append(Answers.of(predict(model, batch, experiment.sleep, at_boundary=at_boundary), batch))
     return score(answers)

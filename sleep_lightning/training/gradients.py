@@ -1,6 +1,6 @@
-"""The training walk: window by window, gradients through every pass, truncated where the config says so."""
+"""The loss of a batch, window by window, and its gradient through every pass, truncated where configured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
@@ -9,30 +9,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sleep_lightning.model import HybridLM, Memory
+from sleep_lightning.model import HybridLM, Memory, WindowModel
 from sleep_lightning.sleep import (
     IGNORE,
-    WHOLE_PASSES,
     AtBoundary,
-    Checkpoint,
+    Checkpointing,
+    PlannedWindow,
     SleepConfig,
     Window,
     is_answer,
+    make_schedule,
     plan_windows,
-    run_window_loop,
+    run_schedule,
     zero_memory,
 )
-from sleep_lightning.sleep.layerwise import Executor, run_layerwise, why_not_layerwise
+from sleep_lightning.sleep.layerwise import Executor, is_layerwise_legal, run_layerwise
+from sleep_lightning.sleep.schedule import check_checkpointing, recomputes_passes
 from sleep_lightning.tasks import TaskBatch
 
 
 def accumulate_gradients(
-    model: HybridLM,
+    model: WindowModel,
     batch: TaskBatch,
     sleep: SleepConfig,
     *,
     tbptt_windows: int | None = None,
-    policy: Checkpoint = "none",
+    policy: Checkpointing = "none",
     executor: Executor = "auto",
     weight: float = 1.0,
     windows: list[Window] | None = None,
@@ -42,105 +44,103 @@ def accumulate_gradients(
     """Add the gradient of the masked cross-entropy (mean over labels) of a batch to ``.grad``.
 
     Args:
-        model: the hybrid.
+        model: any window model.
         batch: tokens, and labels aligned to the logits.
         sleep: N and its options.
         tbptt_windows: detach the memory after every k windows; None: one backward through the whole sequence.
         policy: activation checkpointing.
         executor: ``auto`` runs layer by layer where that is the same, ``windows`` never does.
         weight: factor on the loss (1 / micro-batches).
-        windows: the batch's plan if it is known (making it waits for the device).
-        n_labels: labels that the mean is over; None: those of this batch. Where the batch is a share of a larger one,
-            its labels: gradients and losses of all shares then add up to those of the whole.
-        backward: what to do with the loss of each segment.
+        windows: the batch's windows if they are known (planning them waits for the device).
+        n_labels: number of labels that the mean is over; None: those of this batch. Where the batch is a share of a
+            larger one, its labels: gradients and losses of all shares then add up to those of the whole.
+        backward: called with the loss of each segment.
 
     Returns:
         The detached mean loss, unweighted.
+
+    Raises:
+        ValueError: the model cannot recompute what ``policy`` asks it to.
     """
+    check_checkpointing(model, policy)
     windows = plan_windows(batch.labels, sleep.window_size) if windows is None else windows
     n_labels = ((batch.labels != IGNORE).sum() if n_labels is None else n_labels).clamp(min=1)
     memory = zero_memory(model, len(batch.tokens), sleep)
     total, answers_BT = torch.zeros((), device=batch.tokens.device), is_answer(batch.labels)
-    k = tbptt_windows or len(windows)
-    for first in range(0, len(windows), k):
-        segment = windows[first : first + k]
-        with model.shared_weights(batch.tokens[:, segment[0].start : segment[-1].stop].numel()):
-            awake, memory = run_windows(
-                model,
-                batch.tokens,
-                segment,
-                memory,
-                sleep,
-                policy=policy,
-                executor=executor,
-                answers_BT=answers_BT,
-            )
-            losses = [
-                _loss_sum(model.logits(h), batch.labels[:, window.start : window.stop]) / n_labels
-                for window, h in awake
-            ]
-            if losses:
-                loss = torch.stack(losses).sum()
-                backward(weight * loss)
-                total = total + loss.detach()
+    for segment in make_schedule(model, windows, sleep, checkpointing=policy, tbptt_windows=tbptt_windows):
+        layerwise = executor == "auto" and not recomputes_passes(policy)
+        awake, memory = run_windows(
+            model, batch.tokens, segment, memory, sleep, may_run_layerwise=layerwise, answers_BT=answers_BT
+        )
+        losses = [
+            _loss_sum(model.logits(h), batch.labels[:, window.start : window.stop]) / n_labels for window, h in awake
+        ]
+        if losses:
+            loss = torch.stack(losses).sum()
+            backward(weight * loss)
+            total = total + loss.detach()
         memory = memory.detach()
     return total
 
 
 def run_windows(
-    model: HybridLM,
+    model: WindowModel,
     tokens_BT: Tensor,
-    windows: list[Window],
+    planned: Sequence[PlannedWindow],
     memory: Memory,
     sleep: SleepConfig,
     *,
-    policy: Checkpoint = "none",
-    executor: Executor = "auto",
+    may_run_layerwise: bool = True,
     at_boundary: AtBoundary | None = None,
     answers_BT: Tensor | None = None,
 ) -> tuple[list[tuple[Window, Tensor]], Memory]:
-    """Consecutive windows by the fastest legal executor: those that answer with their hidden states, and memory."""
+    """Consecutive windows of a schedule by the fastest legal executor.
+
+    Args:
+        model: any window model.
+        tokens_BT: token ids of the whole batch.
+        planned: the windows.
+        memory: memory before the first of them.
+        sleep: N and its options.
+        may_run_layerwise: False: window by window in any case, as with ``at_boundary``.
+        at_boundary, answers_BT: as in ``run_window_loop``.
+
+    Returns:
+        The windows that answer with their hidden states, and the memory after the last window.
+    """
     awake: list[tuple[Window, Tensor]] = []
-    may_choose = executor == "auto" and policy not in WHOLE_PASSES and at_boundary is None
-    for run in _runs(model, windows, sleep, may_choose=may_choose):
-        if run.layerwise:
-            with model.mlps_recomputed(policy == "mlp"):
-                hidden, memory = run_layerwise(model, tokens_BT, run.windows, memory, run.sleep)
-            awake += [(run.windows[i], h) for i, h in hidden.items()]
+    for run in _runs(model, planned, sleep, may_run_layerwise=may_run_layerwise and at_boundary is None):
+        if run.model is not None:
+            hidden, memory = run_layerwise(run.model, tokens_BT, run.planned, memory)
+            awake += [(run.planned[i].window, h) for i, h in hidden.items()]
             continue
-        walked = run_window_loop(
-            model,
-            tokens_BT,
-            run.windows,
-            memory,
-            run.sleep,
-            policy=policy,
-            at_boundary=at_boundary,
-            answers_BT=answers_BT,
+        executed = run_schedule(
+            model, tokens_BT, run.planned, memory, sleep, at_boundary=at_boundary, answers_BT=answers_BT
         )
-        for window, h, memory in walked:  # noqa: B007  # not a list, which would keep the memory after every window
+        for window, h, memory in executed:  # noqa: B007  # not a list, which would keep the memory after every window
             if h is not None:
                 awake.append((window, h))
     return awake, memory
 
 
 class _Run(NamedTuple):
-    """Consecutive windows and how they are run."""
+    """Consecutive windows, and the model if they are run layer by layer."""
 
-    windows: list[Window]
-    sleep: SleepConfig
-    layerwise: bool
+    planned: Sequence[PlannedWindow]
+    model: HybridLM | None
 
 
-def _runs(model: HybridLM, windows: list[Window], sleep: SleepConfig, *, may_choose: bool) -> list[_Run]:
+def _runs(
+    model: WindowModel, planned: Sequence[PlannedWindow], sleep: SleepConfig, *, may_run_layerwise: bool
+) -> list[_Run]:
     """All windows layer by layer where that is legal; else those of them that answer one after the other."""
+    if may_run_layerwise and is_layerwise_legal(model, sleep):
+        return [_Run(planned, model)]
     once = replace(sleep, n_passes=1, grad_passes=None)
-    if may_choose and why_not_layerwise(model, sleep) is None:
-        return [_Run(windows, sleep, layerwise=True)]
-    if not may_choose or why_not_layerwise(model, once) is not None:
-        return [_Run(windows, sleep, layerwise=False)]
-    grouped = [(sleeps, list(run)) for sleeps, run in groupby(windows, key=lambda window: window.sleeps)]
-    return [_Run(run, sleep if sleeps else once, layerwise=not sleeps and len(run) > 1) for sleeps, run in grouped]
+    if not may_run_layerwise or not is_layerwise_legal(model, once):
+        return [_Run(planned, None)]
+    grouped = [(sleeps, list(run)) for sleeps, run in groupby(planned, key=lambda one: one.window.sleeps)]
+    return [_Run(run, None if sleeps or len(run) == 1 else model) for sleeps, run in grouped]
 
 
 def _loss_sum(logits: Tensor, labels: Tensor) -> Tensor:
@@ -149,23 +149,24 @@ def _loss_sum(logits: Tensor, labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def predict(
-    model: HybridLM,
+    model: WindowModel,
     batch: TaskBatch,
     sleep: SleepConfig,
     *,
     at_boundary: AtBoundary | None = None,
     windows: list[Window] | None = None,
 ) -> Tensor:
-    """Logits ``[B, T, vocab]`` of one teacher-forced walk; zeros in windows that slept (they have none).
+    """Logits ``[B, T, vocab]``, teacher-forced; zeros in windows that slept (they have none).
 
-    ``at_boundary`` may change the memory between windows (zero it, say): that is how ablations are done. ``windows``
-    is the batch's plan if it is that of a larger batch.
+    ``at_boundary`` may change the memory between windows (zero it, say), for ablations. ``windows`` are the batch's if
+    they are those of a larger batch.
     """
     windows = plan_windows(batch.labels, sleep.window_size) if windows is None else windows
     memory = zero_memory(model, len(batch.tokens), sleep)
-    logits_BTV = torch.zeros(*batch.tokens.shape, model.head.out_features, device=batch.tokens.device)
+    logits_BTV = torch.zeros(*batch.tokens.shape, model.vocab_size, device=batch.tokens.device)
+    [planned] = make_schedule(model, windows, sleep)
     awake, _ = run_windows(
-        model, batch.tokens, windows, memory, sleep, at_boundary=at_boundary, answers_BT=is_answer(batch.labels)
+        model, batch.tokens, planned, memory, sleep, at_boundary=at_boundary, answers_BT=is_answer(batch.labels)
     )
     for window, h in awake:
         logits_BTV[:, window.start : window.stop] = model.logits(h)

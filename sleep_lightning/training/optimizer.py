@@ -1,26 +1,24 @@
-"""Muon on the hidden matrices, AdamW on the rest, behind one optimizer, and warm-up-stable-decay.
+"""What ``training.optimizer`` names; by default Muon on the hidden matrices and AdamW on the rest, as one optimizer.
 
-Muon is torch.optim.Muon's algorithm (Keller Jordan's), with two differences that change no result: matrices
-of one shape are orthogonalised as one batch, and a fused projection (q, k, v, ... stacked by rows in one weight)
-is orthogonalised part by part, as if its parts were weights of their own. Where ranks have shares of a matrix, one
-of them orthogonalises the whole.
+Muon is torch.optim.Muon's algorithm (Keller Jordan's), with two differences that change no result: matrices of one
+shape are orthogonalised as one batch, and a fused projection (q, k, v, ... stacked by rows in one weight) is
+orthogonalised part by part, as separate weights would be. A sharded matrix is gathered and orthogonalised on one rank.
 """
 
 import inspect
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from sleep_lightning.config import TrainingConfig
-from sleep_lightning.model import HybridLM
-from sleep_lightning.model.parameter_groups import hidden_matrices
+from sleep_lightning.config.plugins import load_plugin
+from sleep_lightning.model import WindowModel
+from sleep_lightning.model.parameter_groups import hidden_matrices, vocabulary_matrices
 from sleep_lightning.training.distributed.sharded_muon import is_sharded, local, map_whole
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -39,23 +37,7 @@ def orthogonalize(x_NRC: Tensor) -> Tensor:
     return x.transpose(1, 2) if tall else x
 
 
-class _Eager(Optimizer):
-    """torch.optim without the marks that keep torch.compile out: it never sees these optimizers, and the first call of
-    a marked method imports all of torch._dynamo, which takes longer than a first step."""
-
-    add_param_group = inspect.unwrap(Optimizer.add_param_group)
-    zero_grad = inspect.unwrap(Optimizer.zero_grad)
-    state_dict = inspect.unwrap(Optimizer.state_dict)
-    load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
-
-
-class _EagerAdamW(_Eager, AdamW):
-    """Its step must be called under ``no_grad``."""
-
-    step = inspect.unwrap(AdamW.step)
-
-
-class Muon(_Eager):
+class Muon(Optimizer):
     """Nesterov momentum, orthogonalised; the update of an R x C matrix is scaled by ``sqrt(max(1, R / C))``.
 
     Args:
@@ -119,7 +101,7 @@ def _steps(updates: list[Tensor], splits: list[tuple[int, ...]]) -> list[Tensor]
     return steps
 
 
-class MuonAdamW(_Eager):
+class MuonAdamW(Optimizer):
     """One optimizer out of two, so that one step is one step to schedulers, checkpoints and trainers."""
 
     def __init__(self, muon: Muon, adamw: AdamW) -> None:
@@ -145,27 +127,26 @@ class MuonAdamW(_Eager):
         self._share_groups()
 
 
-def build_optimizer(model: HybridLM, config: TrainingConfig) -> MuonAdamW:
+def muon_adamw(model: WindowModel, config: TrainingConfig) -> MuonAdamW:
     """Muon on ``hidden_matrices``; AdamW (0.9, 0.95) on the rest, with decay on embedding and head only."""
-    matrices = hidden_matrices(model)
-    hidden = {p for p, _ in matrices}
-    embeddings = set(chain(model.embedding.parameters(), model.head.parameters()))
-    other = [p for p in model.parameters() if p not in hidden and p not in embeddings]
-    groups: list[dict[str, Any]] = [
-        {"params": list(dict.fromkeys(p for p in model.parameters() if p in embeddings))},
-        {"params": other, "weight_decay": 0.0},
-    ]
-    adamw = _EagerAdamW(groups, config.adamw_lr, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True)
+    matrices, vocabulary = hidden_matrices(model), vocabulary_matrices(model)
+    taken = {*(p for p, _ in matrices), *vocabulary}
+    other = [p for p in model.parameters() if p not in taken]
+    groups: list[dict[str, Any]] = [{"params": vocabulary}, {"params": other, "weight_decay": 0.0}]
+    adamw = AdamW(groups, config.adamw_lr, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True)
     return MuonAdamW(Muon(matrices, config.muon_lr, config.weight_decay, config.momentum), adamw)
 
 
-def warmup_stable_decay(step: int, config: TrainingConfig) -> float:
-    """Factor on the learning rate of step ``step`` (from 0): linear up, flat, linear down to zero."""
-    warmup, cooldown = config.warmup * config.max_steps, config.cooldown * config.max_steps
-    up = (step + 1) / warmup if warmup else 1.0
-    down = (config.max_steps - step) / cooldown if cooldown else 1.0
-    return max(0.0, min(1.0, up, down))
+def build_optimizer(model: WindowModel, config: TrainingConfig) -> Optimizer:
+    """The optimizer that ``training.optimizer`` names.
 
+    Its first argument is the model's parameters, or the model if that argument is named ``model``; an argument named
+    ``config`` is given the training config.
 
-def build_schedule(optimizer: Optimizer, config: TrainingConfig) -> LambdaLR:
-    return LambdaLR(optimizer, lambda step: warmup_stable_decay(step, config))
+    Raises:
+        ValueError: it cannot be imported or built.
+    """
+    plugin = load_plugin("optimizer", config.optimizer, "training.optimizer", config.search_path)
+    wants_model = next(iter(inspect.signature(plugin.target).parameters), None) == "model"
+    optimizer: Optimizer = plugin.build(model if wants_model else model.parameters(), config=config)
+    return optimizer

@@ -6,7 +6,9 @@ import lightning.pytorch as pl
 from rich.console import Console
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.training.callbacks.progress_bar import RichProgress
+from sleep_lightning.training.callbacks.history import History
+from sleep_lightning.training.callbacks.progress_bar import SleepProgressBar
+from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.runtime.environment import check_device
@@ -35,8 +37,8 @@ def train(experiment: Experiment) -> SleepModule:
     tune_allocator(t.allocator)
     choose_fp32_matmul(t.fp32_matmul)
     # kernels of notebooks claim colours; only a terminal can redraw a bar
-    progress = RichProgress(Console(force_jupyter=False, force_terminal=sys.stdout.isatty()))
-    trainer = build_trainer(experiment, None, None, [progress])
+    progress = SleepProgressBar(Console(force_jupyter=False, force_terminal=sys.stdout.isatty()))
+    trainer = build_trainer(experiment, callbacks=[ResourceMonitor(), progress, History()])
     pl.seed_everything(t.seed, verbose=False)
     module = SleepModule(experiment)
     trainer.fit(module, datamodule=TaskDataModule(experiment))

@@ -3,19 +3,20 @@
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import Strategy
 
-from sleep_lightning.config import Experiment
+from sleep_lightning.config import Experiment, TrainingConfig
 from sleep_lightning.runs.directory import RunDirectory
-from sleep_lightning.training.callbacks.preemption import AtomicCheckpointIO
-from sleep_lightning.training.distributed.ranks import ALONE, Ranks
+from sleep_lightning.training.checkpoint_io import AtomicCheckpointIO
+from sleep_lightning.training.distributed.fsdp_strategy import SleepFSDPStrategy
+from sleep_lightning.training.distributed.strategy import SleepDDPStrategy
 
 
 def quiet_lightning() -> None:
@@ -37,50 +38,57 @@ def quiet_lightning() -> None:
 
 def build_trainer(
     experiment: Experiment,
-    run: RunDirectory | None,
-    logger: Logger | None,
-    callbacks: list[pl.Callback],
-    ranks: Ranks = ALONE,
+    run: RunDirectory | None = None,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[pl.Callback] = (),
+    *,
+    saves: bool | None = None,
 ) -> pl.Trainer:
-    """A single-device Lightning trainer for the experiment, the same in every rank; only the first writes files."""
+    """A Lightning trainer for the experiment, the same in every rank.
+
+    Args:
+        experiment: what is trained.
+        run: where checkpoints go; only that of rank zero counts.
+        loggers: of rank zero.
+        callbacks: besides those for checkpoints.
+        saves: whether checkpoints are written; None: if there is a run.
+    """
     t = experiment.training
-    if t.threads is not None:
-        torch.set_num_threads(t.threads)
-    elif ranks.local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // ranks.local_size))
-    cuda = t.accelerator != "cpu" and torch.cuda.is_available()
-    if run is not None:
-        kwargs: dict[str, Any] = {"dirpath": run.checkpoints, "enable_version_counter": False}
-        callbacks = [
-            *callbacks,
+    _set_threads(t)
+    checkpoints: list[pl.Callback] = []
+    if run is not None if saves is None else saves:
+        kwargs: dict[str, Any] = {"dirpath": None if run is None else run.checkpoints, "enable_version_counter": False}
+        checkpoints = [
             ModelCheckpoint(filename="last", every_n_train_steps=t.checkpoint_every, **kwargs),
             ModelCheckpoint(filename="best", monitor="val/exact_match", mode="max", **kwargs),
         ]
-    device = torch.device("cuda", ranks.local_rank) if cuda else torch.device("cpu")
+    alone = t.processes == 1
     return pl.Trainer(
-        strategy=_sharded(device, ranks) if t.sharding == "full" else "auto",
+        strategy="auto" if alone else SleepFSDPStrategy() if t.sharding == "full" else SleepDDPStrategy(),
         accelerator=t.accelerator,
-        devices=[ranks.local_rank] if cuda else 1,
+        devices=t.devices,
+        num_nodes=t.num_nodes,
         precision="bf16-mixed" if t.precision == "bf16" else "32-true",
         max_steps=t.max_steps,
         max_epochs=-1,
         val_check_interval=t.val_every,
         check_val_every_n_epoch=None,
+        log_every_n_steps=t.log_every,
         num_sanity_val_steps=0,
         inference_mode=False,  # per-pass diagnostics take gradients during validation
-        logger=logger or False,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO(writes=ranks.first), LightningEnvironment()],  # never SLURM's, which requeues
-        enable_checkpointing=run is not None,
-        enable_progress_bar=False,
+        logger=list(loggers) or False,
+        callbacks=[*callbacks, *checkpoints],
+        plugins=[AtomicCheckpointIO(), *([LightningEnvironment()] if alone else [])],  # never SLURM's, which requeues
+        enable_checkpointing=bool(checkpoints),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         use_distributed_sampler=False,
         default_root_dir=None if run is None else run.path,
     )
 
 
-def _sharded(device: torch.device, ranks: Ranks) -> Strategy:
-    """Imported here, as nobody else needs torch's sharded tensors, and they take long."""
-    from sleep_lightning.training.distributed.fsdp_strategy import ShardedStrategy
-
-    return ShardedStrategy(device, writes=ranks.first)
+def _set_threads(t: TrainingConfig) -> None:
+    if t.threads is not None:
+        torch.set_num_threads(t.threads)
+    elif t.devices > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // t.devices))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sleep_lightning.bench.operator import Shape, bench_operator, peers
-from sleep_lightning.bench.step import Setting, bench_step, our_step, shelf_step
+from sleep_lightning.bench.step import Setting, baseline_step, bench_step, our_step
 from sleep_lightning.bench.timing import interleave, ratio
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.cli.bench import BENCHES, bench, check
@@ -37,6 +37,7 @@ def fail() -> Callable[[], object]:
     return call
 
 
+@pytest.mark.process
 def test_a_worker_is_a_process_with_our_threads(tmp_path: Path) -> None:
     with Worker(say, str(tmp_path / "said")) as worker:
         worker()
@@ -45,11 +46,13 @@ def test_a_worker_is_a_process_with_our_threads(tmp_path: Path) -> None:
     assert int(threads) == torch.get_num_threads()
 
 
+@pytest.mark.process
 def test_a_worker_that_dies_is_an_error_and_no_wait() -> None:
     with Worker(fail) as worker, pytest.raises(RuntimeError, match="died with exit code 7"):
         worker()
 
 
+@pytest.mark.long
 def test_operator_peers_compute_the_same_gradients() -> None:
     rows = list(bench_operator(0, (Shape(2, 24, 2, 8, 8),)))
     names = {str(row["contender"]) for row in rows}
@@ -58,14 +61,15 @@ def test_operator_peers_compute_the_same_gradients() -> None:
     assert all(float(str(row["gradient_difference"])) < 1e-3 for row in rows)
 
 
-def test_shelf_and_ours_are_the_same_step() -> None:
+def test_baseline_and_ours_are_the_same_step() -> None:
     setting = Setting(2, batch=2, strings=2, d_model=32)
     experiment = setting.experiment()
     batch = experiment.task.build().batch(2, seed=0, position=0)
-    ours, shelf = our_step(experiment, batch), shelf_step(experiment, batch)
-    torch.testing.assert_close(ours(), shelf(), rtol=1e-4, atol=1e-4)
+    ours, baseline = our_step(experiment, batch), baseline_step(experiment, batch)
+    torch.testing.assert_close(ours(), baseline(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.process
 def test_command_writes_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,10 +90,10 @@ def test_unknown_bench_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_contenders_timed_in_turn_are_held_against_the_shelf_too() -> None:
+def test_contenders_timed_in_turn_are_compared_with_the_baseline_too() -> None:
     setting = Setting(2, batch=2, strings=1, d_model=32, in_turn=True)
     *steps, matmul = bench_step(0.5, (setting,), with_compile=False)
-    assert steps[0]["contender"] == "shelf" and len(steps) >= 3
+    assert steps[0]["contender"] == "baseline" and len(steps) >= 3
     assert {row["rounds"] for row in steps} == {5}
-    assert steps[0]["times_faster_than_shelf"] == 1
+    assert steps[0]["times_faster_than_baseline"] == 1
     assert matmul["what"] == "large matmul"

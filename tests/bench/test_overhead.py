@@ -10,6 +10,7 @@ from sleep_lightning.tasks.rule110 import Rule110
 from tests.cli.cli import SMALL
 
 
+@pytest.mark.long
 def test_what_is_slow_beside_the_step_is_overhead_and_the_step_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -25,7 +26,7 @@ def test_what_is_slow_beside_the_step_is_overhead_and_the_step_is_not(
     monkeypatch.setattr(Rule110, "batch", slowly)
     _, more = overhead._fit(experiment, tmp_path)
     assert 0 < rest < 0.05 < more and work > 0
-    gradients = overhead.SleepModule._accumulate
-    monkeypatch.setattr(overhead.SleepModule, "_accumulate", lambda *a: (time.sleep(0.1), gradients(*a))[1])
+    gradients = overhead.StepGradients.accumulate
+    monkeypatch.setattr(overhead.StepGradients, "accumulate", lambda *a: (time.sleep(0.1), gradients(*a))[1])
     slow_work, more = overhead._fit(experiment, tmp_path)
     assert slow_work > 0.1 > more

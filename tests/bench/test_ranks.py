@@ -5,7 +5,7 @@ import torch
 
 from sleep_lightning.bench.ranks import bench_ranks, rank_step
 from sleep_lightning.bench.step import Setting, our_step
-from sleep_lightning.training.distributed.ranks import ALONE
+from sleep_lightning.training.distributed.exchange import Exchange
 
 TINY = Setting(2, batch=4, strings=2, d_model=32)
 
@@ -13,7 +13,7 @@ TINY = Setting(2, batch=4, strings=2, d_model=32)
 def test_a_step_alone_is_the_step_of_the_other_bench() -> None:
     e, threads = TINY.experiment(), torch.get_num_threads()
     batch = e.task.build().batch(4, seed=0, position=0)
-    alone, ours = rank_step(e, batch, ALONE, threads), our_step(e, batch)
+    alone, ours = rank_step(e, batch, Exchange(), threads), our_step(e, batch)
     for _ in range(2):
         torch.testing.assert_close(alone(), ours())
 

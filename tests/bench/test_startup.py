@@ -5,6 +5,8 @@ import pytest
 
 from sleep_lightning.bench import startup
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.slow
 def test_the_parts_of_a_start_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

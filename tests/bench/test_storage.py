@@ -2,6 +2,8 @@ import pytest
 
 from sleep_lightning.bench import storage
 
+pytestmark = pytest.mark.process
+
 
 def test_every_storage_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "WRITERS", (1, 2))

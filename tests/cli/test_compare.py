@@ -17,6 +17,7 @@ def arguments(steps: int, *more: str) -> list[str]:
     return ["compare", base, *SMALL, f"training.max_steps={steps}", "training.threads=1", *more]
 
 
+@pytest.mark.process
 def test_a_comparison_and_the_same_again(tmp_path: Path) -> None:
     command = [*arguments(10), *ARMS, "n1", "n2", "--test-passes", "1"]
     done = run(tmp_path, *command)
@@ -52,13 +53,14 @@ def test_a_stopped_comparison_goes_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "the same command goes on with them" in output
+    assert "rerun the command to resume them" in output
     assert (tmp_path / "out" / "n1-seed0" / "checkpoints" / "last.ckpt").exists()
     summary = json.loads((tmp_path / "out" / "n1-seed0" / "summary.json").read_text())
     assert summary["status"] == "KILLED"
     assert 10 <= summary["steps"] < 3000
 
 
+@pytest.mark.process
 def test_a_run_that_fails_is_named_with_its_log(tmp_path: Path) -> None:
     (tmp_path / "out" / "n1-seed0").mkdir(parents=True)
     (tmp_path / "out" / "n1-seed0" / "checkpoints").write_text("in the way")

@@ -21,6 +21,7 @@ def raising() -> Iterable[Finding]:
     raise OSError("the dog ate it")
 
 
+@pytest.mark.process
 def test_it_runs_and_leaves_nothing_behind(tmp_path: Path) -> None:
     config = str(ROOT / "conf" / "rule110.yaml")
     done = run(tmp_path, "doctor", "--config", config, "model.key_dim=20", "--output", "doctor.json")
@@ -38,6 +39,7 @@ def test_it_runs_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["doctor.json"]
 
 
+@pytest.mark.process
 def test_a_broken_package_is_an_error_row_not_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.12: cannot open shared object file')\n")
     ours = environment()
@@ -50,6 +52,7 @@ def test_a_broken_package_is_an_error_row_not_a_traceback(tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.process
 def test_with_nothing_installed(tmp_path: Path) -> None:
     line = [sys.executable, "-S", "-m", "sleep_lightning", "doctor"]
     done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True)

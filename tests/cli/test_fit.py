@@ -17,6 +17,8 @@ from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.trial import curve_of
 from tests.cli.cli import fit_arguments, run, start
 
+pytestmark = pytest.mark.process
+
 STEPS = 20
 
 

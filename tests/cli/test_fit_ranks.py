@@ -12,6 +12,8 @@ from sleep_lightning.runs.directory import RunDirectory
 from tests.cli.cli import fit_arguments, start
 from tests.cli.test_fit import mlflow_run
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture
 def fit(tmp_path: Path):  # type: ignore[no-untyped-def]

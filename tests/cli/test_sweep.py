@@ -21,6 +21,7 @@ def spec(tmp_path: Path, text: str = "") -> str:
     return str(file)
 
 
+@pytest.mark.process
 def test_a_sweep_leaves_a_frontier(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,6 +66,7 @@ def test_a_sweep_leaves_a_frontier(
     assert "holds a sweep named tiny with another seeds" in other.stderr
 
 
+@pytest.mark.process
 def test_points_before_anything_runs(tmp_path: Path) -> None:
     done = run(tmp_path, "sweep", spec(tmp_path), "--dry-run")
     assert done.returncode == 0

@@ -116,6 +116,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, console: Console) -
     return console.file.getvalue(), told
 
 
+@pytest.mark.process
 def test_a_log_has_an_event_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep_progress, "STATUS_SECONDS", 0.3)
     text, told = watched(tmp_path, monkeypatch, Console(file=io.StringIO(), width=80))
@@ -127,6 +128,7 @@ def test_a_log_has_an_event_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert told == sorted(told) and told[-1] == 2
 
 
+@pytest.mark.process
 def test_a_terminal_has_a_view_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=io.StringIO(), width=80, height=40, force_terminal=True, _environ={"TERM": "xterm"})
     text, _ = watched(tmp_path, monkeypatch, console)

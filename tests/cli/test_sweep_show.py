@@ -100,6 +100,7 @@ def test_no_finished_trial(capsys: pytest.CaptureFixture[str]) -> None:
     assert "No trial is finished yet" in (study.folder / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_report_names_its_files(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     study = small()
     assert main(["sweep", "report", "small"]) == 0

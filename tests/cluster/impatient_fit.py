@@ -4,8 +4,8 @@ import sys
 from datetime import timedelta
 
 from sleep_lightning.__main__ import main
-from sleep_lightning.training.distributed import ranks
+from sleep_lightning.training.distributed import strategy
 
 if __name__ == "__main__":
-    ranks.TIMEOUT = timedelta(seconds=int(sys.argv[1]))
+    strategy.TIMEOUT = timedelta(seconds=int(sys.argv[1]))
     sys.exit(main(sys.argv[2:]))

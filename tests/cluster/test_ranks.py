@@ -10,7 +10,7 @@ from sleep_lightning.config import load_experiment
 from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.launchers import SlurmLauncher, SlurmOptions
-from sleep_lightning.training.distributed.slurm_step import SlurmStep
+from sleep_lightning.training.distributed.srun import SrunStep
 from tests.cli.cli import ROOT, command, environment
 from tests.cluster.services import Slurm, wait_until
 from tests.cluster.small_run import KEYS, STEPS, assert_same_training, fit_words
@@ -45,7 +45,7 @@ def wait_for(slurm: Slurm, job: str, folder: Path, state: str = "COMPLETED") -> 
 
 
 def test_slurm_tells_the_first_host(slurm: Slurm) -> None:
-    assert SlurmStep(0, 0, (1, 1), "n[1-2]", {}).address() == "n1"
+    assert SrunStep(0, 0, (1, 1), "n[1-2]", {}).address() == "n1"
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
-from sleep_lightning.training.distributed import ranks
+from sleep_lightning.training.distributed import strategy
 from tests.cluster.nodes import TwoNodes, why_no_nodes
 from tests.cluster.services import wait_until
 from tests.cluster.small_run import STEPS, assert_same_training, fit_words
@@ -48,11 +48,11 @@ def ends_with_a_sentence(first: subprocess.Popen[bytes], log: Path, seconds: flo
     assert first.wait(seconds + 60) == 1, log.read_text()  # torchrun takes its time too
     assert time.monotonic() - began < seconds + 30
     [line] = [line for line in log.read_text().splitlines() if line.startswith("error: ")]
-    assert "another process of this run is gone or does not answer" in line and "fit --resume goes on" in line
+    assert "another process of this run is gone or does not answer" in line and "fit --resume resumes" in line
 
 
 def test_ranks_do_not_wait_for_half_an_hour() -> None:
-    assert timedelta(minutes=1) <= ranks.TIMEOUT <= timedelta(minutes=10)
+    assert timedelta(minutes=1) <= strategy.TIMEOUT <= timedelta(minutes=10)
 
 
 @pytest.mark.slow

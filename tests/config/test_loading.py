@@ -45,7 +45,7 @@ def test_the_paper_experiment_is_the_papers() -> None:
         ("model.n_heads=3", r"^model\.n_heads=3 does not divide model\.d_model=64"),
         ("sleep.n_passes=0", r"^sleep\.n_passes=0 must be at least 1"),
         ("sleep.window_size=7", r"^sleep\.window_size=7 .*use one of \[2, 3, 4, 6, 8, 12"),
-        ("model.pattern=AA", r"^sleep\.n_passes=2 with model\.pattern='AA' sleeps for nothing"),
+        ("model.pattern=AA", r"^sleep\.n_passes=2 with model\.pattern='AA' has no effect"),
         ("training.tbptt_windows=1", r"^training\.tbptt_windows=1 cuts the loss off from every sleep.*one of \[3\]"),
         ("training.tbptt_windows=2", r"^training\.tbptt_windows=2 cuts the loss off"),
         ("training.accumulate=3", r"^training\.accumulate=3 does not divide"),

@@ -10,7 +10,10 @@ import torch
 from sleep_lightning.config import load_experiment
 from sleep_lightning.config.stages import sleep_of, stage_of
 from sleep_lightning.cost.flops import sequence_cost
+from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.training.callbacks.history import History
+from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.trainer import build_trainer
@@ -55,11 +58,13 @@ def test_sampled_passes_depend_on_seed_and_step_only() -> None:
 
 def test_flops_are_those_of_the_passes_that_were_run() -> None:
     e = experiment("training.sampled_passes=[1,4]", "training.max_steps=6")
-    module, expected = train(e), 0
+    monitor, expected = ResourceMonitor(), 0
+    train(e, None, monitor)
+    count = StepFlops(e, e.build_model())
     for step in range(6):
         cost = sequence_cost(replace(e, sleep=sleep_of(e, step))).total
-        expected += e.training.batch_size * cost + module.step_flops.optimizer
-    assert module.train_flops == module.step_flops.run() == expected
+        expected += e.training.batch_size * cost + count.optimizer
+    assert monitor.train_flops == monitor.predicted_run_flops() == expected
 
 
 @pytest.mark.parametrize(
@@ -77,9 +82,12 @@ def test_impossible_stages_are_refused(override: str, message: str) -> None:
 
 
 def digests(*overrides: str) -> dict[str, str]:
-    return train(experiment("training.val_every=1", *overrides)).digests
+    history = History()
+    train(experiment("training.val_every=1", *overrides), None, history)
+    return history.digests
 
 
+@pytest.mark.long
 def test_every_n_and_model_sees_the_same_data_in_the_same_order() -> None:
     """Hash of all batches so far, at every step; another seed gives another."""
     plain = digests("sleep.n_passes=1")
@@ -99,7 +107,7 @@ def test_a_resumed_run_goes_on_with_the_same_hash(tmp_path: Path) -> None:
     train(e, run)
     longer = load_experiment(e.to_dict(), ["training.max_steps=4", "training.val_every=1"])
     module = SleepModule(longer)
-    build_trainer(longer, None, None, []).fit(
+    build_trainer(longer, callbacks=[history := History()]).fit(
         module, datamodule=TaskDataModule(longer), ckpt_path=run.last, weights_only=True
     )
-    assert module.digests["4"] == whole["4"]
+    assert history.digests["4"] == whole["4"]

@@ -25,19 +25,17 @@ def predicted(*overrides: str) -> int:
 
 
 def held(e: Experiment) -> int:
-    """Bytes of weights, gradients, optimizer and of what autograd kept, after one step, and of shared weights."""
+    """Bytes of weights, gradients, optimizer and of what autograd kept, after one step."""
     module = SleepModule(e)
     model, t = module.model, e.training
     optimizer = build_optimizer(model, t)
     batch = module.task.batch(t.batch_size // t.accumulate, seed=0, position=0)
     with count_saved(model) as saved, torch.autocast("cpu", torch.bfloat16, enabled=t.precision == "bf16"):
         accumulate_gradients(model, batch, e.sleep, executor=t.executor)
-        with model.shared_weights(0):
-            shared = model.shared_bytes
     optimizer.step()
     states = [x for one in (optimizer.muon, optimizer.adamw) for s in one.state.values() for x in s.values()]
     weights = [*model.parameters(), *(p.grad for p in model.parameters() if p.grad is not None)]
-    return saved.nbytes + shared + sum(x.nbytes for x in (*weights, *states))
+    return saved.nbytes + sum(x.nbytes for x in (*weights, *states))
 
 
 @pytest.mark.parametrize(
@@ -79,6 +77,5 @@ def test_a_compiled_pass_is_not_predicted() -> None:
 def test_a_rank_keeps_activations_of_its_share_only() -> None:
     model = SleepModule(wide()).model
     weights, muon = sum(p.numel() for p in model.parameters()), sum(p.numel() for p, _ in hidden_matrices(model))
-    with model.shared_weights(0):
-        resting = 4 * (2 * weights + muon + 2 * (weights - muon)) + model.shared_bytes
+    resting = 4 * (2 * weights + muon + 2 * (weights - muon))
     assert predicted("training.devices=2") - resting == pytest.approx((predicted() - resting) / 2, rel=0.05)

@@ -20,7 +20,7 @@ def test_orderings_as_claimed_hold() -> None:
         assert finding.verdict == "holds"
         assert finding.p is not None and finding.p < 0.05
     assert by_claim(found, "falls as t grows").figures.startswith("t=4 0.107, t=3 0.350, t=2 0.883, t=1 0.997; p = ")
-    assert sum("more passes, more right" in finding.claim for finding in found) == len(HOPS) + 1
+    assert sum("more passes, higher accuracy" in finding.claim for finding in found) == len(HOPS) + 1
 
 
 def test_pairs_are_told_apart() -> None:
@@ -30,7 +30,7 @@ def test_pairs_are_told_apart() -> None:
     assert longer.figures.startswith("0.922 against 0.760, difference 0.162 [")
     hard = by_claim(found, "beats sliding eviction")
     assert hard.verdict == "not shown"  # behind in every seed, but these are three
-    assert hard.figures.startswith("0.900 against 0.963, ") and "(3 seeds, which" in hard.figures
+    assert hard.figures.startswith("0.900 against 0.963, ") and "(3 seeds, smallest" in hard.figures
     assert by_claim(found, "Depo: a model trained with N = 4 needs its passes at test").verdict == "holds"
     assert by_claim(found, "Rule 110: a model trained with N = 4 needs").figures.startswith("0.900 against 0.450, ")
     assert by_claim(found, "Rule 110: N = 4 beats N = 1 trained longer").figures.startswith("0.900 against 0.847, ")
@@ -51,28 +51,28 @@ def test_a_step_against_the_trend_is_told() -> None:
     levels = {PASSES: AS_CLAIMED[PASSES] | {"3": AS_CLAIMED[PASSES]["4"], "4": AS_CLAIMED[PASSES]["3"]}}
     finding = by_claim(find(rows(levels)), "at t = 3")
     assert finding.verdict == "holds"
-    assert "N=4 0.717, not at every step; p = " in finding.figures
+    assert "N=4 0.717, not monotonic; p = " in finding.figures
 
 
 def test_three_seeds_cannot_tell_a_pair() -> None:
     few = {DEPO: {arm: values[:3] for arm, values in AS_CLAIMED[DEPO].items()}}
     longer = by_claim(find(rows(few)), "Depo: N = 4 beats N = 1 trained longer")
     assert longer.verdict == "not shown"
-    assert "(3 seeds, which cannot give less than 0.12)" in longer.figures
+    assert "(3 seeds, smallest possible p 0.12)" in longer.figures
 
 
 def test_a_seed_that_ties_cannot_tell_either() -> None:
     tied = {DEPO: {"n4": [1.0, 0.9, 0.95, 0.97, 0.99], "more-tokens": [1.0, 0.5, 0.5, 0.5, 0.5]}}
     longer = by_claim(find(rows(tied)), "Depo: N = 4 beats N = 1 trained longer")
     assert longer.verdict == "not shown"
-    assert "p = 0.062 (5 seeds, which cannot give less than 0.062)" in longer.figures
+    assert "p = 0.062 (5 seeds, smallest possible p 0.062)" in longer.figures
 
 
 @pytest.mark.parametrize("missing", ["n1", "n2", "n4"])
 def test_nothing_is_said_of_an_order_while_a_level_is_missing(missing: str) -> None:
     arms = {arm: values for arm, values in AS_CLAIMED[DEPO].items() if arm != missing}
     scores = rows({DEPO: arms, CONTROLS: AS_CLAIMED[CONTROLS]})
-    assert {f.verdict for f in find(scores) if "more passes, more right" in f.claim} == {"not run"}
+    assert {f.verdict for f in find(scores) if "more passes, higher accuracy" in f.claim} == {"not run"}
 
 
 def test_levels_with_other_seeds_are_not_compared() -> None:

@@ -30,6 +30,7 @@ def test_tables_survive_being_written(tmp_path: Path) -> None:
         read_table(RunScore, tmp_path / "speeds.csv")
 
 
+@pytest.mark.long
 def test_the_page_shows_every_level_and_picture(tmp_path: Path) -> None:
     scores = rows(AS_CLAIMED)
     pictures = draw_all(scores, SPEEDS, tmp_path)
@@ -73,7 +74,7 @@ def test_a_page_of_unfinished_sweeps_says_what_there_is(tmp_path: Path, left: tu
     page = results_page(scores, find(scores), [], [], draw_all(scores, [], tmp_path), "results", planned=40)
     assert f"**Not finished: {5 * len(left) + 6} of 40 runs**" in page
     assert page.count("Not run.") == (2 if left else 3)  # Rule 110, throughput, and Depo without an arm
-    assert "more passes, more right | Fig. 3 (loss) | **holds**" not in page
+    assert "more passes, higher accuracy | Fig. 3 (loss) | **holds**" not in page
 
 
 def test_the_page_tells_whether_the_seeds_are_pairs() -> None:
@@ -82,7 +83,7 @@ def test_the_page_tells_whether_the_seeds_are_pairs() -> None:
     assert "25 hashes of the data were compared and agree." in page
     differing = DataOrder("reproduce_depo n1", 2, 2, 1, "reproduce_depo n1 and reproduce_depo n4 saw other data")
     page = results_page([], [], [], [*same, differing], {}, "results", planned=0)
-    assert "take for granted: reproduce_depo n1 and reproduce_depo n4 saw other data (seed 2).**" in page
+    assert "below assume: reproduce_depo n1 and reproduce_depo n4 saw other data (seed 2).**" in page
     assert "agree" not in page
     assert "nothing is paired" in results_page([], [], [], [], {}, "results", planned=0)
 

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.model.fast_weights import FastWeights
 from sleep_lightning.model.jet import JetBlock
+from sleep_lightning.testing import MemoryRuleTestCase
 from tests.conftest import tiny_model
-from tests.model.memory_rule_test_case import MemoryRuleTestCase
 
 Parts = tuple[Tensor, ...]
 
@@ -91,7 +91,7 @@ class TestJetBlock(MemoryRuleTestCase):
 
 def test_a_model_may_mix_rules() -> None:
     model = tiny_model(pattern="GHDJ")
-    assert model.config.last_writer() == 3
+    assert model.config.writers() == [0, 1, 2, 3]
     assert [rule.name for rule in model.config.rules] == ["gated_delta_rule", "gated_hebbian"]
     assert len(set(model.state_bytes())) == 1
     assert len(set(model.state_bytes(carry_conv_state=True))) == 2  # the Jet block carries values only

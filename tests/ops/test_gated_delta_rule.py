@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from sleep_lightning.ops import available_backends, gated_delta_rule, select_backend
-from tests.ops.kernel_test_case import FlaTestCase, KernelTestCase, make_inputs, relative_error, run
+from sleep_lightning.testing import FlaTestCase, KernelTestCase
+from sleep_lightning.testing.rule_calls import make_inputs, relative_error, run_rule
 
 
 class TestReference(KernelTestCase):
@@ -16,7 +17,7 @@ class TestChunked(KernelTestCase):
 
     def test_float64_equals_the_definition_to_rounding(self) -> None:
         inputs = make_inputs(2, 100, 2, 16, 8, dtype=torch.float64)
-        expected, actual = run("reference", inputs), run("chunked", inputs)
+        expected, actual = run_rule("reference", inputs), run_rule("chunked", inputs)
         for name in expected:
             assert relative_error(actual[name], expected[name]) < 1e-13, name
 

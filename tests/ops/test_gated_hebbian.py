@@ -3,7 +3,8 @@ import torch
 
 from sleep_lightning.ops import gated_hebbian
 from sleep_lightning.ops.gated_hebbian.chunked import chunked_gated_hebbian
-from tests.ops.kernel_test_case import FlaTestCase, KernelTestCase, make_inputs, relative_error, run
+from sleep_lightning.testing import FlaTestCase, KernelTestCase
+from sleep_lightning.testing.rule_calls import make_inputs, relative_error, run_rule
 
 
 class TestReference(KernelTestCase):
@@ -19,7 +20,7 @@ class TestChunked(KernelTestCase):
 
     def test_float64_equals_the_definition_to_rounding(self) -> None:
         inputs = make_inputs(2, 100, 2, 16, 8, dtype=torch.float64)
-        expected, actual = (run(backend, inputs, rule=self.rule) for backend in ("reference", "chunked"))
+        expected, actual = (run_rule(backend, inputs, rule=self.rule) for backend in ("reference", "chunked"))
         for name in expected:
             assert relative_error(actual[name], expected[name]) < 1e-13, name
 

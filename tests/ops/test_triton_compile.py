@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sleep_lightning.ops.gated_delta_rule.triton_window import triton_gated_delta_rule
-from tests.ops.kernel_test_case import fp32_matmul, make_inputs
+from sleep_lightning.testing.rule_calls import fp32_matmul, make_inputs
 
 triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="interpreted kernels do not compile")
@@ -75,6 +75,7 @@ def resources(kernel: Any, directory: Path) -> dict[str, int]:
     return {"registers": int(usage["REG"]), "spilled": int(usage["STACK"]), "shared": kernel.metadata.shared}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("capability", [80, 90])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("K", [64, 128])

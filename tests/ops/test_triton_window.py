@@ -27,7 +27,8 @@ from sleep_lightning.ops.gated_delta_rule.triton_window_ops import (
     window_gated_delta_rule_backward,
 )
 from sleep_lightning.ops.self_test import self_test
-from tests.ops.kernel_test_case import KernelTestCase, fp32_matmul, make_inputs, run
+from sleep_lightning.testing import KernelTestCase
+from sleep_lightning.testing.rule_calls import fp32_matmul, make_inputs, run_rule
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in test_the_kernel_in_tritons_interpreter")
@@ -35,6 +36,7 @@ not_interpreted = pytest.mark.skipif(INTERPRETED, reason="needs no interpreter")
 CPU = torch.device("cpu")
 
 
+@pytest.mark.process
 @not_interpreted
 def test_the_kernel_in_tritons_interpreter() -> None:
     pytest.importorskip("triton")
@@ -93,20 +95,20 @@ def assert_elementwise(actual: dict[str, Tensor], expected: dict[str, Tensor], t
 @pytest.mark.parametrize(("T", "K", "V"), [(20, 72, 40), (20, 16, 80), (64, 8, 8)])
 def test_several_slabs_of_keys_and_values_and_the_longest_window(T: int, K: int, V: int) -> None:
     inputs = make_inputs(1, T, 1, K, V)
-    expected = run("reference", {n: x.double() for n, x in inputs.items()})
-    assert_elementwise(run("triton", inputs), expected, 1e-6)
+    expected = run_rule("reference", {n: x.double() for n, x in inputs.items()})
+    assert_elementwise(run_rule("triton", inputs), expected, 1e-6)
 
 
 @interpreted
 def test_float16() -> None:
     inputs = make_inputs(1, 20, 2, 16, 16, dtype=torch.float16)
-    actual = run("triton", inputs)
+    actual = run_rule("triton", inputs)
     assert {n: x.dtype for n, x in actual.items()} == {
         "o": torch.float16,
         "final_state": torch.float32,
         **{f"d_{n}": x.dtype for n, x in inputs.items()},
     }
-    assert_elementwise(actual, run("reference", {n: x.double() for n, x in inputs.items()}), 2e-3)
+    assert_elementwise(actual, run_rule("reference", {n: x.double() for n, x in inputs.items()}), 2e-3)
 
 
 @interpreted
@@ -234,6 +236,7 @@ def test_a_wrong_kernel_is_loud_once_and_auto_goes_on(kernel: Kernel, monkeypatc
         triton_window._cached_verdict.cache_clear()
 
 
+@pytest.mark.process
 @not_interpreted
 def test_importing_the_operators_does_not_import_triton() -> None:
     code = (

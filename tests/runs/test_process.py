@@ -39,6 +39,7 @@ def test_a_run_that_saved_upon_sigterm_counts_to_its_last_step(tmp_path: Path) -
     assert run.flops_spent == 4e6, "it went on since"
 
 
+@pytest.mark.process
 def test_a_run_does_not_take_the_place_of_who_started_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep under srun or torchrun: its runs are no ranks of that job."""
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
@@ -57,6 +58,7 @@ def test_a_run_does_not_take_the_place_of_who_started_it(tmp_path: Path, monkeyp
     assert new <= {"TORCH_NCCL_ASYNC_ERROR_HANDLING", "COLUMNS", "LINES"} and "SLURM_STEP_NUM_TASKS" not in environment
 
 
+@pytest.mark.process
 def test_a_process_whose_last_thread_outlives_its_first_has_an_exit_code() -> None:
     """For a moment it is a zombie that cannot be waited for."""
     code = (

@@ -22,8 +22,8 @@ from sleep_lightning.sleep import (
     wake,
     zero_memory,
 )
+from sleep_lightning.testing.rule_calls import fp32_matmul
 from tests.conftest import tiny_batch, tiny_model
-from tests.ops.kernel_test_case import fp32_matmul
 
 L = 6
 
@@ -113,10 +113,10 @@ def test_only_windows_without_labels_sleep_and_all_write() -> None:
     assert windows == [Window(0, 6, True), Window(6, 12, True), Window(12, 18, True), Window(18, 21, False)]
     seen: list[tuple[int, int]] = []
     previous = model.zero_memory(len(batch.tokens))
-    walked = run_window_loop(
+    steps = run_window_loop(
         model, batch.tokens, windows, previous, SleepConfig(L, 3), observe=lambda w, r: seen.append((w.start, r.n))
     )
-    for window, h, memory in walked:
+    for window, h, memory in steps:
         assert (h is None) == window.sleeps
         assert all(not torch.equal(a, b) for a, b in zip(memory.states, previous.states, strict=True))
         previous = memory

@@ -16,10 +16,10 @@ def test_summaries_written_out(n_passes: int, loop: str) -> None:
     model, batch = tiny_model(pattern="AA", summary_tokens=M), tiny_batch(ring=L)
     config, rows = SleepConfig(L, n_passes, loop=loop), len(batch.tokens)
     windows = plan_windows(batch.labels, L)
-    walked = list(run_window_loop(model, batch.tokens, windows, zero_memory(model, rows, config), config))
+    steps = list(run_window_loop(model, batch.tokens, windows, zero_memory(model, rows, config), config))
     summaries, nothing = torch.zeros(rows, 0, 16), Memory(())
     _, core, _ = config.parts(2)
-    for window, h, memory in walked:
+    for window, h, memory in steps:
         tokens = model.embed(batch.tokens[:, window.start : window.stop])
         slots = model.summary.expand(rows, -1, -1)[:, : M if window.sleeps else 0]
         x = torch.cat((summaries, tokens, slots), 1)

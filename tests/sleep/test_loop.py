@@ -64,8 +64,8 @@ def test_sleep_and_wake_are_the_unrolled_network(pattern: str, loop: str, n_pass
     prelude, core, coda = map(list, config.parts(len(pattern)))
     states, back = zero_states(model, len(batch.tokens)), dict[int, Tensor]()
     windows = plan_windows(batch.labels, L)
-    walked = list(run_window_loop(model, batch.tokens, windows, zero_memory(model, len(batch.tokens), config), config))
-    for window, h, memory in walked:
+    steps = list(run_window_loop(model, batch.tokens, windows, zero_memory(model, len(batch.tokens), config), config))
+    for window, h, memory in steps:
         expected, final = model.embed(batch.tokens[:, window.start : window.stop]), dict[int, Tensor]()
         for part in (prelude, *[core] * (n_passes if window.sleeps else 1), coda):
             expected, states, own = run_blocks(model, part, expected, states, back)

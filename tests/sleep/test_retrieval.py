@@ -43,7 +43,7 @@ def test_likeness_is_the_sum_of_best_cosines() -> None:
     torch.testing.assert_close(likeness(model, asking, torch.zeros(1, 2).bool(), evicted)[0], torch.tensor(expected))
 
 
-def test_the_walk_puts_them_in_front_of_the_question() -> None:
+def test_the_loop_puts_them_in_front_of_the_question() -> None:
     """With as many windows as there are, answers are those of the whole sequence read in one window."""
     model, batch = tiny_model(pattern="AA"), tiny_batch(ring=6)
     config = SleepConfig(6, retrieved_windows=3)

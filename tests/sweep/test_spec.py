@@ -20,6 +20,7 @@ def written(tmp_path: Path, text: str) -> Path:
     return file
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
 def test_every_shipped_sweep_is_valid_and_its_points_build(path: Path) -> None:
     sweep = load_sweep(path)

@@ -53,6 +53,7 @@ def test_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_url(f"sqlite:////{tmp_path}/a.db") == f"sqlite:////{tmp_path}/a.db"
 
 
+@pytest.mark.long
 def test_a_sweep_in_a_database_is_found_by_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     url = f"sqlite:///{tmp_path}/all.db"

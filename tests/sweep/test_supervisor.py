@@ -29,6 +29,8 @@ from tests.cli.cli import environment
 from tests.sweep import stand_in
 from tests.sweep.sweeps import small_sweep
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(autouse=True)
 def _stand_in_for_fit(monkeypatch: pytest.MonkeyPatch) -> None:

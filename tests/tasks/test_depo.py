@@ -6,7 +6,7 @@ import torch
 from sleep_lightning.sleep import IGNORE
 from sleep_lightning.tasks import Depo, DepoConfig, TaskBatch, by_answer
 from sleep_lightning.tasks.task import SPLITS
-from sleep_lightning.testing.task import TaskTestCase
+from sleep_lightning.testing import TaskTestCase
 
 PAPER = DepoConfig(
     n_nodes=75, min_nodes=3, max_hops=16, test_hops=[1, 2, 4, 8, 16], n_queries=10, name_symbols=50, name_lengths=(1, 2)

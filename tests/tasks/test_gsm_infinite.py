@@ -17,7 +17,7 @@ from sleep_lightning.tasks import GSMInfinite, GSMInfiniteConfig, baselines
 from sleep_lightning.tasks.gsm_infinite.problem import World, sample_problem
 from sleep_lightning.tasks.gsm_infinite.settings import SETTINGS
 from sleep_lightning.tasks.task import SPLITS
-from sleep_lightning.testing.task import TaskTestCase
+from sleep_lightning.testing import TaskTestCase
 from sleep_lightning.training.metrics import Answers, score
 from tests.tasks.gsm_solver import solve
 
@@ -76,6 +76,7 @@ class TestRightPadded(GSMTestCase):
         assert baselines(left) == baselines(right)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "config",
     [

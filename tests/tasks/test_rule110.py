@@ -3,7 +3,7 @@ import torch
 
 from sleep_lightning.tasks import Rule110Config, baselines
 from sleep_lightning.tasks.rule110 import evolve, first_bit
-from sleep_lightning.testing.task import TaskTestCase
+from sleep_lightning.testing import TaskTestCase
 
 
 class TestRule110(TaskTestCase):
@@ -54,6 +54,7 @@ def test_labels_are_the_automaton_run_by_hand() -> None:
         assert tokens[22:].tolist() == answers[:-1]  # the query token, then teacher forcing
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("t", "rate"), [(0, 0.5), (4, 0.5352), (8, 0.5406), (16, 0.5559), (32, 0.5617)])
 def test_base_rates_at_24_bits(t: int, rate: float) -> None:
     """method 4.1, by sampling: 4M strings, standard error 2.5e-4."""
@@ -68,6 +69,7 @@ def test_base_rates_by_enumeration(ring: int, t: int, rate: float) -> None:
     assert float(first_bit(evolve(states, t, ring), ring).double().mean()) == pytest.approx(rate, abs=5e-5)
 
 
+@pytest.mark.long
 def test_majority_baseline_at_24_bits() -> None:
     """method 4.1: a constant answer gets .0995 of sequences at t = 32, .0820 at t = 4."""
     for t, expected in ((4, 0.0820), (32, 0.0995)):

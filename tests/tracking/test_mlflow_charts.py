@@ -95,6 +95,7 @@ def test_the_three_charts_show_the_children_of_the_sweep_and_nothing_else(browse
     window.close()
 
 
+@pytest.mark.process
 def test_a_server_is_its_own_host_and_refreshing_leaves_one_tag(served: Served) -> None:
     from mlflow.tracking import MlflowClient
 
@@ -117,6 +118,6 @@ def test_the_link_holds_no_password_and_says_what_to_start() -> None:
 
 
 def test_a_store_that_is_gone_stops_nothing() -> None:
-    with pytest.warns(UserWarning, match="did not take the charts") as caught:
+    with pytest.warns(UserWarning, match="rejected the charts") as caught:
         assert preset_chart_page("postgresql://me:s3cret@127.0.0.1:1/x", "0" * 32, VARYING) is None
     assert "s3cret" not in str(caught[0].message)

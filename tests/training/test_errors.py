@@ -9,7 +9,7 @@ from torch import distributed
 
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
-from sleep_lightning.training.callbacks.preemption import SaveOnException
+from sleep_lightning.training.callbacks.exception_checkpoint import SaveOnException
 from sleep_lightning.training.errors import Diverged, check_loss, check_weights, remedy
 from sleep_lightning.training.module import SleepModule
 from tests.training.test_module import experiment, train
@@ -86,4 +86,4 @@ def test_a_port_that_is_taken_is_named() -> None:
         with pytest.raises(RuntimeError) as caught:
             distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=0, world_size=2)
     sentence = remedy(caught.value)
-    assert sentence == f"port {port} of the first rank is taken by another program; give all ranks a free MASTER_PORT"
+    assert sentence == f"port {port} of rank zero is taken by another program; give all ranks a free MASTER_PORT"

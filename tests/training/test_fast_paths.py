@@ -11,7 +11,7 @@ from torch import Tensor
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.ops.cpp import build
-from sleep_lightning.sleep import Checkpoint, SleepConfig
+from sleep_lightning.sleep import Checkpointing, SleepConfig
 from sleep_lightning.tasks import Rule110Config
 from sleep_lightning.training.gradients import accumulate_gradients, predict
 from sleep_lightning.training.optimizer import build_optimizer
@@ -62,7 +62,7 @@ def test_two_hundred_steps_follow_the_definition(
     assert abs(sum(slow[-50:]) - sum(fast[-50:])) / 50 < 0.05
 
 
-def gradients(model: HybridLM, dtype: torch.dtype = torch.float32, policy: Checkpoint = "none") -> list[Tensor]:
+def gradients(model: HybridLM, dtype: torch.dtype = torch.float32, policy: Checkpointing = "none") -> list[Tensor]:
     """Summed over N = 2, 3 and 4."""
     batch = tiny_batch(ring=6, strings=4)
     model = model.to(dtype)
@@ -77,7 +77,7 @@ def worst(actual: list[Tensor], exact: list[Tensor]) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["none", "mlp"])
-def test_one_graph_serves_all_windows_passes_and_n(policy: Checkpoint) -> None:
+def test_one_graph_serves_all_windows_passes_and_n(policy: Checkpointing) -> None:
     import torch._dynamo
 
     def graphs() -> int:

@@ -9,7 +9,10 @@ from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import Rule110Config, Task
 from sleep_lightning.training.gradients import accumulate_gradients, predict
 from sleep_lightning.training.metrics import Answers, Score, score
-from sleep_lightning.training.optimizer import build_optimizer, build_schedule
+from sleep_lightning.training.optimizer import build_optimizer
+from sleep_lightning.training.schedule import build_schedule
+
+pytestmark = pytest.mark.long  # they train
 
 RING, STRINGS = 6, 2
 SLEEP = SleepConfig(RING, 2)

@@ -9,7 +9,8 @@ import torch
 
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
-from sleep_lightning.training.callbacks.preemption import AtomicCheckpointIO, SaveOnException
+from sleep_lightning.training.callbacks.exception_checkpoint import SaveOnException
+from sleep_lightning.training.checkpoint_io import AtomicCheckpointIO
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.trainer import build_trainer, quiet_lightning
@@ -24,7 +25,7 @@ def train(e: Experiment, run: RunDirectory | None = None, *callbacks: pl.Callbac
     quiet_lightning()
     torch.manual_seed(0)
     module = SleepModule(e)
-    build_trainer(e, run, None, list(callbacks)).fit(module, datamodule=TaskDataModule(e))
+    build_trainer(e, run, callbacks=callbacks).fit(module, datamodule=TaskDataModule(e))
     return module
 
 

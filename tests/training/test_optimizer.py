@@ -4,7 +4,8 @@ from torch import nn
 
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.model.parameter_groups import hidden_matrices
-from sleep_lightning.training.optimizer import Muon, build_optimizer, orthogonalize, warmup_stable_decay
+from sleep_lightning.training.optimizer import Muon, build_optimizer, orthogonalize
+from sleep_lightning.training.schedule import warmup_stable_decay
 from tests.conftest import tiny_model
 
 

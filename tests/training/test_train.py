@@ -13,6 +13,7 @@ OVERRIDES = [*SMALL, "training.max_steps=10", "training.accelerator=cpu", "track
 CONFIG = ROOT / "conf" / "rule110.yaml"
 
 
+@pytest.mark.process
 def test_the_same_weights_as_fit_and_nothing_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ import torch
 SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
 HEADERS = sorted(Path(__file__).parent.glob("*.h"))
 SWITCH = "SLEEP_LIGHTNING_NATIVE"
-# No -ffast-math: sums keep the order they are written in, and NaN and infinity their meaning.
+# No -ffast-math: the order of sums and the meaning of NaN and infinity are kept.
 FLAGS = [
     "-std=c++17",
     "-O2",
@@ -53,7 +53,7 @@ def cache_directory() -> Path:
 
 
 def torch_openmp() -> list[str]:
-    """The OpenMP runtime in torch's wheel, if any: a second pool of threads would fight torch's for the cores."""
+    """The OpenMP runtime in torch's wheel, if any: a second thread pool would compete with torch's for the cores."""
     root = Path(torch.__file__).parent
     for directory in (root / "lib", root.parent / "torch.libs"):
         for pattern in ("libgomp*.so*", "libiomp5*.so*"):
@@ -123,7 +123,7 @@ def _load() -> ctypes.CDLL | str:
         return ctypes.CDLL(str(build()))
     except (BuildError, OSError) as error:
         warnings.warn(
-            f"the native CPU kernels are not available, slower code in torch takes their place "
+            f"the C++ CPU kernels are not available; falling back to slower PyTorch code "
             f"(set {SWITCH}=0 to silence this): {error}",
             RuntimeWarning,
             stacklevel=2,
@@ -140,12 +140,12 @@ def load() -> ctypes.CDLL:
 
 
 def why_not() -> str | None:
-    """Why the library cannot be had here, after trying to build it; None if it is loaded."""
+    """Why the library is not available, after trying to build it; None if it is loaded."""
     if os.environ.get(SWITCH) == "0":
-        return f"switched off by {SWITCH}=0"
+        return f"disabled by {SWITCH}=0"
     library = _load()
     return library if isinstance(library, str) else None
 
 
-# What torch.compiler.assume_constant_result does, less its import of torch._dynamo, which takes seconds.
+# As torch.compiler.assume_constant_result, without its import of torch._dynamo, which takes seconds.
 why_not._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
-// What stands between a fused projection and the gated delta rule, in one sweep: SiLU of the causal depthwise
-// convolution, L2-normalised heads of q and k, decay and write strength. Backwards the whole gradient of the projection
-// is written in place: nothing is put together from parts. Channels are swept a vector at a time over all tokens, so that
-// the taps, their inputs and the taps' gradients stay in registers.
+// Everything between a fused projection and the gated delta rule, in one pass: SiLU of the causal depthwise convolution,
+// L2-normalised heads of q and k, decay and write strength. The backward writes the whole gradient of the projection in
+// place, without concatenation. Channels are processed a vector at a time over all tokens, so that the taps, their inputs
+// and the taps' gradients stay in registers.
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
@@ -15,7 +15,6 @@ struct DeltaInputs {
     Index x_stride, sequences;   // floats from token to token; batch rows per unit of work
     double beta_scale;           // 1, or 2 for write strengths in (0, 2)
     const char* x;               // [B, T, q k v a b ...]
-    const float* scale;          // [B, T]: x is to be multiplied by it; null: ones. Gradients are those of x as it is
     const float *weight, *A_log, *dt_bias;  // weight [taps, q k v], oldest tap first; A_log null: no decay, no a in x
     char *q, *k, *v, *beta;      // contiguous [B, T, channels], beta [B, T, heads]
     float* g;                    // [B, T, heads]
@@ -39,12 +38,12 @@ struct Span {
     bool unit;
     char* y;
     const char* dy;
-    Index at, stride;  // where it lies in y and dy: [B T, stride] from `at`
+    Index at, stride;  // its position in y and dy: [B T, stride] from `at`
 };
 
 constexpr Index PART = 64;  // channels of v at a time
 
-// Spans that a thread works on, at most T x Wp numbers each.
+// Scratch of one thread for one span, at most T x Wp numbers each.
 struct Workspace {
     float *silu_TW, *slope_TW, *squares_TL, *dots_TL, *scale_T, *along_T;
     Index size = 0;
@@ -89,8 +88,6 @@ struct Sequence {
         return reinterpret_cast<Element*>(data) + b * a.T * stride + column;
     }
 
-    INLINE float scale(Index t) const { return a.scale ? a.scale[b * a.T + t] : 1.0f; }
-
     template <class N>
     INLINE void load_taps(Vec (&taps)[TAPS + 1], Index c, N n) const {  // newest first
         UNROLL for (int j = 0; j < TAPS; j++) taps[j] = load_some(a.weight + (TAPS - 1 - j) * channels + c, n);
@@ -104,14 +101,14 @@ struct Sequence {
         const T* x = at(a.x, a.x_stride, start);
         for (Index t = 0; t < a.T; t++, x += a.x_stride) {
             UNROLL for (int j = TAPS; j > 0; j--) past[j] = past[j - 1];
-            past[0] = load_some(x, n) * scale(t);
+            past[0] = load_some(x, n);
             Vec z = TAPS ? past[0] * taps[0] : past[0];
             UNROLL for (int j = 1; j < TAPS; j++) z += past[j] * taps[j];
             f(t, z);
         }
     }
 
-    // Row by row into the cache: a sweep over tokens has too long a stride for the hardware to foresee.
+    // Prefetches row by row: the stride of a loop over tokens is too long for the hardware prefetcher.
     template <class P>
     void fetch(P* first, Index stride, Index width) const {
         for (Index t = 0; t < a.T; t++)
@@ -145,8 +142,8 @@ struct Sequence {
             const T* gates = at(a.x, a.x_stride, channels) + t * a.x_stride;
             for (Index h = 0; h < a.heads; h++) {
                 const Index i = (b * a.T + t) * a.heads + h;
-                if (a.A_log) a.g[i] = -std::exp(a.A_log[h]) * softplus(float(gates[h]) * scale(t) + a.dt_bias[h]);
-                const float beta = sigmoid(float(gates[before_b + h]) * scale(t)) * float(a.beta_scale);
+                if (a.A_log) a.g[i] = -std::exp(a.A_log[h]) * softplus(float(gates[h]) + a.dt_bias[h]);
+                const float beta = sigmoid(float(gates[before_b + h])) * float(a.beta_scale);
                 reinterpret_cast<T*>(a.beta)[i] = T(beta);
             }
         }
@@ -167,20 +164,20 @@ struct Sequence {
             T* d_gates = at(a.dx, a.x_stride, channels) + t * a.x_stride;
             for (Index h = 0; h < a.heads; h++) {
                 const Index i = (b * a.T + t) * a.heads + h;
-                const float beta = sigmoid(float(gates[before_b + h]) * scale(t));
+                const float beta = sigmoid(float(gates[before_b + h]));
                 const float dbeta = float(reinterpret_cast<const T*>(a.dbeta)[i]) * float(a.beta_scale);
-                d_gates[before_b + h] = T(dbeta * beta * (1.0f - beta) * scale(t));
+                d_gates[before_b + h] = T(dbeta * beta * (1.0f - beta));
                 if (!a.A_log) continue;
-                const float inside = float(gates[h]) * scale(t) + a.dt_bias[h], scaled = -a.dg[i] * std::exp(a.A_log[h]);
+                const float inside = float(gates[h]) + a.dt_bias[h], scaled = -a.dg[i] * std::exp(a.A_log[h]);
                 const float d = scaled * sigmoid(inside);
                 dA_log[h] += scaled * softplus(inside);
                 ddt_bias[h] += d;
-                d_gates[h] = T(d * scale(t));
+                d_gates[h] = T(d);
             }
         }
     }
 
-    // SiLU and its slope at every token, and what normalising does to a gradient: scale * dy - along * silu.
+    // SiLU and its slope at every token, and the coefficients of the normalisation's gradient: scale * dy - along * silu.
     void linearize(const Span& span) const {
         std::fill(work.squares_TL, work.squares_TL + a.T * LANES, 0.0f);
         std::fill(work.dots_TL, work.dots_TL + a.T * LANES, 0.0f);
@@ -218,16 +215,16 @@ struct Sequence {
             store(work.slope_TW + t * Wp + c, future[0]);
             Vec d = TAPS ? future[0] * taps[0] : future[0];
             UNROLL for (int j = 1; j < TAPS; j++) d += future[j] * taps[j];
-            store_some(dx + t * a.x_stride, d * scale(t), n);
+            store_some(dx + t * a.x_stride, d, n);
         }
-        // A loop of its own: x and dx lie at the same offset in their pages, and a load of one would wait for the
-        // store to the other.
+        // A separate loop: x and dx have the same offset in their pages, so a load of one would wait for the store to the
+        // other (4K aliasing).
         const T* x = at(a.x, a.x_stride, column);
         UNROLL for (int j = 0; j < TAPS; j++) future[j] = Vec{};
         for (Index t = TAPS ? a.T - 1 : -1; t >= 0; t--) {
             UNROLL for (int j = TAPS; j > 0; j--) future[j] = future[j - 1];
             future[0] = load(work.slope_TW + t * Wp + c);
-            const Vec input = load_some(x + t * a.x_stride, n) * scale(t);
+            const Vec input = load_some(x + t * a.x_stride, n);
             UNROLL for (int j = 0; j < TAPS; j++) d_taps[j] += future[j] * input;
         }
         UNROLL for (int j = 0; j < TAPS; j++) {

@@ -6,9 +6,9 @@ namespace {
 
 struct BackwardHead : Head {
     float *E_pCV, *dO_pCV, *dQS_pCV, *W_pCV, *dKS_pCV;  // dKS, dQS: the gradients of S^T k_t and S^T q_t
-    float *UT_VC, *dB_CC, *dP_CC, *share_CC;  // share: of D, in the gradient of g
+    float *UT_VC, *dB_CC, *dP_CC, *share_CC;  // share: D's contribution to the gradient of g
     State dS;
-    float *previous_dS_pKV, *dST_VP, *ST_VP, *states_MpKV;  // states: before every chunk of a segment but the first
+    float *previous_dS_pKV, *dST_VP, *ST_VP, *states_MpKV;  // states: before each chunk of a segment but the first
     float *read_CL, *leaving_CL, *beta_CL, *crossing_CL;  // one vector of partial sums per token
     float *gate_C, *sums_C;
 
@@ -66,7 +66,7 @@ struct BackwardHead : Head {
         }
     }
 
-    // W (the gradient of v) and dKS of one panel of V, up the rows.
+    // W (the gradient of v) and dKS of one panel of V, from the last row to the first.
     template <int N>
     NOINLINE void backward_panel(Index x, bool dS_live) const {
         constexpr Index width = N * LANES;
@@ -107,7 +107,8 @@ struct BackwardHead : Head {
             }
     }
 
-    // out = sign * D * (rows U^T). D's share in the gradient of g is, or with `add` grows by, weights * (rows U^T).
+    // out = sign * D * (rows U^T). D's contribution to the gradient of g is set to weights * (rows U^T), or with `add`
+    // incremented by it.
     void score_gradient(float* out_CC, const float* rows_pCV, const float* weights_CC, float sign, bool add) const {
         for (Index t = 0; t < Cp; t += ROWS)
             each_panel(round_up(t + ROWS, TOKENS), [&](auto n, Index i) {
@@ -197,7 +198,7 @@ struct BackwardHead : Head {
         }
     }
 
-    // crossing_CL[j], summed over its lanes: the shares of all D_ti with i < j <= t, whose decay g_j is a part of.
+    // crossing_CL[j], summed over its lanes: the contributions of all D_ti with i < j <= t, which include the decay g_j.
     void crossing_shares() const {
         for (Index i = 0; i < Cp; i += LANES) {
             Vec columns = {};
@@ -209,7 +210,7 @@ struct BackwardHead : Head {
         }
     }
 
-    // By direct sums, without a difference: q.dq - k.dk would be shorter and is useless at large decays.
+    // Direct sums, no differences: q.dq - k.dk would be shorter, but cancels at large decays.
     void gate_gradients(float state_sum) const {
         const Index rows_to_sum = round_up(Cp, LANES);
         sum_lanes(sums_C, beta_CL, rows_to_sum);
@@ -217,10 +218,10 @@ struct BackwardHead : Head {
         crossing_shares();
         sum_lanes(gate_C, crossing_CL, rows_to_sum);
         sum_lanes(sums_C, read_CL, rows_to_sum);
-        double after = 0;  // reads of the state from token t on
+        double after = 0;  // reads of the state at token t and later
         for (Index t = Cp - 1; t >= 0; t--) gate_C[t] += float(after += sums_C[t]);
         sum_lanes(sums_C, leaving_CL, rows_to_sum);
-        double before = double(state_sum) * eG_C[Cp - 1];  // what leaves the chunk and came before token t
+        double before = double(state_sum) * eG_C[Cp - 1];  // what leaves the chunk and was written before token t
         for (Index t = 0; t < Cp; t++) {
             gate_C[t] = float(gate_C[t] + before);
             before += sums_C[t];
@@ -228,7 +229,7 @@ struct BackwardHead : Head {
         write_column(rows(a.d_g, 1), gate_C);
     }
 
-    // What the chunk before this one, or the next head, will touch.
+    // Prefetches what the previous chunk, or the next head, reads and writes.
     void look_back(Index m) const {
         ahead.clear();
         if (m == 0 && a.d_initial_state) ahead.add(state_rows(state(a.d_initial_state)));

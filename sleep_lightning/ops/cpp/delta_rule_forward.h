@@ -7,7 +7,7 @@ namespace {
 struct ForwardHead : Head {
     ForwardHead(const Args& a, Index n, Index next, float* base) : Head(a, n, next, a.q.data, base) {}
 
-    // E, U, Uout and O of one panel of V, down the rows.
+    // E, U, Uout and O of one panel of V, from the first row to the last.
     template <int N>
     NOINLINE void forward_panel(Index x, bool live) const {
         constexpr Index W = N * LANES;
@@ -52,7 +52,7 @@ struct ForwardHead : Head {
         write(o, t, x, tile);
     }
 
-    // What the forward of chunk m + 1, or of the next head, will touch.
+    // Prefetches what the forward of chunk m + 1, or of the next head, reads and writes.
     void look_ahead(Index m) const {
         ahead.clear();
         const bool last = m + 1 == chunks;
@@ -68,7 +68,7 @@ struct ForwardHead : Head {
     }
 
     void forward() {
-        bool live = a.initial_state;  // a state that is not live is zero and costs nothing
+        bool live = a.initial_state;  // a state that is not live is zero: its products are skipped
         if (live) load_state(S, state(a.initial_state));
         for (Index m = 0; m < chunks; m++, live = true) {
             if (m && m % a.segment == 0 && a.states)

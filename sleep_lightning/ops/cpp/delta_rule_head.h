@@ -1,11 +1,11 @@
-// One head's walk over its chunks: where the caller's numbers and the workspace are, and what both directions compute of
-// a chunk. Names and layouts: gated_delta_rule.cpp.
+// One head's loop over its chunks: pointers to the caller's tensors and to the workspace, and what forward and backward
+// both compute of a chunk. Names and layouts: gated_delta_rule.cpp.
 #pragma once
 #include <algorithm>
 
 #include "rows.h"
 
-// Tensor and Args are mirrored by gated_delta_rule/native.py.
+// Tensor and Args are mirrored by ops/gated_delta_rule/cpp.py.
 struct Tensor {
     char* data;  // null: absent
     Index stride_b, stride_t, stride_h, bf16;
@@ -36,7 +36,7 @@ struct Place {
     Index b, h, t0, tokens;
 };
 
-// A state: in panels in the workspace, or where the caller has it.
+// A state: in panels in the workspace, or in the caller's memory.
 struct State {
     float* pKV;
     const float* outside_KV = nullptr;
@@ -47,17 +47,17 @@ struct View {
     Index ld;
 };
 
-// One head's walk over its chunks.
+// One head's loop over its chunks.
 struct Head {
     const Args& a;
-    const Index n, next, K, V, Kp, Vp, Cl, chunks, segments;  // next: the head after this one; B * H: none
-    const bool reads;                                         // whether q takes part
+    const Index n, next, K, V, Kp, Vp, Cl, chunks, segments;  // next: the head after this one; B * H if none
+    const bool reads;                                         // whether there are queries
     Place here = {};
     Index tokens = 0, Cp = 0;  // of the current chunk; Cp: padded to ROWS
     mutable Ahead ahead;
 
     double* exact_C;          // G
-    float *G_C, *rest_C;      // G to float, and what that leaves out
+    float *G_C, *rest_C;      // G rounded to float, and the rounding error
     float *eG_C, *eGC_C, *beta_C;  // eGC: e^{G_C - G_t}
     float *D_CC, *minusB_CC, *P_CC;
     float *k_CK, *q_CK, *kT_KC;
@@ -85,7 +85,7 @@ struct Head {
         S = {take(base, Kp * Vp)};
     }
 
-    // The next n floats of the workspace, on a cache line. Without a base it only counts.
+    // The next n floats of the workspace, aligned to a cache line. Without a base only the size is counted.
     float* take(float* base, Index n) {
         float* p = base ? base + used : nullptr;
         used += round_up(n, 16);
@@ -129,7 +129,7 @@ struct Head {
         read_column(G_C, rows(a.g, 1), Cl);
         double sum = 0;
         for (Index t = 0; t < Cl; t++) {
-            sum += G_C[t] < -1e4f ? -1e4f : G_C[t];  // so that -inf is a decay to zero, not a NaN
+            sum += G_C[t] < -1e4f ? -1e4f : G_C[t];  // -inf then decays to zero instead of giving NaN
             exact_C[t] = sum;
         }
         for (Index t = 0; t < Cl; t++) {
@@ -168,7 +168,7 @@ struct Head {
             });
     }
 
-    // add_product of many columns, with a step ahead at some of them
+    // add_product over many columns, with prefetching in between
     template <int N>
     INLINE void add_long_product(Tile<N>& tile, const float* a, Index ld_a, const float* b, Index ld_b, Index n) const {
         for (Index i = 0; i < n; i += 32) {
@@ -177,7 +177,7 @@ struct Head {
         }
     }
 
-    // Everything of the chunk that does not depend on a state.
+    // Everything in the chunk that does not depend on the state.
     void load_chunk() const {
         load_rows(k_CK, a.k, Cl);
         for (Index t = 0; t < Cl; t += LANES)
@@ -191,7 +191,7 @@ struct Head {
         load_products(P_CC, q_CK, 1.0f);
     }
 
-    // A state of half of L1 or less is read where it is; rows of a larger one would compete for the same sets.
+    // A state of at most half of L1 is read in place; the rows of a larger one would map to the same cache sets.
     void load_state(State& to, const float* in_KV) const {
         if (K == Kp && V == Vp && K * V <= 4096) {
             to.outside_KV = in_KV;

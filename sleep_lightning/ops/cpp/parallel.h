@@ -1,4 +1,4 @@
-// Work shared among threads, each with a workspace of its own.
+// Parallel loops with a workspace per thread.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -9,7 +9,7 @@
 
 namespace {
 
-// One thread's workspace, reused from call to call.
+// One thread's workspace, reused across calls.
 struct Buffer {
     float* data = nullptr;
     Index size = 0;
@@ -26,10 +26,10 @@ struct Buffer {
     }
 };
 
-// Runs work(i, workspace) for every i < n, each on one thread, so that results do not depend on their number.
+// Runs work(i, workspace) for every i < n, each on one thread: results do not depend on the number of threads.
 template <class F>
 void share(Index n, Index threads, Index workspace, F work) {
-    const int team = n == 1 ? 1 : int(threads);  // a smaller team than torch's would be torn down and rebuilt
+    const int team = n == 1 ? 1 : int(threads);  // a team smaller than torch's would be destroyed and recreated
 #pragma omp parallel num_threads(team)
     {
         thread_local Buffer buffer;
@@ -39,7 +39,7 @@ void share(Index n, Index threads, Index workspace, F work) {
     }
 }
 
-// The same for work(i, next, workspace), where next is what this thread will work on after i; n: not known, or nothing.
+// The same for work(i, next, workspace), where next is this thread's index after i; n if there is none or it is unknown.
 template <class F>
 void share_in_turn(Index n, Index threads, Index workspace, F work) {
     const int team = n == 1 ? 1 : int(threads);
@@ -49,7 +49,7 @@ void share_in_turn(Index n, Index threads, Index workspace, F work) {
         thread_local Buffer buffer;
         float* base = buffer.reserve(workspace);
         for (Index i = taken++; i < n;) {
-            const bool many = taken + team <= n;  // the last ones are for whoever is free
+            const bool many = taken + team <= n;  // the last ones go to whichever thread is free
             const Index next = many ? std::min(n, Index(taken++)) : n;
             work(i, next, base);
             i = many ? next : Index(taken++);

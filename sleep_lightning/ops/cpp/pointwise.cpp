@@ -1,7 +1,5 @@
-// What a block does between its matrix products, each in one sweep over memory: RMSNorm (gated or not) and SwiGLU.
-// Rows are shared in blocks of a fixed size, so that sums over rows do not depend on the number of threads.
-// `scale` (null: ones): a product's rows are to be multiplied by it where they are read; gradients are those of the
-// rows as they lie there. The norm in front of the product leaves that factor to its readers (ops/half_blocks.py).
+// The elementwise work between a block's matrix products, each in one pass over memory: RMSNorm (gated or not), SwiGLU.
+// Threads take blocks of a fixed number of rows, so that sums over rows do not depend on the number of threads.
 #include <algorithm>
 #include <cmath>
 
@@ -18,8 +16,6 @@ void each_block(Index rows, Index threads, Index workspace, F work) {
     });
 }
 
-INLINE float scale_of(const float* scale, Index row) { return scale ? scale[row] : 1.0f; }
-
 }  // namespace
 
 extern "C" {
@@ -29,7 +25,7 @@ struct Norm {
     Index rows, heads, width, gate_stride, threads, x_bf16, y_bf16;
     double eps;
     const char *x, *gate;  // the gate has the type of x
-    const float *weight, *scale;  // [width]; scale of the gate [rows]
+    const float* weight;  // [width]
     char* y;
     float* rstd;  // [rows, heads]
     const char* dy;
@@ -48,7 +44,6 @@ void norm_forward(const Norm* a) {
                     const X* x = reinterpret_cast<const X*>(a->x) + i * a->width;
                     const X* gate = reinterpret_cast<const X*>(a->gate);
                     if (gate) gate += i / a->heads * a->gate_stride + i % a->heads * a->width;
-                    const float gate_scale = scale_of(a->scale, i / a->heads);
                     Y* y = reinterpret_cast<Y*>(a->y) + i * a->width;
                     Vec squares = {};
                     each_vector(a->width, [&](Index c, auto n) {
@@ -60,7 +55,7 @@ void norm_forward(const Norm* a) {
                     each_vector(a->width, [&](Index c, auto n) {
                         Vec v = load_some(x + c, n) * rstd * load_some(a->weight + c, n);
                         if (gate) {
-                            const Vec z = load_some(gate + c, n) * gate_scale;
+                            const Vec z = load_some(gate + c, n);
                             v *= z * sigmoid(z);
                         }
                         store_some(y + c, v, n);
@@ -84,7 +79,6 @@ void norm_backward(const Norm* a) {
                     const X* x = reinterpret_cast<const X*>(a->x) + at;
                     const X* gate = reinterpret_cast<const X*>(a->gate);
                     if (gate) gate += i / a->heads * a->gate_stride + i % a->heads * a->width;
-                    const float gate_scale = scale_of(a->scale, i / a->heads);
                     const Y* dy = reinterpret_cast<const Y*>(a->dy) + at;
                     X* dx = reinterpret_cast<X*>(a->dx) + at;
                     X* dgate = reinterpret_cast<X*>(a->dgate) + at;
@@ -94,8 +88,8 @@ void norm_backward(const Norm* a) {
                         const Vec normed = load_some(x + c, n) * rstd, w = load_some(a->weight + c, n);
                         Vec d = load_some(dy + c, n);
                         if (gate) {
-                            const Vec z = load_some(gate + c, n) * gate_scale, s = sigmoid(z);
-                            store_some(dgate + c, d * normed * w * s * (1.0f + z * (1.0f - s)) * gate_scale, n);
+                            const Vec z = load_some(gate + c, n), s = sigmoid(z);
+                            store_some(dgate + c, d * normed * w * s * (1.0f + z * (1.0f - s)), n);
                             d *= z * s;
                         }
                         store_some(dweight + c, load_some(dweight + c, n) + d * normed, n);
@@ -105,7 +99,7 @@ void norm_backward(const Norm* a) {
                     each_vector(a->width, [&](Index c, auto n) {
                         Vec d = load_some(dy + c, n) * load_some(a->weight + c, n);
                         if (gate) {
-                            const Vec z = load_some(gate + c, n) * gate_scale;
+                            const Vec z = load_some(gate + c, n);
                             d *= z * sigmoid(z);
                         }
                         store_some(dx + c, rstd * (d - load_some(x + c, n) * rstd * mean), n);
@@ -116,63 +110,11 @@ void norm_backward(const Norm* a) {
     });
 }
 
-// An RMSNorm without its weight, in front of a product: [rows, width], contiguous.
-struct Rows {
-    Index rows, width, threads, bf16;
-    double eps;
-    const float* x;
-    float* rstd;           // [rows]
-    char* narrow;          // x in bf16; null: not asked for
-    const char* dproduct;  // the gradient with respect to the product's input, rstd held fixed
-    const float* dy;       // another gradient of x, added; null: none
-    float* dx;             // may be dproduct or dy
-};
-
-// rstd = 1 / rms(x)
-void rows_forward(const Rows* a) {
-    each_block(a->rows, a->threads, 0, [=](Index, Index first, Index last, float*) {
-        for (Index r = first; r < last; r++) {
-            const float* x = a->x + r * a->width;
-            Bf16* narrow = reinterpret_cast<Bf16*>(a->narrow) + r * a->width;
-            Vec squares = {};
-            each_vector(a->width, [&](Index c, auto n) {
-                const Vec v = load_some(x + c, n);
-                squares += v * v;
-                if (a->narrow) store_some(narrow + c, v, n);
-            });
-            a->rstd[r] = float(1.0 / std::sqrt(double(sum_of(squares)) / double(a->width) + a->eps));
-        }
-    });
-}
-
-// dx = dy + dproduct - x rstd^2 mean(x dproduct): rstd, too, depends on x
-void rows_backward(const Rows* a) {
-    as_type(a->bf16, [=](auto type) {
-        using T = decltype(type);
-        each_block(a->rows, a->threads, 0, [=](Index, Index first, Index last, float*) {
-            for (Index r = first; r < last; r++) {
-                const float *x = a->x + r * a->width, *dy = a->dy ? a->dy + r * a->width : nullptr;
-                const T* d = reinterpret_cast<const T*>(a->dproduct) + r * a->width;
-                float* dx = a->dx + r * a->width;
-                Vec dots = {};
-                each_vector(a->width, [&](Index c, auto n) { dots += load_some(x + c, n) * load_some(d + c, n); });
-                const float along = sum_of(dots) * a->rstd[r] * a->rstd[r] / float(a->width);
-                each_vector(a->width, [&](Index c, auto n) {
-                    Vec v = load_some(d + c, n) - load_some(x + c, n) * along;
-                    if (dy) v += load_some(dy + c, n);
-                    store_some(dx + c, v, n);
-                });
-            }
-        });
-    });
-}
-
 // x [rows, 2 width]: gate and up side by side; y [rows, width]
 struct SwiGLU {
     Index rows, width, threads, bf16;
     const char* x;
-    const float* scale;  // of x [rows]
-    char* y;             // backwards, null: not asked for again; may be dy
+    char* y;
     const char* dy;
     char* dx;
 };
@@ -184,10 +126,9 @@ void swiglu_forward(const SwiGLU* a) {
             for (Index r = first; r < last; r++) {
                 const T *x = reinterpret_cast<const T*>(a->x) + r * 2 * a->width, *x_up = x + a->width;
                 T* y = reinterpret_cast<T*>(a->y) + r * a->width;
-                const float scale = scale_of(a->scale, r);
                 each_vector(a->width, [&](Index c, auto n) {
-                    const Vec z = load_some(x + c, n) * scale;
-                    store_some(y + c, z * sigmoid(z) * (load_some(x_up + c, n) * scale), n);
+                    const Vec z = load_some(x + c, n);
+                    store_some(y + c, z * sigmoid(z) * load_some(x_up + c, n), n);
                 });
             }
         });
@@ -202,13 +143,10 @@ void swiglu_backward(const SwiGLU* a) {
                 const T* x = reinterpret_cast<const T*>(a->x) + r * 2 * a->width;
                 const T* dy = reinterpret_cast<const T*>(a->dy) + r * a->width;
                 const T* x_up = x + a->width;
-                T* y = a->y ? reinterpret_cast<T*>(a->y) + r * a->width : nullptr;
                 T *dx = reinterpret_cast<T*>(a->dx) + r * 2 * a->width, *dx_up = dx + a->width;
-                const float scale = scale_of(a->scale, r);
                 each_vector(a->width, [&](Index c, auto n) {
-                    const Vec z = load_some(x + c, n) * scale, s = sigmoid(z), silu = z * s;
-                    const Vec up = load_some(x_up + c, n) * scale, d = load_some(dy + c, n) * scale;
-                    if (y) store_some(y + c, silu * up, n);
+                    const Vec z = load_some(x + c, n), s = sigmoid(z), silu = z * s;
+                    const Vec up = load_some(x_up + c, n), d = load_some(dy + c, n);
                     store_some(dx + c, d * up * s * (1.0f + z * (1.0f - s)), n);
                     store_some(dx_up + c, d * silu, n);
                 });

@@ -1,4 +1,4 @@
-// Reading and writing tensors that strides lead through, whose rows end where they like, in fp32 or bf16.
+// Reading and writing strided tensors with rows of any length, in fp32 or bf16.
 #pragma once
 #include <algorithm>
 
@@ -8,7 +8,7 @@ namespace {
 
 #define NOINLINE __attribute__((noinline))
 
-constexpr Index LINES_AHEAD = 24;  // asked for at every step
+constexpr Index LINES_AHEAD = 24;  // prefetched at every step
 
 // `count` rows of `width` numbers: the tokens of one head in one chunk, or a state.
 struct Rows {
@@ -88,7 +88,7 @@ NOINLINE void write_some(const Rows& x, Index t, Index col, const float* in) {
     });
 }
 
-// The part of a tile that is inside the tensor, to row t and column `col`.
+// Writes the part of a tile that is inside the tensor, at row t and column `col`.
 template <int N>
 INLINE void write(const Rows& x, Index t, Index col, const Tile<N>& tile) {
     if (x.holds<N>(t, col) && !x.bf16) {
@@ -115,8 +115,8 @@ void write_column(const Rows& x, const float* in) {
     });
 }
 
-// Asks for the cache lines that the next chunk or head will read and write, some at every tile of this one: the tensors
-// come from beyond the L2 cache, and the hardware does not guess a head's rows, which lie far apart.
+// Prefetches the cache lines that the next chunk or head reads and writes, some at every tile of this one: the tensors
+// are not in L2, and the hardware does not predict the rows of a head, which are far apart.
 struct Ahead {
     Rows parts[12];
     int count = 0, part = 0;
@@ -133,7 +133,7 @@ struct Ahead {
             const Rows& x = parts[part];
             const Index size = x.bf16 ? 2 : 4;
             const char* p = x.data + row * x.stride * size;
-            // Into L2, and as if to read also what will be written: a prefetch to write would fill L1.
+            // Into L2, with a read hint also for what is written: a write hint would fill L1.
             for (Index at = 0; at < x.width * size; at += 64, lines--) __builtin_prefetch(p + at, 0, 2);
             if (++row == x.count) part++, row = 0;
         }

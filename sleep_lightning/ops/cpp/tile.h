@@ -1,4 +1,4 @@
-// Small matrices on chip: transposition, and products of a tile of rows held in registers.
+// Small matrices in registers and cache: transposition, and products of a tile of rows.
 #pragma once
 #include <type_traits>
 #include <utility>
@@ -31,7 +31,7 @@ INLINE void transpose_block(Vec (&rows)[LANES]) {
     }
 }
 
-// ---- Transposition in memory, by blocks of at most 8 x 8: shuffles inside 256 bits cost half of those of 512.
+// ---- Transposition in memory, by blocks of at most 8 x 8: 256-bit shuffles cost half of 512-bit ones.
 
 constexpr int SIDE = LANES < 8 ? LANES : 8;
 typedef float Side __attribute__((vector_size(SIDE * 4)));

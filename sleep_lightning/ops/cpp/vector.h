@@ -1,4 +1,4 @@
-// A vector of floats, what it does, and how it is read from and written to float and bf16 memory.
+// A vector of floats: arithmetic, loads and stores of float and bf16 memory.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -15,7 +15,7 @@ using Index = std::int64_t;
 
 namespace {
 
-// ROWS x PANEL accumulators, PANEL vectors and one broadcast fit the registers; ROWS divides the 8 of gated_delta_rule/native.py.
+// ROWS x PANEL accumulators, PANEL vectors and one broadcast fit the registers; ROWS divides the 8 of gated_delta_rule/cpp.py.
 #if defined(__AVX512F__)
 constexpr int LANES = 16, ROWS = 8;
 #elif defined(__AVX__)
@@ -111,7 +111,7 @@ INLINE void store_some(T* p, Vec x, Index n) {
     for (Index i = 0; i < n; i++) p[i] = T(x[i]);
 }
 
-// Calls f(column, lanes inside) for every vector of n columns; the lanes of a whole one are a constant.
+// Calls f(column, lanes inside) for every vector of n columns; a whole vector's lanes are a compile-time constant.
 template <class F>
 INLINE void each_vector(Index n, F f) {
     Index x = 0;
@@ -124,7 +124,7 @@ struct Lanes {
     typedef float Type __attribute__((vector_size(N * 4)));
 };
 
-// All lanes made one by f, half against half: not one after the other, which takes four times as long.
+// Reduces all lanes by f, halving each time: one lane after the other would take four times as long.
 template <int N, class F>
 INLINE float fold(typename Lanes<N>::Type x, F f) {
     struct {

@@ -1,5 +1,5 @@
-// Causal softmax attention of a short window on itself, with RoPE, out of a fused projection and backwards into one.
-// One thread owns a (batch row, head); scores are never written to memory, the backward computes them again.
+// Causal softmax attention of a short window on itself, with RoPE, from a fused projection; the backward writes one
+// gradient of it. One thread owns a (batch row, head). Scores are never stored: the backward recomputes them.
 #include <algorithm>
 #include <cmath>
 
@@ -11,7 +11,6 @@ struct WindowAttention {
     Index B, T, H, D, threads, bf16;
     double scale;
     const char* qkv;          // [B, T, 3, H, D]
-    const float* row_scale;   // [B, T]: qkv is to be multiplied by it; null: ones. Gradients are those of qkv as it is
     const float *cos, *sin;   // [T, D], the halves of D alike
     char* o;                  // [B, T, H, D]
     float* log_sums;          // [B, H, T]: of the exponentials of a row's scores
@@ -54,19 +53,16 @@ struct Window {
         return reinterpret_cast<Element*>(data) + (((b * a.T + t) * parts + part) * a.H + h) * a.D;
     }
 
-    float row_scale(Index t) const { return a.row_scale ? a.row_scale[b * a.T + t] : 1.0f; }
-
     // Rows past T are zeros.
-    void read(float* out_TD, const char* data, Index parts, Index part, bool scaled) const {
+    void read(float* out_TD, const char* data, Index parts, Index part) const {
         for (Index t = 0; t < a.T; t++) {
             const T* in = row(data, parts, part, t);
-            const float scale = scaled ? row_scale(t) : 1.0f;
-            for (Index d = 0; d < a.D; d += LANES) store(out_TD + t * Dp + d, load_some(in + d, a.D - d) * scale);
+            for (Index d = 0; d < a.D; d += LANES) store(out_TD + t * Dp + d, load_some(in + d, a.D - d));
         }
         std::fill(out_TD + a.T * Dp, out_TD + Tp * Dp, 0.0f);
     }
 
-    // Turns the pairs (d, d + D / 2) of every row; backwards with sign = -1.
+    // Rotates the pairs (d, d + D / 2) of every row; sign = -1 rotates back.
     void rotate(float* x_TD, float sign, float scale) const {
         const Index half = a.D / 2;
         for (Index t = 0; t < a.T; t++) {
@@ -83,9 +79,9 @@ struct Window {
     }
 
     void load_qkv() const {
-        read(q_TD, a.qkv, 3, 0, true);
-        read(k_TD, a.qkv, 3, 1, true);
-        read(v_TD, a.qkv, 3, 2, true);
+        read(q_TD, a.qkv, 3, 0);
+        read(k_TD, a.qkv, 3, 1);
+        read(v_TD, a.qkv, 3, 2);
         rotate(q_TD, 1.0f, float(a.scale));
         rotate(k_TD, 1.0f, 1.0f);
     }
@@ -125,11 +121,10 @@ struct Window {
             });
     }
 
-    void write(char* data, Index parts, Index part, const float* in_TD, bool scaled) const {
+    void write(char* data, Index parts, Index part, const float* in_TD) const {
         for (Index t = 0; t < a.T; t++) {
             T* out = row(data, parts, part, t);
-            const float scale = scaled ? row_scale(t) : 1.0f;
-            for (Index d = 0; d < a.D; d += LANES) store_some(out + d, load(in_TD + t * Dp + d) * scale, a.D - d);
+            for (Index d = 0; d < a.D; d += LANES) store_some(out + d, load(in_TD + t * Dp + d), a.D - d);
         }
     }
 
@@ -173,7 +168,7 @@ struct Window {
             *log_sum(t) = most + std::log(sum);
         }
         causal_product(q_TD, P_TT, v_TD);
-        write(a.o, 1, 0, q_TD, false);
+        write(a.o, 1, 0, q_TD);
     }
 };
 
@@ -192,7 +187,7 @@ struct BackwardWindow : Window<T> {
         this->load_qkv();
         this->transpose_all(kT_DT, k_TD);
         this->products(P_TT, q_TD, kT_DT);
-        this->read(do_TD, a.d_o, 1, 0, false);
+        this->read(do_TD, a.d_o, 1, 0);
         this->transpose_all(kT_DT, v_TD);
         this->products(dP_TT, do_TD, kT_DT);
         for (Index t = 0; t < a.T; t++) {
@@ -212,17 +207,17 @@ struct BackwardWindow : Window<T> {
             for (float* row : {P, dP}) std::fill(row + round_up(t + 1, LANES), row + Tp, 0.0f);
         }
         this->transposed_product(grad_TD, P_TT, do_TD);
-        this->write(a.d_qkv, 3, 2, grad_TD, true);
+        this->write(a.d_qkv, 3, 2, grad_TD);
         this->transposed_product(grad_TD, dP_TT, q_TD);
         this->rotate(grad_TD, -1.0f, 1.0f);
-        this->write(a.d_qkv, 3, 1, grad_TD, true);
+        this->write(a.d_qkv, 3, 1, grad_TD);
         this->causal_product(grad_TD, dP_TT, k_TD);
         this->rotate(grad_TD, -1.0f, float(a.scale));
-        this->write(a.d_qkv, 3, 0, grad_TD, true);
+        this->write(a.d_qkv, 3, 0, grad_TD);
     }
 };
 
-// Runs f(window) for every batch row and head. The heads of a row lie side by side: one thread takes them in turn.
+// Runs f(window) for every batch row and head. A row's heads are adjacent in memory: one thread takes them in turn.
 template <class W, class F>
 void share_heads(const WindowAttention& a, F f) {
     const Index heads = a.B >= 2 * a.threads ? a.H : 1;

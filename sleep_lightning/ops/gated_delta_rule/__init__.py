@@ -1,4 +1,4 @@
-"""The gated delta rule: one public door, several exact implementations behind it."""
+"""The gated delta rule: several exact implementations, the first usable one is taken."""
 
 from sleep_lightning.ops.gated_delta_rule.backends import available_backends, gated_delta_rule, select_backend
 

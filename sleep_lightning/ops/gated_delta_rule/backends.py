@@ -1,9 +1,10 @@
-"""The one public door to the gated delta rule."""
+"""The gated delta rule: dispatches to the first usable backend."""
 
 from sleep_lightning.ops.dispatch import Backend, Rule, anywhere
 from sleep_lightning.ops.gated_delta_rule.chunked import chunked_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.cpp import native_gated_delta_rule, why_not_native
 from sleep_lightning.ops.gated_delta_rule.fla import fla_gated_delta_rule, why_not_fla_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.flops import gated_delta_rule_flops
 from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.triton_window import triton_gated_delta_rule, why_not_triton
 
@@ -15,7 +16,7 @@ BACKENDS: dict[str, Backend] = {
     "reference": Backend(reference_gated_delta_rule, anywhere),
 }
 
-gated_delta_rule = Rule("gated_delta_rule", BACKENDS)
+gated_delta_rule = Rule("gated_delta_rule", BACKENDS, gated_delta_rule_flops)
 """Gated DeltaNet's rule, the paper's Eq. 3 with the delta correction. Without decay (g = 0) it is DeltaNet's."""
 
 available_backends, select_backend = gated_delta_rule.available, gated_delta_rule.select

@@ -131,7 +131,7 @@ class _ChunkedGatedDeltaRule(torch.autograd.Function):
         dk = d_reads[:, :, :C] + dKK @ k_ + dKK.transpose(-1, -2) @ k_ + dk_out * eGC[..., None]
 
         # Gates, by direct sums in float64: rows and columns cancel but for the pairs on both sides of a gate.
-        # q.dq - k.dk would be shorter and is useless at large decays.
+        # q.dq - k.dk would be shorter, but cancels at large decays.
         M_A = (dA_KKD * beta_[..., None]).double()
         dG = M_A.sum(-1) - M_A.sum(-2) + (d_reads_S * state_reads).view(N, M, -1, C, V).sum((2, 4))
         leaving = (k_out * dk_out).sum(-1).double()

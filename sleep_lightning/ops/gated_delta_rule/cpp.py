@@ -1,4 +1,4 @@
-"""The gated delta rule in C++ (``ops/native``), forward and backward, as operators that torch.compile sees whole."""
+"""The gated delta rule in C++ (``ops/cpp``), forward and backward, as custom operators of torch."""
 
 import ctypes
 from typing import Any
@@ -190,7 +190,7 @@ def _differentiate(
 
 
 def _differentiate_twice(ctx: Any, *gradients: Tensor | None) -> None:
-    raise NotImplementedError("the native gated delta rule is differentiable once; use model.backend='reference'")
+    raise NotImplementedError("the C++ gated delta rule is differentiable once; use model.backend='reference'")
 
 
 # Not torch.library.custom_op: its first call imports torch._dynamo (seconds), every call takes tens of microseconds.
@@ -205,9 +205,9 @@ torch.library.register_autograd(BACKWARD, _differentiate_twice)
 def why_not_native(k: Tensor) -> str | None:
     """Why the C++ kernel cannot take keys ``k`` ``[B, T, H, K]``; None if it can. Builds it at the first call."""
     if k.device.type != "cpu":
-        return f"the native kernel runs on cpu, the tensors are on {k.device.type}"
+        return f"the C++ kernel runs on cpu, the tensors are on {k.device.type}"
     if k.dtype not in DTYPES:
-        return f"the native kernel takes float32 and bfloat16, not {k.dtype}"
+        return f"the C++ kernel takes float32 and bfloat16, not {k.dtype}"
     return build.why_not()
 
 

@@ -64,7 +64,7 @@ def _verdict(device: torch.device, dtype: torch.dtype, K: int) -> str | None:
     return _cached_verdict(device, dtype, K, precision(dtype))
 
 
-# A constant to torch.compile, not code to trace. torch.compiler.assume_constant_result does this and only this, but
+# A constant to torch.compile, not code to trace. torch.compiler.assume_constant_result does only this, but it
 # imports dynamo, and with it Triton, to do it: seconds.
 setattr(_verdict, "_dynamo_marked_constant", True)  # noqa: B010
 

@@ -222,7 +222,7 @@ def window_backward(
             store(dk, dk_CK, H * K, t, key, T, K)
 
         # The transpose of ``decays``: a gate takes the shares of all decays whose segment it lies in, again without
-        # differences of running sums. (q.dq - k.dk would be shorter and is useless at large decays.)
+        # differences of running sums. (q.dq - k.dk would be shorter, but cancels at large decays.)
         share_CC = tl.cumsum(share_CC, 0, reverse=True) + to_end_share_C[None, :]
         dg_C = tl.sum(tl.where(row > column, share_CC, 0.0), 1) + tl.cumsum(from_start_share_C, 0, reverse=True)
         tl.store(dg + t * H, dg_C + whole * whole_share, mask=t < T)

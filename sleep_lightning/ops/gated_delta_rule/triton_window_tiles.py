@@ -1,4 +1,4 @@
-"""What the window kernels do to tiles: masked loads and stores, products, decays, the triangular inverse.
+"""Operations of the window kernels on tiles: masked loads and stores, products, decays, the triangular inverse.
 
 Tiles are fp32 whatever the tensors are, and zero outside the tensor: a padded token writes nothing, does not decay.
 """

@@ -1,4 +1,4 @@
-"""The gated Hebbian rule: one public door, several exact implementations behind it."""
+"""The gated Hebbian rule: several exact implementations, the first usable one is taken."""
 
 from sleep_lightning.ops.gated_hebbian.backends import gated_hebbian
 

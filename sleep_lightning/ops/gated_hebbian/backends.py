@@ -1,8 +1,9 @@
-"""The one public door to the gated Hebbian rule."""
+"""The gated Hebbian rule: dispatches to the first usable backend."""
 
 from sleep_lightning.ops.dispatch import Backend, Rule, anywhere
 from sleep_lightning.ops.gated_hebbian.chunked import chunked_gated_hebbian
 from sleep_lightning.ops.gated_hebbian.fla import fla_gated_hebbian, why_not_fla_gated_hebbian
+from sleep_lightning.ops.gated_hebbian.flops import gated_hebbian_flops
 from sleep_lightning.ops.gated_hebbian.reference import reference_gated_hebbian
 
 BACKENDS: dict[str, Backend] = {
@@ -11,5 +12,5 @@ BACKENDS: dict[str, Backend] = {
     "reference": Backend(reference_gated_hebbian, anywhere),
 }
 
-gated_hebbian = Rule("gated_hebbian", BACKENDS)
+gated_hebbian = Rule("gated_hebbian", BACKENDS, gated_hebbian_flops)
 """Mamba-2's rule, the paper's Eq. 3 as printed: what is written does not depend on what the state holds."""

@@ -1,22 +1,18 @@
 """Keys of the GSM-Infinite task."""
 
-import json
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from sleep_lightning.tasks.gsm_infinite.settings import KINDS, PLACES, SETTINGS
-
-if TYPE_CHECKING:
-    from sleep_lightning.tasks.gsm_infinite.task import GSMInfinite
 
 MODES = ("forward", "reverse")
 MAX_OP = 40
 
 
 @dataclass
-class GSMInfiniteConfig:
+class GSMInfiniteKeys:
+    """All of them, checked; ``GSMInfiniteConfig`` builds the task."""
+
     name: str = "gsm_infinite"
     """Name of the task."""
     ops: list[int] = field(default_factory=lambda: list(range(1, 9)))
@@ -74,16 +70,3 @@ class GSMInfiniteConfig:
             raise ValueError(
                 f"task.min_tokens={self.min_tokens} must be from 1 to task.max_tokens={self.max_tokens}, the longest"
             )
-
-    def build(self) -> "GSMInfinite":
-        """The task; the same one for equal keys while the file of ``jsonl`` stays as it is."""
-        path = Path(self.jsonl) if self.jsonl is not None else None
-        return _build(json.dumps(vars(self)), path.stat().st_mtime_ns if path and path.exists() else None)
-
-
-@lru_cache(maxsize=4)
-def _build(keys: str, changed: int | None) -> "GSMInfinite":
-    """An experiment builds its task several times, and a file is long to read."""
-    from sleep_lightning.tasks.gsm_infinite.task import GSMInfinite
-
-    return GSMInfinite(GSMInfiniteConfig(**json.loads(keys)))

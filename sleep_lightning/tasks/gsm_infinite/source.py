@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, cast
 
-from sleep_lightning.tasks.gsm_infinite.config import GSMInfiniteConfig
+from sleep_lightning.tasks.gsm_infinite.config import GSMInfiniteKeys
 from sleep_lightning.tasks.gsm_infinite.distractors import Distractors
 from sleep_lightning.tasks.gsm_infinite.draw import pick, shuffled
 from sleep_lightning.tasks.gsm_infinite.equations import Equation, Mode
@@ -49,7 +49,7 @@ def header(question: str) -> str:
 class GeneratedSource:
     """Draws problems and fills them up with distractors."""
 
-    def __init__(self, config: GSMInfiniteConfig, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: GSMInfiniteKeys, tokenizer: Tokenizer) -> None:
         self.config, self.tokenizer = config, tokenizer
         self._ids: dict[str, list[int]] = {}
         self.languages = {name: Language(name) for name in config.settings}
@@ -157,7 +157,7 @@ class FileSource:
         ValueError: if a split has no problem that fits ``ops``, ``settings``, ``modes`` and the lengths.
     """
 
-    def __init__(self, config: GSMInfiniteConfig, tokenizer: Tokenizer, records: Sequence[Record]) -> None:
+    def __init__(self, config: GSMInfiniteKeys, tokenizer: Tokenizer, records: Sequence[Record]) -> None:
         self.problems: dict[Split, dict[int, list[Sample]]] = {split: defaultdict(list) for split in SPLITS}
         lengths = []
         for record in records:

@@ -5,13 +5,17 @@ Sequence: ``Question: ... Context: ... Answer: 12``. With ``pad_side=left`` padd
 token, with no chain of thought.
 """
 
+import json
 import random
 from array import array
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
 import torch
 
 from sleep_lightning.sleep import IGNORE
-from sleep_lightning.tasks.gsm_infinite.config import MODES, GSMInfiniteConfig
+from sleep_lightning.tasks.gsm_infinite.config import MODES, GSMInfiniteKeys
 from sleep_lightning.tasks.gsm_infinite.jsonl import read_jsonl
 from sleep_lightning.tasks.gsm_infinite.language import words
 from sleep_lightning.tasks.gsm_infinite.source import FileSource, GeneratedSource, Source
@@ -33,7 +37,7 @@ class GSMInfinite(Task):
             be read.
     """
 
-    def __init__(self, config: GSMInfiniteConfig) -> None:
+    def __init__(self, config: GSMInfiniteKeys) -> None:
         self.config = config
         records = None if config.jsonl is None else read_jsonl(config.jsonl)
         if config.tokenizer == WORDS:
@@ -83,3 +87,23 @@ class GSMInfinite(Task):
     def text(self, batch_row: torch.Tensor) -> str:
         """The text of a row of token ids, without padding."""
         return self.tokenizer.decode(batch_row.tolist())
+
+
+@dataclass
+class GSMInfiniteConfig(GSMInfiniteKeys):
+    """The keys of section ``task``; ``build`` makes the task."""
+
+    def build(self) -> GSMInfinite:
+        """The task; the same one for equal keys while the file of ``jsonl`` stays as it is."""
+        path = Path(self.jsonl) if self.jsonl is not None else None
+        return _build(json.dumps(vars(self)), path.stat().st_mtime_ns if path and path.exists() else None)
+
+    def anchored(self) -> "GSMInfiniteConfig":
+        """The same with an absolute path of ``jsonl``."""
+        return self if self.jsonl is None else replace(self, jsonl=str(Path(self.jsonl).absolute()))
+
+
+@lru_cache(maxsize=4)
+def _build(keys: str, changed: int | None) -> GSMInfinite:
+    """An experiment builds its task several times, and a large file takes long to read."""
+    return GSMInfinite(GSMInfiniteKeys(**json.loads(keys)))

@@ -1,4 +1,4 @@
-"""What is drawn of a sweep's frontier, as a picture and as an interactive page alike."""
+"""The data of a frontier plot, drawn as a picture and as an interactive page."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ class Dot:
     Attributes:
         trial: its number.
         n_passes: its N.
-        cost: what was paid.
-        value: what it reached, mean over seeds.
-        low: its worst seed.
-        high: its best seed.
-        seeds: how many there are.
-        text: its point, on a line.
+        cost: cost of a run.
+        value: mean over seeds.
+        low: value of the worst seed.
+        high: value of the best seed.
+        seeds: number of seeds.
+        text: its varied keys on one line.
     """
 
     trial: int
@@ -38,9 +38,9 @@ class FrontierPlot:
         cost_label: of the x-axis.
         value_label: of the y-axis.
         dots: at least one.
-        depths: every N of the sweep, so that an N has the same color in all its figures.
-        stopped: pruned trials where they were stopped, and what they had reached there.
-        edge: the dots that nothing beats, the next costing more; empty: no line.
+        depths: every N of the sweep, so that each N has the same color in all figures.
+        stopped: pruned trials, at the cost and value where they were stopped.
+        edge: the dots on the frontier, in order of cost; empty: no line.
         levels: horizontal lines by label.
         value_is_share: values lie between 0 and 1.
         log_cost: draw the cost on a logarithmic axis.

@@ -1,4 +1,4 @@
-"""Pictures of runs. matplotlib is imported at the first one."""
+"""Figures of runs. matplotlib is imported when the first one is drawn."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_SLICES = 8
-"""Lines by difficulty that a picture can bear."""
+"""Most slices that are drawn."""
 
 
 def draw_learning_curve(history: list[dict[str, float]], path: Path, title: str) -> None:
@@ -19,7 +19,7 @@ def draw_learning_curve(history: list[dict[str, float]], path: Path, title: str)
     match by slice where there are several (PNG).
 
     Args:
-        history: one dict a validation, with ``cost/train_flops``, the names of ``Score.as_metrics``, and
+        history: one dict per validation, with ``cost/train_flops``, the names of ``Score.as_metrics``, and
             ``<slice>/exact_match``.
         path: file to write.
         title: what was trained.
@@ -48,7 +48,7 @@ def draw_learning_curve(history: list[dict[str, float]], path: Path, title: str)
 
 
 class Compared(Protocol):
-    """What is drawn of a row of a comparison."""
+    """The fields of a comparison's row that are drawn."""
 
     @property
     def arm(self) -> str: ...
@@ -65,7 +65,7 @@ class Compared(Protocol):
 
 
 def draw_comparison(rows: Sequence[Compared], path: Path, title: str) -> None:
-    """Exact match against training FLOPs: a point an arm, a bar from the worst seed to the best (PNG)."""
+    """Exact match over training FLOPs: a point for each arm, with a bar from its worst seed to its best (PNG)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -87,9 +87,8 @@ def draw_comparison(rows: Sequence[Compared], path: Path, title: str) -> None:
 
 
 def draw_frontier(plot: FrontierPlot, path: Path) -> None:
-    """Value over cost, a dot a trial coloured by its N with a bar from its worst seed to its best, a cross where one
-    was stopped, a step line along what nothing beats with the band of its seeds, and what ignoring the evidence scores
-    as dashed lines (PNG)."""
+    """Value over cost (PNG): a dot for each trial, coloured by its N, with a bar from its worst seed to its best; a
+    cross where one was stopped; a step line along the frontier, with the band of its seeds; the baselines."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -133,7 +132,7 @@ def draw_frontier(plot: FrontierPlot, path: Path) -> None:
 
 
 def _flops_axis(axes: "Axes", label: str = "training FLOPs") -> None:
-    """A logarithmic x-axis in units a person reads (10 T), however narrow its range. After the points are drawn."""
+    """A logarithmic x-axis with readable units (10 T) at any range. Call it after the points are drawn."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     axes.set(xlabel=label, xscale="log")

@@ -1,6 +1,6 @@
-"""Interactive figures of a sweep. plotly is imported at the first one.
+"""Interactive figures of a sweep. plotly is imported when the first one is drawn.
 
-Texts come from files people write: whatever plotly would read as markup is escaped.
+Texts come from files that users write: whatever plotly would read as markup is escaped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ Points = Sequence[tuple[float, float]]
 
 
 def frontier_figure(plot: FrontierPlot) -> "Figure":
-    """Value over cost: a dot a trial, coloured by its N, its point shown under the mouse; bars from worst to best seed;
-    a cross where one was stopped; a step line along what nothing beats, with the band of its seeds; what ignoring the
-    evidence scores as lines."""
+    """Value over cost: a dot for each trial, coloured by its N, with its keys as hover text and a bar from its worst
+    seed to its best; a cross where one was stopped; a step line along the frontier, with the band of its seeds; the
+    baselines as lines."""
     figure = _figure(plot.cost_label, plot.value_label, plot.log_cost, plot.value_is_share)
     if plot.edge:
         _add_edge(figure, plot.edge)
@@ -83,7 +83,7 @@ def _hover(plot: FrontierPlot, dot: Dot) -> str:
 
 
 def progress_figure(points: Points, label: str) -> "Figure":
-    """What had been gained (a hypervolume, or a best value) when so many FLOPs were spent."""
+    """Progress (hypervolume or best value) over the FLOPs spent."""
     figure = _figure("training FLOPs spent, failed and pruned trials included", label)
     x, y = zip(*points, strict=True)
     line = {"shape": "hv", "color": "#31688e"}
@@ -93,7 +93,7 @@ def progress_figure(points: Points, label: str) -> "Figure":
 
 
 def curves_figure(curves: Sequence[tuple[Dot, Points]], depths: Sequence[int]) -> "Figure":
-    """Exact match at the validations over training FLOPs, a line a trial, coloured by its N (of all the ``depths``)."""
+    """Validation exact match over training FLOPs: a line for each trial, coloured by its N (one of ``depths``)."""
     figure = _figure("training FLOPs", "exact match", share=True)
     colors, named = depth_colors(depths), set[int]()
     for dot, curve in sorted(curves, key=lambda c: (c[0].n_passes, c[0].trial)):
@@ -113,7 +113,7 @@ def curves_figure(curves: Sequence[tuple[Dot, Points]], depths: Sequence[int]) -
 
 
 def importances_figure(importances: Mapping[str, Mapping[str, float]]) -> "Figure":
-    """Share of each key, a bar for every objective."""
+    """Importance of each key: a bar for every objective."""
     figure = _figure("importance", "")
     for name, shares in importances.items():
         shown = sorted(shares.items(), key=lambda item: item[1])
@@ -124,13 +124,13 @@ def importances_figure(importances: Mapping[str, Mapping[str, float]]) -> "Figur
 
 
 def write_page(figure: "Figure", path: Path, title: str) -> None:
-    """The figure as a page that needs no network: plotly.js (5 MB) lies in it."""
+    """Write the figure as a page that needs no network: it includes plotly.js (5 MB)."""
     figure.update_layout(title=escape(title))
     write_text(path, figure.to_html(include_plotlyjs=True, default_height="90vh"))
 
 
 def as_div(figure: "Figure") -> str:
-    """The figure as a part of a page that holds plotly.js itself."""
+    """The figure as a part of a page that includes plotly.js."""
     html: str = figure.to_html(full_html=False, include_plotlyjs=False, default_height="460px")
     return html
 

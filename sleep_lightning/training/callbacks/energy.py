@@ -107,14 +107,14 @@ class EnergyMeter:
 
     @classmethod
     def of(cls, *devices: torch.device) -> "EnergyMeter":
-        """CPU, and those of the devices that are GPUs. Nothing if one of them does not tell: the rest would mislead."""
+        """CPU, and those of the devices that are GPUs. Nothing if one of them reports none: the rest would mislead."""
         gpus = [NvmlCounter.open(device) for device in devices if device.type == "cuda"]
         if None in gpus:
             return cls([])
         return cls([counter for counter in (RaplCounter.open(), *gpus) if counter is not None])
 
     def joules(self) -> float | None:
-        """Used since the meter was made; None if the machine does not tell (and from then on, if it stops telling)."""
+        """Used since the meter was made; None if the machine reports none (and from then on, if it stops reporting)."""
         try:
             return sum(counter.joules() for counter in self._counters) if self._counters else None
         except OSError:

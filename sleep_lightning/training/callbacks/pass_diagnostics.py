@@ -1,12 +1,15 @@
 """What each sleeping pass does: how far it moves the memory and the hidden states, how much gradient it gets."""
 
 from collections import defaultdict
+from typing import TYPE_CHECKING, Any
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn import functional as F
 
-from sleep_lightning.model import HybridLM, Memory
+from sleep_lightning.model import Memory, WindowModel
 from sleep_lightning.sleep import (
     IGNORE,
     PassRecord,
@@ -18,13 +21,48 @@ from sleep_lightning.sleep import (
     zero_memory,
 )
 from sleep_lightning.tasks import TaskBatch
+from sleep_lightning.training.batches import as_batch
+
+if TYPE_CHECKING:
+    from sleep_lightning.training.module import SleepModule
+
+ROWS = 32
+"""Rows of the first validation batch that are diagnosed."""
+
+
+class PassDiagnostics(pl.Callback):
+    """Logs ``sleep/...``, what ``diagnose_passes`` finds on the first validation batch, with every validation."""
+
+    def __init__(self) -> None:
+        self._first: TaskBatch | None = None
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._first is None:
+            self._first = as_batch(batch).rows(0, ROWS)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:  # type: ignore[override]
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or self._first is None:
+            return
+        if not trainer.loggers and pl_module.gradients.shards is None:  # gathering shards takes all ranks
+            return
+        found = diagnose_passes(pl_module.model, self._first, pl_module.experiment.sleep)
+        for logger in trainer.loggers:
+            logger.log_metrics({f"sleep/{name}": value for name, value in found.items()}, trainer.global_step)
 
 
 def _norm(tensors: tuple[Tensor, ...]) -> Tensor:
     return torch.stack([x.detach().float().norm() for x in tensors]).norm()
 
 
-def diagnose_passes(model: HybridLM, batch: TaskBatch, sleep: SleepConfig) -> dict[str, float]:
+def diagnose_passes(model: WindowModel, batch: TaskBatch, sleep: SleepConfig) -> dict[str, float]:
     """Per pass n, averaged over windows: ``memory_change`` |S_n - S_{n-1}| / |S_n|, ``hidden_drift``
     |h_n - h_{n-1}| / |h_{n-1}| (not for the last pass, whose h is never computed) and ``memory_grad_norm``
     |dL/dS_n|. Leaves ``.grad`` alone. Empty for a model without memory or a batch without sleep.

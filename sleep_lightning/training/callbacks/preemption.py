@@ -1,20 +1,20 @@
-"""Ends that are not the planned one: signals, time limits, exceptions, a machine that dies while a checkpoint is
-written."""
+"""Stops that are not planned: signals and time limits. They save, and all ranks stop after the same step."""
 
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Mapping
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
-import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+import psutil
 from rich.console import Console
 
-from sleep_lightning.training.errors import Diverged
+from sleep_lightning.config import TrainingConfig
 
 if TYPE_CHECKING:
     from sleep_lightning.training.module import SleepModule
@@ -29,55 +29,60 @@ class StopReason(IntEnum):
     TIME_LIMIT = os.EX_TEMPFAIL
 
 
-class StopOnSignal(pl.Callback):
+class Preemption(pl.Callback):
     """Turns the first SIGINT, SIGTERM or SIGUSR1, or a deadline, into a checkpoint and a stop at the end of the step.
 
-    It is enough that one rank gets the signal: all stop after the same step.
+    One rank that gets the signal is enough: votes to stop travel with the gradients, and no handler exchanges anything.
 
     Args:
-        checkpoint: where to save.
+        checkpoint: where to save; None: ``last.ckpt`` in the directory of the trainer's checkpoints.
         deadline: seconds since 1970 when to stop; None: never.
-        announces: whether to tell the user.
 
     Attributes:
         reason: why the run stops; None if it was left alone.
     """
 
-    def __init__(self, checkpoint: Path, deadline: float | None = None, announces: bool = True) -> None:
-        self.checkpoint, self.deadline, self.announces = checkpoint, deadline, announces
+    def __init__(self, checkpoint: Path | None = None, deadline: float | None = None) -> None:
+        self.checkpoint, self.deadline = checkpoint, deadline
         self.reason: StopReason | None = None
-        self._wanted: list[float] = []
+        self._votes: list[float] = []
         self._previous: dict[signal.Signals, Any] = {}
+        self._announces = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:  # type: ignore[override]
-        self._wanted = pl_module.stop_wanted
+        self._votes, self._announces = pl_module.gradients.stop_votes, trainer.is_global_zero
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             self._previous[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if any(self._wanted) and number == signal.SIGINT:
+        if any(self._votes) and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._want(StopReason(128 + number), "Ctrl-C again stops at once")
+        self._vote(StopReason(128 + number), "Ctrl-C again stops at once")
 
-    def _want(self, reason: StopReason, more: str) -> None:
-        self._wanted[list(StopReason).index(reason)] = 1.0
-        if self.announces:
+    def _vote(self, reason: StopReason, more: str) -> None:
+        self._votes[list(StopReason).index(reason)] = 1.0
+        if self._announces:
             Console(stderr=True).print(f"{reason.name}: saving after this step ({more})")
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self.deadline is not None and time.time() >= self.deadline and not any(self._wanted):
-            self._want(StopReason.TIME_LIMIT, "fit --resume goes on")
+        if self.deadline is not None and time.time() >= self.deadline and not any(self._votes):
+            self._vote(StopReason.TIME_LIMIT, "fit --resume resumes it")
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, pl_module: "SleepModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        agreed = pl_module.stop_agreed.tolist()
+        agreed = pl_module.gradients.stop_agreed.tolist()
         self.reason = next((reason for reason, votes in zip(StopReason, agreed, strict=True) if votes), None)
         if self.reason is not None:
-            trainer.save_checkpoint(self.checkpoint)
+            trainer.save_checkpoint(self.path(trainer))
             trainer.should_stop = True
+
+    def path(self, trainer: pl.Trainer) -> Path:
+        """Where the last checkpoint of this training lies."""
+        directory = getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir
+        return self.checkpoint or Path(directory) / "last.ckpt"
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._restore()
@@ -90,49 +95,42 @@ class StopOnSignal(pl.Callback):
             signal.signal(*self._previous.popitem())
 
 
-class SaveOnException(pl.Callback):
-    """Leaves ``checkpoint`` behind when training raises; ``last.ckpt`` stays what it was, so resuming is exact.
+def stop_time(training: TrainingConfig, environment: Mapping[str, str] = os.environ) -> float | None:
+    """When to save and stop: ``training.time_margin`` before the limit of the process or the end of its SLURM job.
 
-    Diverged weights are not worth keeping.
+    Returns:
+        Seconds since 1970; None if nothing limits the run.
     """
-
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, Diverged):
-            return
-        try:
-            trainer.save_checkpoint(self.checkpoint)
-        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-            Console(stderr=True).print(f"could not save {self.checkpoint}: {error}")
+    ends = []
+    if training.time_limit is not None:
+        ends.append(psutil.Process().create_time() + 60 * training.time_limit)
+    if "SLURM_JOB_END_TIME" in environment:
+        ends.append(float(environment["SLURM_JOB_END_TIME"]))
+    return min(ends) - 60 * training.time_margin if ends else None
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames: a crash or a full disk leaves the checkpoint before intact.
+def was_requeued(training: TrainingConfig, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether SLURM has started this job before, and the run shall be resumed."""
+    return training.requeue and int(environment.get("SLURM_RESTART_COUNT", 0)) > 0
 
-    Args:
-        writes: False in all ranks but the first, which only read.
+
+def requeue(
+    training: TrainingConfig, reason: StopReason | None, environment: Mapping[str, str] = os.environ
+) -> str | None:
+    """Put the SLURM job back into the queue if it was stopped for lack of time (SIGUSR1 is how SLURM announces it).
+
+    SLURM then ends the job, and starts it again when there is room. After SIGTERM requeueing is SLURM's own business.
+
+    Returns:
+        What was done, or why it could not be, in words; None if nothing was to be done.
     """
-
-    def __init__(self, writes: bool = True) -> None:
-        self.writes = writes
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        if not self.writes:
-            return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        try:
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-
-    def remove_checkpoint(self, path: Any) -> None:
-        if self.writes:
-            super().remove_checkpoint(path)
+    job = environment.get("SLURM_JOB_ID")
+    if not training.requeue or job is None or reason not in (StopReason.SIGUSR1, StopReason.TIME_LIMIT):
+        return None
+    try:
+        subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=True)
+    except subprocess.CalledProcessError as error:
+        return f"SLURM did not requeue job {job}: {' '.join(error.stderr.split())}"
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"SLURM did not requeue job {job}: {error}"
+    return f"SLURM job {job} is in the queue again"

@@ -1,77 +1,95 @@
 """What a person sees while a run trains: steps, tokens/s, ETA, FLOPs so far, the last exact match."""
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from sleep_lightning.formatting import with_unit
-from sleep_lightning.training.module import SleepModule
+from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
+
+if TYPE_CHECKING:
+    from sleep_lightning.training.module import SleepModule
 
 
-class RichProgress(pl.Callback):
-    """A live bar on a terminal; on a pipe or in a log file, a line per validation."""
+class SleepProgressBar(RichProgressBar):
+    """Lightning's bar, over ``max_steps``, on a terminal; and a line per validation, also in a log file.
+
+    Args:
+        console: where it goes; None: stderr.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self.progress = Progress(
+        super().__init__(refresh_rate=2, console_kwargs={"file": self.console.file})
+        self._started, self._first_step = 0.0, 0
+        if not self.console.is_terminal:
+            self.disable()
+
+    def enable(self) -> None:
+        """Only a terminal can redraw a bar."""
+        if self.console.is_terminal:
+            super().enable()
+
+    def configure_columns(self, trainer: pl.Trainer) -> list[ProgressColumn]:
+        return [
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]} tokens/s"),
-            TextColumn("{task.fields[flops]}FLOP"),
-            TextColumn("exact match {task.fields[exact]}"),
             TextColumn("ETA"),
             TimeRemainingColumn(),
-            console=self.console,
-            refresh_per_second=2,
-            disable=not self.console.is_terminal,
-        )
-        self.started, self.first_step = 0.0, 0
+        ]
+
+    @property
+    def total_train_batches(self) -> int | float:
+        """Steps of the whole run, where it is bounded by steps."""
+        steps = self.trainer.max_steps
+        return steps if steps > 0 else super().total_train_batches
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return "train"
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: "SleepModule") -> dict[str, Any]:  # type: ignore[override]
+        shown = {
+            "tokens/s": with_unit(self.rate(trainer, pl_module)),
+            "FLOP": with_unit(ResourceMonitor.of(trainer).train_flops),
+        }
+        if (loss := trainer.callback_metrics.get("train/loss")) is not None:
+            shown["loss"] = f"{float(loss):.3f}"
+        if pl_module.scores:
+            shown["exact match"] = f"{pl_module.scores['all'].exact_match:.3f}"
+        return shown
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.started, self.first_step = time.monotonic(), trainer.global_step
-        total = trainer.max_steps
-        self.bar = self.progress.add_task(
-            "train", total=total, completed=trainer.global_step, rate="-", flops="0", exact="-"
-        )
-        self.progress.start()
+        super().on_train_start(trainer, pl_module)
+        self._started, self._first_step = time.monotonic(), trainer.global_step
 
-    def rate(self, module: SleepModule) -> float:
+    def rate(self, trainer: pl.Trainer, pl_module: "SleepModule") -> float:
         """Training tokens per second since this process began to train (validations included)."""
-        return (module.steps - self.first_step) * module.step_tokens / max(time.monotonic() - self.started, 1e-9)
+        steps = trainer.global_step - self._first_step
+        return steps * pl_module.step_tokens / max(time.monotonic() - self._started, 1e-9)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, SleepModule)
-        self.progress.update(
-            self.bar,
-            completed=pl_module.steps,
-            rate=with_unit(self.rate(pl_module)),
-            flops=with_unit(pl_module.train_flops),
-        )
+        if self.is_enabled:  # reading the loss waits for the device
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, SleepModule)
-        if trainer.state.fn != TrainerFn.FITTING:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:  # type: ignore[override]
+        super().on_validation_end(trainer, pl_module)
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or not trainer.is_global_zero:
             return
         score = pl_module.scores["all"]
-        self.progress.update(self.bar, exact=f"{score.exact_match:.3f}")
-        self.console.print(
-            f"step {pl_module.steps}: loss {score.loss:.4f}, exact match {score.exact_match:.3f} (majority "
+        console = self.console if self.progress is None else self.progress.console
+        console.print(
+            f"step {trainer.global_step}: loss {score.loss:.4f}, exact match {score.exact_match:.3f} (majority "
             f"{score.baselines.majority_exact_match:.3f}, uniform {score.baselines.uniform_exact_match:.3f}), "
-            f"token accuracy {score.token_accuracy:.3f}, {with_unit(self.rate(pl_module))} tokens/s, "
-            f"{with_unit(pl_module.train_flops)}FLOP",
+            f"token accuracy {score.token_accuracy:.3f}, {with_unit(self.rate(trainer, pl_module))} tokens/s, "
+            f"{with_unit(ResourceMonitor.of(trainer).train_flops)}FLOP",
             highlight=False,
             soft_wrap=True,
         )
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self.progress.stop()  # there is no teardown then
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.progress.stop()

@@ -1,160 +1,117 @@
-"""What training takes, measured: wall time, tokens/s, peak memory, energy. Beside it stands what was predicted."""
+"""FLOPs and tokens so far beside every metric, and what the run takes, beside what was predicted."""
 
-import resource
-import sys
-import time
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
-import psutil
-import torch
+import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
 
-from sleep_lightning.training.callbacks.energy import EnergyMeter
-from sleep_lightning.training.distributed.ranks import ALONE, Ranks
+from sleep_lightning.config.stages import sleep_of
+from sleep_lightning.cost.run_flops import StepFlops
+from sleep_lightning.cost.step_memory import predict_step_memory
+from sleep_lightning.training.resource_usage import ResourceUsage
 
-MEASURED = ("wall_s", "tokens_per_s", "peak_memory_bytes", "step_memory_bytes", "energy_j")
-"""What ``ResourceUsage.measured`` may tell; seconds, 1/s, bytes, joules."""
-ENERGY_EVERY = 30.0
-"""Seconds between two readings of the energy counters at least: they wrap around after minutes."""
+if TYPE_CHECKING:
+    from sleep_lightning.training.module import SleepModule
 
 
-class ResourceUsage:
-    """Measures one run, however often it is resumed: each process goes on from what the checkpoint before had measured.
+class ResourceMonitor(pl.Callback):
+    """Logs ``cost/tokens`` and ``cost/train_flops`` with every training and validation metric, and with validations
+    ``cost/{wall_s,tokens_per_s,peak_memory_bytes,step_memory_bytes,energy_j}``, as far as the machine reports them.
 
-    Of several ranks each measures its own memory and all the time; what is recorded is what the first one measured.
+    Make it before the module, so that the memory held before it is not counted as the module's.
 
-    Wall time counts from the making of this object, energy from ``begin``, both with validations. Tokens/s are of
-    training alone: drawing batches, steps, logs and checkpoints, without validations.
+    Attributes:
+        usage: what was measured.
+        train_flops: of all steps so far, by the experiment's cost.
+        predicted_step_memory: bytes; None before training, and where it cannot be predicted.
     """
 
     def __init__(self) -> None:
-        forget_peak()
-        self._held, self._made = resident_bytes(), time.monotonic()
-        self._device, self._energy_read = torch.device("cpu"), self._made
-        self._meter: EnergyMeter | None = None
-        self._training_since: float | None = None
-        self._wall_before, self._train_before, self._untimed_steps = 0.0, 0.0, 0
-        self._energy_before: float | None = 0.0
-        self._peak_before = 0
-        self._peak_of_steps: int | None = None
+        self.usage = ResourceUsage()
+        self.train_flops = 0
+        self.predicted_step_memory: int | None = None
+        self._tokens, self._steps, self._step_tokens = 0, 0, 0
+        self._step_flops: StepFlops | None = None
 
-    def begin(self, device: torch.device, ranks: Ranks = ALONE) -> None:
-        """Training begins, on this device. Energy is that of all devices of the node; it is not told of several."""
-        devices = [device]
-        if device.type == "cuda" and ranks.size > 1:
-            devices = [torch.device("cuda", i) for i in range(ranks.local_size)]
-        self._device = device
-        self._meter = EnergyMeter.of(*devices) if ranks.size == ranks.local_size else EnergyMeter([])
-        self.resume()
+    @classmethod
+    def of(cls, trainer: pl.Trainer) -> "ResourceMonitor":
+        """That of a trainer: ``SleepModule`` sees to it that there is one."""
+        return next(callback for callback in trainer.callbacks if isinstance(callback, cls))  # type: ignore[attr-defined]
 
-    def resume(self) -> None:
-        """Steps come next."""
-        self._training_since = time.monotonic()
+    def setup(self, trainer: pl.Trainer, pl_module: "SleepModule", stage: str) -> None:  # type: ignore[override]
+        if self._step_flops is None:
+            experiment = pl_module.experiment
+            self._step_flops = StepFlops(experiment, pl_module.model)
+            self._step_tokens = experiment.training.batch_size * pl_module.task.sequence_length
 
-    def pause(self) -> None:
-        """Validations come next, or the end."""
-        if self._training_since is None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:  # type: ignore[override]
+        shards = pl_module.gradients.shards
+        with nullcontext() if shards is None else shards.gathered():
+            self.predicted_step_memory = predict_step_memory(pl_module.experiment, pl_module.model)
+        self.usage.begin(pl_module.device, trainer.world_size, trainer.world_size // trainer.num_nodes)
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: pl.Trainer, pl_module: "SleepModule", outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert self._step_flops is not None
+        tokens, self._steps = pl_module.step_tokens, trainer.global_step
+        flops = self._step_flops(sleep_of(pl_module.experiment, trainer.global_step - 1))
+        # a loader of the user's own may have other batches than the experiment
+        self.train_flops += flops if tokens == self._step_tokens else flops * tokens // self._step_tokens
+        self._tokens += tokens
+        self.usage.keep_energy()
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._log(trainer, self.cost_so_far())
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.usage.pause()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._log(trainer, self.cost_so_far() | self.measured_so_far())
+            self.usage.resume()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.usage.pause()
+
+    def cost_so_far(self) -> dict[str, float]:
+        """Tokens and FLOPs of training until now."""
+        return {"cost/tokens": float(self._tokens), "cost/train_flops": float(self.train_flops)}
+
+    def measured(self) -> dict[str, float]:
+        """What was measured of it: ``ResourceUsage.measured``."""
+        return self.usage.measured(self._steps, self._step_tokens)
+
+    def measured_so_far(self) -> dict[str, float]:
+        """The same by the names under which it is logged."""
+        return {f"cost/{name}": x for name, x in self.measured().items()}
+
+    def predicted_run_flops(self) -> int:
+        """Training FLOPs of the whole run."""
+        assert self._step_flops is not None
+        return self._step_flops.run()
+
+    def _log(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, trainer.global_step)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["train_flops"], checkpoint["train_tokens"] = self.train_flops, self._tokens
+        checkpoint["predicted_step_memory"] = self.predicted_step_memory
+        checkpoint.update(self.usage.state_dict())
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or "train_flops" not in checkpoint:
             return
-        if self._device.type == "cuda":  # steps are only queued: without this, validation would pay for the last ones
-            torch.cuda.synchronize(self._device)
-        self._train_before, self._training_since = self.train_s, None
-        if self._peak_of_steps is None:  # later peaks may be those of a validation
-            self._peak_of_steps = self._peak() - (self._held if self._device.type == "cpu" else 0)
-
-    def keep_energy(self) -> None:
-        """Read the energy counters if it is time; call it between steps, so that no wrap-around is missed."""
-        if time.monotonic() - self._energy_read > ENERGY_EVERY:
-            self._energy_read = time.monotonic()
-            _ = self.energy_j
-
-    @property
-    def energy_sources(self) -> str:
-        """What the energy is of, in words; "" if the machine does not tell."""
-        return self._meter.sources if self._meter is not None else ""
-
-    @property
-    def wall_s(self) -> float:
-        """Seconds spent on the run."""
-        return self._wall_before + time.monotonic() - self._made
-
-    @property
-    def train_s(self) -> float:
-        """Seconds of it in training, without validations."""
-        running = 0.0 if self._training_since is None else time.monotonic() - self._training_since
-        return self._train_before + running
-
-    @property
-    def energy_j(self) -> float | None:
-        """Joules; None unless the machine told them for the whole run."""
-        if self._meter is None:  # nothing was trained here
-            return self._energy_before or None
-        now = self._meter.joules()
-        return None if now is None or self._energy_before is None else self._energy_before + now
-
-    @property
-    def peak_memory_bytes(self) -> int:
-        """On CUDA, most bytes of tensors at a time; else the process's largest resident size since the run's module
-        was made (since the process began, where the system cannot forget an older peak)."""
-        return max(self._peak_before, self._peak())
-
-    @property
-    def step_memory_bytes(self) -> int | None:
-        """What training steps alone took at most, weights and optimizer included, libraries not: as it was before the
-        first validation of the run, None until then."""
-        return self._peak_of_steps
-
-    def measured(self, steps: int, step_tokens: int) -> dict[str, float]:
-        """Flat figures after so many steps of the run; what is not known is left out."""
-        timed = (steps - self._untimed_steps) * step_tokens
-        figures = {
-            "wall_s": self.wall_s,
-            "tokens_per_s": timed / self.train_s if timed and self.train_s else None,
-            "peak_memory_bytes": self.peak_memory_bytes,
-            "step_memory_bytes": self.step_memory_bytes,
-            "energy_j": self.energy_j,
-        }
-        return {name: float(value) for name, value in figures.items() if value is not None}
-
-    def state_dict(self) -> dict[str, Any]:
-        """What goes into a checkpoint."""
-        return {
-            "wall_s": self.wall_s,
-            "train_s": self.train_s,
-            "untimed_steps": self._untimed_steps,
-            "energy_j": self.energy_j,
-            "peak_memory_bytes": self.peak_memory_bytes,
-            "step_memory_bytes": self.step_memory_bytes,
-        }
-
-    def load_state_dict(self, state: dict[str, Any], steps: int) -> None:
-        """Go on from a checkpoint after ``steps`` steps; one that knows nothing but ``wall_s`` is fine."""
-        self._wall_before, self._train_before = state["wall_s"], state.get("train_s", 0.0)
-        self._untimed_steps = state["untimed_steps"] if "train_s" in state else steps
-        self._energy_before, self._peak_before = state.get("energy_j"), state.get("peak_memory_bytes", 0)
-        self._peak_of_steps = state.get("step_memory_bytes")
-
-    def _peak(self) -> int:
-        if self._device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._device)
-        return peak_resident_bytes()
-
-
-def resident_bytes() -> int:
-    """Memory the process holds."""
-    return int(psutil.Process().memory_info().rss)
-
-
-def forget_peak() -> None:
-    """Let ``peak_resident_bytes`` count from now (Linux; elsewhere nothing happens)."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_resident_bytes() -> int:
-    """Largest memory the process has held, since ``forget_peak`` where that works."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):  # unlike ru_maxrss, not that of the parent this process was forked from
-                return int(line.split()[1]) << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        self._steps = checkpoint["global_step"]
+        self.train_flops, self.predicted_step_memory = (
+            checkpoint["train_flops"],
+            checkpoint.get("predicted_step_memory"),
+        )
+        self._tokens = checkpoint.get("train_tokens", self._steps * self._step_tokens)
+        self.usage.load_state_dict(checkpoint, steps=self._steps)

@@ -63,7 +63,6 @@ class Shards:
             )
             register_fsdp_forward_method(block, "run")
             self._units.append(unit)
-        model.shares_weights = False  # a block gathers its weights in its forward
         self._whole = _Whole(model)
         self._root = fully_shard(self._whole, mesh=mesh, reshard_after_forward=False, ignored_params=copies)
         self._units.append(self._root)

@@ -1,29 +1,48 @@
-"""Checkpoints of a sharded run are those of one process: whoever loads one takes its share, however many they are."""
+"""``strategy="sleep_fsdp"``: the model sharded over all ranks (FSDP2), with checkpoints as one process writes them.
+
+A checkpoint holds whole tensors: any number of ranks loads one, each taking its share.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.strategies import StrategyRegistry
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
+from sleep_lightning.config import TrainingConfig
+from sleep_lightning.model import HybridLM
+from sleep_lightning.training.distributed.sharded_muon import is_sharded
+from sleep_lightning.training.distributed.strategy import SleepDDPStrategy
 from sleep_lightning.training.optimizer import MuonAdamW
 
+if TYPE_CHECKING:
+    from sleep_lightning.training.distributed.fsdp import Shards
 
-class ShardedStrategy(SingleDeviceStrategy):
-    """Lightning's strategy for one device, which knows that parameters may be shards.
 
-    Args:
-        device: of this rank.
-        writes: whether this rank writes checkpoints; the others only send their shares to it.
+class SleepFSDPStrategy(SleepDDPStrategy):
+    """``SleepDDPStrategy`` whose parameters are sharded.
+
+    Attributes:
+        shards: the sharded model; None before ``shard``.
     """
 
-    def __init__(self, device: torch.device, writes: bool) -> None:
-        super().__init__(device)
-        self._writes = writes
+    shards: "Shards | None" = None
+
+    def shard(self, model: HybridLM, training: TrainingConfig) -> "Shards":
+        """Shard the model in place over all ranks, once; all ranks must call it."""
+        if self.shards is None or self.shards.model is not model:
+            from sleep_lightning.training.distributed.fsdp import Shards  # torch's sharded tensors take long to import
+
+            self.shards = Shards(model, training, self.root_device)
+        return self.shards
+
+    def copies(self) -> list[Parameter]:
+        assert self.shards is not None
+        return self.shards.copies
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         return self._whole(super().lightning_module_state_dict())
@@ -33,10 +52,10 @@ class ShardedStrategy(SingleDeviceStrategy):
 
     def _whole(self, states: dict[str, Any]) -> dict[str, Any]:
         def gathered(x: Any) -> Any:
-            if not isinstance(x, DTensor):
+            if not is_sharded(x):
                 return x
             whole = x.full_tensor()  # one at a time, and kept where it is written only
-            return whole.cpu() if self._writes else None
+            return whole.cpu() if self.is_global_zero else None
 
         return tree_map(gathered, states)
 
@@ -58,6 +77,8 @@ class ShardedStrategy(SingleDeviceStrategy):
 
     def teardown(self) -> None:
         """Weights stay on the device: shards cannot leave that of their mesh."""
+        assert self.cluster_environment is not None
+        self.cluster_environment.teardown()
         self.precision_plugin.teardown()
         assert self.accelerator is not None
         self.accelerator.teardown()
@@ -65,8 +86,10 @@ class ShardedStrategy(SingleDeviceStrategy):
 
 
 def _share(whole: Any, like: Any) -> Any:
-    if not isinstance(like, DTensor):
+    if not is_sharded(like):
         return whole
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)  # all ranks have it
 
 
@@ -80,3 +103,6 @@ def _shares(state: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
             for name, x in of.items()
         }
     return state | {"state": shares}
+
+
+StrategyRegistry.register("sleep_fsdp", SleepFSDPStrategy, description="SleepModule sharded over all ranks (FSDP2)")

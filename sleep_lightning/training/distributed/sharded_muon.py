@@ -1,4 +1,4 @@
-"""What must see whole matrices of which each rank has some rows: every rank does it for its share of the matrices."""
+"""Functions of whole matrices whose rows are sharded: each matrix is gathered to one rank, which applies them."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ def local(x: Tensor) -> Tensor:
 
 
 def owners(costs: Sequence[float], size: int) -> list[int]:
-    """Who of ``size`` ranks does each piece of work: the dearest first, each to who has least to do so far."""
+    """The rank, of ``size``, that does each piece of work: the costliest first, each to the least loaded rank."""
     loads, chosen = [0.0] * size, [0] * len(costs)
     for i in sorted(range(len(costs)), key=lambda i: -costs[i]):
         chosen[i] = loads.index(min(loads))
@@ -72,7 +72,7 @@ def _rows(total: int, size: int) -> list[int]:
 def _exchange(
     outgoing: list[list[Tensor]], arriving: list[list[int]], group: ProcessGroup, like: Tensor
 ) -> list[list[Tensor]]:
-    """Send each rank its list of vectors; what each has sent here, as vectors of the lengths told."""
+    """Send each rank its list of vectors; returns what each has sent here, as vectors of the expected lengths."""
     sent = [sum(x.numel() for x in xs) for xs in outgoing]
     expected = [sum(lengths) for lengths in arriving]
     flat = torch.cat([like.new_empty(0), *(x for xs in outgoing for x in xs)])

@@ -10,12 +10,13 @@ import torch
 
 from sleep_lightning import __version__
 from sleep_lightning.config import Experiment
+from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.model import ModelConfig
 
 PACKAGES = ("torch", "lightning", "flash-linear-attention", "triton", "omegaconf", "mlflow")
 
 
-def describe_environment(device: torch.device, model: ModelConfig | None = None) -> dict[str, str]:
+def describe_environment(device: torch.device, model: ModelConfig | PluginModel | None = None) -> dict[str, str]:
     """Plain strings: package versions, git commit (``-dirty`` if changed), machine, device, threads, and the
     backend of each memory rule of the model (the default's without one)."""
     facts = {"sleep_lightning": __version__, "python": platform.python_version()}
@@ -29,6 +30,8 @@ def describe_environment(device: torch.device, model: ModelConfig | None = None)
     facts["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     facts["threads"] = str(torch.get_num_threads())
     model = model or ModelConfig()
+    if not isinstance(model, ModelConfig):
+        return facts
     for rule in model.rules:
         facts[rule.name] = rule.select(torch.empty(1, 1, 1, model.key_dim_per_head, device=device), model.backend)
     return facts
@@ -56,7 +59,8 @@ def check_device(experiment: Experiment) -> torch.device:
     if (not present or wanted == "cpu") and (misplaced := [key for key, chosen in on_cuda.items() if chosen]):
         raise ValueError(f"training.{misplaced[0]} needs a CUDA device, and this would run on the CPU; drop it")
     device = torch.device("cuda" if present and wanted != "cpu" else "cpu")
-    k = torch.empty(1, experiment.sleep.window_size, 1, experiment.model.key_dim_per_head, device=device)
-    for rule in experiment.model.rules:
-        rule.select(k, experiment.model.backend)
+    if isinstance(model := experiment.model, ModelConfig):
+        k = torch.empty(1, experiment.sleep.window_size, 1, model.key_dim_per_head, device=device)
+        for rule in experiment.memory_rules:
+            rule.select(k, model.backend)
     return device

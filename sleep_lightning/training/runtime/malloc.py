@@ -4,8 +4,6 @@ import ctypes
 import platform
 from typing import Literal
 
-from sleep_lightning.ops import reuse_mappings
-
 Allocator = Literal["keep", "return", "libc"]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
 NEVER = -1  # the largest size_t
@@ -20,7 +18,6 @@ def tune_allocator(mode: Allocator) -> str:
             ``return`` large blocks at once: the process takes only what is alive (under checkpointing, half as much
             as with keep), and a step takes up to twice as long. ``libc`` changes nothing.
     """
-    reuse_mappings(mode == "keep")
     if mode == "libc" or platform.libc_ver()[0] != "glibc":
         return "as the C library does"
     mallopt = ctypes.CDLL(None).mallopt

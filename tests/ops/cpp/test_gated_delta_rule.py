@@ -14,7 +14,8 @@ from sleep_lightning.ops import available_backends, gated_delta_rule, select_bac
 from sleep_lightning.ops.cpp import build
 from sleep_lightning.ops.gated_delta_rule import cpp
 from sleep_lightning.ops.gated_delta_rule.cpp import why_not_native
-from tests.ops.kernel_test_case import KernelTestCase, make_inputs, relative_error, run
+from sleep_lightning.testing import KernelTestCase
+from sleep_lightning.testing.rule_calls import make_inputs, relative_error, run_rule
 
 
 @pytest.fixture
@@ -41,10 +42,10 @@ class TestNative(KernelTestCase):
         inputs = make_inputs(2, 170, 2, 16, 8)
         if not with_state:
             inputs["initial_state"].zero_()
-        expected = run("reference", {n: x.double() for n, x in inputs.items()})
+        expected = run_rule("reference", {n: x.double() for n, x in inputs.items()})
         if not with_state:
             del inputs["initial_state"]
-        actual = run("native", inputs)
+        actual = run_rule("native", inputs)
         for name in actual:
             assert relative_error(actual[name], expected[name]) <= self.tolerance, name
 
@@ -86,7 +87,7 @@ class TestNative(KernelTestCase):
             results = []
             for n in (1, 2, 3, 2):
                 torch.set_num_threads(n)
-                results.append(run("native", inputs))
+                results.append(run_rule("native", inputs))
         finally:
             torch.set_num_threads(threads)
         for other in results[1:]:
@@ -182,7 +183,7 @@ class TestBuild:
     def test_switched_off(self, fresh: pytest.MonkeyPatch) -> None:
         fresh.setenv(build.SWITCH, "0")
         k = make_inputs(1, 4, 1, 2, 2)["k"]
-        assert why_not_native(k) == "switched off by SLEEP_LIGHTNING_NATIVE=0"
+        assert why_not_native(k) == "disabled by SLEEP_LIGHTNING_NATIVE=0"
         assert "native" not in available_backends(k)
 
     def test_tensors_it_does_not_take(self) -> None:

@@ -1,4 +1,4 @@
-"""What stands between the matrix products: the C++ kernels against the plain torch code in float64."""
+"""Elementwise work between the matrix products: the C++ kernels against the plain torch code in float64."""
 
 from collections.abc import Callable
 from functools import partial

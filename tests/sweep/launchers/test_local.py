@@ -12,6 +12,7 @@ from sleep_lightning.sweep.launchers import LocalLauncher
 from tests.sweep.sweeps import small_sweep
 
 
+@pytest.mark.process
 def test_what_does_not_save_in_time_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
     monkeypatch.setattr(FitProcess, "command", lambda self: [sys.executable, "-S", "-c", code])

@@ -26,15 +26,18 @@ def ran(tmp_path: Path, options: SlurmOptions, begun: bool = False, token: str =
     return done.stdout
 
 
+@pytest.mark.process
 def test_words_stay_words(tmp_path: Path) -> None:
     assert ran(tmp_path, SlurmOptions()) == f"begin\n{ODD}\n"
     assert ran(tmp_path, SlurmOptions(), begun=True) == f"resume\n{ODD}\n"
 
 
+@pytest.mark.process
 def test_a_job_that_is_not_wanted_does_nothing(tmp_path: Path) -> None:
     assert ran(tmp_path, SlurmOptions(setup=["echo never"]), token="another") == ""
 
 
+@pytest.mark.process
 def test_setup_comes_first_and_slurm_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "1")
     setup = ["echo $SLURM_NTASKS", "trap 'echo left: ${SLURM_NTASKS-none}' DEBUG"]
@@ -42,6 +45,7 @@ def test_setup_comes_first_and_slurm_is_forgotten(tmp_path: Path, monkeypatch: p
     assert "left: none" in ran(tmp_path, SlurmOptions(setup=setup))
 
 
+@pytest.mark.process
 def test_several_processes_are_started_by_srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     srun = tmp_path / "srun"
     srun.write_text('#!/bin/sh\necho "srun $1 -c$SRUN_CPUS_PER_TASK"; shift; exec "$@"\n')

@@ -19,6 +19,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
 
 
+@pytest.mark.long
 def test_the_mlflow_run_holds_the_sweep(tmp_path: Path, uri: str) -> None:
     study = ToldStudy(tmp_path / "sweep")
     logger = MLflowRun(uri, "e", "small")
@@ -73,9 +74,9 @@ def test_what_goes_wrong_warns(tmp_path: Path, uri: str, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(logger._client, "log_artifact", refuse)
         patch.setattr(logger._client, "log_batch", refuse)
-        with pytest.warns(UserWarning, match="MLflow did not take the sweep's report: no room left"):
+        with pytest.warns(UserWarning, match="MLflow rejected the sweep's report: no room left"):
             reports.publish()
-        with pytest.warns(UserWarning, match="MLflow did not take the sweep's parameters: no room left"):
+        with pytest.warns(UserWarning, match="MLflow rejected the sweep's parameters: no room left"):
             reports.begin(study.sweep.spec)
         assert (study.folder / "report.html").exists()
         patch.setattr(publisher, "write_report", lambda *_: 1 / 0)

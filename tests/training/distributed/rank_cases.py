@@ -12,21 +12,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.training.callbacks.preemption import StopOnSignal
+from sleep_lightning.training.callbacks.preemption import Preemption
+from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 from sleep_lightning.training.datamodule import TaskDataModule
-from sleep_lightning.training.distributed.ranks import ALONE, Ranks, all_reduce_gradients
+from sleep_lightning.training.distributed.exchange import Exchange, all_reduce_gradients
+from sleep_lightning.training.distributed.place import Place
 from sleep_lightning.training.metrics import Score
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.trainer import build_trainer, quiet_lightning
 from tests.cli.cli import fit_arguments
 
-RANKS = 2
+RANKS, ALONE = 2, Exchange()
 STOPPED_IN = 7
 """The step in which some fits get a signal."""
 DEPO = ["task.name=depo", "task.n_nodes=6", "task.min_nodes=3", "task.max_hops=3", "task.name_lengths=[1,2]"]
@@ -49,48 +52,59 @@ GRADIENTS: dict[str, tuple[list[str], int | None]] = {
 """Overrides, and after how many windows memory is detached: k = 1 trains no sleep, so a configuration refuses it."""
 
 
-def experiment(overrides: list[str], ranks: Ranks) -> Experiment:
+def experiment(overrides: list[str], ranks: Exchange) -> Experiment:
     return load_experiment(None, [*DEPO, *overrides, f"training.devices={ranks.size}"])
 
 
-def train(e: Experiment, ranks: Ranks, tbptt_windows: int | None) -> SleepModule:
+class Truncate(pl.Callback):
+    """Detaches memory after so many windows: once the cost is known, as long as the experiment is one (GRADIENTS)."""
+
+    def __init__(self, windows: int | None) -> None:
+        self.windows = windows
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, SleepModule)
+        count = ResourceMonitor.of(trainer)._step_flops
+        assert count is not None and count(pl_module.experiment.sleep) > 0
+        pl_module.experiment.training.tbptt_windows = self.windows
+
+
+def train(e: Experiment, tbptt_windows: int | None) -> SleepModule:
     """Train under the real trainer, in float64; gradients of the last step are left."""
     quiet_lightning()
     torch.manual_seed(0)
-    module = SleepModule(e, ranks)
+    module = SleepModule(e)
     module.model.double()
-    module.step_flops(e.sleep)  # as long as the experiment is one: see GRADIENTS
-    e.training.tbptt_windows = tbptt_windows
-    build_trainer(e, None, None, [], ranks).fit(module, datamodule=TaskDataModule(e))
+    build_trainer(e, callbacks=[ResourceMonitor(), Truncate(tbptt_windows)]).fit(module, datamodule=TaskDataModule(e))
     return module
 
 
-def gradients(name: str, ranks: Ranks = ALONE) -> dict[str, Tensor | None]:
+def gradients(name: str, ranks: Exchange = ALONE) -> dict[str, Tensor | None]:
     overrides, k = GRADIENTS[name]
-    module = train(experiment(overrides, ranks), ranks, k)
+    module = train(experiment(overrides, ranks), k)
     return {name: None if p.grad is None else p.grad for name, p in module.model.named_parameters()}
 
 
-def scores(ranks: Ranks = ALONE, *overrides: str) -> dict[str, Score]:
+def scores(ranks: Exchange = ALONE, *overrides: str) -> dict[str, Score]:
     """Of three validation batches of seven rows."""
     quiet_lightning()
     e = experiment([*overrides], ranks)
     torch.manual_seed(0)
-    module = SleepModule(e, ranks)
+    module = SleepModule(e)
     module.model.double()
-    build_trainer(e, None, None, [], ranks).validate(module, datamodule=TaskDataModule(e), verbose=False)
+    build_trainer(e).validate(module, datamodule=TaskDataModule(e), verbose=False)
     return module.scores
 
 
-def collectives(ranks: Ranks) -> dict[str, int]:
-    """Everything the ranks exchange in three steps of two micro-batches, each with several backward calls."""
-    e = experiment(["training.max_steps=3", "training.accumulate=2", "training.val_every=100"], ranks)
+def collectives(ranks: Exchange, steps: int, *more: str) -> Counter[str]:
+    """Everything the ranks exchange in steps of two micro-batches, each with several backward calls."""
+    e = experiment([f"training.max_steps={steps}", "training.accumulate=2", "training.val_every=100", *more], ranks)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        train(e, ranks, 1)
-    return dict(Counter(event.name for event in profiler.events() if event.name.startswith("c10d::")))
+        train(e, 1)
+    return Counter(event.name for event in profiler.events() if event.name.startswith("c10d::"))
 
 
-def odd_gradients(ranks: Ranks) -> list[Tensor | None]:
+def odd_gradients(ranks: Exchange) -> list[Tensor | None]:
     """Of four parameters: one with a gradient everywhere, one on rank 1 only, one nowhere, one that does not learn."""
     parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(4)]
     parameters[0].grad = torch.full((2,), 1.0 + ranks.rank)
@@ -110,30 +124,34 @@ def fit(folder: Path, *overrides: str) -> list[str]:
 
 def fit_with_signal(number: signal.Signals, arguments: list[str], here: bool = True) -> int:
     """``fit`` that gets a signal at the beginning of one step, if it is to be here."""
-    undisturbed: Callable[..., None] = StopOnSignal.on_train_batch_start
+    undisturbed: Callable[..., None] = Preemption.on_train_batch_start
 
-    def disturbed(self: StopOnSignal, trainer: Any, *more: Any) -> None:
+    def disturbed(self: Preemption, trainer: Any, *more: Any) -> None:
         if here and trainer.global_step == STOPPED_IN - 1:
             os.kill(os.getpid(), number)
         undisturbed(self, trainer, *more)
 
-    StopOnSignal.on_train_batch_start = disturbed  # type: ignore[method-assign]
+    Preemption.on_train_batch_start = disturbed  # type: ignore[method-assign]
     try:
         return main(arguments)
     finally:
-        StopOnSignal.on_train_batch_start = undisturbed  # type: ignore[method-assign]
+        Preemption.on_train_batch_start = undisturbed  # type: ignore[method-assign]
+
+
+def here(size: int) -> Exchange:
+    """This process among so many ranks."""
+    return Exchange(Place.of(experiment([], Exchange(size=size)).training).rank, size)
 
 
 def be_a_rank(folder: Path, ports: list[str]) -> None:
     """All of it, as the rank that the environment says; each fit makes ranks of its own, and needs a port."""
     devices = f"training.devices={RANKS}"
-    ranks = Ranks.of(experiment([], Ranks(size=RANKS)).training)
+    ranks = here(RANKS)
     found: dict[str, Any] = {}
-    with ranks.connected("cpu"):
-        found["gradients"] = {name: gradients(name, ranks) for name in GRADIENTS}
-        found["scores"] = {name: vars(x) | vars(x.baselines) for name, x in scores(ranks).items()}
-        found["collectives"] = collectives(ranks)
-        found["odd"] = odd_gradients(ranks)
+    found["gradients"] = {name: gradients(name, ranks) for name in GRADIENTS}
+    found["scores"] = {name: vars(x) | vars(x.baselines) for name, x in scores(ranks).items()}
+    found["collectives"] = dict(collectives(ranks, 4) - collectives(ranks, 1))
+    found["odd"] = odd_gradients(ranks)
     stopped, last = str(folder / "stopped"), ranks.rank == RANKS - 1
     exit_codes = []
     for call in (
@@ -144,7 +162,7 @@ def be_a_rank(folder: Path, ports: list[str]) -> None:
     ):
         os.environ["MASTER_PORT"] = ports.pop()
         exit_codes.append(int(call()))
-        if ranks.first and len(exit_codes) == 2:
+        if ranks.rank == 0 and len(exit_codes) == 2:
             shutil.copytree(stopped, folder / "from_two")
             found["stopped at"] = torch.load(f"{stopped}/checkpoints/last.ckpt", weights_only=True)["global_step"]
     found["exit codes"] = exit_codes

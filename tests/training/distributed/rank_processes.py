@@ -8,7 +8,6 @@ from pathlib import Path
 
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 
-from sleep_lightning.training.distributed.ranks import Ranks
 from tests.cli.cli import ROOT, environment
 
 LIMIT_S = 600
@@ -23,7 +22,9 @@ def running(module: str, folder: Path, size: int, *arguments: object, more_ports
     processes = []
     try:
         for rank, log in enumerate(logs):
-            variables = environment() | Ranks(size=size, local_size=size, port=int(ports[0])).variables(rank)
+            numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+            variables = environment() | {name: str(number) for name, number in numbers.items()}
+            variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": ports[0]}
             with log.open("w") as file:
                 processes.append(
                     subprocess.Popen(command, env=variables, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)

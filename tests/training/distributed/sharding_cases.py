@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import sys
-from collections import Counter
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,25 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
-from torch.profiler import ProfilerActivity, profile
 
 from sleep_lightning.__main__ import main
-from sleep_lightning.config import Experiment
 from sleep_lightning.training import optimizer as optimizers
 from sleep_lightning.training.datamodule import TaskDataModule
-from sleep_lightning.training.distributed.ranks import ALONE, Ranks
+from sleep_lightning.training.distributed.exchange import Exchange
 from sleep_lightning.training.distributed.sharded_muon import local, map_whole
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.trainer import build_trainer, quiet_lightning
-from tests.training.distributed.rank_cases import GRADIENTS, experiment, fit, fit_with_signal, scores, train
+from tests.training.distributed.rank_cases import (
+    ALONE,
+    GRADIENTS,
+    collectives,
+    experiment,
+    fit,
+    fit_with_signal,
+    here,
+    scores,
+    train,
+)
 
 STEPS: dict[str, tuple[list[str], int | None]] = GRADIENTS | {"clipped": (["training.clip_norm=0.01"], None)}
 KEPT = ("full", "k=2, accumulated", "pass checkpoints")
@@ -32,7 +39,7 @@ UNEVEN = [torch.arange(12.0).view(3, 4), torch.ones(1, 4), torch.arange(10.0).vi
 DROPS = "training.reshard_after_forward=true"
 
 
-def sharded(ranks: Ranks) -> list[str]:
+def sharded(ranks: Exchange) -> list[str]:
     return ["training.sharding=full"] if ranks.size > 1 else []
 
 
@@ -50,12 +57,12 @@ def whole(x: Tensor) -> Tensor:
     return x.full_tensor() if isinstance(x, DTensor) else x
 
 
-def first_step(name: str, ranks: Ranks = ALONE, *more: str) -> dict[str, Tensor | None]:
+def first_step(name: str, ranks: Exchange = ALONE, *more: str) -> dict[str, Tensor | None]:
     """Gradients of the first step, and the weights after it, in float64."""
     overrides, k = STEPS[name]
     rounded, optimizers.orthogonalize = optimizers.orthogonalize, orthogonalize
     try:
-        module = train(experiment([*overrides, *more], ranks), ranks, k)
+        module = train(experiment([*overrides, *more], ranks), k)
     finally:
         optimizers.orthogonalize = rounded
     found: dict[str, Tensor | None] = {}
@@ -64,20 +71,19 @@ def first_step(name: str, ranks: Ranks = ALONE, *more: str) -> dict[str, Tensor 
     return found
 
 
-def lower_precision(ranks: Ranks = ALONE) -> dict[str, Tensor]:
-    """Gradients in bf16, also of one process without weights laid out once, which would be rounded otherwise."""
+def lower_precision(ranks: Exchange = ALONE) -> dict[str, Tensor]:
+    """Gradients in bf16."""
     quiet_lightning()
     e = experiment(["training.precision=bf16", "training.accumulate=2", *sharded(ranks)], ranks)
     torch.manual_seed(0)
-    module = SleepModule(e, ranks)
-    module.model.shares_weights = False
-    build_trainer(e, None, None, [], ranks).fit(module, datamodule=TaskDataModule(e))
+    module = SleepModule(e)
+    build_trainer(e).fit(module, datamodule=TaskDataModule(e))
     return {name: whole(p.grad) for name, p in module.model.named_parameters() if p.grad is not None}
 
 
-def held_bytes(ranks: Ranks = ALONE) -> int:
+def held_bytes(ranks: Exchange = ALONE) -> int:
     """Of parameters, gradients and optimizer, between two steps."""
-    module = train(experiment(sharded(ranks), ranks), ranks, None)
+    module = train(experiment(sharded(ranks), ranks), None)
     [optimizer] = module.trainer.optimizers
     assert isinstance(optimizer, optimizers.MuonAdamW)
     states = chain(optimizer.muon.state.values(), optimizer.adamw.state.values())
@@ -87,16 +93,7 @@ def held_bytes(ranks: Ranks = ALONE) -> int:
     return sum(local(x.detach()).nbytes for x in tensors)
 
 
-def collectives(ranks: Ranks, steps: int) -> Counter[str]:
-    """What ranks exchange in steps of two micro-batches, each with several backward calls."""
-    keys = [f"training.max_steps={steps}", "training.accumulate=2", "training.val_every=100"]
-    e: Experiment = experiment([*keys, "sleep.n_passes=1", *sharded(ranks)], ranks)
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        train(e, ranks, 1)
-    return Counter(event.name for event in profiler.events() if event.name.startswith("c10d::"))
-
-
-def uneven(ranks: Ranks) -> tuple[list[int], list[Tensor]]:
+def uneven(ranks: Exchange) -> tuple[list[int], list[Tensor]]:
     """Numbers of the matrices this rank worked on, and all results; some ranks have more rows, or none."""
     mesh = init_device_mesh("cpu", (ranks.size,))
     like = [distribute_tensor(x, mesh, [Shard(0)]) for x in UNEVEN]
@@ -110,7 +107,7 @@ def uneven(ranks: Ranks) -> tuple[list[int], list[Tensor]]:
     return mine, [torch.cat(parts) for parts in zip(*ranks.gather([rows]), strict=True)]
 
 
-def found_by_two(ranks: Ranks) -> dict[str, Any]:
+def found_by_two(ranks: Exchange) -> dict[str, Any]:
     return {
         "steps": {name: first_step(name, ranks, DROPS, *sharded(ranks)) for name in STEPS},
         "steps, kept": {name: first_step(name, ranks, *sharded(ranks)) for name in KEPT},
@@ -118,11 +115,14 @@ def found_by_two(ranks: Ranks) -> dict[str, Any]:
         "bf16": lower_precision(ranks),
         "bytes": held_bytes(ranks),
         "uneven": uneven(ranks),
-        "collectives": dict(collectives(ranks, 2) - collectives(ranks, 1)),
+        "collectives": dict(
+            collectives(ranks, 2, "sleep.n_passes=1", *sharded(ranks))
+            - collectives(ranks, 1, "sleep.n_passes=1", *sharded(ranks))
+        ),
     }
 
 
-def fits_of_two(folder: Path, ranks: Ranks, ports: list[str]) -> list[int]:
+def fits_of_two(folder: Path, ranks: Exchange, ports: list[str]) -> list[int]:
     """Each fit makes ranks of its own, and needs a port."""
     keys = ["training.devices=2", "training.sharding=full"]
     stopped, last, exit_codes = folder / "stopped", ranks.rank == ranks.size - 1, []
@@ -134,22 +134,20 @@ def fits_of_two(folder: Path, ranks: Ranks, ports: list[str]) -> list[int]:
     ):
         os.environ["MASTER_PORT"] = ports.pop()
         exit_codes.append(int(call()))
-        if ranks.first and len(exit_codes) == 2:
+        if ranks.rank == 0 and len(exit_codes) == 2:
             shutil.copytree(stopped, folder / "from_two")
     return exit_codes
 
 
 def be_a_rank(folder: Path, size: int, ports: list[str]) -> None:
-    ranks, found = Ranks.of(experiment([], Ranks(size=size)).training), {}
-    with ranks.connected("cpu"):
-        if size == 2:
-            found = found_by_two(ranks)
-        else:
-            keys = ["training.batch_size=16", *sharded(ranks)]
-            found = {
-                f"steps {more}": {name: first_step(name, ranks, *keys, *more) for name in STEPS}
-                for more in ([], [DROPS])
-            }
+    ranks = here(size)
+    if size == 2:
+        found = found_by_two(ranks)
+    else:
+        keys = ["training.batch_size=16", *sharded(ranks)]
+        found = {
+            f"steps {more}": {name: first_step(name, ranks, *keys, *more) for name in STEPS} for more in ([], [DROPS])
+        }
     if size == 2:
         found["exit codes"] = fits_of_two(folder, ranks, ports)
     else:

@@ -10,10 +10,12 @@ import torch
 from sleep_lightning.__main__ import main
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.training.callbacks.preemption import StopReason
-from sleep_lightning.training.distributed.ranks import Ranks
+from sleep_lightning.training.distributed.place import Place
 from tests.cli.test_fit import assert_same
 from tests.training.distributed.rank_cases import GRADIENTS, RANKS, STOPPED_IN, fit, fit_with_signal, gradients, scores
 from tests.training.distributed.rank_processes import running
+
+pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +64,8 @@ def test_scores_of_unequal_shares_are_those_of_one_process(folder: Path) -> None
 
 
 def test_a_step_is_one_exchange(folder: Path) -> None:
-    """Beside it only the weights at the start: Lightning exchanges nothing."""
-    assert found(folder)["collectives"] == {"c10d::broadcast_": 1, "c10d::allreduce_": 3}
+    """Three steps more are three exchanges more: Lightning exchanges nothing."""
+    assert found(folder)["collectives"] == {"c10d::allreduce_": 3}
 
 
 def test_gradients_that_not_all_ranks_have(folder: Path) -> None:
@@ -115,7 +117,7 @@ def test_other_processes_than_asked_for_are_refused(
     training: dict[str, int], variables: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        Ranks.of(TrainingConfig(accelerator="cpu", **training), variables)  # type: ignore[arg-type]
+        Place.of(TrainingConfig(accelerator="cpu", **training), variables)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import Tensor
 from sleep_lightning.__main__ import main
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.training.callbacks.preemption import StopReason
-from sleep_lightning.training.distributed.ranks import Ranks
+from sleep_lightning.training.distributed.exchange import Exchange
 from sleep_lightning.training.distributed.sharded_muon import owners
 from tests.cli.test_fit import assert_same
 from tests.training.distributed.rank_cases import fit, fit_with_signal, scores
@@ -27,6 +27,8 @@ from tests.training.distributed.sharding_cases import (
     lower_precision,
 )
 from tests.training.distributed.test_ranks import checkpoint, found
+
+pytestmark = pytest.mark.process
 
 CASES = "tests.training.distributed.sharding_cases"
 
@@ -144,7 +146,7 @@ def test_four_ranks(folder: Path, tmp_path: Path) -> None:
     with running(CASES, tmp_path, 4, 4, more_ports=4):
         pass
     for name in STEPS:
-        expected = first_step(name, Ranks(), "training.batch_size=16")
+        expected = first_step(name, Exchange(), "training.batch_size=16")
         for more in ([], [DROPS]):
             assert_equal_steps(found(tmp_path, 3)[f"steps {more}"][name], expected)
     assert_equal_runs(checkpoint(tmp_path / "from_two"), checkpoint(folder / "one"))

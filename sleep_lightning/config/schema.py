@@ -1,0 +1,55 @@
+"""Keys, types and defaults of a plug-in's ``init_args``, so that they are checked as those of the package's own."""
+
+import dataclasses
+import inspect
+from copy import copy
+from dataclasses import field, make_dataclass
+from functools import partial
+from typing import Any, cast, get_type_hints
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sleep_lightning.config.plugins import Plugin
+
+
+def schema_of(plugin: Plugin) -> DictConfig:
+    """The fields of a dataclass, or the parameters of a constructor that are left to ``init_args``.
+
+    A parameter whose type a YAML cannot hold takes any value; one whose default it cannot hold is absent unless it is
+    given a value.
+
+    Raises:
+        ValueError: a dataclass with a field that a YAML cannot hold.
+    """
+    if dataclasses.is_dataclass(plugin.target):
+        try:
+            return cast(DictConfig, OmegaConf.structured(plugin.target))
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{plugin.named}: field {error.full_key}: {reason}; use plain types") from error
+    hints, fields = _hints(plugin.target), []
+    for name, parameter in plugin.parameters().items():
+        default = MISSING if parameter.default is parameter.empty else parameter.default
+        for kind in (hints.get(name, Any), Any):
+            one = (name, kind, field(default_factory=partial(copy, default)))
+            try:
+                OmegaConf.structured(make_dataclass("InitArgs", [one]))
+            except OmegaConfBaseException:
+                continue
+            fields.append(one)
+            break
+    return cast(DictConfig, OmegaConf.structured(make_dataclass("InitArgs", fields)))
+
+
+def values_of(node: DictConfig) -> dict[str, Any]:
+    """The values in a schema, interpolations resolved, without those that are still to be given."""
+    values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, enum_to_str=True))
+    return {name: value for name, value in values.items() if value != MISSING}
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    try:
+        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # a name that only type checkers import
+        return {}

@@ -1,0 +1,133 @@
+"""What a user gives: YAML and ``key=value`` arguments as one flat mapping of keys, ``training.max_steps`` say."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from sleep_lightning.config.training import TrainingConfig
+
+SPECS = ("training.optimizer", "training.schedule")
+"""Keys that hold a plug-in, whose ``class_path`` and ``init_args`` may be changed one by one."""
+RULES = "model.memory_rules"
+"""The key that holds a plug-in for each of some letters."""
+PLUGIN_SECTIONS = ("task", "model")
+"""Sections that may consist of the ``class_path`` and the ``init_args`` of a plug-in."""
+
+
+def merged_values(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Keys and values of a nested mapping, changed by ``key=value`` arguments.
+
+    Raises:
+        ValueError: an argument that is none, or a key below a plug-in's that is none.
+    """
+    values = _flatten(tree, "")
+    given = [_argument(text) for text in overrides]
+    for key, value in sorted(given, key=lambda one: one[0] != "task.name" and not one[0].endswith(".class_path")):
+        _drop_replaced(values, key, value)
+        values |= _flatten(value, f"{key}.") if _descends(key, value) else {key: value}
+    for section in PLUGIN_SECTIONS:
+        if values.get(f"{section}.init_args", ...) is None:
+            del values[f"{section}.init_args"]
+    for key in SPECS:
+        _nest(values, key)
+    _nest_rules(values)
+    return values
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Keys and values of a nested mapping."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        flat |= _flatten(value, f"{key}.") if _descends(key, value) else {key: value}
+    return flat
+
+
+def _descends(key: str, value: Any) -> bool:
+    """Whether a mapping consists of keys; else it is a value."""
+    whole = key in (*SPECS, RULES) or key.startswith(tuple(f"{section}.init_args." for section in PLUGIN_SECTIONS))
+    return isinstance(value, Mapping) and not whole
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError(f"argument {text!r} is not key=value; write for example training.max_steps=500")
+    return key, _parse(key, value)
+
+
+def _drop_replaced(values: dict[str, Any], key: str, value: Any) -> None:
+    """A class takes its own ``init_args``: those of the one that an argument replaces go."""
+    section, _, name = key.partition(".")
+    if section not in PLUGIN_SECTIONS or values.get(key) == value or name not in ("class_path", "name"):
+        return
+    prefix = f"{section}." if name == "class_path" else (f"{section}.class_path", f"{section}.init_args")
+    dropped = [other for other in values if other.startswith(prefix)]
+    for other in dropped:
+        del values[other]
+
+
+def _nest(values: dict[str, Any], spec_key: str) -> None:
+    """Put ``key.class_path`` and ``key.init_args.*`` into one value under the key of the plug-in."""
+    spec = values.get(spec_key)
+    for key in [key for key in values if key.startswith(f"{spec_key}.")]:
+        value, (part, *names) = values.pop(key), key.removeprefix(f"{spec_key}.").split(".")
+        if part == "class_path" and not names:
+            same = isinstance(spec, dict) and spec.get("class_path") == value
+            spec = spec if same else {"class_path": value, "init_args": {}}
+            continue
+        if part != "init_args" or not (names or isinstance(value, dict)):
+            raise ValueError(
+                f"{key}={value!r}: there is no key {key!r}; use {spec_key}.class_path or {spec_key}.init_args.NAME"
+            )
+        if not isinstance(spec, dict):
+            default = getattr(TrainingConfig, spec_key.partition(".")[2], None)
+            spec = {"class_path": default if spec is None else spec}
+        spec = spec | {"init_args": dict(spec.get("init_args") or {})}
+        inner = spec["init_args"]
+        for name in names[:-1]:
+            inner[name] = dict(inner.get(name) or {})
+            inner = inner[name]
+        if names:
+            inner[names[-1]] = value
+        else:
+            spec["init_args"] = dict(value)
+    if spec is not None:
+        values[spec_key] = spec
+
+
+def _nest_rules(values: dict[str, Any]) -> None:
+    given = values.get(RULES)
+    letters = [key.split(".")[2] for key in values if key.startswith(f"{RULES}.")]
+    if not letters or not isinstance(given, Mapping | None):
+        return
+    rules = dict(given or {})
+    for letter in dict.fromkeys(letters):
+        key = f"{RULES}.{letter}"
+        if key not in values and letter in rules:
+            values[key] = rules[letter]
+        _nest(values, key)
+        rules[letter] = values.pop(key)
+    values[RULES] = rules
+
+
+def _parse(key: str, text: str) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"])).get("value")  # type: ignore[union-attr]
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{key}={text} cannot be read: {first_line(error)}; quote the value") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception's text."""
+    return str(error).splitlines()[0].rstrip(".")

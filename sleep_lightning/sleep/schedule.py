@@ -1,0 +1,205 @@
+"""The structure of passes: which window runs which blocks how often, with which gradient and which recomputation.
+
+It is decided once, from a batch's windows, ``SleepConfig``, the model's blocks and the checkpointing policy. Executors
+run it; FLOPs and activation memory are counted from it. N, the loop, the dead tail and checkpointing are encoded
+nowhere else.
+"""
+
+import inspect
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from sleep_lightning.model import Flops, WindowModel
+from sleep_lightning.sleep.config import SleepConfig
+from sleep_lightning.sleep.counted_flops import counted_pass_flops
+from sleep_lightning.sleep.windows import Window
+
+Checkpointing = Literal["none", "mlp", "pass", "window"]
+"""What the backward recomputes instead of keeping its activations: nothing, the MLPs, each pass but its inputs, or all
+passes of a window together."""
+
+
+class Stack(Protocol):
+    """What a schedule needs to know of a model. Its configuration may say it as well as the model itself."""
+
+    @property
+    def n_blocks(self) -> int: ...
+
+    @property
+    def summary_tokens(self) -> int: ...
+
+    def writers(self, *, cached: bool = False) -> Sequence[int]: ...
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of consecutive blocks over one window.
+
+    Attributes:
+        n: number of the pass, from 1; the prelude belongs to the first and the coda to the last.
+        part: of the loop: the core runs N times, prelude and coda once.
+        blocks: those that run: of a pass that only writes, up to the last that writes (what follows is dead).
+        writes_only: its hidden states are not wanted, only the memory.
+        gradient: whether it is recorded for the backward.
+        recompute: what the backward recomputes of this pass.
+    """
+
+    n: int
+    part: Literal["prelude", "core", "coda"]
+    blocks: range
+    writes_only: bool = False
+    gradient: bool = True
+    recompute: Literal["none", "mlp", "pass"] = "none"
+
+
+@dataclass(frozen=True)
+class PlannedWindow:
+    """A window and its passes.
+
+    Attributes:
+        window: which tokens, and whether it sleeps.
+        passes: in order.
+        tokens: tokens that a pass runs over: those of the window, retrieved ones, summaries and their slots.
+        recompute: the backward recomputes all its passes together.
+        reached: whether a gradient of the loss gets here (memory is detached between segments).
+    """
+
+    window: Window
+    passes: tuple[Pass, ...]
+    tokens: int
+    recompute: bool
+    reached: bool
+
+
+def plan_passes(
+    stack: Stack, config: SleepConfig, *, sleeps: bool, checkpointing: Checkpointing = "none"
+) -> tuple[Pass, ...]:
+    """The passes over one window: N if it sleeps, ``wake_passes`` if it answers.
+
+    Of the last pass of a window that sleeps only the memory is used, so what follows the last write is left out; with
+    summary tokens their hidden states are used, too.
+    """
+    recompute: Literal["none", "mlp", "pass"] = "none"
+    if checkpointing == "mlp" or (checkpointing == "pass" and sleeps):
+        recompute = checkpointing
+    everything = range(stack.n_blocks)
+    if not sleeps and config.wake_passes == 1:
+        return (Pass(1, "core", everything, recompute=recompute),)
+    prelude, core, coda = config.parts(stack.n_blocks)
+    N = config.n_passes if sleeps else config.wake_passes
+    truncated, first = (config.truncated, N - (config.grad_passes or N) + 1) if sleeps else (False, 1)
+    wants_hidden = not sleeps or stack.summary_tokens > 0
+    tail = coda if wants_hidden else until_last_write(stack, config, coda)
+    passes = [Pass(1, "prelude", prelude, gradient=not truncated)] if prelude else []
+    for n in range(1, N + 1):
+        writes_only = n == N and not wants_hidden and not tail
+        blocks = until_last_write(stack, config, core) if writes_only else core
+        passes.append(Pass(n, "core", blocks, writes_only, gradient=n >= first))
+    if tail:
+        passes.append(Pass(N, "coda", tail, writes_only=not wants_hidden))
+    return tuple(_recomputed(p, recompute) for p in passes)
+
+
+def _recomputed(p: Pass, recompute: Literal["none", "mlp", "pass"]) -> Pass:
+    return Pass(p.n, p.part, p.blocks, p.writes_only, p.gradient, recompute if p.gradient else "none")
+
+
+def until_last_write(stack: Stack, config: SleepConfig, part: range) -> range:
+    """The blocks of ``part`` up to the last that writes memory; none if none does."""
+    written = [i for i in stack.writers(cached=config.cached_tokens > 0) if i in part]
+    return range(part.start, written[-1] + 1 if written else part.start)
+
+
+def make_schedule(
+    stack: Stack,
+    windows: Sequence[Window],
+    config: SleepConfig,
+    *,
+    checkpointing: Checkpointing = "none",
+    tbptt_windows: int | None = None,
+) -> list[list[PlannedWindow]]:
+    """Plan consecutive windows.
+
+    Args:
+        stack: the model, or its configuration.
+        windows: from ``plan_windows``.
+        config: N and its options.
+        checkpointing: what the backward recomputes.
+        tbptt_windows: k: memory is detached every k windows; None: never.
+
+    Returns:
+        The windows by segment: each ends with a backward, behind which the memory is detached.
+    """
+    asleep, awake = (plan_passes(stack, config, sleeps=s, checkpointing=checkpointing) for s in (True, False))
+    k, m, summaries, segments = tbptt_windows or max(1, len(windows)), stack.summary_tokens, 0, []
+    for start in range(0, len(windows), k):
+        segment = windows[start : start + k]
+        planned = []
+        for window, reached in zip(segment, _reached(segment, config.truncated), strict=True):
+            tokens = window.stop - window.start + summaries
+            if window.sleeps:
+                tokens, summaries = tokens + m, summaries + m
+            else:
+                tokens += min(config.retrieved_windows, window.start // config.window_size) * config.window_size
+            recompute = checkpointing == "window" or (checkpointing == "pass" and not window.sleeps)
+            planned.append(PlannedWindow(window, asleep if window.sleeps else awake, tokens, recompute, reached))
+        segments.append(planned)
+    return segments
+
+
+def _reached(segment: Sequence[Window], truncated: bool) -> list[bool]:
+    """Which windows of a segment the loss reaches: memory is also detached before each that sleeps truncated."""
+    reached, wanted = [], False
+    for window in reversed(segment):
+        wanted = wanted or not window.sleeps
+        reached.append(wanted)
+        wanted = wanted and not (truncated and window.sleeps)
+    return reached[::-1]
+
+
+def recomputes_passes(checkpointing: Checkpointing) -> bool:
+    """Whether whole passes are recomputed: then little is kept, and windows must run one by one."""
+    return checkpointing in ("pass", "window")
+
+
+def check_checkpointing(model: WindowModel, checkpointing: Checkpointing) -> None:
+    """Raises ValueError if the policy asks the blocks to recompute their MLPs and they cannot."""
+    if checkpointing == "mlp" and "recompute_mlp" not in inspect.signature(model.blocks).parameters:
+        raise ValueError(
+            f"training.checkpointing=mlp needs a model that recomputes its MLPs: {type(model).__name__}.blocks has no "
+            f"recompute_mlp; use pass, window or none"
+        )
+
+
+class PassFlops:
+    """FLOPs of the passes of schedules, over one sequence: what ``cost`` and a session's bill both read.
+
+    Args:
+        model: says them (``pass_flops``), or is run on one sequence and its products counted.
+        config: the sleep that the schedules are of.
+    """
+
+    def __init__(self, model: WindowModel, config: SleepConfig) -> None:
+        self._model, self._cached_tokens = model, config.cached_tokens
+        self._known: dict[tuple[int, range, bool], Flops] = {}
+
+    def __call__(self, planned: PlannedWindow, p: Pass) -> Flops:
+        """Forward and backward of a pass; the backward with what is recomputed in it, and nothing if it has none."""
+        key = (planned.tokens, p.blocks, p.writes_only)
+        if key not in self._known:
+            self._known[key] = self._flops(*key)
+        flops = self._known[key]
+        if not (p.gradient and planned.reached):
+            return Flops(flops.forward)
+        backward = Counter(flops.backward)
+        if planned.recompute or p.recompute == "pass":
+            backward += flops.forward
+        elif p.recompute == "mlp":
+            backward["mlp"] += flops.mlp_recompute
+        return Flops(flops.forward, backward)
+
+    def _flops(self, T: int, blocks: range, writes_only: bool) -> Flops:
+        said = self._model.pass_flops(T, blocks, writes_only=writes_only, cached_tokens=self._cached_tokens)
+        return said or counted_pass_flops(self._model, T, blocks, writes_only, self._cached_tokens)

@@ -1,0 +1,40 @@
+"""The loggers of a run, as ``tracking.loggers`` names them."""
+
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from sleep_lightning.config import Experiment
+from sleep_lightning.config.plugins import read_spec, resolve
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.tracking.mlflow_logger import MLflowRun
+
+
+def build_loggers(experiment: Experiment, run: RunDirectory, mlflow: MLflowRun | None) -> list[Logger]:
+    """All loggers of a run, in the order of ``tracking.loggers``; none if tracking is disabled.
+
+    Those that take a ``save_dir`` write into the run directory unless ``init_args`` set another. A resumed run appends:
+    TensorBoard in the same directory, CSV, which would overwrite its file, in a new version.
+
+    Args:
+        experiment: its ``tracking`` names them.
+        run: the run directory.
+        mlflow: the logger that ``mlflow`` names.
+
+    Raises:
+        ValueError: a logger cannot be built; names its key.
+    """
+    t = experiment.tracking
+    loggers: list[Logger] = [] if mlflow is None else [mlflow]
+    for i, spec in enumerate(t.loggers if t.enabled else []):
+        key = f"tracking.loggers[{i}]"
+        name, _ = read_spec(spec, key)
+        if name == "mlflow":
+            continue
+        offered: dict[str, Any] = {"save_dir": str(run.path), "name": name if name in ("tensorboard", "csv") else None}
+        if name == "tensorboard":
+            offered["version"] = ""
+        elif offered["name"] is None:
+            offered["name"] = t.run_name or run.path.name
+        loggers.append(resolve("logger", spec, key=key, **offered))
+    return loggers

@@ -1,0 +1,39 @@
+"""What ``SleepModule`` asks of the trainer it is given: refused in one sentence, or added."""
+
+import lightning.pytorch as pl
+
+from sleep_lightning.config import Experiment
+from sleep_lightning.training.callbacks.preemption import Preemption
+from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
+from sleep_lightning.training.distributed.strategy import SleepDDPStrategy
+
+
+def refuse_unsupported(trainer: pl.Trainer, experiment: Experiment) -> None:
+    """Raise ValueError for settings of the trainer that would change or break a step without a word."""
+    t = experiment.training
+    if trainer.gradient_clip_val:
+        raise ValueError(
+            f"Trainer(gradient_clip_val={trainer.gradient_clip_val}): SleepModule clips by itself, over all its "
+            f"backward calls; drop it and set training.clip_norm={trainer.gradient_clip_val} (now {t.clip_norm})"
+        )
+    if trainer.accumulate_grad_batches != 1:
+        raise ValueError(
+            f"Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches}): SleepModule accumulates by itself; "
+            f"drop it and set training.accumulate={trainer.accumulate_grad_batches}, which cuts each batch into "
+            f"micro-batches (multiply training.batch_size by it to keep their size)"
+        )
+    if trainer.world_size > 1 and not isinstance(trainer.strategy, SleepDDPStrategy):
+        raise ValueError(
+            f"Trainer(strategy={type(trainer.strategy).__name__}): with it every rank would train on the whole batch; "
+            f'use strategy="sleep_ddp", or "sleep_fsdp" to shard the model'
+        )
+
+
+def default_callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
+    """Callbacks that the trainer lacks: FLOPs and tokens beside every metric, and, with several ranks, a stop that
+    they agree on."""
+    wanted: list[type[pl.Callback]] = [ResourceMonitor]
+    if isinstance(trainer.strategy, SleepDDPStrategy):
+        wanted.append(Preemption)
+    present = tuple(type(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    return [kind() for kind in wanted if not any(issubclass(one, kind) for one in present)]

@@ -1,0 +1,9 @@
+"""The shipped tasks, by the names that experiments give them."""
+
+from sleep_lightning.config.plugins import find_plugin
+from sleep_lightning.tasks import TASKS, DepoConfig, GSMInfiniteConfig, Rule110Config
+
+
+def test_shipped_tasks_are_registered_under_their_names() -> None:
+    found = {name: find_plugin("task", name, "task.name").target for name in TASKS}
+    assert found == {"rule110": Rule110Config, "depo": DepoConfig, "gsm_infinite": GSMInfiniteConfig}
