@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.__main__ import main
-from sleep_lightning.cli.doctor import command
+from sleep_lightning.cli.commands import doctor
 from sleep_lightning.cli.doctor.finding import Finding, run_checks
 from sleep_lightning.model import MEMORY_MIXERS
 from tests.cli.cli import ROOT, environment, run
@@ -66,11 +66,11 @@ def test_one_failing_check_leaves_the_others(capsys: pytest.CaptureFixture[str],
     findings = run_checks([("first", raising), ("second", lambda: [Finding("second", "ok", "fine")])])
     assert [one.state for one in findings] == ["error", "ok"]
     assert findings[0].found == "OSError: the dog ate it"
-    monkeypatch.setattr(command, "checks", lambda experiment: [("first", raising)])
+    monkeypatch.setattr(doctor, "checks", lambda experiment: [("first", raising)])
     assert main(["doctor"]) == 1
     assert "the dog ate it" in capsys.readouterr().out
     monkeypatch.setattr(
-        command, "checks", lambda experiment: [("w", lambda: [Finding("w", "warning", "slow", "hurry")])]
+        doctor, "checks", lambda experiment: [("w", lambda: [Finding("w", "warning", "slow", "hurry")])]
     )
     assert main(["doctor"]) == 0
     assert "0 errors, 1 warning\n" in capsys.readouterr().out
