@@ -1,12 +1,17 @@
-"""A SLURM of two nodes and a PostgreSQL on this machine, for as long as a test needs them."""
+"""A SLURM of two nodes, a Ray of two nodes and a PostgreSQL on this machine, for as long as a test needs them."""
 
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
+
+from tests.cli.cli import environment
 
 SLURM_CONF = """
 ClusterName=test
@@ -151,3 +156,57 @@ def free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
+
+
+class Ray:
+    """Two nodes of a CPU each on loopback addresses: the head, and one that can be killed and started again."""
+
+    HEAD, OTHER = "127.0.0.2", "127.0.0.3"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port, self._client = free_ports(2)
+        self.address = f"{self.HEAD}:{self._port}"
+        self._nodes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        head = [f"--port={self._port}", f"--ray-client-server-port={self._client}", f"--temp-dir={self._folder}/ray"]
+        self._start(self.HEAD, "--head", "--include-dashboard=false", "--disable-usage-stats", *head)
+        self.start_other()
+
+    def start_other(self) -> None:
+        self._start(self.OTHER, f"--address={self.address}")
+
+    def processes(self, node: str) -> list[psutil.Process]:
+        """All of a node, raylet first, then its workers and what they have started."""
+        try:
+            parent = psutil.Process(self._nodes[node].pid)
+            return sorted(parent.children(recursive=True), key=lambda p: p.name() != "raylet")
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill(self, node: str, spared: str = "") -> None:
+        """With SIGKILL, as when its power is gone. ``spared``: processes with this in their command line live on."""
+        for process in self.processes(node):
+            try:
+                if not spared or spared not in " ".join(process.cmdline()):
+                    process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self._nodes[node].kill()
+        self._nodes[node].wait()
+
+    def stop(self) -> None:
+        for node in self._nodes:
+            self.kill(node)
+
+    def _start(self, node: str, *options: str) -> None:
+        own = [f"--node-ip-address={node}", "--num-cpus=1", "--num-gpus=0", "--object-store-memory=100000000"]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *options, *own, "--block"]
+        log = self._folder / f"{node}.log"
+        log.unlink(missing_ok=True)
+        with log.open("ab") as file:
+            self._nodes[node] = subprocess.Popen(
+                command, env=environment() | {"RAY_USAGE_STATS_ENABLED": "0"}, stdout=file, stderr=subprocess.STDOUT
+            )
+        wait_until(lambda: "Ray runtime started" in log.read_text(), f"Ray on {node}")

@@ -1,7 +1,7 @@
 """A sweep whose runs are stand-ins for ``fit``: seconds long, with checkpoints. A script, so that it can be killed.
 
 ``stand_in.py supervise FOLDER TRIALS WORKERS [OPTIONS]`` is the supervisor (OPTIONS: more keys of the sweep, as JSON),
-``stand_in.py fit RUN_DIR N`` a run.
+``stand_in.py fit RUN_DIR N [SECONDS]`` a run (SECONDS: of a step).
 """
 
 import fcntl
@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 STEPS, EVERY = 6, 2
-SECONDS = float(os.environ.get("STAND_IN_SECONDS", "0.02"))
-"""Of a step."""
 
 
-def fit(directory: Path, n_passes: int) -> None:
+def step_seconds() -> str:
+    """As the variable STAND_IN_SECONDS says."""
+    return os.environ.get("STAND_IN_SECONDS", "0.02")
+
+
+def fit(directory: Path, n_passes: int, seconds: float) -> None:
     """Six steps, a checkpoint every second one; every step leaves a line."""
     (directory / "config.yaml").touch()
     with (directory / "gpus").open("a") as file:
@@ -36,7 +39,7 @@ def fit(directory: Path, n_passes: int) -> None:
     done = int(checkpoint.read_text()) if checkpoint.exists() else 0
     history = json.loads((directory / "history.json").read_text())["history"] if done else []
     for step in range(done + 1, STEPS + 1):
-        time.sleep(SECONDS)
+        time.sleep(seconds)
         with (directory / "steps").open("a") as file:
             file.write(f"{step}\n")
         if step % EVERY == 0:
@@ -61,7 +64,7 @@ def stand_for_fit() -> None:
     from sleep_lightning.runs.process import FitProcess
 
     def command(self: FitProcess) -> list[str]:
-        arguments = ["fit", str(self.directory.path), str(self.experiment.sleep.n_passes)]
+        arguments = ["fit", str(self.directory.path.absolute()), str(self.experiment.sleep.n_passes), step_seconds()]
         return [sys.executable, "-S", __file__, *arguments]  # -S: no site packages, it starts in milliseconds
 
     for name in ("command", "begin_command", "resume_command"):
@@ -101,6 +104,6 @@ def supervise(folder: Path, trials: int, workers: int, options: dict[str, Any]) 
 if __name__ == "__main__":
     what, path, *numbers = sys.argv[1:]
     if what == "fit":
-        fit(Path(path), int(numbers[0]))
+        fit(Path(path), int(numbers[0]), float(numbers[1] if numbers[1:] else step_seconds()))
     else:
         supervise(Path(path), *map(int, numbers[:2]), json.loads(numbers[2]) if numbers[2:] else {})
