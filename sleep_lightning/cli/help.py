@@ -57,6 +57,13 @@ class Key:
     text: str
 
 
+OWN = {
+    "task": "a Task of your own or of its config dataclass, instead of task.name and the task's keys",
+    "model": "a WindowModel of your own, instead of the other keys of the section",
+}
+"""Sections that may be a class of the user's."""
+
+
 def keys() -> Iterator[Key]:
     """All keys, section by section."""
     configs: dict[str, Any] = {f"task (task.name={name})": task_config(name) for name in TASKS} | SECTIONS
@@ -67,6 +74,11 @@ def keys() -> Iterator[Key]:
             shown = {None: "null", True: "true", False: "false"}.get(default, default) if _plain(default) else default
             name = f"{section.split()[0]}.{field.name}"
             yield Key(section, name, str(shown), type_name(hints[field.name]), docs[field.name])
+    for section, made in OWN.items():
+        of = f"{section} ({section}.class_path=...)"
+        yield Key(of, f"{section}.class_path", "null", "str or null", f"Import path of {made}.")
+        text = f"Its arguments, each of which is a key: {section}.init_args.NAME=value."
+        yield Key(of, f"{section}.init_args", "{}", "mapping", text)
 
 
 def key_lines() -> Iterator[str]:

@@ -137,9 +137,12 @@ class Experiment:
 
     def class_paths(self) -> Iterator[tuple[str, str]]:
         """Keys and values of all that is named by an import path."""
-        for section, values in self.to_dict().items():
-            if "class_path" in values:
-                yield f"{section}.class_path", values["class_path"]
+        if isinstance(self.task, PluginTask):
+            yield "task.class_path", self.task.class_path
+        elif not is_registered("task", self.task.name, type(self.task)):
+            yield "task.class_path", import_path(type(self.task))
+        if isinstance(self.model, PluginModel):
+            yield "model.class_path", self.model.class_path
         for _, spec, key in self.plugins():
             if "." in (path := read_spec(spec, key)[0]):
                 yield key, path

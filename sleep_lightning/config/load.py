@@ -144,8 +144,10 @@ def type_name(annotation: Any) -> str:
 
     Keys of any type are those of plug-ins.
     """
-    if annotation in (Any, list[Any]):
-        return "name or class_path" if annotation is Any else "list of names or class_paths"
+    plugins = {Any: "name or class_path", list[Any]: "list of names or class_paths"}
+    plugins[dict[str, Any]] = "mapping of letters to class_paths"
+    if annotation in plugins:
+        return plugins[annotation]
     if getattr(annotation, "__origin__", None) is Literal:
         return "one of " + ", ".join(map(str, annotation.__args__))
     text = annotation.__name__ if isinstance(annotation, type) and "[" not in str(annotation) else str(annotation)

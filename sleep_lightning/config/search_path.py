@@ -22,6 +22,8 @@ def import_from(module: str, search: Iterable[str | Path], key: str) -> ModuleTy
     """
     places = [Path.cwd(), *(Path(directory).absolute() for directory in search)]
     top = module.partition(".")[0]
+    if top not in sys.modules:
+        importlib.invalidate_caches()  # it may have been written just now
     if top not in sys.modules and PathFinder.find_spec(top) is None and top not in sys.builtin_module_names:
         found = next((str(place) for place in places if PathFinder.find_spec(top, [str(place)]) is not None), None)
         if found is None:

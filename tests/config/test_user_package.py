@@ -1,6 +1,8 @@
 """A user's package outside of this one, trained by real child processes: fit, resume, compare, sweep."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,10 @@ from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.tasks import Rule110Config
-from tests.cli.cli import run
+from tests.cli.cli import environment, run
 from tests.config.user import copy_package, project  # noqa: F401
+
+pytestmark = pytest.mark.process
 
 
 def steps(folder: Path) -> list[int]:
@@ -85,6 +89,18 @@ def test_two_ranks_import_it_too(tmp_path: Path) -> None:
     done = run(here, "fit", *config, "training.accelerator=cpu")
     assert done.returncode == 0, done.stderr
     assert json.loads((here / "r" / "summary.json").read_text())["status"] == "FINISHED"
+
+
+def test_the_current_directory_is_searched_without_python_adding_it(tmp_path: Path) -> None:
+    """As by the console script, which has its own directory on sys.path in place of the current one."""
+    package = copy_package(tmp_path / "project")
+    (package / "conf").mkdir()
+    (package / "reverse.yaml").rename(package / "conf" / "reverse.yaml")
+    call = "import sys; from sleep_lightning.__main__ import main; sys.path.remove(''); sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", call, "config", "--config", "conf/reverse.yaml"]
+    done = subprocess.run(command, cwd=package, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"- {package}" in done.stdout
 
 
 def test_classes_of_a_notebook_are_refused_for_child_processes(tmp_path: Path, project: Path) -> None:  # noqa: F811
