@@ -1,6 +1,6 @@
 """A whole experiment: five sections of dataclasses, merged defaults <- YAML <- ``key=value`` arguments.
 
-Every mistake ends in one sentence (ValueError) that names the key, the value and the fix, before any compute.
+Every mistake raises a ValueError of one sentence that names the key, the value and the fix, before any compute.
 """
 
 from sleep_lightning.config.experiment import Experiment

@@ -1,4 +1,4 @@
-"""A whole experiment: its sections, and what must hold between them."""
+"""A whole experiment: its sections, and the constraints between them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -178,8 +178,7 @@ class Experiment:
         return HybridLM(self.model, len(task.vocab), task.neutral_pad, rules)
 
     def anchored(self) -> "Experiment":
-        """The same with the files it names (SQLite database, a task's JSONL) as absolute paths: it means the same
-        wherever it is read from."""
+        """The same with absolute paths of the files it names (SQLite database, a task's JSONL), for any directory."""
         tracking, task = self.tracking, self.task
         scheme, separator, file = tracking.uri.partition(":///")
         if scheme.startswith("sqlite") and separator and file and not file.startswith((":", "/")):
@@ -189,7 +188,7 @@ class Experiment:
         return replace(self, tracking=tracking, task=task)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers: what checkpoints, logs and ``config.yaml`` hold. Passwords are not among it."""
+        """Plain containers: what checkpoints, logs and ``config.yaml`` hold. Passwords are removed."""
         sections = {name: _plain(section) for name, section in vars(self).items()}
         sections["tracking"]["uri"] = redact(self.tracking.uri)
         return sections

@@ -13,7 +13,7 @@ from yaml import YAMLError
 from sleep_lightning.config.experiment import Experiment
 from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.config.plugin_task import PluginTask
-from sleep_lightning.config.plugins import KindName, Plugin, find_plugin
+from sleep_lightning.config.plugins import KindName, Plugin, find_plugin, instead_of
 from sleep_lightning.config.schema import schema_of, values_of
 from sleep_lightning.config.search_path import home_of
 from sleep_lightning.config.tracking import TrackingConfig
@@ -126,9 +126,8 @@ def _merge(schema: DictConfig, values: dict[str, Any], plugins: dict[str, Plugin
         of = plugins.get(section) if len(names) > 1 and names[0] == "init_args" else None
         top = ".".join([section, *names[:2]]) if of else key  # an init_arg may be nested
         if top not in known and not (of and of.takes_anything):
-            takes = f"{of.class_path} takes {', '.join(of.takes()) or 'none'}" if of else None
-            near = [name for name in known if of is None or name.startswith(f"{section}.init_args.")]
-            raise ValueError(f"{key}={value!r}: there is no key {key!r}; {_suggest(key, near, takes)}")
+            fix = instead_of(of, names[1]) if of else _suggest(key, known)
+            raise ValueError(f"{key}={value!r}: there is no key {key!r}; {fix}")
         try:
             OmegaConf.update(schema, key, value, force_add=of is not None)
         except OmegaConfBaseException as error:
@@ -153,8 +152,6 @@ def type_name(annotation: Any) -> str:
     return text.replace(" | None", " or null")
 
 
-def _suggest(key: str, known: list[str], otherwise: str | None = None) -> str:
+def _suggest(key: str, known: list[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1) or [k for k in known if k.endswith(f".{key.split('.')[-1]}")]
-    if close:
-        return f"did you mean {close[0]}?"
-    return otherwise or "python -m sleep_lightning --help lists all keys"
+    return f"did you mean {close[0]}?" if close else "python -m sleep_lightning --help lists all keys"

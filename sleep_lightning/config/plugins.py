@@ -202,7 +202,7 @@ def load_plugin(kind: KindName, spec: Any, key: str, search: Iterable[str | Path
         for name, value in plugin.init_args.items():
             if name not in plugin.takes():
                 unknown = f"{key}.init_args.{name}"
-                raise ValueError(f"{unknown}={value!r}: there is no key {unknown!r}; {_instead(plugin, name)}")
+                raise ValueError(f"{unknown}={value!r}: there is no key {unknown!r}; {instead_of(plugin, name)}")
     if missing := [name for name in plugin.needs() if name not in plugin.init_args]:
         raise ValueError(f"{plugin.named} needs {key}.init_args.{missing[0]}; give it a value")
     return plugin
@@ -308,7 +308,8 @@ def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
         return [inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)]
 
 
-def _instead(plugin: Plugin, name: str) -> str:
+def instead_of(plugin: Plugin, name: str) -> str:
+    """What to write for an ``init_args`` key that it does not take."""
     if close := difflib.get_close_matches(name, plugin.takes(), n=1):
         return f"did you mean {plugin.key}.init_args.{close[0]}?"
     return f"{plugin.class_path} takes {', '.join(plugin.takes()) or 'none'}"

@@ -1,4 +1,4 @@
-"""What of an experiment changes with the step: N where it is sampled, and what the stages at its beginning ask for."""
+"""What changes from step to step: sampled N, and what the initial stages train and evict."""
 
 from dataclasses import replace
 from itertools import accumulate
@@ -14,16 +14,16 @@ _AFTER_STAGES = Stage(steps=1)
 
 
 def stage_of(experiment: Experiment, step: int) -> Stage:
-    """The stage that step ``step`` (from 0) belongs to; behind the last one all is as configured."""
+    """The stage of step ``step`` (from 0); after the last one, everything is as configured."""
     stages = experiment.training.stages
     ends = accumulate(stage.steps for stage in stages)
     return next((stage for stage, end in zip(stages, ends, strict=True) if step < end), _AFTER_STAGES)
 
 
 def sleep_of(experiment: Experiment, step: int) -> SleepConfig:
-    """The sleep of a training step: N drawn from ``training.sampled_passes``, eviction as its stage has it.
+    """The sleep of a training step: N drawn from ``training.sampled_passes``, eviction of its stage.
 
-    N depends on nothing but the seed and the step, so that an interrupted run draws the same ones.
+    N depends on the seed and the step only, so that a resumed run draws the same values.
     """
     sleep, choices = experiment.sleep, experiment.training.sampled_passes
     if (eviction := stage_of(experiment, step).eviction) is not None:

@@ -17,7 +17,7 @@ class TrackingConfig:
     run_name: str | None = None
     """MLflow run name; null: the name of the run directory."""
     parent_run_id: str | None = None
-    """MLflow run that this one is shown under (a comparison's)."""
+    """MLflow parent run (of a comparison or sweep)."""
     flush_seconds: float = 10.0
     """Seconds between two writes of buffered metrics."""
 

@@ -9,8 +9,10 @@ from sleep_lightning.sleep.layerwise import Executor
 
 @dataclass
 class Stage:
+    """A stage at the beginning of training."""
+
     steps: int
-    """Optimiser steps of the stage."""
+    """Optimizer steps of the stage."""
     train: Literal["all", "memory"] = "all"
     """What learns: everything, or only the mixers that hold fast weights and the norms in front of them."""
     eviction: Eviction | None = None
@@ -23,16 +25,18 @@ class Stage:
 
 @dataclass
 class TrainingConfig:
+    """Section ``training``. Raises ValueError for values out of range or that do not go together."""
+
     max_steps: int = 1000
-    """Optimiser steps."""
+    """Optimizer steps."""
     batch_size: int = 64
-    """Sequences of an optimiser step, over all processes and micro-batches."""
+    """Sequences of an optimizer step, over all processes and micro-batches."""
     accumulate: int = 1
-    """Micro-batches an optimiser step is cut into; divides batch_size."""
+    """Micro-batches of an optimizer step; divides batch_size."""
     stages: list[Stage] = field(default_factory=list)
-    """Stages to begin with, for example [{steps: 500, train: memory, eviction: hard}]; then all as configured."""
+    """Initial stages, for example [{steps: 500, train: memory, eviction: hard}]; after them, as configured."""
     sampled_passes: list[int] = field(default_factory=list)
-    """N of each step, drawn uniformly from these; empty: sleep.n_passes. Validation always takes sleep.n_passes."""
+    """N of each step, drawn uniformly from these; empty: sleep.n_passes. Validation always uses sleep.n_passes."""
     seed: int = 0
     """Seed of the initial weights and of the data stream."""
     tbptt_windows: int | None = None
@@ -42,18 +46,18 @@ class TrainingConfig:
     for a tenth more time; pass: all but a pass's inputs, a tenth of the memory for 1.4 times the time; window: all
     passes of a window together."""
     executor: Executor = "auto"
-    """auto runs all windows layer by layer where that is the same (N=1, pass_input=embed); windows never does."""
+    """auto runs all windows layer by layer where the result is the same (N=1, pass_input=embed); windows never does."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the forward: fp32, or bf16 autocast. The memory stays fp32."""
     fp32_matmul: Literal["auto", "torch", "tf32"] = "auto"
-    """auto sends fp32 products to oneDNN where a probe shows that they stay fp32; torch leaves torch's choice; tf32
-    takes the tensor cores of a GPU, with the precision of TF32."""
+    """auto uses oneDNN for fp32 products where a probe shows that they stay fp32; torch leaves it to torch; tf32
+    uses the tensor cores of a GPU, with the precision of TF32."""
     allocator: Literal["keep", "return", "libc"] = "keep"
-    """glibc keeps freed memory for the next step (fast), returns it at once (smallest peak), or does as it likes."""
+    """What glibc does with freed memory: keep for the next step (fast), return (smallest peak), or its default."""
     compile: bool = False
-    """torch.compile one pass: pays on long runs (the first step takes minutes on two cores)."""
+    """torch.compile one pass: worth it on long runs (the first step takes minutes on two cores)."""
     cuda_graph: bool = False
-    """Run forward and backward as one CUDA graph: many times faster where windows are short; CUDA only."""
+    """Run forward and backward as one CUDA graph: many times faster on short windows; CUDA only."""
     optimizer: Any = "muon_adamw"
     """Optimizer: muon_adamw, or {class_path: torch.optim.SGD, init_args: {lr: 0.1}}. It is given the model's
     parameters, or the model if its first argument is named model."""
@@ -79,7 +83,7 @@ class TrainingConfig:
     cooldown: float = 0.4
     """Share of max_steps in which it falls to zero at the end (warm-up, stable, decay)."""
     clip_norm: float = 1.0
-    """Clip the gradient to this L2 norm; 0: don't."""
+    """Clip the gradient to this L2 norm; 0: no clipping."""
     val_every: int = 100
     """Steps between validations."""
     val_batches: int = 4
@@ -91,23 +95,23 @@ class TrainingConfig:
     log_every: int = 10
     """Steps between logged training metrics."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device: auto takes CUDA if there is one."""
+    """Device: auto uses CUDA if available."""
     devices: int = 1
-    """Processes on each node that train the model together, each on a GPU of its own or on a share of the cores."""
+    """Ranks per node, each on a GPU of its own or on a share of the cores."""
     num_nodes: int = 1
-    """Nodes with so many processes each; more than one needs torchrun or srun."""
+    """Nodes with that many ranks each; more than one needs torchrun or srun."""
     sharding: Literal["none", "full"] = "none"
-    """full: each process keeps a share of the weights, of their gradients and of the optimizer, not a copy (FSDP)."""
+    """full: each rank keeps a shard of the weights, gradients and optimizer state instead of a copy (FSDP2)."""
     reshard_after_forward: bool = False
-    """Under sharding=full: gather a block for each use and drop it again; false gathers all once a step."""
+    """With sharding=full: gather each block when it is used and free it again; false: gather all once per step."""
     threads: int | None = None
-    """CPU threads of a process; null: torch's choice, divided among the processes of a node."""
+    """CPU threads of a rank; null: torch's default, divided among the ranks of a node."""
     time_limit: float | None = None
-    """Minutes a process may take from its start; null: as long as it needs, or as its SLURM job has."""
+    """Minutes that a process may run; null: no limit, or that of its SLURM job."""
     time_margin: float = 2.0
-    """Minutes before that limit at which the run saves and stops; a step, a checkpoint and a validation take part."""
+    """Minutes before that limit at which the run saves and stops; must cover a step, a checkpoint and a validation."""
     requeue: bool = False
-    """Under SLURM: stopped by SIGUSR1 or the limit, put the job back into the queue; its command then goes on."""
+    """Under SLURM: requeue the job when SIGUSR1 or the limit stops it; its command then resumes the run."""
     run_dir: str | None = None
     """Directory of the run; null: runs/<task>-<time>."""
 
@@ -131,9 +135,7 @@ class TrainingConfig:
                 f"{self.time_margin}; nothing could be trained"
             )
         if self.requeue and self.run_dir is None:
-            raise ValueError(
-                "training.requeue=true needs a training.run_dir: a job that is started again must find its run"
-            )
+            raise ValueError("training.requeue=true needs a training.run_dir: a requeued job must find its run")
         if sum(stage.steps for stage in self.stages) > self.max_steps:
             raise ValueError(
                 f"training.stages take {sum(stage.steps for stage in self.stages)} steps, more than "
@@ -166,7 +168,7 @@ class TrainingConfig:
         if self.sharding == "none":
             if self.reshard_after_forward:
                 raise ValueError(
-                    "training.reshard_after_forward=true says how sharded weights are gathered; set "
+                    "training.reshard_after_forward=true only applies to sharded weights; set "
                     "training.sharding=full, or drop it"
                 )
             return
@@ -184,5 +186,5 @@ class TrainingConfig:
 
     @property
     def processes(self) -> int:
-        """Processes that train the model together."""
+        """Number of ranks."""
         return self.devices * self.num_nodes

@@ -55,7 +55,8 @@ def _flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 def _descends(key: str, value: Any) -> bool:
     """Whether a mapping consists of keys; else it is a value."""
-    whole = key in (*SPECS, RULES) or key.startswith(tuple(f"{section}.init_args." for section in PLUGIN_SECTIONS))
+    inside = (*SPECS, RULES, *(f"{section}.init_args" for section in PLUGIN_SECTIONS))
+    whole = key in (*SPECS, RULES) or key.startswith(tuple(f"{one}." for one in inside))
     return isinstance(value, Mapping) and not whole
 
 

@@ -1,7 +1,7 @@
 """Depo: k hops along a directed cycle whose edges were read in random order and have left the window.
 
 Sequence (method 4.2): ``pad ... pad | name(u) name(next(u)) ... | K_k name(u) [ANS] name(k-th successor) ... pad``.
-A name is one or more tokens, the last of them from an alphabet of its own; the edges fill the context from the
+A name is one or more tokens, the last from a separate alphabet; the edges fill the context from the
 right, the queries the rest from the left. Start node and k are random, so the memory must serve any query. Labels
 are ``[ANS]`` and the answer's name, each at the position before it.
 """
@@ -72,7 +72,7 @@ class DepoConfig:
 
     @property
     def n_names(self) -> int:
-        """Different names there are."""
+        """Number of different names."""
         shortest, longest = self.name_lengths
         return sum(self.name_symbols**length for length in range(shortest, longest + 1))
 
@@ -86,7 +86,7 @@ class DepoConfig:
 
 
 class Depo(Task):
-    """Splits share no cycle: a hash of it, wherever one starts to read, deals 1/16 each to validation and test.
+    """Splits share no cycle: a rotation-invariant hash assigns 1/16 each to validation and test.
 
     Attributes:
         names: tokens of every name ``[n_names, longest]``, PAD behind the shorter ones.
@@ -155,7 +155,7 @@ class Depo(Task):
         width = tokens.shape[1] * tokens.shape[2]
         present = (tokens != PAD).flatten(1)
         packed = [_packed(x.flatten(1), present, width, right=False) for x in (tokens, spoken, number)]
-        # each label one position earlier: the logits there are asked for it
+        # each label one position earlier, aligned to the logits
         following, said, who = (torch.nn.functional.pad(x[:, 1:], (0, 1)) for x in packed)
         return packed[0], torch.where(said == 1, following, IGNORE), who
 
@@ -190,7 +190,7 @@ class Depo(Task):
         return names.gather(1, order.argsort(1)), n
 
     def deal(self, cycle_BN: Tensor, n_B: Tensor) -> Tensor:
-        """Which of 16 shares a cycle belongs to, the same wherever one starts to read: 0 validation, 1 test."""
+        """Which of 16 shares a cycle belongs to, whatever its first node: 0 validation, 1 test."""
         absent_BN = torch.arange(cycle_BN.shape[1]) >= n_B[:, None]
         successor_BN = cycle_BN.gather(1, (torch.arange(cycle_BN.shape[1]) + 1) % n_B[:, None])
         edge_BN = _scrambled(cycle_BN * self.config.n_names + successor_BN)

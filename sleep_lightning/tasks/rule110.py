@@ -1,8 +1,8 @@
-"""Rule 110: several rings of bits, and for each its first bit t steps of the automaton later.
+"""Rule 110: several rings of bits; for each, the first bit after t steps of the automaton.
 
-Sequence (n strings of L bits, method 4.1): ``s_0 | s_1 | ... | s_{n-1} | Q y_0 ... y_{n-2}``, where ``|`` is where
-a window of L tokens ends and not a token. The labels of the last n positions are ``y_0 ... y_{n-1}``: the query
-token Q keeps all of them inside one window, so that every string is slept on.
+Sequence (n strings of L bits, method 4.1): ``s_0 | s_1 | ... | s_{n-1} | Q y_0 ... y_{n-2}``, where ``|`` marks
+the end of a window of L tokens and is not a token. The labels of the last n positions are ``y_0 ... y_{n-1}``: the
+query token Q keeps all of them inside one window, so that the model sleeps on every string.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from sleep_lightning.tasks.task import Split, Task, TaskBatch
 
 _HOLDOUT = 16
 _ODD = 0x5851F42D4C957F2D
-"""Multiplier of the bijection that deals strings out to the splits."""
+"""Multiplier of the bijection that assigns strings to the splits."""
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Rule110Config:
     n_strings: int = 4
     """Strings of a sequence, one label each."""
     steps: list[int] = field(default_factory=lambda: [32])
-    """t: steps of the automaton; of several, each sequence draws one, and its query token says which."""
+    """t: steps of the automaton; each sequence draws one of them, which its query token tells."""
 
     def __post_init__(self) -> None:
         if not 5 <= self.ring_size <= 48:
@@ -57,7 +57,7 @@ def first_bit(states: Tensor, ring_size: int) -> Tensor:
 
 
 class Rule110(Task):
-    """Splits share no string: a bijection deals 1/16 of all rings to validation, 1/16 to test, the rest to train."""
+    """Splits share no string: a bijection assigns 1/16 of all rings to validation, 1/16 to test, the rest to train."""
 
     def __init__(self, config: Rule110Config) -> None:
         self.config = config

@@ -1,4 +1,4 @@
-"""What a task is: a config that can be asked for batches, deterministic in (seed, split, position)."""
+"""The contract of a task: batches that are deterministic in (seed, split, position)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -22,8 +22,8 @@ class TaskBatch:
         tokens: int64 ``[B, T]``.
         labels: int64 ``[B, T]``, -100 where there is no loss.
         slices: difficulty, name -> int64 ``[B]`` of every row or ``[B, answers of a row]`` of every answer.
-        answers: int64 ``[B, T]``, which answer of its row a label belongs to, from 0; None: a row is one answer.
-        digest: hash of this batch and all that the training stream gave before it; "" outside training.
+        answers: int64 ``[B, T]``, the index of the answer in its row that a label belongs to; None: one answer a row.
+        digest: hash of this batch and all batches before it in the training stream; "" outside training.
     """
 
     tokens: Tensor
@@ -47,7 +47,7 @@ class TaskBatch:
 
 
 class TaskConfig(Protocol):
-    """A dataclass with a ``name``; ``build`` makes the task it describes."""
+    """A dataclass with a ``name``; ``build`` makes the task."""
 
     @property
     def name(self) -> str: ...
@@ -69,7 +69,7 @@ class Task(ABC):
 
     Subclasses set ``vocab`` (printable tokens by id), ``sequence_length`` (T) and ``context_length`` (tokens
     before the first that may carry a label), and implement ``sample``. ``neutral_pad`` is the token, if any, that
-    the model must not notice.
+    the model must ignore.
     """
 
     vocab: tuple[str, ...]
@@ -79,7 +79,7 @@ class Task(ABC):
 
     @abstractmethod
     def sample(self, batch_size: int, generator: torch.Generator, split: Split = "train") -> TaskBatch:
-        """Draw a batch. Everything random comes from ``generator``; splits share no evidence."""
+        """Draw a batch. All randomness comes from ``generator``; splits share no evidence."""
 
     def batch(self, batch_size: int, *, seed: int, position: int, split: Split = "train") -> TaskBatch:
         """The batch at a position of the endless stream (seed, split): the same for every model and every N."""
@@ -88,7 +88,7 @@ class Task(ABC):
 
 
 def random_seed(*numbers: int) -> int:
-    """A seed out of several numbers: a 63-bit hash (splitmix64 steps), so that neighbours share no random stream."""
+    """A seed from several numbers: a 63-bit hash (splitmix64 steps), so that neighbours share no random stream."""
     mask, state = (1 << 64) - 1, 0x9E3779B97F4A7C15
     for number in numbers:
         state = (state ^ number) * 0xBF58476D1CE4E5B9 & mask
@@ -99,10 +99,10 @@ def random_seed(*numbers: int) -> int:
 
 @dataclass(frozen=True)
 class Baselines:
-    """What a model that ignores the evidence scores: printed beside every accuracy.
+    """Scores of a model that ignores the evidence: printed beside every accuracy.
 
     Attributes:
-        majority_exact_match: share of answers that the best constant answer gets wholly right.
+        majority_exact_match: share of answers that the best constant answer matches.
         majority_token_accuracy: share of labels that the best constant per position gets right.
         uniform_exact_match: expected exact match of guessing uniformly among the labels that occur at each position.
     """
@@ -113,9 +113,9 @@ class Baselines:
 
 
 def baselines(labels_AT: Tensor) -> Baselines:
-    """Baselines of answers, a row each (-100: no label), fitted on those very labels (so never too low).
+    """Baselines of answers, a row each (-100: no label), fitted on the same labels (so never too low).
 
-    A constant answer is the same wherever it stands in a row: labels are compared by their order in the row.
+    Labels are compared by their order in the row, wherever they are in it.
     """
     order = (labels_AT == IGNORE).to(torch.int8).argsort(dim=1, stable=True)
     answers = labels_AT.gather(1, order)[:, : int((labels_AT != IGNORE).sum(1).max())]
@@ -134,7 +134,7 @@ def baselines(labels_AT: Tensor) -> Baselines:
 
 
 def by_answer(batch: TaskBatch, *per_label: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """Cut rows into answers: what is said of each label ``[B, T]`` as ``[answers, most labels of one]``, and slices.
+    """Split rows into answers: values per label ``[B, T]`` as ``[answers, most labels of one]``, and slices.
 
     The first tensor must be ``batch.labels``, whose rows end in -100; those of the others are 0 there.
     """

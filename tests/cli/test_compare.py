@@ -79,10 +79,9 @@ def test_a_run_that_fails_is_named_with_its_log(tmp_path: Path) -> None:
         (["--test-passes", "0", "--arms", "n1"], "--test-passes [0]"),
     ],
 )
-def test_bad_input_ends_in_one_sentence(tmp_path: Path, more: list[str], message: str) -> None:
-    from sleep_lightning.__main__ import _prepare, build_parser
+def test_bad_input_ends_in_one_sentence(more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from sleep_lightning.__main__ import main
 
-    parsed = build_parser().parse_args(["compare", str(ROOT / "conf" / "rule110.yaml"), *more])
-    with pytest.raises(ValueError) as caught:
-        _prepare(parsed)
-    assert message in str(caught.value)
+    assert main(["compare", str(ROOT / "conf" / "rule110.yaml"), *more]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1

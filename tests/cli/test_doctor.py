@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.__main__ import main
-from sleep_lightning.cli.doctor import command
+from sleep_lightning.cli.commands import doctor
 from sleep_lightning.cli.doctor.finding import Finding, run_checks
 from sleep_lightning.model import MEMORY_MIXERS
 from tests.cli.cli import ROOT, environment, run
@@ -31,7 +31,7 @@ def test_it_runs_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert written["errors"] == 0 and "error" not in states.values()
     for rule in {mixer.rule.name for mixer in MEMORY_MIXERS.values()}:
         assert states[f"{rule} on cpu"] == "ok"
-    for check in ("imports", "packages", "disk", "runs folder", "MLflow store", "experiment: memory"):
+    for check in ("Python", "packages", "devices", "runs folder", "MLflow store", "experiment: memory"):
         assert states[check] in ("ok", "warning")
         assert check in done.stdout
     own = next(row for row in written["checks"] if row["check"].startswith("experiment: gated_delta_rule"))
@@ -48,7 +48,7 @@ def test_a_broken_package_is_an_error_row_not_a_traceback(tmp_path: Path) -> Non
     line = [sys.executable, "-m", "sleep_lightning", *arguments]
     done = subprocess.run(line, cwd=tmp_path, env=broken, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "libcudart.so.12" in done.stdout and "disk" in done.stdout
+    assert "libcudart.so.12" in done.stdout and "runs folder" in done.stdout
     assert "Traceback" not in done.stderr
 
 
@@ -57,8 +57,8 @@ def test_with_nothing_installed(tmp_path: Path) -> None:
     line = [sys.executable, "-S", "-m", "sleep_lightning", "doctor"]
     done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 1
-    assert "error: imports: ModuleNotFoundError" in done.stdout and "pip install -e ." in done.stdout
-    assert "ok: disk: " in done.stdout
+    assert "error: versions: ModuleNotFoundError" in done.stdout and "pip install -e ." in done.stdout
+    assert "ok: runs folder: " in done.stdout
     assert "Traceback" not in done.stderr
 
 
@@ -66,10 +66,12 @@ def test_one_failing_check_leaves_the_others(capsys: pytest.CaptureFixture[str],
     findings = run_checks([("first", raising), ("second", lambda: [Finding("second", "ok", "fine")])])
     assert [one.state for one in findings] == ["error", "ok"]
     assert findings[0].found == "OSError: the dog ate it"
-    monkeypatch.setattr(command, "checks", lambda request: [("first", raising)])
+    monkeypatch.setattr(doctor, "checks", lambda experiment: [("first", raising)])
     assert main(["doctor"]) == 1
     assert "the dog ate it" in capsys.readouterr().out
-    monkeypatch.setattr(command, "checks", lambda request: [("w", lambda: [Finding("w", "warning", "slow", "hurry")])])
+    monkeypatch.setattr(
+        doctor, "checks", lambda experiment: [("w", lambda: [Finding("w", "warning", "slow", "hurry")])]
+    )
     assert main(["doctor"]) == 0
     assert "0 errors, 1 warning\n" in capsys.readouterr().out
 

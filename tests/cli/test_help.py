@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from sleep_lightning.__main__ import COMMANDS, main
 from sleep_lightning.cli.help import attribute_docstrings, key_lines, task_config
 from sleep_lightning.config import SECTIONS
 from sleep_lightning.tasks import TASKS
@@ -31,3 +32,20 @@ def test_config_prints_the_resolved_experiment() -> None:
     done = run(ROOT, "config", "--config", "conf/rule110.yaml", "task.ring_size=8")
     assert done.returncode == 0
     assert "window_size: 8" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_of_its_own(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: python -m sleep_lightning {name} ") and COMMANDS[name][1] in " ".join(
+        shown.split()
+    )
+
+
+def test_a_command_that_there_is_not_and_an_option_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in {("fly",): "invalid choice: 'fly'", ("fit", "--fast"): "arguments: --fast"}.items():
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert message in capsys.readouterr().err

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.__main__ import main
-from sleep_lightning.cli.sweep_arguments import VERBS, with_verb
+from sleep_lightning.cli.commands.sweep import VERBS, with_verb
 from sleep_lightning.config import load_experiment
 from sleep_lightning.sweep.folder import sole_supervisor
 from tests.sweep.studies import ToldStudy
@@ -127,9 +127,9 @@ def test_resume_of_a_running_or_an_old_sweep(capsys: pytest.CaptureFixture[str])
 
 
 def test_verbs_and_names_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    assert with_verb(["sweep", "a.yaml", "--dry-run"]) == ["sweep", "run", "a.yaml", "--dry-run"]
-    assert with_verb(["sweep", "--dry-run", "list.yaml"]) == ["sweep", "run", "--dry-run", "list.yaml"]
-    for arguments in (["sweep"], ["sweep", "--help"], ["fit", "list"], *(["sweep", verb, "x"] for verb in VERBS)):
+    assert with_verb(["a.yaml", "--dry-run"]) == ["run", "a.yaml", "--dry-run"]
+    assert with_verb(["--dry-run", "list.yaml"]) == ["run", "--dry-run", "list.yaml"]
+    for arguments in ([], ["--help"], *([verb, "x"] for verb in VERBS)):
         assert with_verb(arguments) == arguments
     small("list")
     assert main(["sweep", "show", "list"]) == 0

@@ -160,7 +160,7 @@ def test_entry_points_are_loaded_only_for_the_name_that_is_asked(
         "sleep_lightning.tasks": {
             "reverse": "lab.tasks:ReverseConfig",
             "plain": "lab.tasks:Reverse",
-            "bad": "nowhere:X",
+            "bad": "gone:X",
         },
         "sleep_lightning.optimizers": {"sign": "lab.training:SignSGD"},
     }

@@ -1,11 +1,12 @@
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.model.parameter_groups import hidden_matrices
-from sleep_lightning.training.optimizer import Muon, build_optimizer, orthogonalize
-from sleep_lightning.training.schedule import warmup_stable_decay
+from sleep_lightning.training.optimizer import Muon, MuonAdamW, build_optimizer, orthogonalize
+from sleep_lightning.training.schedule import build_schedule, warmup_stable_decay
 from tests.conftest import tiny_model
 
 
@@ -66,6 +67,49 @@ def test_state_round_trip_continues_to_the_bit() -> None:
 
     for a, b in zip(run(6, None), run(6, 3), strict=True):
         assert torch.equal(a, b)
+
+
+def test_an_optimizer_by_class_path_gets_the_parameters() -> None:
+    model = tiny_model()
+    config = TrainingConfig(optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.5}})
+    optimizer = build_optimizer(model, config)
+    assert type(optimizer) is torch.optim.SGD and optimizer.param_groups[0]["lr"] == 0.5
+    assert optimizer.param_groups[0]["params"] == list(model.parameters())
+    assert isinstance(build_optimizer(model, TrainingConfig()), MuonAdamW)
+    with pytest.raises(ValueError, match=r"^training\.optimizer\.class_path='torch\.optim\.SGD': .*-1"):
+        build_optimizer(model, TrainingConfig(optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": -1}}))
+
+
+def with_vectors(model: nn.Module, rate: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD([p for p in model.parameters() if p.ndim == 1], rate)
+
+
+def scaled_by_steps(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> LambdaLR:
+    return LambdaLR(optimizer, lambda step: step / config.max_steps)
+
+
+def test_functions_get_the_model_and_the_training_config_where_they_ask_for_them() -> None:
+    here, model = __name__, tiny_model()
+    spec = {"class_path": f"{here}.with_vectors", "init_args": {"rate": 2.0}}
+    config = TrainingConfig(optimizer=spec, schedule=f"{here}.scaled_by_steps", max_steps=10)
+    optimizer = build_optimizer(model, config)
+    assert all(p.ndim == 1 for p in optimizer.param_groups[0]["params"])
+    schedule = build_schedule(optimizer, config)
+    for _ in range(5):
+        optimizer.step()
+        schedule.step()
+    assert schedule.get_last_lr() == [1.0]
+
+
+def test_torch_schedules_take_the_optimizer_first() -> None:
+    spec = {"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR", "init_args": {"T_max": 10}}
+    config = TrainingConfig(schedule=spec)
+    optimizer = build_optimizer(tiny_model(), config)
+    schedule = build_schedule(optimizer, config)
+    for _ in range(10):
+        optimizer.step()
+        schedule.step()
+    assert schedule.get_last_lr() == pytest.approx([0.0] * 3)
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,7 @@ Check = Callable[[], Iterable[Finding]]
 
 
 def run_checks(checks: Sequence[tuple[str, Check]], begins: Callable[[str], None] = lambda name: None) -> list[Finding]:
-    """The findings of all checks, in order; a check that raises is an error with its reason.
-
-    Args:
-        checks: name and function.
-        begins: is told the name of each check before it runs.
-    """
+    """The findings of all checks, in order; a check that raises becomes an error with its reason."""
     findings: list[Finding] = []
     for name, check in checks:
         begins(name)
@@ -43,18 +38,12 @@ def run_checks(checks: Sequence[tuple[str, Check]], begins: Callable[[str], None
                 warnings.simplefilter("ignore")
                 findings += check()
         except Exception as error:  # whatever is broken here, the other checks must run
-            findings.append(Finding(name, "error", one_line(error), _remedy(error)))
+            missing = isinstance(error, ImportError)
+            remedy = "python -m pip install -e . (in the checkout)" if missing else "repair what the reason names"
+            findings.append(Finding(name, "error", one_line(error), remedy))
     return findings
 
 
 def one_line(error: Exception) -> str:
-    """An error's type and text, without line breaks and not longer than a row can be."""
+    """An error's type and text, without line breaks and no longer than a row can be."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-def _remedy(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError):
-        return "python -m pip install -e . (in the checkout)"
-    if isinstance(error, ImportError):
-        return "install what the reason names again: python -m pip install --force-reinstall PACKAGE"
-    return "the check itself failed; repair what the reason names, then run doctor again"

@@ -1,62 +1,55 @@
 """Checks of the kernels: the C++ build, and every memory rule against its definition on the devices there are."""
 
-import os
-import subprocess
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sleep_lightning.cli.doctor.finding import Finding, State
+from sleep_lightning.cli.doctor.finding import Finding
 
 if TYPE_CHECKING:
     import torch
 
+    from sleep_lightning.config import Experiment
     from sleep_lightning.ops import Rule
 
 WINDOWS = (24, 128)
 """Tokens of a short and a long window: on CUDA they take different kernels."""
 KEY_DIM = 32
 LONGEST_CASE = 128
-"""Tokens of a self test at most: the definition goes token by token."""
-COMPILER = "install a C++ compiler (Debian: apt-get install g++) or set CXX; until then slower torch code runs"
-
-
-def check_compiler() -> Iterator[Finding]:
-    """The C++ compiler that builds the CPU kernels at their first use."""
-    from sleep_lightning.ops.cpp.build import BuildError, compiler
-
-    try:
-        command = compiler()
-        done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60, check=True)
-    except (BuildError, OSError, subprocess.SubprocessError) as error:
-        yield Finding("C++ compiler", "warning", str(error), COMPILER)
-    else:
-        yield Finding("C++ compiler", "ok", f"{' '.join(command)}: {done.stdout.partition(chr(10))[0]}")
+"""Tokens of a self test at most: the definition is computed token by token."""
+COMPILER = (
+    "install a C++ compiler (Debian: apt-get install g++) or set CXX; its cache must be writable (XDG_CACHE_HOME)"
+)
 
 
 def check_native() -> Iterator[Finding]:
     """Whether the C++ kernels are built and loaded; builds them if need be, which takes some seconds."""
     from sleep_lightning.ops.cpp.build import SWITCH, cache_directory, why_not
 
-    reason = why_not()
-    if reason is None:
-        yield Finding("CPU kernels", "ok", f"built and loaded, kept in {cache_directory()}")
-    elif os.environ.get(SWITCH) == "0":
-        yield Finding("CPU kernels", "warning", reason, f"unset {SWITCH}: slower torch code runs")
+    if (reason := why_not()) is None:
+        yield Finding("CPU kernels", "ok", f"built and loaded, cached in {cache_directory()}")
     else:
-        remedy = f"see the C++ compiler above; {cache_directory()} must be writable, or set XDG_CACHE_HOME"
+        remedy = f"unset {SWITCH}" if SWITCH in reason else COMPILER
         yield Finding("CPU kernels", "warning", f"not available, slower torch code runs: {reason}", remedy)
 
 
-def check_rules() -> Iterator[Finding]:
-    """A row for each memory rule and device: what ``model.backend=auto`` takes for a short and a long window."""
+def check_rules(experiment: "Experiment | None" = None) -> Iterator[Finding]:
+    """A row for each memory rule and device; of an experiment, for its rules with its device, precision and window."""
     import torch
 
-    from sleep_lightning.model import MEMORY_MIXERS
+    from sleep_lightning.model import MEMORY_MIXERS, ModelConfig
+    from sleep_lightning.training.runtime.environment import check_device
 
-    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    if experiment is not None:
+        m, dtype = experiment.model, torch.bfloat16 if experiment.training.precision == "bf16" else torch.float32
+        device, windows = check_device(experiment), (experiment.sleep.window_size,)
+        if not isinstance(m, ModelConfig):  # a plug-in tests its own kernels
+            return
+        for rule in experiment.memory_rules:
+            yield judge(rule, device, dtype, m.key_dim_per_head, windows, m.backend, "experiment: ")
+        return
     rules = list({mixer.rule.name: mixer.rule for mixer in MEMORY_MIXERS.values()}.values())
-    for device in map(torch.device, devices):
+    for device in map(torch.device, ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]):
         for rule in rules:
             yield judge(rule, device, torch.float32, KEY_DIM, WINDOWS)
 
@@ -68,56 +61,41 @@ def judge(
     key_dim: int,
     windows: tuple[int, ...],
     backend: str = "auto",
+    prefix: str = "",
 ) -> Finding:
-    """Test the implementation a rule takes on keys of a kind against its definition: values, state, gradients."""
-    name, said, wrong = f"{rule.name} on {device.type}", [], []
-    state: State = "ok"
-    with warnings.catch_warnings(record=True) as passed_over:  # kernels for GPUs that failed a test of their own
-        warnings.simplefilter("always")
-        for tokens in windows:
-            taken = rule.select(_keys(tokens, key_dim, device, dtype), backend)
-            fault = _fault(rule, taken, device, dtype, key_dim, tokens)
-            said.append(f"{tokens} tokens: {taken}, {'agrees with the definition' if fault is None else fault}")
-            if fault is not None:
-                wrong.append((taken, tokens))
-    reasons = list(dict.fromkeys(str(w.message) for w in passed_over if w.category is RuntimeWarning))
-    remedy = ""
-    if wrong:
-        state, remedy = "error", _other_backend(rule, device, dtype, key_dim, *wrong[0])
-    elif reasons:
-        state = "warning"
-        remedy = "nothing for right results; for faster ones install versions of torch and Triton made for the device"
-    return Finding(name, state, "; ".join(said + reasons), remedy)
-
-
-def _keys(tokens: int, key_dim: int, device: "torch.device", dtype: "torch.dtype") -> "torch.Tensor":
+    """Test the backend a rule selects for such keys against its definition: values, state, gradients."""
     import torch
 
-    return torch.empty(1, tokens, 2, key_dim, device=device, dtype=dtype)
+    name, lines, wrong = f"{prefix}{rule.name} on {device.type}", [], ""
+    with warnings.catch_warnings(record=True) as caught:  # GPU kernels that failed a test of their own
+        warnings.simplefilter("always")
+        for tokens in windows:
+            keys = torch.empty(1, tokens, 2, key_dim, device=device, dtype=dtype)
+            selected = rule.select(keys, backend)
+            fault = _fault(rule, selected, keys)
+            lines.append(f"{tokens} tokens: {selected}, {fault or 'agrees with the definition'}")
+            if fault is not None and not wrong:
+                other = next((b for b in rule.available(keys) if b != selected and _fault(rule, b, keys) is None), None)
+                wrong = f"model.backend={other}, which agrees; {selected} must not be used here"
+                wrong = wrong if other else "no backend agrees here: install torch again, then check the memory"
+    lines[-1] += "" if dtype == torch.float32 else f" ({str(dtype).removeprefix('torch.').replace('bfloat', 'bf')})"
+    reasons = list(dict.fromkeys(str(w.message) for w in caught if w.category is RuntimeWarning))
+    if wrong:
+        return Finding(name, "error", "; ".join(lines + reasons), wrong)
+    remedy = "results are right; for faster ones install versions of torch and Triton built for the device"
+    return Finding(name, "warning" if reasons else "ok", "; ".join(lines + reasons), remedy if reasons else "")
 
 
-def _fault(
-    rule: "Rule", backend: str, device: "torch.device", dtype: "torch.dtype", key_dim: int, tokens: int
-) -> str | None:
+def _fault(rule: "Rule", backend: str, keys: "torch.Tensor") -> str | None:
     import torch
 
     from sleep_lightning.ops.self_test import FP32_TOLERANCE, TF32_TOLERANCE, self_test
 
-    tolerance = TF32_TOLERANCE if backend == "fla" else FP32_TOLERANCE
-    kernel, definition = rule.backends[backend].run, rule.backends["reference"].run
-    case, threads = min(tokens, LONGEST_CASE), torch.get_num_threads()
+    tolerance, threads = TF32_TOLERANCE if backend == "fla" else FP32_TOLERANCE, torch.get_num_threads()
+    kernel, definition, tokens = rule.backends[backend].run, rule.backends["reference"].run, keys.shape[1]
     torch.set_num_threads(1)  # on a busy machine threads wait for each other ten times as long as such a case takes
     try:
-        return self_test(kernel, definition, device, dtype, key_dim, tokens=case, tolerance=tolerance)
+        case = min(tokens, LONGEST_CASE)
+        return self_test(kernel, definition, keys.device, keys.dtype, keys.shape[-1], tokens=case, tolerance=tolerance)
     finally:
         torch.set_num_threads(threads)
-
-
-def _other_backend(
-    rule: "Rule", device: "torch.device", dtype: "torch.dtype", key_dim: int, wrong: str, tokens: int
-) -> str:
-    """The key that avoids a wrong kernel."""
-    for other in rule.available(_keys(tokens, key_dim, device, dtype)):
-        if other != wrong and _fault(rule, other, device, dtype, key_dim, tokens) is None:
-            return f"model.backend={other}, which agrees; {wrong} must not be used here"
-    return "no implementation agrees here: install torch again, then check the machine's memory"

@@ -11,14 +11,14 @@ MAX_OP = 40
 
 @dataclass
 class GSMInfiniteKeys:
-    """All of them, checked; ``GSMInfiniteConfig`` builds the task."""
+    """Fields and their validation; ``GSMInfiniteConfig`` adds ``build``."""
 
     name: str = "gsm_infinite"
     """Name of the task."""
     ops: list[int] = field(default_factory=lambda: list(range(1, 9)))
     """Operations of a problem; each problem draws one (those read from a file: of those the file has)."""
     settings: list[str] = field(default_factory=lambda: ["zoo", "zoo", "schools", "movies"])
-    """Settings, of zoo, schools and movies; each problem draws one, so a name given twice comes twice as often."""
+    """Settings, of zoo, schools and movies; each problem draws one, so a name listed twice is twice as likely."""
     modes: list[str] = field(default_factory=lambda: ["forward"])
     """forward asks for what follows from the facts; reverse gives a total and asks for an unknown below it."""
     min_tokens: int = 2000
@@ -43,7 +43,7 @@ class GSMInfiniteKeys:
     """left: the answer is at the same place in every row. right: windows are counted from the start of the text; all
     answers must fall into one window, so min_tokens is a multiple of the window and max_tokens less than one above."""
     pad: Literal["token", "neutral"] = "token"
-    """token: padding is read like any token; neutral: the model passes over it."""
+    """token: padding is read like any token; neutral: the model ignores it."""
 
     def __post_init__(self) -> None:
         if not self.ops or min(self.ops) < 1 or max(self.ops) > MAX_OP or len(set(self.ops)) < len(self.ops):

@@ -1,4 +1,4 @@
-"""Facts of the same grammar that the answer does not follow from."""
+"""Facts of the same grammar on which the answer does not depend."""
 
 import random
 

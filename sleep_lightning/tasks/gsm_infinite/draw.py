@@ -1,4 +1,4 @@
-"""Random choices, a few times faster than ``random.Random``'s own: generating a long problem consists of them."""
+"""Random choices, a few times faster than ``random.Random``'s own, which dominate the time of a long problem."""
 
 from collections.abc import Sequence
 from random import Random

@@ -1,4 +1,4 @@
-"""Read problems in the published format: one JSON object a line with problem, question, solution and op."""
+"""Read problems in the published format: one JSON object per line with problem, question, solution and op."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _ANSWER = re.compile(r"answer:\s*(-?\d+)\s*\.?\s*$", re.IGNORECASE)
 
 
 class Record(NamedTuple):
-    """A problem that was read. ``setting`` and ``mode`` are None where the line does not say."""
+    """A problem from a file. ``setting`` and ``mode`` are None where the line does not say."""
 
     question: str
     context: str

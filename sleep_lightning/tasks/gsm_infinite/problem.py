@@ -1,7 +1,7 @@
-"""Sample what a problem asks and all that its answer follows from, with an exact number of operations.
+"""Sample a question and the facts that its answer follows from, with an exact number of operations.
 
 The dependency DAG is drawn from the query down: a quantity that still lacks its equation gets one, whose operands are
-new quantities or others that still lack theirs, so that no cycle can close. A budget of edges is spent to the last one.
+new quantities or others that still lack theirs, so that no cycle can close. The budget of edges is spent exactly.
 """
 
 import random
@@ -75,7 +75,7 @@ class Problem:
     def split(self) -> Split:
         """1/16 of all problems each to validation and test, by a hash of all that the answer follows from.
 
-        The order of sentences and of summands, and the distractors, make no other problem.
+        The order of sentences and summands, and the distractors, do not change it.
         """
         facts = sorted(e if e.difference else e._replace(operands=tuple(sorted(e.operands))) for e in self.facts)
         return split_of(repr((self.world.setting, self.query, facts)))
@@ -88,7 +88,7 @@ def split_of(content: str) -> Split:
 
 
 def sample_problem(rng: random.Random, world: World, op: int, mode: Mode) -> Problem | None:
-    """One attempt at a problem of exactly ``op`` operations; None if it led out of range or nowhere."""
+    """One attempt at a problem of exactly ``op`` operations; None if a value is out of range or names ran out."""
     equations = _Expansion(rng, world).run(op, mode)
     if equations is None:
         return None

@@ -71,7 +71,9 @@ class SleepFSDPStrategy(SleepDDPStrategy):
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         for optimizer, states in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            assert isinstance(optimizer, MuonAdamW)
+            if not isinstance(optimizer, MuonAdamW):
+                optimizer.load_state_dict(_shares(states, optimizer))
+                continue
             inner: dict[str, Optimizer] = {"muon": optimizer.muon, "adamw": optimizer.adamw}
             optimizer.load_state_dict({name: _shares(states[name], one) for name, one in inner.items()})
 

@@ -1,12 +1,12 @@
-"""The command line of ``sweep``: its verbs, and what each of them needs."""
+"""``sweep``: its verbs, and what each of them needs."""
 
 import argparse
 from collections.abc import Callable, Sequence
 
 VERBS = {
-    "run": "train what a sweep file asks for, or go on with it; the word may be left out: sweep SPEC.yaml",
-    "resume": "go on with a sweep from the copy of its file in its folder",
-    "report": "write report.html, frontier.html, .png, .json and trials.csv again, from the folder alone",
+    "run": "train what a sweep file asks for, or resume it; the word may be left out: sweep SPEC.yaml",
+    "resume": "resume a sweep from the copy of its file in its folder",
+    "report": "rewrite report.html, frontier.html, .png, .json and trials.csv from the folder alone",
     "list": "list the sweeps in runs/sweeps/",
     "show": "list all trials of a sweep",
     "best": "print a sweep's frontier; write its best trial as an experiment",
@@ -15,34 +15,30 @@ NAME = "name of a sweep (its folder in runs/sweeps/), or path of its folder"
 
 
 def with_verb(argv: Sequence[str]) -> list[str]:
-    """``sweep SPEC.yaml ...`` as ``sweep run SPEC.yaml ...``. A verb is only what stands right behind ``sweep``."""
+    """``SPEC.yaml ...`` as ``run SPEC.yaml ...``. A verb is only what comes first."""
     arguments = list(argv)
-    if arguments[:1] == ["sweep"] and len(arguments) > 1 and arguments[1] not in (*VERBS, "-h", "--help"):
-        arguments.insert(1, "run")
-    return arguments
+    return ["run", *arguments] if arguments and arguments[0] not in (*VERBS, "-h", "--help") else arguments
 
 
-def add_sweep_arguments(command: argparse.ArgumentParser) -> None:
-    """Add the verbs to the parser of ``sweep``."""
-    command.epilog = "A sweep that has a verb's name is reached as ./list.yaml, or behind a verb: sweep show list"
-    verbs = command.add_subparsers(dest="verb", required=True, metavar="SPEC.yaml | " + " | ".join(VERBS))
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "A sweep with the name of a verb is reached as ./list.yaml, or after a verb: sweep show list"
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="SPEC.yaml | " + " | ".join(VERBS))
     for verb, text in VERBS.items():
         one = verbs.add_parser(verb, help=text, description=text)
         if verb == "run":
             one.add_argument("spec", metavar="SPEC.yaml", help="sweep file, e.g. sweeps/depo_depth_cost.yaml")
             one.add_argument("--dry-run", action="store_true", help="print points and their cost, train nothing")
-            one.add_argument("--output", metavar="DIR", help="where it goes (default: runs/sweeps/<name>)")
+            one.add_argument("--output", metavar="DIR", help="folder of the sweep (default: runs/sweeps/<name>)")
         elif verb != "list":
             one.add_argument("name", metavar="NAME", help=NAME)
         if verb == "resume":
             one.add_argument("changes", nargs="*", metavar="key=value", help="change its file, e.g. launcher=slurm")
         if verb == "best":
             one.add_argument("--export", metavar="FILE", help="write the best trial as an experiment (YAML) for fit")
-            one.add_argument("--max-flops", type=float, metavar="X", help="the best that took no more training FLOPs")
+            one.add_argument("--max-flops", type=float, metavar="X", help="the best with at most X training FLOPs")
 
 
-def prepare_sweep(a: argparse.Namespace) -> Callable[[], int]:
-    """Read all input; what is returned computes. Raises ValueError: bad input."""
+def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli import sweep, sweep_show
 
     if a.verb in ("run", "resume"):

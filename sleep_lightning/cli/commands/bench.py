@@ -1,0 +1,22 @@
+"""``bench``: measure speed and memory."""
+
+import argparse
+from collections.abc import Callable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="BENCH",
+        help="operator, step, memory, overhead, ranks, startup, storage (default: all)",
+    )
+    parser.add_argument("--seconds", type=float, default=20, help="time per table (default: 20)")
+    parser.add_argument("--output", metavar="FILE", help="write the rows to a file (JSON)")
+
+
+def prepare(a: argparse.Namespace) -> Callable[[], int]:
+    from sleep_lightning.cli import bench
+
+    bench.check(a.names, a.seconds)
+    return lambda: bench.bench(a.names, a.seconds, a.output)

@@ -1,0 +1,28 @@
+"""``compare``: train several arms over several seeds."""
+
+import argparse
+from collections.abc import Callable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from sleep_lightning.compare.arms import ARMS
+
+    parser.add_argument("config", metavar="YAML", help="experiment the arms change, e.g. conf/rule110.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a key for all arms")
+    lines = "; ".join(f"{name}: {about}" for name, (about, _) in ARMS.items())
+    parser.add_argument(
+        "--arms", nargs="+", required=True, metavar="ARM", help=f"n1, n2, ...: N passes; {lines}; or name:key=value;..."
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    parser.add_argument("--test-passes", nargs="+", type=int, default=[], metavar="N", help="also test with these N")
+    parser.add_argument("--output", metavar="DIR", help="where runs and results go (default: runs/compare-<yaml>)")
+
+
+def prepare(a: argparse.Namespace) -> Callable[[], int]:
+    from sleep_lightning.cli import compare
+
+    if misplaced := [text for text in a.arms if "=" in text and ":" not in text]:
+        raise ValueError(f"--arms {misplaced[0]!r} is a key=value: write those behind the YAML, before --arms")
+    request = compare.prepare(a.config, a.overrides, a.arms, a.seeds, a.jobs, a.output, a.test_passes)
+    return lambda: compare.compare(request)

@@ -1,0 +1,91 @@
+"""``doctor``: runs all checks, prints them as a table, writes them as JSON."""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sleep_lightning.cli.doctor import kernels, memory, stores, versions
+from sleep_lightning.cli.doctor.finding import Check, Finding, run_checks
+
+if TYPE_CHECKING:
+    from sleep_lightning.config import Experiment
+
+STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a key of the experiment")
+    parser.add_argument("--config", metavar="YAML", help="check this experiment as well, e.g. conf/rule110.yaml")
+    parser.add_argument("--output", metavar="FILE", help="write the findings to a file (JSON)")
+
+
+def prepare(a: argparse.Namespace) -> Callable[[], int]:
+    """Read all input; what is returned checks. Raises ValueError: bad input."""
+    if a.output is not None and not Path(a.output).absolute().parent.is_dir():
+        raise ValueError(f"--output {a.output}: there is no folder {Path(a.output).parent}; make it first")
+    experiment = None
+    if a.config is not None or a.overrides:
+        try:
+            from sleep_lightning.config import load_experiment
+
+            experiment = load_experiment(a.config, a.overrides)
+        except ImportError:  # the check of versions names the package
+            pass
+    return lambda: doctor(experiment, None if a.output is None else Path(a.output))
+
+
+def checks(experiment: "Experiment | None") -> list[tuple[str, Check]]:
+    """All checks in the order of the table."""
+    run_dir = None if experiment is None else experiment.training.run_dir
+    every: list[tuple[str, Check]] = [
+        ("versions", versions.check_versions),
+        ("devices", versions.check_devices),
+        ("CPU kernels", kernels.check_native),
+        ("memory rules", kernels.check_rules),
+        ("runs folder", partial(stores.check_runs, Path(run_dir or "runs"))),
+        ("MLflow store", partial(stores.check_tracking, None if experiment is None else experiment.tracking)),
+    ]
+    if experiment is not None:
+        every.append(("experiment: memory rules", partial(kernels.check_rules, experiment)))
+        every.append(("experiment: memory", partial(memory.check_step_memory, experiment)))
+    return every
+
+
+def doctor(experiment: "Experiment | None", output: Path | None) -> int:
+    """Check, print, write. Returns 0 if there is no error, else 1."""
+    try:
+        findings = _in_a_table(checks(experiment))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "rich":
+            raise
+        findings = run_checks(checks(experiment))
+        for one in findings:
+            print(f"{one.state}: {one.check}: {one.found}" + (f"; to do: {one.remedy}" if one.remedy else ""))
+    errors, warned = (sum(one.state == state for one in findings) for state in ("error", "warning"))
+    print(f"{errors} error{'s' * (errors != 1)}, {warned} warning{'s' * (warned != 1)}")
+    if output is not None:
+        content = {"errors": errors, "warnings": warned, "checks": [asdict(one) for one in findings]}
+        output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return 1 if errors else 0
+
+
+def _in_a_table(checks: Sequence[tuple[str, Check]]) -> list[Finding]:
+    """Run the checks and print the table. Raises ModuleNotFoundError at once if rich is missing."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    with Console(stderr=True).status("checking") as status:
+        findings = run_checks(checks, lambda name: status.update(f"checking {name}"))
+    table = Table()
+    for column in ("check", "state", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    for one in findings:
+        table.add_row(Text(one.check), Text(one.state, style=STYLES[one.state]), Text(one.found), Text(one.remedy))
+    Console().print(table)
+    return findings

@@ -1,0 +1,24 @@
+"""``validate`` and ``test``: score a checkpoint on a split; ``predict``: print its answers."""
+
+import argparse
+from collections.abc import Callable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a key, e.g. sleep.n_passes=4")
+    parser.add_argument("--checkpoint", required=True, metavar="RUN_DIR|CKPT", help="what was trained")
+    parser.add_argument("--output", metavar="FILE", help="write the result to a file (JSON)")
+    if parser.get_default("command") == "predict":
+        parser.add_argument("--rows", type=int, default=8, help="sequences to answer (default: 8)")
+
+
+def prepare(a: argparse.Namespace) -> Callable[[], int]:
+    from sleep_lightning.cli import evaluate
+    from sleep_lightning.training.evaluation import load_trained
+
+    if a.command == "predict" and a.rows < 1:
+        raise ValueError(f"--rows {a.rows} must be at least 1")
+    experiment, model = load_trained(a.checkpoint, a.overrides)
+    if a.command == "predict":
+        return lambda: evaluate.predict(experiment, model, a.rows, a.output)
+    return lambda: evaluate.evaluate(experiment, model, "validation" if a.command == "validate" else "test", a.output)

@@ -1,0 +1,20 @@
+"""``fit``: train a model."""
+
+import argparse
+from collections.abc import Callable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a key, e.g. sleep.n_passes=4")
+    parser.add_argument("--config", metavar="YAML", help="experiment file, e.g. conf/rule110.yaml")
+    parser.add_argument("--resume", nargs="?", const="", metavar="RUN_DIR", help="resume a run (default: the newest)")
+
+
+def prepare(a: argparse.Namespace) -> Callable[[], int]:
+    from sleep_lightning.cli import fit
+
+    if "=" in (a.resume or ""):  # fit --resume key=value: the newest run, changed
+        a.overrides.insert(0, a.resume)
+        a.resume = ""
+    job = fit.prepare(a.config, a.overrides, a.resume)
+    return lambda: fit.fit(job)

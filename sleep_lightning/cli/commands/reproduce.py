@@ -1,0 +1,19 @@
+"""``reproduce``: run the reproduction sweeps and write RESULTS.md."""
+
+import argparse
+from collections.abc import Callable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--sweeps", metavar="DIR", default="sweeps", help="with reproduce_*.yaml (default: sweeps)")
+    parser.add_argument("--output", metavar="DIR", default=".", help="for RESULTS.md and results/ (default: here)")
+    parser.add_argument("--seconds", type=float, default=60, help="time for each question of speed (default: 60)")
+    parser.add_argument("--so-far", action="store_true", help="train nothing: score what is finished, also meanwhile")
+    parser.add_argument("--page-only", action="store_true", help="rewrite RESULTS.md from results/, run nothing")
+
+
+def prepare(a: argparse.Namespace) -> Callable[[], int]:
+    from sleep_lightning.cli import reproduce
+
+    wanted = reproduce.prepare(a.sweeps, a.output, a.seconds, so_far=a.so_far, page_only=a.page_only)
+    return lambda: reproduce.reproduce(wanted)

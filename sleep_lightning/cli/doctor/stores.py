@@ -1,0 +1,127 @@
+"""Checks of the stores: MLflow's, and the folder with the runs and the journals of sweeps."""
+
+import fcntl
+import logging
+import os
+import shlex
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from sleep_lightning.cli.doctor.finding import Finding, one_line
+
+if TYPE_CHECKING:
+    from sleep_lightning.config import TrackingConfig
+
+WAIT_S = 10.0
+"""Seconds a database may be locked, or a server silent."""
+
+
+def check_runs(runs: Path) -> Iterator[Finding]:
+    """Whether runs and journals can be written, and whether a file lock keeps a second holder out."""
+    folder = next(one for one in (runs.absolute(), *runs.absolute().parents) if one.is_dir())
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as file:
+            holds = _keeps_out(Path(file.name))
+    except OSError as error:
+        remedy = f"make it writable (chmod u+w {shlex.quote(str(folder))}), or set training.run_dir (sweep: --output)"
+        yield Finding("runs folder", "error", f"{folder} cannot be used: {one_line(error)}", remedy)
+        return
+    if holds:
+        yield Finding("runs folder", "ok", f"{folder} can be written, file locks hold")
+    else:
+        remedy = "set training.run_dir (sweep: --output) to a local disk"
+        yield Finding("runs folder", "error", f"{folder} can be written, but file locks do not hold there", remedy)
+
+
+def _keeps_out(file: Path) -> bool:
+    with file.open("a") as first, file.open("a") as second:
+        fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def check_tracking(tracking: "TrackingConfig | None") -> Iterator[Finding]:
+    """Whether MLflow's store can be reached, read and, if it is a SQLite file, written. Leaves nothing behind.
+
+    Args:
+        tracking: None for the default keys.
+    """
+    from sleep_lightning.config import TrackingConfig, redact
+
+    tracking = tracking or TrackingConfig()
+    if not tracking.enabled:
+        yield Finding("MLflow store", "ok", "off (tracking.enabled=false)")
+        return
+    scheme, _, file = tracking.uri.partition(":///")
+    shown = f"tracking.uri={redact(tracking.uri)}"
+    try:
+        found = _try_database(Path(file), tracking.uri) if scheme.startswith("sqlite") else _ask(tracking.uri)
+    except Exception as error:  # MLflow, database drivers and the network each have their own
+        reason = _without_password(one_line(error), tracking.uri)
+        yield Finding(
+            "MLflow store", "error", f"{shown} cannot be used: {reason}", _remedy(reason, redact(tracking.uri))
+        )
+    else:
+        yield Finding("MLflow store", "ok", f"{shown}: {found}")
+
+
+def _try_database(file: Path, uri: str) -> str:
+    if not file.exists():
+        folder = file.absolute().parent
+        if not folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {folder}")
+        with tempfile.TemporaryFile(dir=folder):
+            return "the first run will make it"
+    if not os.access(file, os.W_OK):
+        raise PermissionError(f"{file} may only be read")
+    with closing(sqlite3.connect(file, timeout=WAIT_S, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")  # as a writer begins
+        connection.execute("ROLLBACK")
+    return f"{_ask(uri)}, can be written"
+
+
+def _ask(uri: str) -> str:
+    """What is in the store; MLflow raises if it is of another version or does not let us in."""
+    from mlflow.tracking import MlflowClient
+
+    from sleep_lightning.tracking.mlflow_logger import check_reachable
+
+    check_reachable(uri)
+    logging.getLogger("mlflow.store").setLevel(logging.WARNING)
+    # MLflow would ask a server that answers with errors again for minutes
+    before, patience = dict(os.environ), {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    os.environ.update(patience | {"MLFLOW_HTTP_REQUEST_TIMEOUT": f"{WAIT_S:.0f}"})
+    try:
+        found = len(MlflowClient(uri).search_experiments(max_results=100))
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return f"answers, {found} {'experiment' if found == 1 else 'experiments'}{' or more' if found == 100 else ''}"
+
+
+def _remedy(reason: str, uri: str) -> str:
+    otherwise = "set another tracking.uri, or tracking.enabled=false"
+    if "db upgrade" in reason:
+        return f"keep a copy of the database, then: mlflow db upgrade {shlex.quote(uri)}"
+    if "locked" in reason:
+        return f"another process holds the database: wait for it, or {otherwise}"
+    if uri.startswith("sqlite"):
+        return f"make the folder, or make it writable, or {otherwise}"
+    return f"start the server (mlflow server), check host and password, or {otherwise}"
+
+
+def _without_password(text: str, uri: str) -> str:
+    from sleep_lightning.config import redact
+
+    text, password = text.replace(uri, redact(uri)), urlsplit(uri).password
+    for secret in (password, unquote(password)) if password else ():  # drivers show it as they please
+        text = text.replace(secret, "***")
+    return text
