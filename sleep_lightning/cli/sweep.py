@@ -51,7 +51,7 @@ def prepare(path: str, output: str | None) -> SweepJob:
 
 
 def prepare_resume(name: str, overrides: Sequence[str] = ()) -> SweepJob:
-    """A sweep that was begun, as it was saved, with ``key=value`` changes of its file.
+    """A sweep that was started, from its saved copy, with ``key=value`` changes of its file.
 
     Raises:
         ValueError: there is none, it is being run, or the changes cannot be made.
@@ -70,12 +70,12 @@ def _job(sweep: Sweep, folder: Path) -> SweepJob:
 
 
 def dry_run(job: SweepJob) -> int:
-    """Print the first points that would be trained, with their cost."""
+    """Print examples of points, with their cost."""
     study = optuna.create_study(
         sampler=optuna.samplers.RandomSampler(seed=job.sweep.spec.sampler_seed),
         directions=list(job.sweep.spec.objectives.values()),  # type: ignore[arg-type]
     )
-    table = Table(title=f"{job.sweep.spec.name}: points as they may come", title_justify="left")
+    table = Table(title=f"{job.sweep.spec.name}: example points", title_justify="left")
     for column in ("point", "training FLOPs", "note"):
         table.add_column(column)
     for number in range(SHOWN_DRY):
@@ -90,7 +90,7 @@ def dry_run(job: SweepJob) -> int:
 
 
 def sweep(job: SweepJob) -> int:
-    """Search until the budget is used up. Returns 0, or 128 + signal number (the same command goes on)."""
+    """Search until the budget is used up. Returns 0, or 128 + signal number (rerun the command to resume)."""
     console, live = Console(), Console(stderr=True)
     signals = SignalsInterrupt()
     logger: MLflowRun | None = None
@@ -116,9 +116,9 @@ def sweep(job: SweepJob) -> int:
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
-        console.print("stopped; running trials saved their state: the same command goes on with them", highlight=False)
+        console.print("stopped; running trials have saved their state: rerun the command to resume", highlight=False)
         return signals.exit_code
-    except ValueError as error:  # the folder is another's, or what it needs is not there
+    except ValueError as error:  # the folder belongs to another sweep, or a service is missing
         live.print(f"error: {error}", highlight=False, soft_wrap=True)
         return 2
     finally:

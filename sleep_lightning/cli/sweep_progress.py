@@ -12,7 +12,7 @@ from sleep_lightning.cli.sweep_view import Pace, SweepView
 from sleep_lightning.sweep.supervisor import Supervisor
 
 VIEW_SECONDS, STATUS_SECONDS = 1.0, 60.0
-"""Shortest time between two views on a terminal, two lines of status in a log."""
+"""Shortest time between two views on a terminal, and between two status lines in a log."""
 
 
 def watch(supervisor: Supervisor, console: Console, happened: Callable[[], None]) -> None:
@@ -21,7 +21,7 @@ def watch(supervisor: Supervisor, console: Console, happened: Callable[[], None]
     Args:
         supervisor: of the sweep.
         console: where to show it.
-        happened: called when trials have begun again or ended, after their events were printed.
+        happened: called after events (trials that ended or resumed) were printed.
     """
     view, live = SweepView(supervisor.sweep), _live(console)
     began = shown = time.monotonic()

@@ -1,4 +1,4 @@
-"""``sweep list``, ``show``, ``best``, ``report``: look at sweeps, from their folders alone, while they run or after."""
+"""``sweep list``, ``show``, ``best``, ``report``: inspect sweeps by their folders alone, during and after a run."""
 
 import shlex
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from sleep_lightning.sweep.spec import apply_point
 
 SHOWN_BEST = 20
 WIDE = 160
-"""Columns of a table where no terminal limits it."""
+"""Columns of a table that is not shown on a terminal."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """A sweep that was found by name."""
+    """A sweep found by name."""
 
     name: str
     folder: Path
@@ -82,7 +82,7 @@ def show(found: Found) -> int:
 
 @dataclass(frozen=True)
 class Export:
-    """An experiment to be written: the best trial's."""
+    """The best trial's experiment, to be written."""
 
     file: Path
     trial: Row
@@ -90,10 +90,10 @@ class Export:
 
 
 def prepare_export(found: Found, max_flops: float | None, target: str | None) -> Export | None:
-    """Pick the trial whose experiment is to be written, if one is.
+    """Select the trial whose experiment is to be written, if any.
 
     Raises:
-        ValueError: no trial is finished, or costs so little; the file is there already, or its folder is not.
+        ValueError: no trial is finished, or is that cheap; the file exists already, or its folder does not.
     """
     trial = found.report.best_within(max_flops)
     if target is None:
@@ -102,7 +102,7 @@ def prepare_export(found: Found, max_flops: float | None, target: str | None) ->
     if file.exists():
         raise ValueError(f"--export {target} exists already; choose another name, or remove it")
     if not file.parent.is_dir():
-        raise ValueError(f"--export {target}: there is no folder {file.parent}; make it first")
+        raise ValueError(f"--export {target}: there is no folder {file.parent}; create it first")
     seed = found.report.definition["seeds"][0]
     base = load_experiment(found.report.definition["base"])
     own = [f"training.seed={seed}", "training.run_dir=null"]
@@ -110,7 +110,7 @@ def prepare_export(found: Found, max_flops: float | None, target: str | None) ->
 
 
 def best(found: Found, max_flops: float | None, export: Export | None) -> int:
-    """The frontier, and the best trial (of those within a cost); written as an experiment if asked for."""
+    """Print the frontier and the best trial (within a cost); with an export, write its experiment."""
     report, console = found.report, _console()
     trial = report.best_within(max_flops)
     console.print(frontier_table(report))
@@ -133,7 +133,7 @@ def best(found: Found, max_flops: float | None, export: Export | None) -> int:
 
 
 def report(found: Found) -> int:
-    """Write every file of the report again. Returns the exit code: 2 if the folder cannot be written."""
+    """Rewrite all files of the report. Returns the exit code: 2 if the folder cannot be written."""
     try:
         files = write_report(found.report, found.folder)
     except OSError as error:
@@ -147,7 +147,7 @@ def report(found: Found) -> int:
 
 
 def frontier_table(report: Report) -> Table:
-    """What no other trial beats; of a single objective, the best ones."""
+    """The Pareto frontier; for a single objective, the best trials."""
     several = len(report.objectives) > 1
     what = f"what no other trial beats in {_name(report.value)} and {_name(report.cost)}" if several else "best trials"
     table = Table(title=f"{report.name}: {what}", title_justify="left")
@@ -160,7 +160,7 @@ def frontier_table(report: Report) -> Table:
 
 
 def report_facts(report: Report, folder: Path) -> dict[str, str]:
-    """Trials by state, what was spent and saved, where the files lie."""
+    """Trials by state, FLOPs spent and saved, where the files are."""
     facts = {"trials": states(report, "running" if is_supervised(folder) else "stopped") or "none"}
     facts["FLOPs spent"] = with_unit(report.flops_spent)
     if report.states["pruned"]:
@@ -190,7 +190,7 @@ def _name(measure: str) -> str:
 def _console() -> Console:
     console = Console()
     if not console.is_terminal:
-        console.width = max(console.width, WIDE)  # a log has no edge to wrap at
+        console.width = max(console.width, WIDE)  # a log does not wrap
     return console
 
 

@@ -1,4 +1,4 @@
-"""What a sweep looks like while it goes on."""
+"""The live view of a running sweep."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,12 +18,12 @@ from sleep_lightning.sweep.spec import Sweep, passes_of
 STYLES = {"running": "cyan", "complete": "green", "pruned": "yellow", "failed": "red", "infeasible": "", "waiting": ""}
 LOWEST_PLOT, HIGHEST_PLOT = 8, 16
 EVENT_LINES = 5
-"""Lines of the terminal that are left to the last events, which scroll by above the view."""
+"""Lines of the terminal left for the last events, which scroll above the view."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What this session has done so far: seconds, and training FLOPs of all its workers."""
+    """Progress of this session: seconds, and training FLOPs of all its runs."""
 
     seconds: float
     flops: float
@@ -47,7 +47,7 @@ class SweepView:
         return f"{now.counted}/{self.sweep.spec.budget.trials} trials: {states}; {self._sums(now, pace)}"
 
     def draw(self, now: Snapshot, pace: Pace, console: Console) -> RenderableType:
-        """No higher than the terminal: where there is no room, the plot is left out first, then the running trials."""
+        """Fits the terminal: without room the plot is dropped first, then the running trials."""
         states = Text("  ").join(
             Text(f"{count} {name}", style=STYLES[name] if count else "dim") for name, count in now.states.items()
         )
@@ -83,7 +83,7 @@ class SweepView:
         return f"{spent}FLOP, hypervolume {area}, {timedelta(seconds=int(pace.seconds))} elapsed, ETA {_about(left)}"
 
     def _frontier(self, now: Snapshot, width: int, height: int) -> Text:
-        """Plotted again only when a trial has finished, or the terminal's size has changed."""
+        """Redrawn only when a trial has finished, or the terminal's size has changed."""
         wanted = (len(now.finished), width, height)
         if wanted != self._plotted:
             by_passes: dict[int, list[Point]] = {}
@@ -109,7 +109,7 @@ def _running(now: Snapshot) -> Table:
 
 
 def _about(seconds: float | None) -> str:
-    """Hours and minutes: more would be pretence."""
+    """Hours and minutes: the estimate is no better."""
     if seconds is None:
         return "-"
     minutes = round(seconds / 60)

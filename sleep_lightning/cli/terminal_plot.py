@@ -1,4 +1,4 @@
-"""The frontier as a plot made of characters."""
+"""The frontier as a plot of characters."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,9 +26,9 @@ def plot_frontier(points: Mapping[int, Sequence[Point]], width: int, height: int
     """Exact match over training FLOPs (log axis): each point marked by its N, a line along the frontier.
 
     Args:
-        points: finished trials by N, the number of passes; those without a positive cost are left out.
-        width: of the plot, in characters; above ``WIDEST`` they stay empty.
-        height: in lines, its legend and axes included.
+        points: finished trials by N, the number of passes; those without a positive cost are skipped.
+        width: of the plot, in characters; at most ``WIDEST`` are used.
+        height: in lines, legend and axes included.
     """
     import plotext
 
@@ -62,19 +62,19 @@ def _mark(n: int) -> str:
 
 
 def _corners(p: Point, after: Point | None, high: float) -> list[Point]:
-    """The frontier stays where it is until the next point costs its price."""
+    """The frontier is a staircase: constant up to the cost of the next point."""
     return [p, Point(high if after is None else after.cost, p.value)]
 
 
 def _ends(points: Sequence[Point]) -> tuple[float, float]:
-    """Of the axis: a twentieth of it empty at both sides."""
+    """Ends of the axis, with a twentieth of it empty on both sides."""
     low, high = min(p.cost for p in points), max(p.cost for p in points)
     margin = (high / low) ** 0.05 if high > low else 2.0
     return low / margin, high * margin
 
 
 def _ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers between the ends: as many as there is room for."""
+    """Round numbers between the ends, as many as fit."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]

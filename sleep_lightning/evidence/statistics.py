@@ -54,7 +54,7 @@ def ordered_p(levels: Sequence[Sequence[float]]) -> float:
     from scipy.stats import permutation_test
 
     def rise(*samples: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        return sum((i * x.mean(axis) for i, x in enumerate(samples)), start=np.zeros(1))
+        return np.asarray(sum(i * x.mean(axis) for i, x in enumerate(samples)))
 
     seeds = [list(values) for values in levels]
     if len(seeds[0]) == 1:  # scipy needs at least two

@@ -1,1 +1,1 @@
-"""Searches that answer how much sleep is worth its cost."""
+"""Searches for the frontier of accuracy over cost: how much sleep is worth."""

@@ -1,4 +1,4 @@
-"""A sweep's folder: who runs it, how to find it by name, and the copy of its spec from which it goes on."""
+"""A sweep's folder: who runs it, how to find it by name, and the copy of its spec from which it resumes."""
 
 import fcntl
 import time
@@ -15,11 +15,11 @@ from sleep_lightning.sweep.spec import Sweep, load_sweep
 from sleep_lightning.sweep.storage import JOURNAL, SPEC, is_sweep
 
 SWEEPS = Path("runs/sweeps")
-"""Where sweeps lie unless told otherwise."""
+"""Default parent folder of sweeps."""
 LOCK = "supervisor.lock"
 BASE = "base.yaml"
-LOOKED_AT_FOR = 0.3
-"""Seconds for which a lock may be held by someone who only looks at it."""
+LOOK_SECONDS = 0.3
+"""For which a process that only looks may hold the lock."""
 
 
 def find_sweep(name: str) -> Path:
@@ -38,8 +38,8 @@ def known_sweeps() -> list[Path]:
 
 
 def save_sweep(sweep: Sweep, folder: Path) -> None:
-    """Write the spec and its whole base experiment into the folder, so that neither the files they came from nor the
-    directory they were read in matter any more."""
+    """Write the spec and its whole base experiment into the folder, so that the sweep depends neither on the files they
+    came from nor on the current directory."""
     spec = replace(sweep.spec, base=BASE, overrides=[])
     write_text(folder / BASE, sweep.base.to_yaml())
     write_text(folder / SPEC, OmegaConf.to_yaml(OmegaConf.structured(spec)))
@@ -56,7 +56,7 @@ def load_saved(folder: Path, overrides: Sequence[str] = ()) -> Sweep:
         ValueError: it has no copy of its spec, or the copy lacks the tracking store's password.
     """
     if not (folder / SPEC).exists():
-        raise ValueError(f"{folder} has no {SPEC} (it was begun by an earlier version); run its own YAML again")
+        raise ValueError(f"{folder} has no {SPEC} (it was started by an earlier version); run its own YAML again")
     sweep = load_sweep(folder / SPEC, overrides)
     uri = sweep.base.tracking.uri
     if sweep.base.tracking.enabled and "***" in uri:
@@ -66,26 +66,26 @@ def load_saved(folder: Path, overrides: Sequence[str] = ()) -> Sweep:
 
 @contextmanager
 def sole_supervisor(folder: Path) -> Iterator[None]:
-    """Hold the sweep's folder. Raises ValueError if another process does (the kernel frees it when that one dies), or
-    if it cannot be written."""
+    """Hold the lock of the sweep's folder. Raises ValueError if another process holds it (the kernel releases it when
+    that one dies), or if the folder cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("w")
     except OSError as error:
         raise ValueError(f"{folder} cannot hold the sweep: {error.strerror}; choose another --output") from error
     with file:
-        if not _locked(file, fcntl.LOCK_EX, LOOKED_AT_FOR):
-            raise ValueError(f"{folder} is being run by another process; wait for it, or end it")
+        if not _locked(file, fcntl.LOCK_EX, LOOK_SECONDS):
+            raise ValueError(f"{folder} is being run by another process; wait for it, or stop it")
         yield
 
 
 def is_supervised(folder: Path) -> bool:
-    """Whether a process runs the sweep now. Looking takes nothing away from it, and keeps nobody from starting it:
-    ``sole_supervisor`` waits for who only looks."""
+    """Whether a process runs the sweep now. Looking disturbs neither that process nor one that is starting:
+    ``sole_supervisor`` waits for those that only look."""
     try:
         with (folder / LOCK).open() as file:
             return not _locked(file, fcntl.LOCK_SH)
-    except OSError:  # never run, or not ours to look at
+    except OSError:  # never run, or not readable
         return False
 
 

@@ -1,4 +1,4 @@
-"""Which GPU a trial's process gets."""
+"""Which GPU a run gets."""
 
 import os
 from collections import Counter
@@ -8,19 +8,19 @@ from sleep_lightning.runs.process import VISIBLE_GPUS, Watched
 
 
 def visible_gpu(index: int) -> str:
-    """The name in CUDA_VISIBLE_DEVICES of a GPU that this process knows under an index: a scheduler may have given us
-    but some of the machine's."""
+    """The name in CUDA_VISIBLE_DEVICES of a GPU that has this index here: a scheduler may have assigned this process
+    only some of the machine's."""
     ours = os.environ.get(VISIBLE_GPUS)
     return str(index) if ours is None else ours.split(",")[index].strip()
 
 
 def choose_gpu(devices: Sequence[int] | None, running: Iterable[Watched]) -> str | None:
-    """The CUDA_VISIBLE_DEVICES of the next process: the GPU with the fewest of those that run, the first of equals.
+    """CUDA_VISIBLE_DEVICES of the next process: the GPU with the fewest running processes, the first of equals.
 
-    What runs is asked, not remembered: a process adopted from a dead supervisor keeps the GPU that one gave it.
+    The processes themselves are asked: one adopted from a dead supervisor keeps the GPU it was given.
 
     Returns:
-        None without ``devices``: it sees what we see.
+        None without ``devices``: the process sees the same GPUs as this one.
     """
     if devices is None:
         return None
@@ -29,6 +29,6 @@ def choose_gpu(devices: Sequence[int] | None, running: Iterable[Watched]) -> str
 
 
 def check_gpus(devices: Sequence[int] | None, present: int) -> None:
-    """Raise ValueError if one of the devices is not among those present: its trials would train on the CPU."""
+    """Raises ValueError if a device is not present: its trials would train on the CPU."""
     if devices is not None and max(devices) >= present:
         raise ValueError(f"devices={list(devices)}: torch sees {present} CUDA devices here, from 0; use those, or null")

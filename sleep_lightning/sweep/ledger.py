@@ -1,4 +1,4 @@
-"""What the trials that have ended add up to."""
+"""Totals over the trials that have ended."""
 
 import json
 from collections import Counter
@@ -14,7 +14,7 @@ from sleep_lightning.sweep.study import points
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """A trial with a result: its values, and what it paid and reached (means over its seeds)."""
+    """A trial with a result: its values, its cost and its accuracy (means over its seeds)."""
 
     number: int
     values: Mapping[str, Any]
@@ -22,18 +22,18 @@ class FinishedTrial:
 
 
 class Ledger:
-    """Read from the study once, then extended as trials are told: a look at a long sweep costs as little as at a short.
+    """Read from the study once, then extended as trials end, so that a long sweep costs as little as a short one.
 
     Args:
-        trials: all of the study; those that have not ended are left out.
+        trials: all of the study; those that have not ended are skipped.
 
     Attributes:
-        counts: trials by how they ended: ``complete``, ``pruned``, ``failed``, ``infeasible``.
-        flops_spent: training FLOPs of all that ended, failed and pruned ones too.
+        counts: trials by final state: ``complete``, ``pruned``, ``failed``, ``infeasible``.
+        flops_spent: training FLOPs of all ended trials, failed and pruned ones included.
         finished: those with a result.
         curves: their learning curves.
-        tried: number of the first trial that was run at a point (``point_key``), however it ended: as training is
-            deterministic, another would end the same way.
+        tried: number of the first trial run at each point (``point_key``), however it ended: training is
+            deterministic, so another would end the same way.
     """
 
     def __init__(self, trials: Iterable[FrozenTrial]) -> None:
@@ -48,11 +48,11 @@ class Ledger:
 
     @property
     def counted(self) -> int:
-        """Trials that use up the budget: finished or pruned."""
+        """Trials that count against the budget: finished or pruned."""
         return self.counts["complete"] + self.counts["pruned"]
 
     def add(self, trial: FrozenTrial) -> None:
-        """A trial that has ended."""
+        """Add a trial that has ended."""
         facts = trial.user_attrs
         self.counts[_end(trial)] += 1
         self.flops_spent += facts.get("flops_spent", 0.0)
@@ -64,7 +64,7 @@ class Ledger:
 
 
 def point_key(values: Mapping[str, Any]) -> str:
-    """What two trials of one point have in common."""
+    """A key that is equal for equal points."""
     return json.dumps(values, sort_keys=True)
 
 

@@ -1,4 +1,4 @@
-"""When to stop a trial: its cost is known in advance, so what it may still reach can be held against the frontier.
+"""When to stop a trial: its cost is known in advance, so what it may still reach can be compared with the frontier.
 
 Curves are lists of points: training FLOPs so far, and the value (more is better) at each validation.
 """
@@ -19,17 +19,17 @@ Curve = Sequence[Point]
 class Pruner:
     """Decides at every validation of a running trial.
 
-    ``frontier`` stops a trial if all of this holds, each against a way to be wrong:
+    ``frontier`` stops a trial if all of these hold, each of which guards against one kind of mistake:
 
     - a finished trial that cost no more reached as much as this one would if it gained from here on what finished
       trials gained after the same share of their cost (a conformal bound, see ``gain``);
-    - and as much as this one would if it went on at its own pace: a curve that is taking off is let go on;
-    - and a finished trial had more at the same FLOPs: where all are flat so far, being flat tells nothing.
+    - and as much as this one would if it continued at its own pace: a curve that is taking off continues;
+    - and a finished trial had more at the same FLOPs: where all curves are flat so far, a flat curve is no evidence.
 
     Attributes:
         kind: ``none``; ``median``: below the median of finished trials at the same FLOPs; ``frontier``: as above.
-        risk: times the share of its cost that a trial has come: the chance of it gaining more than it is granted.
-            An early stop saves more and knows less. Until so many trials have finished that there is such a bound,
+        risk: times the share of its cost that a trial has come: the chance that it would have gained more than the
+            bound. An early stop saves more and knows less. Until enough trials have finished for such a bound,
             nothing is stopped: at 0.75, six after a fifth of the cost, two after half.
         warm_up: finished trials before ``median`` stops anything.
         first_progress: nothing is stopped before this share of its cost.
@@ -43,7 +43,7 @@ class Pruner:
     ceiling: float = 1.0
 
     def why_stop(self, curve: Curve, final_cost: float, finished: Sequence[Curve]) -> str | None:
-        """The reason to stop a trial that has come this far; None to let it go on.
+        """The reason to stop a trial that has come this far; None to continue.
 
         Args:
             curve: its validations.
@@ -78,8 +78,8 @@ class Pruner:
     def gain(self, progress: float, finished: Sequence[Curve]) -> float:
         """What one more trial gains from this share of its cost on, exceeded with a chance of ``risk * progress``.
 
-        This is split conformal prediction: of n gains and a new one drawn alike, the new one exceeds the k-th
-        smallest with a chance of ``1 - k / (n + 1)``. Infinite while n is too small for any bound.
+        This is split conformal prediction: of n gains and a new one from the same distribution, the new one exceeds
+        the k-th smallest with a chance of ``1 - k / (n + 1)``. Infinite while n is too small for any bound.
         """
         gains = sorted(other[-1].value - value_at(other, progress * other[-1].cost) for other in finished)
         rank = math.ceil((1 - self.risk * progress) * (len(gains) + 1))
@@ -87,7 +87,7 @@ class Pruner:
 
 
 def gain_at_own_pace(curve: Curve, final_cost: float) -> float:
-    """What a curve gains until its end if it goes on as it did over the latter half of its course so far.
+    """What a curve gains until its end if it continues as over the second half of its course so far.
 
     Infinite at its first validation, when no pace is known.
     """

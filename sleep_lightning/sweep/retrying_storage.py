@@ -1,4 +1,4 @@
-"""Storages that wait while they cannot be reached or written: what trains goes on, and nothing finished is lost."""
+"""Storages that retry while they cannot be reached or written: training continues, and no result is lost."""
 
 import errno
 import os
@@ -16,27 +16,27 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, Timeout
 P = ParamSpec("P")
 R = TypeVar("R")
 FIRST_SECONDS, LONGEST_SECONDS = 0.5, 30.0
-"""Between two tries, doubled from the first to the longest."""
+"""Between two attempts, doubled from the first to the longest."""
 PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
-"""What a disk has that may be well again: it is full, or its server away."""
+"""Errors of a disk that may pass: it is full, or its server is away."""
 
 
 class Pause:
-    """A wait that grows from try to try, with a line at each.
+    """Exponential backoff, with a line on stderr at each attempt.
 
     Args:
-        what: cannot be reached, as it may be shown.
+        what: the storage, as it may be shown.
     """
 
     def __init__(self, what: str) -> None:
         self._what, self._began, self._seconds = what, time.monotonic(), FIRST_SECONDS
 
     def wait(self, why: BaseException) -> None:
-        """Say why and sleep."""
+        """Print why, and sleep."""
         reason, waited = " ".join(str(why).split())[:200], time.monotonic() - self._began
         print(
-            f"{self._what} cannot be used for {waited:.0f} s ({reason}); what trains goes on, nothing new begins; "
-            f"tried again in {self._seconds:.3g} s",
+            f"{self._what} cannot be used for {waited:.0f} s ({reason}); running trials continue, none starts; "
+            f"next attempt in {self._seconds:.3g} s",
             file=sys.stderr,
             flush=True,
         )
@@ -44,13 +44,13 @@ class Pause:
         self._seconds = min(LONGEST_SECONDS, 2 * self._seconds)
 
 
-def _patient(
+def _retrying(
     method: Callable[Concatenate[Any, P], R],
-) -> Callable[Concatenate["PatientStorage", P], R]:
-    """The method, tried again while the database is away. Only each as a whole: it is one transaction."""
+) -> Callable[Concatenate["RetryingStorage", P], R]:
+    """The method, retried while the database is away; always as a whole, since it is one transaction."""
 
     @wraps(method)
-    def call(self: "PatientStorage", /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self: "RetryingStorage", /, *args: P.args, **kwargs: P.kwargs) -> R:
         pause: Pause | None = None
         while True:
             try:
@@ -64,13 +64,13 @@ def _patient(
             except UpdateFinishedTrialError:
                 if pause is None:
                     raise
-                return True  # type: ignore[return-value]  # told before: the answer was lost, not the telling
+                return True  # type: ignore[return-value]  # the earlier attempt was stored, its answer lost
 
     return call
 
 
-class PatientStorage(RDBStorage):
-    """A database that may go away for a while, once it has been reached.
+class RetryingStorage(RDBStorage):
+    """A database that may become unreachable for a while, after the first connection.
 
     Args:
         url: of the database.
@@ -82,26 +82,26 @@ class PatientStorage(RDBStorage):
         self.shown = shown
         super().__init__(url, engine)
 
-    create_new_study = _patient(RDBStorage.create_new_study)
-    get_study_id_from_name = _patient(RDBStorage.get_study_id_from_name)
-    get_study_name_from_id = _patient(RDBStorage.get_study_name_from_id)
-    get_study_directions = _patient(RDBStorage.get_study_directions)
-    get_study_user_attrs = _patient(RDBStorage.get_study_user_attrs)
-    get_study_system_attrs = _patient(RDBStorage.get_study_system_attrs)
-    set_study_user_attr = _patient(RDBStorage.set_study_user_attr)
-    set_study_system_attr = _patient(RDBStorage.set_study_system_attr)
-    get_all_studies = _patient(RDBStorage.get_all_studies)
-    _create_new_trial = _patient(RDBStorage._create_new_trial)
-    _set_trial_param = _patient(RDBStorage._set_trial_param)
-    set_trial_state_values = _patient(RDBStorage.set_trial_state_values)
-    set_trial_user_attr = _patient(RDBStorage.set_trial_user_attr)
-    set_trial_system_attr = _patient(RDBStorage.set_trial_system_attr)
-    get_trial = _patient(RDBStorage.get_trial)
-    _get_trials = _patient(RDBStorage._get_trials)
+    create_new_study = _retrying(RDBStorage.create_new_study)
+    get_study_id_from_name = _retrying(RDBStorage.get_study_id_from_name)
+    get_study_name_from_id = _retrying(RDBStorage.get_study_name_from_id)
+    get_study_directions = _retrying(RDBStorage.get_study_directions)
+    get_study_user_attrs = _retrying(RDBStorage.get_study_user_attrs)
+    get_study_system_attrs = _retrying(RDBStorage.get_study_system_attrs)
+    set_study_user_attr = _retrying(RDBStorage.set_study_user_attr)
+    set_study_system_attr = _retrying(RDBStorage.set_study_system_attr)
+    get_all_studies = _retrying(RDBStorage.get_all_studies)
+    _create_new_trial = _retrying(RDBStorage._create_new_trial)
+    _set_trial_param = _retrying(RDBStorage._set_trial_param)
+    set_trial_state_values = _retrying(RDBStorage.set_trial_state_values)
+    set_trial_user_attr = _retrying(RDBStorage.set_trial_user_attr)
+    set_trial_system_attr = _retrying(RDBStorage.set_trial_system_attr)
+    get_trial = _retrying(RDBStorage.get_trial)
+    _get_trials = _retrying(RDBStorage._get_trials)
 
 
-class PatientJournal(JournalFileBackend):
-    """A journal file on a disk that may be full for a while: half a record is taken back before it is tried again."""
+class RetryingJournal(JournalFileBackend):
+    """A journal file on a disk that may be full for a while: half a record is truncated before the next attempt."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         whole, pause = os.path.getsize(self._file_path), Pause(self._file_path)

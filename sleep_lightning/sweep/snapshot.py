@@ -1,4 +1,4 @@
-"""A sweep at one moment, for who shows it, and when it will be done."""
+"""The state of a sweep at one moment, for display, and its remaining time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from sleep_lightning.sweep.trial import Trial
 
 @dataclass(frozen=True)
 class RunningTrial:
-    """A trial that is being trained, as of its last validation.
+    """A trial that is training, as of its last validation.
 
     Attributes:
         number: of the trial.
         values: its point.
-        run: which of its ``runs`` (one for each seed) is being trained, from 1; the first of those where several are.
-        runs: how many it has.
-        step: steps of this run at its last validation.
-        steps: it will take.
+        run: which of its ``runs`` (one for each seed) is training, from 1; the first if several are.
+        runs: number of its runs.
+        step: of this run at its last validation.
+        steps: total of this run.
         exact_match: at its last validation; None before the first.
         flops_spent: training FLOPs of all its runs so far.
-        train_flops: of all its runs when done.
+        train_flops: of all its runs at their ends.
     """
 
     number: int
@@ -57,12 +57,12 @@ class Snapshot:
     """What a sweep has done and is doing.
 
     Attributes:
-        running: trials being trained.
-        ended: trials by how they ended: ``complete``, ``pruned``, ``failed``, ``infeasible``.
-        waiting: trials of a grid, or taken over from a supervisor that was killed, that have yet to begin.
+        running: trials that are training.
+        ended: trials by final state: ``complete``, ``pruned``, ``failed``, ``infeasible``.
+        waiting: trials that have yet to start: of a grid, or left by a supervisor that was killed.
         finished: trials with a result.
-        ended_flops: training FLOPs of trials that have ended, failed and pruned ones too.
-        seconds_left: until the budget's hours are out; None without that limit.
+        ended_flops: training FLOPs of ended trials, failed and pruned ones included.
+        seconds_left: until the budget's hours are used up; None without that limit.
     """
 
     running: tuple[RunningTrial, ...]
@@ -74,12 +74,12 @@ class Snapshot:
 
     @property
     def flops_spent(self) -> float:
-        """Training FLOPs of all trials, the running ones' included."""
+        """Training FLOPs of all trials, running ones included."""
         return self.ended_flops + sum(trial.flops_spent for trial in self.running)
 
     @property
     def counted(self) -> int:
-        """Trials that use up the budget: finished or pruned."""
+        """Trials that count against the budget: finished or pruned."""
         return self.ended.get("complete", 0) + self.ended.get("pruned", 0)
 
     @property
@@ -92,9 +92,9 @@ class Snapshot:
 def predict_seconds(now: Snapshot, spec: SweepSpec, flops_per_second: float) -> float | None:
     """Seconds until the sweep is done; None while that is unknown.
 
-    The running trials go on to their end; new ones cost what those that ended did on average (pruned and failed ones
-    included, so what pruning saves is in it; before any ended, what the running ones will), and begin until the
-    budget of trials, FLOPs or hours is out.
+    Running trials train to their ends. New ones start until the budget of trials, FLOPs or hours is used up, at the
+    average cost of ended ones (pruned and failed ones included, so that what pruning saves counts; before any has
+    ended, at the cost of the running ones).
 
     Args:
         now: the sweep.

@@ -8,7 +8,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 ARM = "arm"
-"""The one key of a space that is none of an experiment."""
+"""The one key of a space that is not a key of an experiment."""
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Parameter:
     """Only if other keys of the space have one of these values: {sleep.n_passes: [2, 3, 4]}."""
 
     def distribution(self, key: str) -> BaseDistribution:
-        """Optuna's. Raises ValueError in one sentence that names the key."""
+        """Optuna's distribution. Raises ValueError in one sentence that names the key."""
         if self.choices is not None:
             if not self.choices or self.low is not None or self.high is not None:
                 raise ValueError(f"space.{key}: give choices (at least one), or low and high, not both")
@@ -50,10 +50,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Space:
-    """Keys that vary, in an order in which conditions come after what they depend on.
+    """Keys that vary; conditional ones are drawn after the keys they depend on.
 
     Raises:
-        ValueError: an empty space, a parameter that is none, or a condition on what is not in the space or in a ring.
+        ValueError: an empty space, an invalid parameter, or a condition on an unknown key or in a cycle.
     """
 
     parameters: dict[str, Parameter]
@@ -77,7 +77,7 @@ class Space:
         while len(done) < len(self.parameters):
             ready = [k for k, p in self.parameters.items() if k not in done and p.when.keys() <= done]
             if not ready:
-                raise ValueError(f"space: the when of {', '.join(sorted(self.parameters.keys() - done))} form a ring")
+                raise ValueError(f"space: the when of {', '.join(sorted(self.parameters.keys() - done))} form a cycle")
             yield from ready
             done |= set(ready)
 
@@ -107,7 +107,7 @@ class Space:
 
 
 def written(values: Mapping[str, Any]) -> str:
-    """A point for people to read: keys without their section."""
+    """A point for display: keys without their section."""
     return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in values.items())
 
 

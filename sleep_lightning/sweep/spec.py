@@ -1,4 +1,4 @@
-"""A sweep as a YAML: what varies, what is wanted, what it may cost. All of it is checked before the first trial."""
+"""A sweep as a YAML: what varies, the objectives, the budget. All of it is validated before the first trial."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -17,10 +17,10 @@ from sleep_lightning.sweep.space import ARM, Parameter, Space, as_overrides
 from sleep_lightning.sweep.storage import check_url
 
 MEASURES = ("exact_match", "token_accuracy", "loss", "train_flops", "wall_s")
-"""What a finished run reports, and a sweep may want more or less of."""
+"""What a finished run reports, and an objective may be."""
 PASSES = "sleep.n_passes"
 BOUNDS = ("state_bytes", "wake_flops_per_token", "sleep_flops_per_window", "train_flops")
-"""What is known before step 0, and may be bounded from above."""
+"""Known before step 0; a constraint bounds them from above."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Budget:
     flops: float | None = None
     """Training FLOPs of all trials, failed ones included; null: no limit."""
     hours: float | None = None
-    """Wall time; null: no limit."""
+    """Wall time in hours; null: no limit."""
 
 
 @dataclass
@@ -44,29 +44,29 @@ class SweepSpec:
     overrides: list[str] = field(default_factory=list)
     """key=value changes for all points."""
     objectives: dict[str, str] = field(default_factory=lambda: {"exact_match": "maximize", "train_flops": "minimize"})
-    """What is wanted, and in which direction: maximize or minimize."""
+    """Measures and their directions: maximize or minimize."""
     sampler: Literal["tpe", "nsga2", "gp", "qmc", "random", "grid"] = "tpe"
-    """Who proposes points."""
+    """Optuna's sampler, which proposes points."""
     sampler_seed: int = 0
     """Seed of the sampler."""
     seeds: list[int] = field(default_factory=lambda: [0])
-    """Training seeds of every trial: each a run; the trial has their mean."""
+    """Training seeds of every trial, a run for each; the result of the trial is their mean."""
     budget: Budget = field(default_factory=Budget)
     """When to stop."""
     constraints: dict[str, float] = field(default_factory=dict)
-    """Upper bounds on what is known before step 0; points above them are never run."""
+    """Upper bounds on measures known before step 0; points above them are not run."""
     pruner: Literal["none", "median", "frontier"] = "frontier"
     """Which trials are stopped early."""
     workers: int = 1
-    """Runs at a time, each of another trial; with pruner: none, once no trial is left to begin, of other seeds, too."""
+    """Runs at a time, each of another trial; with pruner: none also other seeds, once no trial is left to start."""
     threads: int = 1
-    """CPU threads of each."""
+    """CPU threads of each run."""
     devices: list[int] | None = None
-    """GPUs, from 0, of those visible: each trial sees one, that with the fewest trials; with more workers than GPUs,
-    trials share them. null: no GPU is assigned, a trial sees what the sweep sees."""
+    """Indices of visible GPUs, from 0: each run sees one, that with the fewest runs; with more workers than GPUs, runs
+    share them. null: no GPU is assigned, a run sees the same GPUs as the sweep."""
     retries: int = 1
-    """How often a run that failed is tried again from its last checkpoint; not counted is a failure after which it
-    had got further than when it was last started."""
+    """How often a failed run is resumed from its last checkpoint; failures after progress since the last start do not
+    count."""
     storage: str | None = None
     """Where trials are kept: null, a journal in the sweep's folder; postgresql+psycopg://user@host/database, its
     password in PGPASSWORD or ~/.pgpass; or sqlite:///file.db."""
@@ -83,7 +83,7 @@ class SweepSpec:
         for key, allowed in (("objectives", MEASURES), ("constraints", BOUNDS)):
             for name in getattr(self, key):
                 if name not in allowed:
-                    raise ValueError(f"{key}.{name} is never known; use one of {', '.join(allowed)}")
+                    raise ValueError(f"{key}.{name} is not a known metric; use one of {', '.join(allowed)}")
         for name, direction in self.objectives.items():
             if direction not in ("maximize", "minimize"):
                 raise ValueError(f"objectives.{name}={direction!r} must be maximize or minimize")
@@ -123,11 +123,11 @@ class Sweep:
         return experiment
 
     def varying(self) -> dict[str, list[object]]:
-        """The keys that vary, each with its choices or its ends, and the base's value where a condition leaves it."""
+        """The keys that vary, each with its choices or bounds, and the base's value if it is conditional."""
         found: dict[str, list[object]] = {}
         base = self.base.flat()
         for key, p in self.space.parameters.items():
-            if key == ARM:  # no key of a run; what most arms differ in is
+            if key == ARM:  # not a key of a run; most arms differ in this one
                 found.setdefault(PASSES, [self.base.sleep.n_passes])
                 continue
             found[key] = [p.low, p.high] if p.choices is None else list(p.choices)
@@ -135,7 +135,7 @@ class Sweep:
         return found
 
     def why_infeasible(self, experiment: Experiment, train_flops: float) -> str | None:
-        """Which bound the experiment breaks; None if none."""
+        """The bound that the experiment violates; None if none."""
         known = vars(inference_cost(experiment)) | {"train_flops": train_flops}
         broken = [(name, bound) for name, bound in self.spec.constraints.items() if known[name] > bound]
         return f"{broken[0][0]} {known[broken[0][0]]:.4g} is above {broken[0][1]:.4g}" if broken else None
@@ -211,7 +211,7 @@ def _changed(content: dict[Any, Any], overrides: Sequence[str]) -> Any:
 
 
 def _check_values(sweep: Sweep) -> None:
-    """Each key must exist and take each of its choices, or its bounds; that they go together is a point's matter."""
+    """Each key must exist and accept its choices or bounds; whether they are compatible depends on the point."""
     for key, parameter in sweep.space.parameters.items():
         if key == ARM:
             if parameter.choices is None or not all(isinstance(name, str) for name in parameter.choices):

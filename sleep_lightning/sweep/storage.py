@@ -13,19 +13,19 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from sleep_lightning.config import read_yaml, redact
-from sleep_lightning.sweep.retrying_storage import PatientJournal, PatientStorage
+from sleep_lightning.sweep.retrying_storage import RetryingJournal, RetryingStorage
 
 JOURNAL = "journal.log"
 SPEC = "sweep.yaml"
 POSTGRESQL, SQLITE = "postgresql+psycopg", "sqlite"
 CONNECT = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-"""Of PostgreSQL: seconds until a server that does not answer is taken to be unreachable."""
+"""Of PostgreSQL: seconds after which a silent server counts as unreachable."""
 BUSY_SECONDS = 30.0
-"""For which SQLite waits for another writer."""
+"""Longest wait of SQLite for another writer."""
 
 
 def check_url(url: str) -> str:
-    """A storage's URL, a file in it as absolute path. Raises ValueError: none we know, or one with a password."""
+    """A storage's URL, with an absolute path of its file. Raises ValueError: unknown kind, or it holds a password."""
     try:
         parts = make_url(url)
     except ArgumentError:
@@ -48,7 +48,7 @@ def check_url(url: str) -> str:
 
 
 def saved_url(folder: Path) -> str | None:
-    """The storage that the spec saved in a sweep's folder names; None: the journal there."""
+    """The storage in the spec saved in a sweep's folder; None: the journal there."""
     return _saved(folder, "storage")
 
 
@@ -70,12 +70,12 @@ def is_sweep(folder: Path) -> bool:
 
 
 def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorage:
-    """Where the trials of a sweep are kept.
+    """The storage with the trials of a sweep.
 
     Args:
         url: as ``check_url`` leaves it; None: the journal in the folder.
         folder: of the sweep.
-        to_write: for its supervisor: made if it is not there, and patient; else only looked at.
+        to_write: for its supervisor: created if missing, with retries; else read-only.
 
     Raises:
         ValueError: it is damaged, cannot be reached, or needs a package that is not installed.
@@ -85,12 +85,12 @@ def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorag
         return _open_journal(folder / JOURNAL, to_write)
     parts = make_url(url)
     if parts.drivername == SQLITE and not to_write and not Path(str(parts.database)).exists():
-        raise ValueError(f"storage={url!r} is gone: there is no such file; put it back")
+        raise ValueError(f"storage={url!r} is missing: there is no such file; restore it")
     engine: dict[str, Any] = {"pool_pre_ping": True, "connect_args": CONNECT}
     if parts.drivername == SQLITE:
         engine = {"creator": lambda: _connect_sqlite(str(parts.database))}
     try:
-        storage = PatientStorage(url, _shown(parts), engine) if to_write else _reader(url, engine)
+        storage = RetryingStorage(url, _shown(parts), engine) if to_write else _reader(url, engine)
     except ImportError as error:
         raise ValueError(
             f"storage={_shown(parts)!r} needs psycopg, which is missing; run: pip install 'psycopg[binary]>=3.2,<4'"
@@ -106,7 +106,7 @@ def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorag
 
 
 def drop_torn_line(journal: Path) -> None:
-    """Cut what follows the last newline: the half record of a writer that was killed breaks every reader."""
+    """Truncate after the last newline: half a record, left by a killed writer, breaks every reader."""
     if not journal.exists():
         return
     with journal.open("rb+") as file:
@@ -121,11 +121,11 @@ def _open_journal(journal: Path, to_write: bool) -> JournalStorage:
     if to_write:
         drop_torn_line(journal)
     try:
-        return JournalStorage(PatientJournal(str(journal)))
+        return JournalStorage(RetryingJournal(str(journal)))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, OptunaError) as error:
         raise ValueError(
-            f"{journal} is damaged ({type(error).__name__}: {error}): a line of it is no record of Optuna's; "
-            f"take it out, or begin again under another name"
+            f"{journal} is damaged ({type(error).__name__}: {error}): a line of it is not a record of Optuna's; "
+            f"remove it, or start again under another name"
         ) from error
 
 
@@ -141,8 +141,7 @@ def _connect_sqlite(path: str) -> sqlite3.Connection:
 
 
 def _begin_immediate(connection: Any) -> None:
-    """Take the write lock at once: a transaction that reads first and then writes would be refused when another wrote
-    in between."""
+    """Take the write lock at once: a transaction that reads and then writes fails if another has written in between."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
@@ -152,7 +151,7 @@ def _shown(parts: URL) -> str:
 
 
 def _cause(error: Exception) -> str:
-    """The database's own words, in a line."""
+    """The database's own message, on one line."""
     known = getattr(error, "orig", None) or error.__cause__ or error
     text = " ".join(str(getattr(known, "orig", None) or known).split())
     return f"{text[:300]}" or type(known).__name__

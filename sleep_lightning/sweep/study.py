@@ -1,4 +1,4 @@
-"""The study behind a sweep: Optuna's, in the storage that the sweep names, and who proposes points."""
+"""The Optuna study of a sweep, in the sweep's storage, and its sampler."""
 
 import json
 import uuid
@@ -25,7 +25,7 @@ OWNER, OWNER_FILE = "owner", "study.json"
 
 
 def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
-    """The sweep's study, made or continued.
+    """The sweep's study, created or loaded.
 
     Raises:
         ValueError: the folder or the storage holds a study of another search, or cannot be used.
@@ -73,8 +73,7 @@ def _check_place(spec: SweepSpec, folder: Path) -> None:
 
 
 def _check_owner(study: optuna.Study, spec: SweepSpec, folder: Path) -> None:
-    """In a database that many use, a study belongs to one folder, however that is moved: two supervisors must not run
-    it."""
+    """In a shared database a study belongs to one folder, even if that is moved: two supervisors must not run it."""
     if spec.storage is None:
         return
     file = folder / OWNER_FILE
@@ -85,20 +84,20 @@ def _check_owner(study: optuna.Study, spec: SweepSpec, folder: Path) -> None:
     if theirs != ours:
         raise ValueError(
             f"storage={spec.storage!r} holds a sweep named {spec.name} already, that of {where}; give this one another "
-            f"name, or go on with that: sweep resume {where}"
+            f"name, or resume that one: sweep resume {where}"
         )
     if OWNER not in study.user_attrs:
         study.set_user_attr(OWNER, (ours, str(folder.absolute())))
 
 
 def read_study(folder: Path) -> optuna.Study:
-    """The study of a sweep's folder, to be looked at: nothing is written, whoever runs it goes on.
+    """The study of a sweep's folder, read-only: a running supervisor is not disturbed.
 
     Raises:
         ValueError: there is none, or it cannot be read.
     """
     if not is_sweep(folder):
-        raise ValueError(f"{folder} is not the folder of a sweep (no {JOURNAL}); sweeps lie in runs/sweeps/")
+        raise ValueError(f"{folder} is not the folder of a sweep (no {JOURNAL}); sweeps are in runs/sweeps/")
     try:
         storage = open_storage(saved_url(folder), folder, to_write=False)
     except OSError as error:
@@ -132,10 +131,10 @@ def _comparable(known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_full(known: dict[str, Any]) -> dict[str, Any]:
-    """A definition with the keys that experiments have got since it was recorded, at their defaults."""
+    """A definition, with keys added to experiments since it was recorded at their defaults."""
     try:
         base = load_experiment(known["base"]).to_dict()
-    except ValueError:  # a key that is gone, or has another meaning
+    except ValueError:  # a key was removed, or has another meaning
         return known
     del base["tracking"]
     plain: dict[str, Any] = json.loads(json.dumps(known | {"base": base}))
@@ -146,13 +145,13 @@ def build_sampler(spec: SweepSpec, space: Space, asked: int = 0) -> BaseSampler:
     """Optuna's sampler of that name.
 
     Args:
-        spec: names it.
-        space: that it samples.
-        asked: trials so far; a sampler seeded alike after a restart would propose their points again.
+        spec: of the sweep.
+        space: to sample.
+        asked: trials so far: with the same seed, a restarted sampler would propose their points again.
     """
     seed, samplers = spec.sampler_seed + asked, optuna.samplers
     conditional = any(parameter.when for parameter in space.parameters.values())
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # group, wanted as it is
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # for group
     if spec.sampler == "tpe":
         return samplers.TPESampler(seed=seed, multivariate=True, group=conditional, constant_liar=True)
     if spec.sampler == "nsga2":
@@ -160,8 +159,8 @@ def build_sampler(spec: SweepSpec, space: Space, asked: int = 0) -> BaseSampler:
     if spec.sampler == "gp":
         return samplers.GPSampler(seed=seed)
     if spec.sampler == "qmc":
-        return samplers.QMCSampler(seed=spec.sampler_seed, scramble=True)  # goes on by itself
-    return samplers.RandomSampler(seed=seed)  # of a grid, all points wait in the study
+        return samplers.QMCSampler(seed=spec.sampler_seed, scramble=True)  # continues its sequence by itself
+    return samplers.RandomSampler(seed=seed)  # the points of a grid are enqueued in the study
 
 
 def exhausted(study: optuna.Study, spec: SweepSpec) -> bool:
@@ -175,5 +174,5 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def points(trials: Sequence[FrozenTrial], value: str = "exact_match", cost: str = "train_flops") -> list[Point]:
-    """What trials paid and reached, means over their seeds."""
+    """Cost and value of trials, means over their seeds."""
     return [Point(t.user_attrs["result"][cost], t.user_attrs["result"][value]) for t in trials]

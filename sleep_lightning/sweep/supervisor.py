@@ -1,7 +1,7 @@
-"""The one process that owns a sweep: asks for points, trains them, watches, stops and tells.
+"""The one process that owns a sweep: asks the study for points, trains, watches and prunes them, tells the results.
 
-Whatever is killed, and when: a trial is told once, when its runs' results lie on disk; a trial that was running is
-taken up again from its checkpoint, or its still living process is adopted; nothing is trained twice.
+Whatever is killed, and when: a trial is told once, after the results of its runs are on disk; a trial that was running
+is resumed from its checkpoint, or its surviving process is adopted; nothing is trained twice.
 """
 
 import time
@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sleep_lightning.sweep.active_runs import RunAtWork, RunsAtWork
+from sleep_lightning.sweep.active_runs import ActiveRun, ActiveRuns
 from sleep_lightning.sweep.launchers import Launcher, LocalLauncher
 from sleep_lightning.sweep.ledger import Ledger, point_key
 from sleep_lightning.sweep.pruning import Pruner
@@ -24,7 +24,7 @@ from sleep_lightning.sweep.study import exhausted
 from sleep_lightning.sweep.trial import Trial, build_trial, curve_of, mean_curve, runs_path
 
 INFEASIBLE_IN_A_ROW = 200
-"""Proposals that cannot be run, one after another, after which the space is given up."""
+"""Consecutive infeasible or duplicate proposals after which no more points are asked for."""
 
 
 @dataclass
@@ -32,12 +32,12 @@ class Supervisor:
     """Runs a sweep to the end of its budget.
 
     Attributes:
-        sweep: what is searched.
-        study: where trials are kept.
+        sweep: its space, budget and base experiment.
+        study: stores its trials.
         folder: of the sweep.
         overrides: for every run (tracking).
-        events: what happened, a line each, for who prints them.
-        launcher: of the runs; None: they are processes of this machine.
+        events: what happened, a line each, for display.
+        launcher: of the runs; None: processes of this machine.
     """
 
     sweep: Sweep
@@ -50,7 +50,7 @@ class Supervisor:
     def __post_init__(self) -> None:
         spec = self.sweep.spec
         self._launcher = self.launcher or LocalLauncher(runs_path(self.folder), spec.threads, spec.devices)
-        self._at_work = RunsAtWork(self._launcher)
+        self._active = ActiveRuns(self._launcher)
         self._given_up = False
         self._asked: dict[int, optuna.trial.Trial] = {}
         self._waiting = self.study.get_trials(states=(TrialState.RUNNING,))
@@ -62,7 +62,7 @@ class Supervisor:
     def snapshot(self) -> Snapshot:
         """The sweep as of now; cheap."""
         return Snapshot(
-            running=tuple(RunningTrial.of(trial, self._at_work.of(trial)[0]) for trial in self._at_work.trials()),
+            running=tuple(RunningTrial.of(trial, self._active.of(trial)[0]) for trial in self._active.trials()),
             ended=dict(self._ledger.counts),
             waiting=self._enqueued + len(self._waiting),
             finished=tuple(self._ledger.finished),
@@ -71,31 +71,31 @@ class Supervisor:
         )
 
     def run(self, poll_seconds: float = 0.5) -> Generator[None, None, None]:
-        """Train until the budget is used up; yields after every look around.
+        """Train until the budget is used up; yields after every poll.
 
-        Closing the iterator ends the running trials: they save, and stay to be taken up again.
+        Closing the iterator stops the running trials: they save, to be resumed by another supervisor.
         """
         try:
             while True:
                 self._look_around()
                 self._fill()
                 yield
-                if not self._at_work:
+                if not self._active:
                     self._launcher.close()
                     return
                 time.sleep(poll_seconds)
         finally:
-            self._launcher.stop([one.run for one in self._at_work])
+            self._launcher.stop([one.run for one in self._active])
 
     def _look_around(self) -> None:
-        for one in self._at_work:
-            if one not in self._at_work:  # another seed has ended its trial
+        for one in self._active:
+            if one not in self._active:  # another seed has ended its trial
                 continue
             ended = self._launcher.poll(one.run)
             if ended is None:
                 self._prune(one)
             elif one.run.summary is not None:
-                self._at_work.remove(one)
+                self._active.remove(one)
                 self._go_on(one.trial)
             else:
                 self._failed(one, ended)
@@ -103,15 +103,15 @@ class Supervisor:
         self._launcher.events.clear()
 
     def _fill(self) -> None:
-        while len(self._at_work) < self.sweep.spec.workers and (self._begin_another() or self._begin_beside()):
+        while len(self._active) < self.sweep.spec.workers and (self._begin_another() or self._begin_beside()):
             pass
 
     def _begin_another(self) -> bool:
-        """A trial; False if none is to begin any more."""
+        """Start a trial; False if none is left to start."""
         if self._waiting:
             self._take_up(self._waiting.pop(0))
             return True
-        begun = self._ledger.counted + len(self._at_work.trials())
+        begun = self._ledger.counted + len(self._active.trials())
         if self._given_up or begun >= self.sweep.spec.budget.trials or self._out_of_budget():
             return False
         for _ in range(INFEASIBLE_IN_A_ROW):
@@ -119,27 +119,27 @@ class Supervisor:
                 return False
             if self._ask():
                 return True
-        self.events.append(f"{INFEASIBLE_IN_A_ROW} proposals in a row cannot be run, or were; the space is given up")
+        self.events.append(f"stopping: {INFEASIBLE_IN_A_ROW} consecutive infeasible or duplicate proposals")
         self._given_up = True
         return False
 
     def _begin_beside(self) -> bool:
-        """Another seed of a trial at work; not where trials are stopped early, which saves the seeds that follow."""
+        """Start another seed of an active trial; not with a pruner, which may save the seeds that follow."""
         if self.sweep.spec.pruner != "none":
             return False
-        return any(self._at_work.begin_next(trial) for trial in self._at_work.trials())
+        return any(self._active.start_next(trial) for trial in self._active.trials())
 
     def _out_of_budget(self) -> bool:
         flops = self.sweep.spec.budget.flops
-        running = sum(trial.flops_spent() for trial in self._at_work.trials())
+        running = sum(trial.flops_spent() for trial in self._active.trials())
         return time.monotonic() > self._deadline or (flops is not None and self._ledger.flops_spent + running >= flops)
 
     def _ask(self) -> bool:
-        """A new point; False if it cannot be run (it is told as failed, with the reason)."""
+        """Start a new point; False if it cannot be run (it is recorded as failed, with the reason)."""
         trial = self._asked_now(self.study.ask())
         self._enqueued = self._count_enqueued()
         values = self.sweep.space.suggest(trial)
-        running = {point_key(trial.values): trial.number for trial in self._at_work.trials()}
+        running = {point_key(trial.values): trial.number for trial in self._active.trials()}
         if (
             twin := (running | self._ledger.tried).get(point_key(values))
         ) is not None:  # the same seeds, the same result
@@ -148,9 +148,9 @@ class Supervisor:
         return self._begin(trial.number, values)
 
     def _take_up(self, frozen: FrozenTrial) -> None:
-        """A trial that was running when its supervisor ended; one killed while it was asked gets its other values."""
+        """Resume a trial whose supervisor died; a trial that was only half asked gets its other values."""
         trial = self._asked_now(optuna.trial.Trial(self.study, frozen._trial_id))
-        self.events.append(f"trial {frozen.number}: taken up again")
+        self.events.append(f"trial {frozen.number}: resumed")
         self._begin(frozen.number, self.sweep.space.suggest(trial))
 
     def _asked_now(self, trial: optuna.trial.Trial) -> optuna.trial.Trial:
@@ -168,13 +168,13 @@ class Supervisor:
         return True
 
     def _go_on(self, trial: Trial) -> None:
-        """Train the next seed, or tell the result if that was the last."""
-        if self._at_work.begin_next(trial) or self._at_work.of(trial):
+        """Train the next seed, or tell the result after the last."""
+        if self._active.start_next(trial) or self._active.of(trial):
             return
         result = trial.result()
         values = [result[name] for name in self.sweep.spec.objectives]
         broken = [f"{name} is {result[name]}" for name in self.sweep.spec.objectives if not isfinite(result[name])]
-        if broken:  # Optuna takes no NaN, and nothing can be compared with one
+        if broken:  # Optuna accepts no NaN, and nothing compares with one
             self._tell(trial.number, TrialState.FAIL, failed=broken[0], flops_spent=trial.flops_spent())
             return
         self._tell(
@@ -187,7 +187,7 @@ class Supervisor:
             flops_spent=trial.flops_spent(),
         )
 
-    def _prune(self, one: RunAtWork) -> None:
+    def _prune(self, one: ActiveRun) -> None:
         seen = len(one.run.history), len(self._ledger.curves)
         if seen == one.judged:
             return
@@ -195,26 +195,26 @@ class Supervisor:
         reason = self._pruner.why_stop(curve, one.trial.run_flops, self._ledger.curves)
         if reason is None:
             return
-        self._at_work.stop(one.trial)
-        if one.run.summary is not None:  # it finished while it was being judged
+        self._active.stop(one.trial)
+        if one.run.summary is not None:  # it finished meanwhile
             self._go_on(one.trial)
             return
         self._tell(one.trial.number, TrialState.PRUNED, pruned=reason, curve=curve, flops_spent=one.trial.flops_spent())
 
-    def _failed(self, one: RunAtWork, reason: str) -> None:
-        """Retry from the checkpoint, up to the limit; then the trial has failed, not the sweep.
+    def _failed(self, one: ActiveRun, reason: str) -> None:
+        """Resume from the checkpoint, up to the limit; then the trial fails, not the sweep.
 
-        One that got further since it was started is tried again in any case: it was stopped from outside, or its
-        node or its time was lost, and each such retry is at least a validation nearer to its end.
+        A run that has made progress since it was started is always resumed: it was stopped from outside, or lost its
+        node or ran out of time, and each such retry is at least a validation nearer to its end.
         """
         further = one.run.flops_spent > one.began_flops
         if further or one.failures < self.sweep.spec.retries:
             one.failures = 0 if further else one.failures + 1
-            self.events.append(f"trial {one.trial.number}: {reason}; tried again")
-            self._at_work.begin_again(one)
+            self.events.append(f"trial {one.trial.number}: {reason}; resumed")
+            self._active.restart(one)
             return
-        self._at_work.remove(one)
-        self._at_work.stop(one.trial)
+        self._active.remove(one)
+        self._active.stop(one.trial)
         tail, spent = one.run.log_tail(), one.trial.flops_spent()
         self._tell(one.trial.number, TrialState.FAIL, failed=reason, log_tail=tail, flops_spent=spent)
 
@@ -226,7 +226,7 @@ class Supervisor:
             self._asked[number].set_user_attr(key, value)
 
     def _record(self, number: int, state: TrialState, values: list[float] | None, **facts: object) -> None:
-        """Facts first: whoever sees the trial ended sees them too."""
+        """Facts first: a reader that sees the trial ended must see them too."""
         self._note(number, **facts)
         self._ledger.add(self.study.tell(number, values, state=state))
 

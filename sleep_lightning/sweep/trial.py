@@ -16,7 +16,7 @@ from sleep_lightning.sweep.spec import MEASURES, Sweep
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A point that is to be trained.
+    """A point to train.
 
     Attributes:
         number: of the trial in its study.
@@ -36,15 +36,15 @@ class Trial:
         return self.run_flops * len(self.runs)
 
     def next_run(self, at_work: Sequence[FitProcess] = ()) -> FitProcess | None:
-        """The first run without a result that is not at work; None when there is none."""
+        """The first run without a result that is not active; None if there is none."""
         return next((run for run in self.runs if run not in at_work and run.summary is None), None)
 
     def flops_spent(self) -> float:
-        """Training FLOPs of its runs so far, as exactly as ``FitProcess.flops_spent`` knows them."""
+        """Training FLOPs of its runs so far, as exact as ``FitProcess.flops_spent``."""
         return sum(run.flops_spent for run in self.runs)
 
     def result(self) -> dict[str, float]:
-        """Means over seeds of what the finished runs report."""
+        """Means of the finished runs' measures over seeds."""
         summaries = [run.summary for run in self.runs]
         return {name: mean(float(summary[name]) for summary in summaries if summary) for name in MEASURES}
 
@@ -57,7 +57,7 @@ def build_trial(sweep: Sweep, number: int, values: dict[str, Any], folder: Path,
     """The runs of a point.
 
     Raises:
-        ValueError: values that do not go together, or a bound that they break.
+        ValueError: incompatible values, or a violated bound.
     """
     runs = []
     for seed in sweep.spec.seeds:
@@ -71,12 +71,12 @@ def build_trial(sweep: Sweep, number: int, values: dict[str, Any], folder: Path,
 
 
 def run_path(folder: Path, number: int, seed: int) -> Path:
-    """Where a trial's run with a seed lies."""
+    """Directory of a trial's run with a seed."""
     return runs_path(folder) / f"{number:04d}-seed{seed}"
 
 
 def runs_path(folder: Path) -> Path:
-    """Where the runs of all trials lie."""
+    """Folder of the runs of all trials."""
     return folder / "trials"
 
 
@@ -91,7 +91,7 @@ def curve_of(run: FitProcess) -> list[Point]:
 
 
 def mean_curve(runs: Sequence[FitProcess]) -> list[Point]:
-    """Mean over runs that validate at the same FLOPs, as far as all of them have come."""
+    """Mean over runs that validate at the same FLOPs, up to the shortest."""
     curves = [curve for curve in map(curve_of, runs) if curve]
     return [
         Point(points[0].cost, mean(point.value for point in points)) for points in zip(*curves, strict=False) if curves

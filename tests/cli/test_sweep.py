@@ -74,7 +74,7 @@ def test_points_before_anything_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
     bad = run(tmp_path, "sweep", spec(tmp_path, "objectives: {speed: maximize}\n"))
     assert bad.returncode == 2
-    assert "objectives.speed is never known" in bad.stderr
+    assert "objectives.speed is not a known metric" in bad.stderr
     assert bad.stderr.count("\n") == 1
 
 

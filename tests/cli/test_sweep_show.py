@@ -72,7 +72,7 @@ def test_best_is_exported_as_an_experiment_that_runs(capsys: pytest.CaptureFixtu
     assert main(["sweep", "best", "small", "--export", "best.yaml"]) == 2
     assert "--export best.yaml exists already; choose another name, or remove it" in capsys.readouterr().err
     assert main(["sweep", "best", "small", "--export", "no/best.yaml"]) == 2
-    assert "there is no folder no; make it first" in sentence(capsys)
+    assert "there is no folder no; create it first" in sentence(capsys)
     assert main(["sweep", "best", "small", "--max-flops", "1e12"]) == 2
     assert "--max-flops 1e+12: the cheapest finished trial took 2e+12; allow as much" in sentence(capsys)
 
@@ -95,7 +95,7 @@ def test_an_unknown_name(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_no_finished_trial(capsys: pytest.CaptureFixture[str]) -> None:
     study = small(finished=False)
     assert main(["sweep", "best", "small"]) == 2
-    assert "small has no finished trial yet; go on with it by sweep resume" in sentence(capsys)
+    assert "small has no finished trial yet; resume it with sweep resume" in sentence(capsys)
     assert main(["sweep", "show", "small"]) == main(["sweep", "list"]) == main(["sweep", "report", "small"]) == 0
     assert "No trial is finished yet" in (study.folder / "report.html").read_text()
 
@@ -120,7 +120,7 @@ def test_report_names_its_files(capsys: pytest.CaptureFixture[str], monkeypatch:
 def test_resume_of_a_running_or_an_old_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     study = small()
     assert main(["sweep", "resume", "small"]) == 2
-    assert "has no sweep.yaml (it was begun by an earlier version); run its own YAML again" in sentence(capsys)
+    assert "has no sweep.yaml (it was started by an earlier version); run its own YAML again" in sentence(capsys)
     with sole_supervisor(study.folder):
         assert main(["sweep", "resume", "small"]) == 2
     assert "is being run by another process; look at it with: sweep show small" in sentence(capsys)

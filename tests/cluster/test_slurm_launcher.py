@@ -124,7 +124,7 @@ def test_while_slurm_does_not_answer_jobs_are_as_they_were(
     try:
         launcher.submit(second)
         assert launcher.poll(first) is None and launcher.poll(second) is None
-        assert len(launcher.events) == 1 and "SLURM does not take its job" in launcher.events[0]
+        assert len(launcher.events) == 1 and "SLURM does not accept its job" in launcher.events[0]
     finally:
         slurm.start_controller()
     assert finish(launcher, first) == finish(launcher, second) == "done"
@@ -148,5 +148,5 @@ def test_a_run_that_somebody_trains_already_waits(slurm: Slurm, tmp_path: Path) 
 
 
 def test_a_partition_that_is_not_there_is_said_at_once(slurm: Slurm) -> None:
-    with pytest.raises(ValueError, match=r"slurm: a job of these options is refused \(.*Invalid partition.*\)"):
+    with pytest.raises(ValueError, match=r"slurm: a job with these options is rejected \(.*Invalid partition.*\)"):
         SlurmLauncher(SlurmOptions(partition="moon"), threads=1)

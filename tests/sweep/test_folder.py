@@ -1,4 +1,4 @@
-"""Who runs a sweep, and what it goes on from."""
+"""Who runs a sweep, and what it resumes from."""
 
 import fcntl
 import threading

@@ -70,7 +70,7 @@ def test_a_sweep_in_a_database_is_found_by_its_folder(tmp_path: Path, monkeypatc
     for verb in (["list"], ["show", "a"], ["best", "b"]):
         assert main(["sweep", *verb]) == 0
     (tmp_path / "all.db").unlink()
-    with pytest.raises(ValueError, match=r"all\.db' is gone: there is no such file"):
+    with pytest.raises(ValueError, match=r"all\.db' is missing: there is no such file"):
         read_study(find_sweep("a"))
     assert not (tmp_path / "all.db").exists()
 
@@ -129,7 +129,7 @@ def test_a_database_that_goes_away_is_waited_for(
     trial.set_user_attr("a", 1)
     study.tell(trial, [0.5, 1.0])
     said = capsys.readouterr().err
-    assert "a.db cannot be used for 0 s (database is locked); what trains goes on" in said
+    assert "a.db cannot be used for 0 s (database is locked); running trials continue" in said
     assert [t.user_attrs["a"] for t in finished(study)] == [1]
 
 

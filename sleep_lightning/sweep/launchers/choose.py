@@ -1,4 +1,4 @@
-"""The launcher that a sweep names."""
+"""The launcher of a sweep, by name."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from sleep_lightning.sweep.trial import runs_path
 
 
 def choose_launcher(spec: SweepSpec, folder: Path) -> Launcher:
-    """The launcher of a sweep in a folder. Raises ValueError if it cannot be had here."""
+    """The launcher of a sweep in a folder. Raises ValueError if it is not available here."""
     if spec.launcher == "slurm":
         return SlurmLauncher(spec.slurm, spec.threads)
     if spec.launcher == "ray":

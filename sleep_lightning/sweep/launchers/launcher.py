@@ -1,4 +1,4 @@
-"""The four verbs in which a supervisor speaks to whatever trains its runs."""
+"""The interface between a supervisor and whatever trains its runs."""
 
 import time
 from abc import ABC, abstractmethod
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from sleep_lightning.runs.process import FitProcess
 
 LOOK_SECONDS = 0.05
-"""Between two looks at runs that were asked to stop."""
+"""Between two polls of runs that were asked to stop."""
 
 
 class Launcher(ABC):
-    """Trains runs somewhere. A run is known by its directory, so that a new supervisor finds what a dead one began.
+    """Trains runs somewhere. A run is identified by its directory, so that a new supervisor finds a dead one's.
 
     Attributes:
-        events: what happened, a line each, for the supervisor to take.
+        events: what happened, a line each, taken by the supervisor.
     """
 
     def __init__(self) -> None:
@@ -22,25 +22,25 @@ class Launcher(ABC):
 
     @abstractmethod
     def submit(self, run: FitProcess) -> None:
-        """Have it begun, or gone on with from its checkpoint; one that is at work already is adopted."""
+        """Start or resume the run; if it is running already, adopt it."""
 
     @abstractmethod
     def poll(self, run: FitProcess) -> str | None:
-        """None while a submitted run waits or is at work; once it has ended, how, in a line.
+        """None while a submitted run waits or is running; after its end, how it ended, on one line.
 
-        Whether it ended well is told by ``run.summary`` alone.
+        Whether it has finished is decided by ``run.summary`` alone.
         """
 
     @abstractmethod
     def signal(self, run: FitProcess) -> None:
-        """Ask it to save and stop."""
+        """Ask the run to save and stop."""
 
     @abstractmethod
     def cancel(self, run: FitProcess) -> None:
-        """End it at once."""
+        """Kill the run."""
 
     def stop(self, runs: Sequence[FitProcess], seconds: float = 60.0) -> None:
-        """Until all have ended: asked to save first, cancelled if they have not gone after so many seconds."""
+        """Stop runs and wait for their ends: asked to save first, killed if still running after so many seconds."""
         for run in runs:
             self.signal(run)
         left = self._wait(runs, seconds)
@@ -49,11 +49,11 @@ class Launcher(ABC):
         self._wait(left, seconds)
 
     def close(self) -> None:
-        """The sweep is at its end: nothing more will be submitted."""
+        """The sweep has ended: nothing more will be submitted."""
         return
 
     def _wait(self, runs: Sequence[FitProcess], seconds: float) -> list[FitProcess]:
-        """Those that are still there after so many seconds."""
+        """Those still running after so many seconds."""
         left, deadline = list(runs), time.monotonic() + seconds
         while left := [run for run in left if self.poll(run) is None]:
             if time.monotonic() > deadline:

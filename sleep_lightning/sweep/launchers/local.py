@@ -10,12 +10,12 @@ from sleep_lightning.sweep.launchers.launcher import Launcher
 
 
 class LocalLauncher(Launcher):
-    """A process for each run. Those that a dead supervisor left keep the GPU that one gave them.
+    """A process for each run. Those left by a dead supervisor keep their GPUs.
 
     Args:
-        runs: folder in which the runs lie.
-        threads: CPU threads of each.
-        devices: GPUs to share out; None: each run sees what we see.
+        runs: folder of the runs.
+        threads: CPU threads of each run.
+        devices: GPUs to distribute; None: each run sees the same GPUs as this process.
 
     Raises:
         ValueError: another machine trains one of the runs.
@@ -29,7 +29,7 @@ class LocalLauncher(Launcher):
             directory = RunDirectory(path)
             if (holder := directory.holder()) is not None and not holder.here:
                 raise ValueError(
-                    f"{path} is being trained by {holder}: wait for it, end it, or go on with the launcher it has"
+                    f"{path} is being trained by {holder}: wait for it, stop it, or resume with its launcher"
                 )
             if (process := process_of(directory)) is not None:
                 self._processes[path] = process
@@ -44,7 +44,7 @@ class LocalLauncher(Launcher):
         path = run.directory.path
         if self._processes[path].alive():
             return None
-        if (other := run.orphan()) is not None:  # started by a supervisor that died before it could say so
+        if (other := run.orphan()) is not None:  # started by a supervisor that has died
             self._processes[path] = other
             return None
         return run.why_failed(self._processes[path].exit_code())
@@ -56,5 +56,5 @@ class LocalLauncher(Launcher):
         self._processes[run.directory.path].kill()
 
     def gpus(self) -> list[str | None]:
-        """Of the living processes, the CUDA_VISIBLE_DEVICES of each."""
+        """CUDA_VISIBLE_DEVICES of each running process."""
         return [process.gpus() for process in self._processes.values() if process.alive()]

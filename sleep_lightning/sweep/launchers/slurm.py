@@ -1,4 +1,4 @@
-"""Runs as jobs of SLURM."""
+"""Runs as SLURM jobs."""
 
 import json
 import os
@@ -20,11 +20,11 @@ ENDED = (
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
     "TIMEOUT", "GONE",
 )  # fmt: skip
-"""States from which a job does not come back (one that is started again is PENDING). GONE: SLURM forgot it."""
+"""Final states (a requeued job is PENDING). GONE: SLURM no longer knows it."""
 ANSWER_SECONDS = 60
-"""Time for SLURM to answer."""
+"""Timeout of SLURM's commands."""
 SAY_SECONDS = 60.0
-"""Between two lines about a job that cannot be submitted."""
+"""Between two events about a job that cannot be submitted."""
 
 
 @dataclass
@@ -33,11 +33,11 @@ class _Job:
 
     Attributes:
         token: its name in SLURM; a new one each time the run is submitted.
-        id: its number, once SLURM has told it.
+        id: its number, once SLURM has answered.
         look_at: when to ask about it again.
-        gone_at: when SLURM first told that it has ended.
-        ended: how it did, once its result had the time to be seen.
-        said_at: when it was last said why it is not submitted.
+        gone_at: when SLURM first reported its end.
+        ended: how it ended, after its result had time to become visible.
+        said_at: time of the last event on why it is not submitted.
         stopped: whether it was asked to end.
     """
 
@@ -53,15 +53,15 @@ class _Job:
 class SlurmLauncher(Launcher):
     """A job for each run; ``<run>.slurm.json`` beside its directory names it, so that a new supervisor adopts it.
 
-    States come from ``scontrol``: no accounting database is needed. While SLURM does not answer, jobs are taken to be
-    as they were, and what is to be submitted waits.
+    States come from ``scontrol``: no accounting database is needed. While SLURM does not answer, jobs count as
+    unchanged, and submissions wait.
 
     Args:
         options: of the jobs.
         threads: CPU threads of each process.
 
     Raises:
-        ValueError: SLURM's commands are not there, or SLURM refuses such jobs.
+        ValueError: SLURM's commands are missing, or SLURM rejects such jobs.
     """
 
     def __init__(self, options: SlurmOptions, threads: int) -> None:
@@ -75,7 +75,7 @@ class SlurmLauncher(Launcher):
             )
         probe = ["sbatch", "--test-only", *options.arguments(threads), "--wrap=true"]
         if (answer := _ask(probe, os.environ.copy())).returncode:
-            raise ValueError(f"slurm: a job of these options is refused ({_last_line(answer)}); change them")
+            raise ValueError(f"slurm: a job with these options is rejected ({_last_line(answer)}); change them")
 
     def submit(self, run: FitProcess) -> None:
         path = run.directory.path
@@ -92,7 +92,7 @@ class SlurmLauncher(Launcher):
         if run.summary is not None and run.directory.holder() is None:
             return "done"
         if job.stopped and job.id is None:
-            return "taken back before SLURM had it"
+            return "stopped before it was submitted"
         if job.ended is not None or now < job.look_at:
             return job.ended
         job.look_at = now + self._options.poll_seconds
@@ -120,11 +120,11 @@ class SlurmLauncher(Launcher):
             _ask(["scancel", job.id])
 
     def _submit(self, run: FitProcess, job: _Job) -> None:
-        """Hand it to SLURM, unless SLURM has it: an answer may have been lost, or who asked for it have died."""
+        """Submit it, unless SLURM has it: an answer may have been lost, or the supervisor that submitted it died."""
         path, ticket = run.directory.path.absolute(), _ticket(run)
         job.look_at = time.monotonic() + self._options.poll_seconds
         if (holder := run.directory.holder()) is not None:
-            self._say(run, job, f"it waits, {holder} trains it already")
+            self._say(run, job, f"waiting: {holder} trains it already")
             return
         answer = _ask(["squeue", "--noheader", "--format=%i", f"--name={job.token}"])
         if answer.returncode == 0 and not answer.stdout.split():
@@ -137,7 +137,7 @@ class SlurmLauncher(Launcher):
             command = ["sbatch", "--parsable", *own, *self._options.arguments(self._threads), str(script)]
             answer = _ask(command, run.environment(self._threads))
         if answer.returncode or not answer.stdout.split():
-            self._say(run, job, f"SLURM does not take its job ({_last_line(answer)}); tried again")
+            self._say(run, job, f"SLURM does not accept its job ({_last_line(answer)}); retrying")
             return
         job.id = answer.stdout.split()[0].partition(";")[0]
         write_json(ticket, {"token": job.token, "job": job.id})
@@ -169,7 +169,7 @@ def _state(job: str) -> str:
 
 
 def _ask(command: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A command of SLURM's. Where we are a job ourselves, its variables would become options of the new one."""
+    """Run a command of SLURM's. If we are a job ourselves, its variables would become options of the new one."""
     clean = {k: v for k, v in (environment or os.environ).items() if not k.startswith(("SLURM_", "SBATCH_"))}
     if "SLURM_CONF" in os.environ:
         clean["SLURM_CONF"] = os.environ["SLURM_CONF"]
@@ -181,4 +181,4 @@ def _ask(command: list[str], environment: dict[str, str] | None = None) -> subpr
 
 def _last_line(answer: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in answer.stderr.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"{answer.args[0]} said nothing"
+    return lines[-1].strip() if lines else f"{answer.args[0]} printed nothing"

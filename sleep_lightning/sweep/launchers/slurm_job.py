@@ -1,4 +1,4 @@
-"""What a SLURM job of a run is: its options, and the script that trains the run wherever it starts."""
+"""The SLURM job of a run: its options and its script."""
 
 import re
 import shlex
@@ -9,13 +9,13 @@ from pathlib import Path
 from sleep_lightning.config import TrainingConfig
 
 SAVE_SECONDS = 120
-"""A job is told so long before its time is out: it saves, and is submitted again."""
+"""Before its time limit a job is signalled, saves, and is submitted again."""
 OURS = (
     "array", "chdir", "cpus-per-task", "error", "export", "export-file", "gpus-per-node", "hold", "job-name", "nodes",
     "ntasks", "ntasks-per-node", "open-mode", "output", "parsable", "partition", "requeue", "no-requeue", "signal",
     "test-only", "time", "wait", "wrap",
 )  # fmt: skip
-"""Options of sbatch that are not for ``extra``."""
+"""Options of sbatch that ``extra`` may not set."""
 _OPTION = re.compile(r"--([a-z][a-z-]*)(=[^\x00-\x1f\x7f]+)?")
 
 
@@ -24,7 +24,7 @@ class SlurmOptions:
     partition: str | None = None
     """Partition of the jobs; null: the cluster's default."""
     time_limit: int | None = None
-    """Minutes of a job; a run that takes longer saves and goes on in another job. null: the partition's limit."""
+    """Minutes of a job; a run that takes longer saves and resumes in another job. null: the partition's limit."""
     nodes: int = 1
     """Nodes of a trial."""
     tasks: int = 1
@@ -38,9 +38,9 @@ class SlurmOptions:
     setup: list[str] = field(default_factory=list)
     """Lines of bash before the trial begins, for example [module load cuda]."""
     poll_seconds: float = 5.0
-    """Between two questions to SLURM about a job."""
+    """Seconds between two queries of a job's state."""
     settle_seconds: float = 10.0
-    """How long after a job's end a shared file system may take to show its result."""
+    """Seconds after a job's end within which a shared file system shows its result."""
 
     def __post_init__(self) -> None:
         at_least = {"time_limit": 1, "nodes": 1, "tasks": 1, "gpus_per_node": 0, "cpus": 1, "settle_seconds": 0}
@@ -56,7 +56,7 @@ class SlurmOptions:
                 f"slurm.tasks={self.tasks} does not divide over slurm.nodes={self.nodes}; use a multiple of it"
             )
         if self.partition is not None and not re.fullmatch(r"[\w.,-]+", self.partition):
-            raise ValueError(f"slurm.partition={self.partition!r} is no name of a partition")
+            raise ValueError(f"slurm.partition={self.partition!r} is not a name of a partition")
         for option in self.extra:
             if (match := _OPTION.fullmatch(option)) is None:
                 raise ValueError(f"slurm.extra: {option!r} is not --key=value; write for example --account=me")
@@ -67,7 +67,7 @@ class SlurmOptions:
                 raise ValueError(f"slurm.setup: {line!r} is more than one line; give each as an item of its own")
 
     def check(self, training: TrainingConfig) -> None:
-        """Raises ValueError if the tasks are not the processes of such an experiment."""
+        """Raises ValueError if the tasks do not match the processes of the experiment."""
         on_a_node = self.tasks // self.nodes
         if (self.nodes, on_a_node) != (training.num_nodes, training.devices if self.tasks > 1 else 1):
             raise ValueError(
@@ -77,7 +77,7 @@ class SlurmOptions:
             )
 
     def arguments(self, threads: int) -> list[str]:
-        """What a job asks for, as options of sbatch."""
+        """Options of sbatch for a job."""
         asked = [f"--nodes={self.nodes}", f"--ntasks={self.tasks}", f"--cpus-per-task={self.cpus or threads}"]
         if self.nodes > 1:  # else SLURM may put more on one than on another
             asked.append(f"--ntasks-per-node={self.tasks // self.nodes}")
@@ -87,20 +87,20 @@ class SlurmOptions:
             asked.append(f"--partition={self.partition}")
         if self.time_limit is not None:
             ahead = min(SAVE_SECONDS, 15 * self.time_limit)
-            told = "B:TERM" if self.tasks == 1 else "TERM"  # srun, in the place of bash, would kill its tasks upon it
-            asked += [f"--time={self.time_limit}", f"--signal={told}@{ahead}"]
+            term = "B:TERM" if self.tasks == 1 else "TERM"  # srun, in the place of bash, would kill its tasks
+            asked += [f"--time={self.time_limit}", f"--signal={term}@{ahead}"]
         return [*asked, *self.extra]
 
     def script(self, begin: Sequence[str], resume: Sequence[str], config: Path, ticket: Path, token: str) -> str:
         """The job's script.
 
-        A job that SLURM starts again goes on from the checkpoint; one that nobody waits for any more (a supervisor
-        died as it submitted it) does nothing. The run takes the place of bash, so that signals reach it.
+        A requeued job resumes from the checkpoint; a job that is no longer wanted (its supervisor died while it
+        submitted it) does nothing. The run replaces bash (exec), so that signals reach it.
 
         Args:
-            begin: command of a run that has not begun.
-            resume: of one that has.
-            config: the file whose being there tells which.
+            begin: command that starts the run.
+            resume: command that resumes it.
+            config: the file whose existence decides which.
             ticket: the file that holds the token while the job is wanted.
             token: the job's.
         """

@@ -1,4 +1,4 @@
-"""What a sweep has found so far, as plain data: read from its study and its run directories, and from nothing else."""
+"""The results of a sweep so far, as plain data, read from its study and its run directories alone."""
 
 import json
 import math
@@ -21,14 +21,14 @@ from sleep_lightning.sweep.spec import passes_of
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
 
 COSTS = ("train_flops", "wall_s")
-"""Measures that are paid."""
+"""Measures that are costs."""
 SHARES = ("exact_match", "token_accuracy")
 """Measures between 0 and 1."""
 BASELINES = {
     "exact_match": {"majority answer": "majority_baseline", "uniform guess": "uniform_baseline"},
     "token_accuracy": {"majority answer": "majority_token_baseline"},
 }
-"""What ignoring the evidence scores, by measure: keys of a run's ``summary.json``."""
+"""Scores without the evidence, by measure: keys of a run's ``summary.json``."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Row:
         number: in its study.
         state: complete, pruned, failed, infeasible (never run), running or waiting.
         values: its point.
-        train_flops: of all its runs, known before the first step; None if it was not to be run.
+        train_flops: of all its runs, known before the first step; None if it was never run.
         result: means over seeds by measure; empty without a result.
         by_seed: each seed's result, by measure.
         curve: training FLOPs of one run and exact match at its validations, mean over seeds.
@@ -60,7 +60,7 @@ class Row:
     ended: datetime | None
 
     def written(self) -> str:
-        """Its point on a line."""
+        """Its point, for display."""
         return written(self.values)
 
 
@@ -73,7 +73,7 @@ class Report:
         definition: space, objectives, seeds and base experiment.
         trials: all of them, by number.
         importances: by objective, the share of each key; empty while there are too few trials.
-        baselines: what ignoring the evidence scores in the value, lowest and highest over the runs.
+        baselines: scores in the value without the evidence, lowest and highest over the runs.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Report:
 
     @property
     def cost(self) -> str:
-        """The measure that is paid: of the objectives, if there are several; else training FLOPs."""
+        """The cost: one of the objectives if there are several, else training FLOPs."""
         names = list(self.objectives)
         if len(names) == 1:
             return next(name for name in COSTS if name != names[0])
@@ -98,31 +98,31 @@ class Report:
 
     @property
     def value(self) -> str:
-        """The measure that is bought: the first objective that is not the cost."""
+        """The value: the first objective that is not the cost."""
         return next(name for name in self.objectives if name != self.cost)
 
     @cached_property
     def finished(self) -> list[Row]:
-        """Trials with a result that can be compared, in the order of their ends."""
+        """Trials with a result that can be compared, in the order in which they ended."""
         done = [t for t in self.trials if t.result and all(map(math.isfinite, self._measured(t)))]
         return sorted(done, key=lambda t: (t.ended or datetime.min, t.number))
 
     @cached_property
     def best(self) -> list[Row]:
-        """Several objectives: what no other trial beats in cost and value, cheapest first. One: all, the best first."""
+        """Several objectives: the Pareto frontier of cost and value, cheapest first. One: all, the best first."""
         if len(self.objectives) == 1:
             return sorted(self.finished, key=lambda t: (-self.as_point(t).value, t.result[self.cost], t.number))
         rows = sorted(self.finished, key=lambda t: t.number)
         return [rows[i] for i in frontier([self.as_point(t) for t in rows])]
 
     def best_within(self, max_flops: float | None) -> Row:
-        """The trial of the highest value of which a run costs no more training FLOPs; of equal ones the cheapest.
+        """The trial with the highest value whose runs cost at most so many training FLOPs; of equal ones the cheapest.
 
         Raises:
             ValueError: there is none.
         """
         if not self.finished:
-            raise ValueError(f"{self.name} has no finished trial yet; go on with it by sweep resume")
+            raise ValueError(f"{self.name} has no finished trial yet; resume it with sweep resume")
         most = math.inf if max_flops is None else max_flops
         affordable = [t for t in self.finished if t.result["train_flops"] <= most]
         if not affordable:
@@ -147,8 +147,8 @@ class Report:
         return hypervolume(points, Point(self._most(self.cost), 0.0)) / area if area else 0.0
 
     def progress(self) -> list[Point]:
-        """FLOPs spent until then and what they had bought, at every end of a trial that was run: the hypervolume, or of
-        a single objective the best value."""
+        """FLOPs spent and value reached at the end of every trial: the hypervolume, or for a single objective the best
+        value."""
         spent, done, points = 0.0, list[Row](), list[Point]()
         for trial in sorted((t for t in self.trials if t.ended and t.flops_spent), key=lambda t: (t.ended, t.number)):
             spent += trial.flops_spent
@@ -170,7 +170,7 @@ class Report:
 
     @property
     def depths(self) -> tuple[int, ...]:
-        """Every N that was proposed."""
+        """All proposed N."""
         return tuple(sorted({self.n_passes(t) for t in self.trials}))
 
     @property
@@ -180,12 +180,12 @@ class Report:
 
     @property
     def flops_spent(self) -> float:
-        """Training FLOPs of all trials that ended, failed and pruned ones too."""
+        """Training FLOPs of all ended trials, failed and pruned ones included."""
         return sum(t.flops_spent for t in self.trials)
 
     @property
     def flops_saved(self) -> float:
-        """What the pruned trials would have cost beyond what they did."""
+        """Training FLOPs that pruned trials did not spend."""
         return sum((t.train_flops or 0.0) - t.flops_spent for t in self.trials if t.state == "pruned")
 
     def _measured(self, trial: Row) -> tuple[float, float]:
@@ -196,12 +196,12 @@ class Report:
 
 
 def read_report(folder: Path) -> Report:
-    """The report on a sweep's folder. Raises ValueError if it is none, or cannot be read."""
+    """The report on a sweep's folder. Raises ValueError if it is not one, or cannot be read."""
     return build_report(read_study(folder), folder)
 
 
 def build_report(study: optuna.Study, folder: Path) -> Report:
-    """The report on a study; the runs' summaries lie in the folder."""
+    """The report on a study; the runs' summaries are in the folder."""
     definition = study.user_attrs[FINGERPRINT]
     summaries = {t.number: _summaries(folder, t.number) for t in finished(study)}
     trials = tuple(_row(t, summaries.get(t.number, [])) for t in study.get_trials(deepcopy=False))

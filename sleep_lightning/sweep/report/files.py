@@ -19,7 +19,7 @@ LABELS = {"train_flops": "training FLOPs", "wall_s": "wall time (s)"}
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Write ``frontier.json``, ``trials.csv`` and ``report.html``, and where a trial is finished ``frontier.png`` and
+    """Write ``frontier.json``, ``trials.csv`` and ``report.html``, and once a trial is finished ``frontier.png`` and
     ``frontier.html``; returns them. Raises OSError if the folder cannot be written."""
     table, figures, page = folder / "trials.csv", folder / "frontier.json", folder / "report.html"
     write_json(figures, as_json(report))
@@ -37,7 +37,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 
 def frontier_plot(report: Report) -> FrontierPlot:
-    """What is drawn of the frontier; of a single objective, all trials without a line."""
+    """The plot of the frontier; for a single objective, all trials without a line."""
     dots = {t.number: as_dot(report, t) for t in report.finished}
     return FrontierPlot(
         title=report.name,
@@ -77,7 +77,7 @@ def as_dot(report: Report, trial: Row) -> Dot:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Frontier (or, of a single objective, ranking) and what the sweep took."""
+    """The frontier (for a single objective, the ranking) and the totals of the sweep."""
     return {
         "name": report.name,
         "objectives": report.objectives,
@@ -97,7 +97,7 @@ def as_json(report: Report) -> dict[str, Any]:
 
 
 def as_csv(report: Report) -> str:
-    """A line a trial: number, state, its point, its results, what it took, why it ended."""
+    """A line for each trial: number, state, point, results, FLOPs, reason."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows(_table(report))

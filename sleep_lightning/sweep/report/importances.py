@@ -1,4 +1,4 @@
-"""Which of the varied keys matter."""
+"""Importance of the varied keys."""
 
 import warnings
 
@@ -11,12 +11,12 @@ from sleep_lightning.sweep.study import finished
 ENOUGH = 8
 """Finished trials from which importances are worth computing."""
 TOP = 0.25
-"""Share of the finished trials whose likeness makes a key important."""
+"""Share of the finished trials that count as the best."""
 
 
 def importances(study: optuna.Study, objectives: dict[str, str]) -> dict[str, dict[str, float]]:
-    """By objective, how unlike the others the best quarter of the finished trials is in each key (PED-ANOVA, which
-    knows conditional keys), as shares of 1; none while there are too few trials or all reached the same."""
+    """By objective, how much the best quarter of the finished trials differs from the others in each key (PED-ANOVA,
+    which handles conditional keys), as shares of 1; empty with too few trials or equal results."""
     found: dict[str, dict[str, float]] = {}
     trials = finished(study)
     for i, (name, direction) in enumerate(objectives.items()):
@@ -28,7 +28,7 @@ def importances(study: optuna.Study, objectives: dict[str, str]) -> dict[str, di
             return sign * trial.values[i]
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that less is taken for better: hence the sign
+            warnings.simplefilter("ignore")  # smaller values count as better: hence the sign
             evaluator = PedAnovaImportanceEvaluator(target_quantile=TOP)
             found[name] = get_param_importances(study, evaluator=evaluator, target=target)
     return {name: shares for name, shares in found.items() if shares}

@@ -34,7 +34,7 @@ def report_page(report: Report, plot: FrontierPlot | None, drawn: Sequence[Dot],
         report: what is reported.
         plot: the frontier; None while no trial is finished.
         drawn: the trials that have a curve.
-        reach: name or path under which the command line finds the sweep.
+        reach: name or path by which the command line finds the sweep.
     """
     parts = [f"<h1>{escape(report.name)}</h1>", _table((), _facts(report))]
     if plot is None:
@@ -45,12 +45,15 @@ def report_page(report: Report, plot: FrontierPlot | None, drawn: Sequence[Dot],
         several = len(report.objectives) > 1
         label = "hypervolume" if several else f"best {report.value.replace('_', ' ')}"
         note = "Share of the area below the largest value and the largest cost that the frontier dominates."
-        parts += [_head("What the FLOPs bought", note if several else ""), as_div(progress_figure(points, label))]
+        parts += [
+            _head("Progress over training FLOPs", note if several else ""),
+            as_div(progress_figure(points, label)),
+        ]
     if curves := [(dot, report.trials[dot.trial].curve) for dot in drawn]:
         note = "Exact match at each validation, mean over seeds; of pruned trials until they were stopped."
         parts += [_head("Learning curves", note), as_div(curves_figure(curves, report.depths))]
     if report.importances:
-        note = "How unlike the others the best quarter of the finished trials is in each key (PED-ANOVA)."
+        note = "How much the best quarter of the finished trials differs from the others in each key (PED-ANOVA)."
         parts += [_head("Which keys matter", note), as_div(importances_figure(report.importances))]
     parts += _failures(report)
     head = f'<meta charset="utf-8"><title>{escape(report.name)}</title><style>{STYLE}</style>'
@@ -106,7 +109,9 @@ def export_command(report: Report, trial: Row, reach: str) -> str:
 def _failures(report: Report) -> Iterable[str]:
     failed = [t for t in report.trials if t.state in ("failed", "infeasible")]
     if failed:
-        yield _head("Failed and refused", "Failed trials are replaced; refused ones break a bound and were never run.")
+        yield _head(
+            "Failed and infeasible", "Failed trials are replaced; infeasible ones violate a bound and were not run."
+        )
         yield _table(
             ("trial", "state", "reason", "point"),
             [[str(t.number), t.state, t.reason, t.written()] for t in failed[:SHOWN_FAILED]],

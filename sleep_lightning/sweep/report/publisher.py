@@ -1,4 +1,4 @@
-"""Keeps a sweep's report fresh while it runs: in its folder, and in its MLflow run."""
+"""Keeps a sweep's report up to date while it runs, in its folder and in its MLflow run."""
 
 import time
 import warnings
@@ -16,18 +16,18 @@ from sleep_lightning.tracking.mlflow_charts import ChartPage, preset_chart_page
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
 
 SHARE = 0.05
-"""Share of the time that reporting may take: drawing blocks the supervisor."""
+"""Largest share of the time spent on reports: drawing blocks the supervisor."""
 
 
 class Publisher:
-    """Reports on a study. Nothing that goes wrong here ends the sweep: it warns.
+    """Reports on a study. Errors are warnings: a report must not end the sweep.
 
     Args:
         study: what is reported on.
         folder: of the sweep.
         logger: its MLflow run, if it has one.
         varying: keys that vary, with their values: for MLflow's chart page.
-        every_seconds: least time between two reports.
+        every_seconds: shortest time between two reports.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Publisher:
         self._next = time.monotonic() + every_seconds
 
     def begin(self, spec: SweepSpec) -> None:
-        """What is searched, and how, as parameters and tags of the MLflow run."""
+        """Log the spec as parameters and tags of the MLflow run."""
         if self.logger is None:
             return
         with self.logger.forgiving("the sweep's parameters"):
@@ -51,11 +51,11 @@ class Publisher:
             self.logger.set_tags({"sweep.name": spec.name, "sweep.folder": str(self.folder.absolute())})
 
     def preset_charts(self) -> ChartPage | None:
-        """MLflow's chart page, set up for the runs that are there; None without one."""
+        """MLflow's chart page, set up for the existing runs; None without one."""
         return None if self.logger is None else preset_chart_page(self.logger.uri, self.logger.run_id, self.varying)
 
     def refresh(self) -> None:
-        """After a trial ended: metrics at once, files if the last ones are old enough."""
+        """After a trial ended: log metrics; write files if the last ones are old enough."""
         if self.logger is not None:
             self._log_metrics(build_report(self.study, self.folder))
         if time.monotonic() >= self._next:
@@ -66,7 +66,7 @@ class Publisher:
         started = time.monotonic()
         try:
             files = write_report(build_report(self.study, self.folder), self.folder)
-        except Exception as error:  # whatever it is: hours of training are worth more than a picture of them
+        except Exception as error:  # hours of training are worth more than a picture of them
             warnings.warn(f"{self.folder}: no report, {type(error).__name__}: {error}", stacklevel=2)
             files = []
         if self.logger is not None:

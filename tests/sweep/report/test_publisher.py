@@ -1,4 +1,4 @@
-"""Reports while a sweep runs: not too often, and whatever goes wrong, the sweep goes on."""
+"""Reports while a sweep runs: not too often, and whatever goes wrong, the sweep continues."""
 
 from pathlib import Path
 

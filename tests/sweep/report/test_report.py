@@ -189,7 +189,7 @@ def test_studies_with_next_to_nothing(tmp_path: Path, kind: str) -> None:
         assert files == EVERY_FILE - {"frontier.png", "frontier.html"}
         assert "No trial is finished yet" in (tmp_path / "report.html").read_text()
         assert report.best == [] and report.gain(report.finished) == 0
-        with pytest.raises(ValueError, match=r"small has no finished trial yet; go on with it by sweep resume"):
+        with pytest.raises(ValueError, match=r"small has no finished trial yet; resume it with sweep resume"):
             report.best_within(None)
         return
     assert files == EVERY_FILE
@@ -221,7 +221,7 @@ def test_a_journal_that_cannot_be_read(tmp_path: Path) -> None:
     lines = whole.splitlines(keepends=True)
     for damage in (b"no JSON\n", b"{}\n", b"[1]\n", b"\xff\xfe\n"):
         journal.write_bytes(b"".join([*lines[:5], damage, *lines[5:]]))
-        with pytest.raises(ValueError, match=r"journal\.log is damaged .*; take it out, or begin again"):
+        with pytest.raises(ValueError, match=r"journal\.log is damaged .*; remove it, or start again"):
             read_report(tmp_path)
     journal.write_bytes(b"")
     with pytest.raises(ValueError, match="holds a sweep that ended before its first trial; run its YAML again"):
