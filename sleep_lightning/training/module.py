@@ -1,5 +1,6 @@
 """The LightningModule: one training step is one optimizer step over one batch, window by window."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -76,6 +77,8 @@ class SleepModule(pl.LightningModule):
         return default_callbacks(self.trainer)
 
     def setup(self, stage: str) -> None:
+        # scores are gathered from all ranks before they are logged
+        warnings.filterwarnings("ignore", message=r".*self\.log\('(val|test)/.*sync_dist=True.*")
         self.gradients.connect(self.trainer)
 
     def configure_optimizers(self) -> Any:

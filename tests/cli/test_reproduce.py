@@ -64,7 +64,7 @@ def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "sweeps" / "reproduce_rule110_steps"
     text = (folder / "sweep.yaml").read_text()
     (folder / "sweep.yaml").write_text(text.replace("space:\n", "space:\n  sleep.window_size: {choices: [3, 6]}\n"))
-    with pytest.raises(ValueError, match="2 keys vary; a result is read off a sweep of one"):
+    with pytest.raises(ValueError, match="2 keys vary; results are derived from sweeps over one key"):
         finished_runs(folder)
 
 
