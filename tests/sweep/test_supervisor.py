@@ -444,11 +444,11 @@ def test_a_run_that_got_further_is_tried_again_whatever_the_limit(
     monkeypatch.setattr(stand_in, "fit", None)
     code = (
         "import pathlib, sys; sys.argv = ['-', 'no']; sys.path.insert(0, {folder!r}); import stand_in; "
-        "stand_in.SECONDS = 0; write = stand_in._write\n"
+        "write = stand_in._write\n"
         "def dying(path, text):\n"
         "    write(path, text)\n"
         "    if path.name == 'last': raise SystemExit('node lost')\n"
-        "stand_in._write = dying; stand_in.fit(pathlib.Path({path!r}), 1)"
+        "stand_in._write = dying; stand_in.fit(pathlib.Path({path!r}), 1, 0)"
     )
 
     def command(self: FitProcess) -> list[str]:
