@@ -61,6 +61,7 @@ def test_operator_peers_compute_the_same_gradients() -> None:
     assert all(float(str(row["gradient_difference"])) < 1e-3 for row in rows)
 
 
+@pytest.mark.long
 def test_baseline_and_ours_are_the_same_step() -> None:
     setting = Setting(2, batch=2, strings=2, d_model=32)
     experiment = setting.experiment()

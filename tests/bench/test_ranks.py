@@ -10,6 +10,7 @@ from sleep_lightning.training.distributed.exchange import Exchange
 TINY = Setting(2, batch=4, strings=2, d_model=32)
 
 
+@pytest.mark.long
 def test_a_step_alone_is_the_step_of_the_other_bench() -> None:
     e, threads = TINY.experiment(), torch.get_num_threads()
     batch = e.task.build().batch(4, seed=0, position=0)

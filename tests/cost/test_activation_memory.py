@@ -52,6 +52,7 @@ def test_with_recomputed_mlps_a_third_less_is_kept() -> None:
     assert kept < 0.7 * everything
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("policy", ["window", "pass"])
 def test_checkpointing_keeps_a_fraction(policy: Checkpointing) -> None:
     everything, _ = kept_and_predicted(8, 4, 8)

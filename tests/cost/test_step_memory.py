@@ -38,6 +38,7 @@ def held(e: Experiment) -> int:
     return saved.nbytes + sum(x.nbytes for x in (*weights, *states))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "override", ["sleep.n_passes=1", "sleep.n_passes=3", "training.precision=bf16", "training.accumulate=4"]
 )

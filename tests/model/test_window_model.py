@@ -102,6 +102,7 @@ def test_an_own_model_has_all_costs() -> None:
     assert predicted is not None and predicted > 4 * sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.long
 def test_an_own_model_learns() -> None:
     model, batch = own_model(), tiny_batch(rows=32, steps=0)
     optimizer = build_optimizer(model, TrainingConfig(muon_lr=1e-2, adamw_lr=1e-2))  # type: ignore[arg-type]

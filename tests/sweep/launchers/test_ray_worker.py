@@ -17,6 +17,8 @@ from sleep_lightning.sweep.launchers.ray_options import RayOptions
 from sleep_lightning.sweep.launchers.ray_worker import Order, RunWorker
 from tests.sweep import stand_in
 
+pytestmark = pytest.mark.process
+
 
 def order(tmp_path: Path) -> Order:
     run = tmp_path / "run"
