@@ -1,9 +1,12 @@
 """``python -m sleep_lightning <command>``: dispatch, and one sentence with exit code 2 for bad input."""
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
+
+from sleep_lightning.cli.signals import SignalsInterrupt
 
 COMMANDS = {
     "fit": ("fit", "train a model, record it in MLflow"),
@@ -24,8 +27,22 @@ HELP = {"-h", "--help"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code."""
-    name, *words = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    """Run a command; returns its exit code, 128 + its number if a signal ended it."""
+    with SignalsInterrupt() as signals:
+        try:
+            prepared = _prepare(sys.argv[1:] if argv is None else argv)
+            if signals.received is not None:  # an import may swallow what the handler raises
+                raise KeyboardInterrupt
+            return prepared if isinstance(prepared, int) else prepared()
+        except KeyboardInterrupt:
+            name = signal.Signals(signals.exit_code - 128).name
+            print(f"stopped by {name}", file=sys.stderr)
+            return signals.exit_code
+
+
+def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
+    """All that can go wrong before any compute: the exit code if something did, else what runs the command."""
+    name, *words = argv or ["--help"]
     if name not in COMMANDS:
         _program(name).parse_args([name, *words])  # prints help or the error, and exits
     module, about = COMMANDS[name]
@@ -46,12 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest:
         arguments.overrides += rest  # key=value after an option
     try:
-        run = command.prepare(arguments)
+        run: Callable[[], int] = command.prepare(arguments)
     except ValueError as error:  # the user's mistakes, all found before any compute
         print(f"error: {error}", file=sys.stderr)
         return 2
-    code: int = run()
-    return code
+    return run
 
 
 def _program(first: str) -> argparse.ArgumentParser:

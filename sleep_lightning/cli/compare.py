@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 from rich.console import Console
@@ -31,6 +32,8 @@ class Comparison:
     threads: int
     test_passes: list[int]
     logger: MLflowRun | None
+    lock: IO[str]
+    """Holds the folder against other processes."""
 
 
 def prepare(
@@ -61,35 +64,39 @@ def prepare(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--output {folder} cannot be written: {error.strerror}; choose another") from error
-    logger = None
+    lock, logger = RunDirectory(folder).lock(), None
     if base.tracking.mlflow:
         known = RunDirectory(folder).mlflow_run_id
         logger = MLflowRun(base.tracking.uri, base.tracking.experiment, folder.name, known)
         RunDirectory(folder).record_mlflow_run(logger.run_id)
         runs = [run.under(logger.run_id) for run in runs]
-    return Comparison(base, runs, folder, jobs, threads, test_passes, logger)
+    return Comparison(base, runs, folder, jobs, threads, test_passes, logger, lock)
 
 
 def compare(c: Comparison) -> int:
     """Train, score and print. Returns 0; 1 if a run failed; 128 + signal number if a signal ended it."""
+    with SignalsInterrupt() as signals, c.lock:
+        return _compare(c, signals)
+
+
+def _compare(c: Comparison, signals: SignalsInterrupt) -> int:
     console = Console()
     status: Status = "FAILED"
     failed: list[Run] = []
-    signals = SignalsInterrupt()
     try:
-        with signals:
-            failed = _train(c, Console(stderr=True))
-            rows = build_rows(c.runs, c.test_passes)
-            if rows:
-                _report(c, console, rows)
+        failed = _train(c, Console(stderr=True))
+        rows = build_rows(c.runs, c.test_passes)
+        if rows:
+            _report(c, console, rows)
         status = "FAILED" if failed else "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         console.print("stopped; the runs saved their state: rerun the command to resume them", highlight=False)
         return signals.exit_code
     finally:
-        if c.logger is not None:
-            c.logger.end(status)
+        with signals.held():
+            if c.logger is not None:
+                c.logger.end(status)
     for run in failed:
         console.print(f"{run.name} failed: {run.last_words()} (all of it: {run.log})", highlight=False, soft_wrap=True)
     return 1 if failed else 0

@@ -13,7 +13,7 @@ from torch import Tensor
 from sleep_lightning.cli.console import score_table
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import WindowModel
-from sleep_lightning.runs.directory import write_json
+from sleep_lightning.runs.directory import write_json, write_text
 from sleep_lightning.sleep import IGNORE, is_answer, plan_windows, retrieve, run_window_loop, wake, zero_memory
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.evaluation import score_split
@@ -40,7 +40,7 @@ def predict(experiment: Experiment, model: WindowModel, rows: int, output: str |
     if output is None:
         print("\n".join(lines))
     else:
-        Path(output).write_text("\n".join(lines) + "\n")
+        write_text(Path(output), "\n".join(lines) + "\n")
     return 0
 
 

@@ -1,9 +1,10 @@
 """``fit``: train, validate, record, and say where everything lies."""
 
 import shlex
-from dataclasses import dataclass, field
+import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
@@ -11,9 +12,12 @@ from rich.console import Console
 
 from sleep_lightning.cli.console import print_facts, score_table
 from sleep_lightning.cli.fit_report import facts_of, headline, log_results, summarize
+from sleep_lightning.cli.signals import SignalsInterrupt
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.plugins import resolve
 from sleep_lightning.runs.directory import RunDirectory, load_checkpoint, write_json
+from sleep_lightning.runs.resume import changes, checkpoint_to_resume, record_session
+from sleep_lightning.runs.stop_reason import StopReason
 from sleep_lightning.tracking.figures.runs import draw_learning_curve
 from sleep_lightning.tracking.loggers import build_loggers
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
@@ -21,7 +25,7 @@ from sleep_lightning.training.callbacks.agreement import SameExperiment
 from sleep_lightning.training.callbacks.exception_checkpoint import SaveOnException
 from sleep_lightning.training.callbacks.history import History
 from sleep_lightning.training.callbacks.pass_diagnostics import PassDiagnostics
-from sleep_lightning.training.callbacks.preemption import Preemption, StopReason, requeue, stop_time, was_requeued
+from sleep_lightning.training.callbacks.preemption import Preemption, requeue, stop_time, was_requeued
 from sleep_lightning.training.callbacks.progress_bar import SleepProgressBar
 from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 from sleep_lightning.training.datamodule import TaskDataModule
@@ -45,6 +49,7 @@ class Job:
         place: this process among the ranks.
         run: where it goes; None in the other ranks of a new run, as rank zero alone creates it.
         checkpoint: to resume from; None: from the start.
+        changes: what a resume changes: key -> value before, value now.
         mlflow: its MLflow run; None without, and in the other ranks.
         loggers: all loggers of this process, MLflow's included.
         lock: holds the directory against other processes.
@@ -54,6 +59,7 @@ class Job:
     place: Place
     run: RunDirectory | None = None
     checkpoint: Path | None = None
+    changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     mlflow: MLflowRun | None = None
     loggers: list[Logger] = field(default_factory=list)
     lock: IO[str] | None = None
@@ -77,27 +83,38 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
             return prepare(None, overrides, run_dir)
         if not place.first:
             return Job(experiment, place)
-        run = RunDirectory.create(experiment)
-        lock = run.lock()
-        mlflow = open_tracking(experiment, run)
-        run.record_experiment(experiment)  # last: what was refused before may be tried again in the same place
-        return Job(experiment, place, run, None, mlflow, build_loggers(experiment, run, mlflow), lock)
+        run, lock = RunDirectory.create(experiment)
+        return _tracked(Job(experiment, place, run, lock=lock))
     if config is not None:
         raise ValueError(
             f"--config {config} with --resume: a run resumes with its own config.yaml; drop one of the two"
         )
     run = RunDirectory.open(resume) if resume else RunDirectory.newest()
+    saved = load_experiment(run.config)
     experiment, place = _checked(load_experiment(run.config, overrides))
-    checkpoint = run.last if run.last.exists() else None
+    changed = changes(saved, experiment)
+    checkpoint = checkpoint_to_resume(run, saved.training.checkpoint_every)
     if not place.first:
-        return Job(experiment, place, run, checkpoint)
+        return Job(experiment, place, run, checkpoint, changed)
     lock = run.lock()
     if experiment.tracking.mlflow and "***" in experiment.tracking.uri:
         raise ValueError(f"tracking.uri={experiment.tracking.uri!r} was saved without its password; give it again")
-    if checkpoint is not None:
-        load_checkpoint(checkpoint)
-    mlflow = open_tracking(experiment, run)
-    return Job(experiment, place, run, checkpoint, mlflow, build_loggers(experiment, run, mlflow), lock)
+    return _tracked(Job(experiment, place, run, checkpoint, changed, lock=lock))
+
+
+def _tracked(job: Job) -> Job:
+    """With its loggers, and the experiment on disk: last, as what was refused before may be tried again there."""
+    run = job.run
+    assert run is not None
+    mlflow = open_tracking(job.experiment, run)
+    try:
+        loggers = build_loggers(job.experiment, run, mlflow)
+        run.record_experiment(job.experiment)
+    except BaseException:
+        if mlflow is not None:
+            mlflow.end("FAILED")
+        raise
+    return replace(job, mlflow=mlflow, loggers=loggers)
 
 
 def _checked(experiment: Experiment) -> tuple[Experiment, Place]:
@@ -120,22 +137,26 @@ def fit(job: Job) -> int:
     lost."""
     quiet_lightning()
     ending = _Ending()
-    try:
-        _train(job, ending)
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns a second Ctrl-C into SystemExit
-        ending.status, ending.exit_code = "KILLED", StopReason.SIGINT
-        if job.run is not None:
-            directory = shlex.quote(str(job.run.path))
-            Console().print(f"stopped at once; resume with: python -m sleep_lightning fit --resume {directory}")
-    except Exception as error:
-        if (sentence := remedy(error)) is None:
-            raise
-        if job.place.first:
-            Console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True, markup=False)
-    finally:
-        _close(job, ending)
-        if job.lock is not None:
-            job.lock.close()
+    with SignalsInterrupt() as signals:
+        try:
+            _train(job, ending)
+        except (KeyboardInterrupt, SystemExit):  # Lightning turns a KeyboardInterrupt into SystemExit
+            ending.status, ending.exit_code = "KILLED", signals.exit_code
+            if job.run is not None:
+                directory = shlex.quote(str(job.run.path))
+                print(
+                    f"stopped at once; resume with: python -m sleep_lightning fit --resume {directory}", file=sys.stderr
+                )
+        except Exception as error:
+            if (sentence := remedy(error)) is None:
+                raise
+            if job.place.first:
+                Console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True, markup=False)
+        finally:
+            with signals.held():
+                _close(job, ending)
+            if job.lock is not None:
+                job.lock.close()
     if job.place.first and (done := requeue(job.experiment.training, ending.reason)) is not None:
         Console(stderr=True).print(done, highlight=False, soft_wrap=True, markup=False)
     return ending.exit_code if job.place.first or ending.reason is None else 0
@@ -169,13 +190,16 @@ def _train(job: Job, ending: _Ending) -> None:
     environment["ranks"] = f"{place.size} ({place.local_size} a node)"
     console = Console(quiet=not place.first)
     if run is not None:
+        step = 0 if job.checkpoint is None else int(load_checkpoint(job.checkpoint)["global_step"])
+        differing = record_session(run, step, job.changes, environment)
+        if differing and job.checkpoint is not None:
+            console.print(f"not bit-exact from here on: {'; '.join(differing)}", highlight=False, soft_wrap=True)
         console.print(f"run {run.path}: {headline(experiment, module)}", highlight=False, soft_wrap=True)
         if mlflow is not None:
             mlflow.set_tags({f"environment.{name}": value for name, value in environment.items()})
+            mlflow.set_tags({f"resume.{key}": f"{old} -> {new}" for key, (old, new) in job.changes.items()})
             mlflow.log_artifact(run.config)
     trainer.fit(module, datamodule=data, ckpt_path=job.checkpoint, weights_only=True)
-    if stop.reason is None:
-        trainer.save_checkpoint(stop.path(trainer))
     environment["energy"] = monitor.usage.energy_sources or "not reported"
     scores = final_scores(trainer, module, data)
     if isinstance(launcher, RankLauncher):

@@ -91,12 +91,16 @@ def dry_run(job: SweepJob) -> int:
 
 def sweep(job: SweepJob) -> int:
     """Search until the budget is used up. Returns 0, or 128 + signal number (rerun the command to resume)."""
+    with SignalsInterrupt() as signals:
+        return _sweep(job, signals)
+
+
+def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
     console, live = Console(), Console(stderr=True)
-    signals = SignalsInterrupt()
     logger: MLflowRun | None = None
     status: Status = "FAILED"
     try:
-        with signals, sole_supervisor(job.folder):
+        with sole_supervisor(job.folder):
             launcher = choose_launcher(job.sweep.spec, job.folder)
             study = open_study(job.sweep, job.folder)
             save_sweep(job.sweep, job.folder)
@@ -122,8 +126,9 @@ def sweep(job: SweepJob) -> int:
         live.print(f"error: {error}", highlight=False, soft_wrap=True)
         return 2
     finally:
-        if logger is not None:
-            logger.end(status)
+        with signals.held():
+            if logger is not None:
+                logger.end(status)
     return 0
 
 

@@ -49,7 +49,7 @@ def plan_runs(base: Experiment, arms: list[Arm], seeds: list[int], folder: Path,
 def _check_same(run: Run) -> None:
     there, wanted = load_experiment(run.directory.config).to_dict(), run.experiment.to_dict()
     for sections in (there, wanted):
-        for key in ("threads", "search_path"):
+        for key in ("threads", "search_path", "run_dir"):  # a folder may have moved
             del sections["training"][key]
         del sections["tracking"]
     for section, keys in wanted.items():

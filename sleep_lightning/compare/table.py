@@ -12,7 +12,7 @@ from rich.table import Table
 from sleep_lightning.compare.data_order import first_difference
 from sleep_lightning.compare.runs import Run
 from sleep_lightning.formatting import with_unit
-from sleep_lightning.runs.directory import RunDirectory, write_json
+from sleep_lightning.runs.directory import RunDirectory, write_json, write_text
 from sleep_lightning.training.evaluation import load_trained, score_split
 
 
@@ -160,5 +160,5 @@ def check_data_order(runs: Sequence[Run]) -> str:
 def write_results(rows: Sequence[Row], folder: Path, data_order: str) -> list[Path]:
     """``comparison.json`` (every seed's figures) and ``comparison.md``."""
     write_json(folder / "comparison.json", {"data_order": data_order, "rows": [asdict(row) for row in rows]})
-    (folder / "comparison.md").write_text(as_markdown(rows))
+    write_text(folder / "comparison.md", as_markdown(rows))
     return [folder / "comparison.json", folder / "comparison.md"]

@@ -4,10 +4,14 @@ import fcntl
 import json
 import os
 import pickle
+import shlex
 import socket
 import struct
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,31 +38,34 @@ class Holder:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """``config.yaml``, ``run.json`` (MLflow run), ``checkpoints/{last,best,exception}.ckpt``,
+    """``config.yaml``, ``run.json`` (MLflow run; starts and resumes), ``checkpoints/{last,best,exception}.ckpt``,
     ``history.json`` (validations so far), ``summary.json``."""
 
     path: Path
 
     @classmethod
-    def create(cls, experiment: Experiment) -> "RunDirectory":
-        """A directory for a new run, which begins with ``record_experiment``.
+    def create(cls, experiment: Experiment) -> "tuple[RunDirectory, IO[str]]":
+        """A directory for a new run, which begins with ``record_experiment``, and its lock.
 
         Raises:
-            ValueError: it holds a run already, or cannot be created.
+            ValueError: it holds a run already, another process uses it, or it cannot be created.
         """
-        name = experiment.training.run_dir or f"runs/{experiment.task.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        run = cls(Path(name))
-        if run.config.exists():
-            raise ValueError(
-                f"training.run_dir={name!r} holds a run already; resume it with fit --resume {name}, or choose another"
-            )
+        name = experiment.training.run_dir
         try:
+            run = cls(_fresh(experiment.task.name) if name is None else Path(name))
             run.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(
-                f"training.run_dir={name!r} cannot be written: {error.strerror}; choose another"
+                f"training.run_dir={name or 'runs/...'!r} cannot be written: {error.strerror}; choose another"
             ) from error
-        return run
+        lock = run.lock()
+        if run.config.exists():
+            lock.close()
+            raise ValueError(
+                f"training.run_dir={name!r} holds a run already; resume it with fit --resume {shlex.quote(str(name))}, "
+                f"or choose another"
+            )
+        return run, lock
 
     @classmethod
     def open(cls, path: str | Path) -> "RunDirectory":
@@ -66,6 +73,11 @@ class RunDirectory:
         run = cls(Path(path))
         if not run.config.exists():
             raise ValueError(f"{path} is not a run directory (no config.yaml); runs are in runs/ by default")
+        if not run.config.stat().st_size:
+            raise ValueError(
+                f"{run.config} is empty, perhaps since a disk was full; the checkpoints hold the experiment as well: "
+                f"give --checkpoint to validate, test and predict, or start a new run"
+            )
         return run
 
     @classmethod
@@ -74,7 +86,7 @@ class RunDirectory:
         runs = sorted(Path(root).glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
         if not runs:
             raise ValueError(f"there is no run under {root}/ to resume; start one with fit --config conf/rule110.yaml")
-        return cls(runs[-1].parent)
+        return cls.open(runs[-1].parent)
 
     @property
     def config(self) -> Path:
@@ -100,11 +112,18 @@ class RunDirectory:
     def history(self) -> Path:
         return self.path / "history.json"
 
+    def beside(self, suffix: str) -> Path:
+        """A file next to the directory, named after it; names with dots stay apart."""
+        return self.path.with_name(self.path.name + suffix)
+
+    @property
+    def record(self) -> Path:
+        return self.path / "run.json"
+
     @property
     def mlflow_run_id(self) -> str | None:
         """The MLflow run this directory belongs to, if one was recorded."""
-        file = self.path / "run.json"
-        return json.loads(file.read_text())["mlflow_run_id"] if file.exists() else None
+        return (read_json(self.record) or {}).get("mlflow_run_id")
 
     def lock(self) -> IO[str]:
         """Lock the directory for this process, until the file is closed or the process has ended in any way.
@@ -139,10 +158,36 @@ class RunDirectory:
         return None
 
     def record_experiment(self, experiment: Experiment) -> None:
-        self.config.write_text(experiment.to_yaml())
+        write_text(self.config, experiment.to_yaml())
 
     def record_mlflow_run(self, run_id: str) -> None:
-        write_json(self.path / "run.json", {"mlflow_run_id": run_id})
+        write_json(self.record, {**(read_json(self.record) or {}), "mlflow_run_id": run_id})
+
+
+def _fresh(task: str) -> Path:
+    """A directory of its own for a run without a name, made here: no other process gets the same."""
+    first = Path(f"runs/{task}-{time.strftime('%Y%m%d-%H%M%S')}")
+    first.parent.mkdir(parents=True, exist_ok=True)
+    path = first
+    for i in count(2):
+        with suppress(FileExistsError):
+            path.mkdir()
+            break
+        path = first.with_name(f"{first.name}-{i}")
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Its content; None if there is no such file. Raises ValueError, naming it, if it holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it from a copy, or start a new run") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged (no JSON object); restore it from a copy, or start a new run")
+    return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -151,10 +196,25 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write by rename, like ``write_json``."""
+    """Write by fsync and rename, like ``write_json``: a crash or a full disk leaves the file before intact."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Have ``write`` fill a file beside the target, which it replaces once it is on disk; a device is written to."""
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            write(file)
+        return
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class JsonFile:

@@ -64,7 +64,7 @@ class FitProcess:
 
     @property
     def log(self) -> Path:
-        return self.directory.path.with_suffix(".log")
+        return self.directory.beside(".log")
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -131,7 +131,7 @@ class FitProcess:
 
     def write_experiment(self) -> Path:
         """Write the experiment beside the run's directory, by rename. Returns the file."""
-        file = self.directory.path.with_suffix(".yaml")
+        file = self.directory.beside(".yaml")
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, self.experiment.to_yaml())
         return file

@@ -3,6 +3,7 @@
 import lightning.pytorch as pl
 
 from sleep_lightning.config import Experiment
+from sleep_lightning.training.callbacks.checkpoints import StepCheckpoint
 from sleep_lightning.training.callbacks.preemption import Preemption
 from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 from sleep_lightning.training.distributed.strategy import SleepDDPStrategy
@@ -33,7 +34,7 @@ def default_callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
     """Callbacks that the trainer lacks: FLOPs and tokens beside every metric, and, with several ranks, a stop that
     they agree on."""
     wanted: list[type[pl.Callback]] = [ResourceMonitor]
-    if isinstance(trainer.strategy, SleepDDPStrategy):
-        wanted.append(Preemption)
     present = tuple(type(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    if isinstance(trainer.strategy, SleepDDPStrategy) or any(issubclass(one, Preemption) for one in present):
+        wanted += [Preemption, StepCheckpoint]
     return [kind() for kind in wanted if not any(issubclass(one, kind) for one in present)]

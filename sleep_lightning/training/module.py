@@ -86,6 +86,9 @@ class SleepModule(pl.LightningModule):
         schedule = build_schedule(optimizer, self.experiment.training)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        return -1 if self.trainer.should_stop else None  # a callback has stopped training between two steps
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         t, batch = self.experiment.training, as_batch(batch)
         self.step_tokens = batch.tokens.numel()

@@ -4,16 +4,16 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from sleep_lightning.config import Experiment, TrainingConfig
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.training.callbacks.checkpoints import BestCheckpoint, StepCheckpoint
 from sleep_lightning.training.checkpoint_io import AtomicCheckpointIO
 from sleep_lightning.training.distributed.fsdp_strategy import SleepFSDPStrategy
 from sleep_lightning.training.distributed.strategy import SleepDDPStrategy
@@ -31,6 +31,7 @@ def quiet_lightning() -> None:
         ".*ModelCheckpoint with manual optimization.*",
         ".*srun.* command is available.*",
         ".*sync_dist=True.*",  # what is logged is the same in all ranks
+        ".*callbacks used to create the checkpoint.*",  # by versions that saved last.ckpt with ModelCheckpoint
         ".*returned a view tensor.*",  # FSDP; nobody changes a block's output in place
     ):
         warnings.filterwarnings("ignore", message)
@@ -57,11 +58,8 @@ def build_trainer(
     _set_threads(t)
     checkpoints: list[pl.Callback] = []
     if run is not None if saves is None else saves:
-        kwargs: dict[str, Any] = {"dirpath": None if run is None else run.checkpoints, "enable_version_counter": False}
-        checkpoints = [
-            ModelCheckpoint(filename="last", every_n_train_steps=t.checkpoint_every, **kwargs),
-            ModelCheckpoint(filename="best", monitor="val/exact_match", mode="max", **kwargs),
-        ]
+        directory = None if run is None else run.checkpoints
+        checkpoints = [BestCheckpoint(directory), StepCheckpoint(every=t.checkpoint_every)]
     alone = t.processes == 1
     return pl.Trainer(
         strategy="auto" if alone else SleepFSDPStrategy() if t.sharding == "full" else SleepDDPStrategy(),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sleep_lightning.cli.doctor import kernels, memory, stores, versions
 from sleep_lightning.cli.doctor.finding import Check, Finding, run_checks
+from sleep_lightning.runs.directory import write_text
 
 if TYPE_CHECKING:
     from sleep_lightning.config import Experiment
@@ -70,7 +71,7 @@ def doctor(experiment: "Experiment | None", output: Path | None) -> int:
     print(f"{errors} error{'s' * (errors != 1)}, {warned} warning{'s' * (warned != 1)}")
     if output is not None:
         content = {"errors": errors, "warnings": warned, "checks": [asdict(one) for one in findings]}
-        output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_text(output, json.dumps(content, indent=2) + "\n")
     return 1 if errors else 0
 
 

@@ -121,7 +121,7 @@ class SlurmLauncher(Launcher):
 
     def _submit(self, run: FitProcess, job: _Job) -> None:
         """Submit it, unless SLURM has it: an answer may have been lost, or the supervisor that submitted it died."""
-        path, ticket = run.directory.path.absolute(), _ticket(run)
+        ticket = _ticket(run)
         job.look_at = time.monotonic() + self._options.poll_seconds
         if (holder := run.directory.holder()) is not None:
             self._say(run, job, f"waiting: {holder} trains it already")
@@ -130,7 +130,7 @@ class SlurmLauncher(Launcher):
         if answer.returncode == 0 and not answer.stdout.split():
             write_json(ticket, {"token": job.token, "job": None})
             begin, resume, config = run.begin_command(), run.resume_command(), run.directory.config.absolute()
-            script = path.with_suffix(".sbatch")
+            script = run.directory.beside(".sbatch").absolute()
             write_text(script, self._options.script(begin, resume, config, ticket.absolute(), job.token))
             log = str(run.log.absolute()).replace("%", "%%")
             own = [f"--job-name={job.token}", f"--output={log}", "--open-mode=append", "--requeue", "--export=ALL"]
@@ -149,7 +149,7 @@ class SlurmLauncher(Launcher):
 
 
 def _ticket(run: FitProcess) -> Path:
-    return run.directory.path.with_suffix(".slurm.json")
+    return run.directory.beside(".slurm.json")
 
 
 def _recorded(run: FitProcess) -> _Job | None:

@@ -5,8 +5,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
-from enum import IntEnum
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -15,35 +13,27 @@ import psutil
 from rich.console import Console
 
 from sleep_lightning.config import TrainingConfig
+from sleep_lightning.runs.stop_reason import STOP_SIGNALS, StopReason
 
 if TYPE_CHECKING:
     from sleep_lightning.training.module import SleepModule
 
 
-class StopReason(IntEnum):
-    """Why a run that can be resumed has stopped; the value is the exit code of ``fit``."""
-
-    SIGINT = 128 + signal.SIGINT
-    SIGTERM = 128 + signal.SIGTERM
-    SIGUSR1 = 128 + signal.SIGUSR1
-    TIME_LIMIT = os.EX_TEMPFAIL
-
-
 class Preemption(pl.Callback):
-    """Turns the first SIGINT, SIGTERM or SIGUSR1, or a deadline, into a checkpoint and a stop at the end of the step.
+    """Turns the first signal of ``STOP_SIGNALS``, or a deadline, into a stop at the end of the step.
 
     One rank that gets the signal is enough: votes to stop travel with the gradients, and no handler exchanges anything.
+    ``StepCheckpoint`` saves the step, after its validation if it has one. The next step is not begun.
 
     Args:
-        checkpoint: where to save; None: ``last.ckpt`` in the directory of the trainer's checkpoints.
         deadline: seconds since 1970 when to stop; None: never.
 
     Attributes:
         reason: why the run stops; None if it was left alone.
     """
 
-    def __init__(self, checkpoint: Path | None = None, deadline: float | None = None) -> None:
-        self.checkpoint, self.deadline = checkpoint, deadline
+    def __init__(self, deadline: float | None = None) -> None:
+        self.deadline = deadline
         self.reason: StopReason | None = None
         self._votes: list[float] = []
         self._previous: dict[signal.Signals, Any] = {}
@@ -51,8 +41,9 @@ class Preemption(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:  # type: ignore[override]
         self._votes, self._announces = pl_module.gradients.stop_votes, trainer.is_global_zero
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            self._previous[number] = signal.signal(number, self._note)
+        for number in STOP_SIGNALS:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
+                self._previous[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if any(self._votes) and number == signal.SIGINT:
@@ -67,7 +58,9 @@ class Preemption(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self.deadline is not None and time.time() >= self.deadline and not any(self._votes):
+        if self.reason is not None:  # not before: Lightning would validate where no validation is due
+            trainer.should_stop = True
+        elif self.deadline is not None and time.time() >= self.deadline and not any(self._votes):
             self._vote(StopReason.TIME_LIMIT, "fit --resume resumes it")
 
     def on_train_batch_end(  # type: ignore[override]
@@ -75,16 +68,10 @@ class Preemption(pl.Callback):
     ) -> None:
         agreed = pl_module.gradients.stop_agreed.tolist()
         self.reason = next((reason for reason, votes in zip(StopReason, agreed, strict=True) if votes), None)
-        if self.reason is not None:
-            trainer.save_checkpoint(self.path(trainer))
-            trainer.should_stop = True
-
-    def path(self, trainer: pl.Trainer) -> Path:
-        """Where the last checkpoint of this training lies."""
-        directory = getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir
-        return self.checkpoint or Path(directory) / "last.ckpt"
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.reason is None:  # a signal during the last step's validation
+            self.reason = next((reason for reason, vote in zip(StopReason, self._votes, strict=False) if vote), None)
         self._restore()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

@@ -27,6 +27,7 @@ def describe_environment(device: torch.device, model: ModelConfig | PluginModel 
             facts[package] = "not installed"
     facts["git_commit"] = git_commit()
     facts["machine"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    facts["cpu"] = f"{_cpu()}, {torch.backends.cpu.get_cpu_capability()}"
     facts["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     facts["threads"] = str(torch.get_num_threads())
     model = model or ModelConfig()
@@ -35,6 +36,15 @@ def describe_environment(device: torch.device, model: ModelConfig | PluginModel 
     for rule in model.rules:
         facts[rule.name] = rule.select(torch.empty(1, 1, 1, model.key_dim_per_head, device=device), model.backend)
     return facts
+
+
+def _cpu() -> str:
+    """The processor's name; "unknown" where Linux does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def git_commit() -> str:

@@ -1,0 +1,81 @@
+"""The two checkpoints of a run: ``last.ckpt``, from which it resumes, and ``best.ckpt``."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+
+from sleep_lightning.training.callbacks.preemption import Preemption
+
+
+class StepCheckpoint(Checkpoint):
+    """Saves whole steps: every ``every`` of them, the last one, and the one at which ``Preemption`` stops.
+
+    A step that validates is saved after its validation: what resumes from it has the validation in its history, and
+    knows the best score. Lightning's ModelCheckpoint saves before. It must stand behind other checkpoint callbacks.
+
+    Args:
+        path: where to save; None: ``last.ckpt`` in the directory of the trainer's checkpoints.
+        every: steps; None: only when training ends.
+    """
+
+    def __init__(self, path: Path | None = None, every: int | None = None) -> None:
+        self.path, self.every = path, every
+        self._due = False
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step, stop = trainer.global_step, any(one.reason for one in _preemptions(trainer))
+        self._due = stop or step == trainer.max_steps or (self.every is not None and step % self.every == 0)
+        loop = trainer.fit_loop
+        if self._due and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._due and trainer.state.fn == TrainerFn.FITTING:
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        self._due = False
+        directory = getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir
+        trainer.save_checkpoint(self.path or Path(directory) / "last.ckpt")
+
+
+def _preemptions(trainer: pl.Trainer) -> list[Preemption]:
+    return [one for one in trainer.callbacks if isinstance(one, Preemption)]  # type: ignore[attr-defined]
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the checkpoint of the highest validation exact match; its saved state survives a move of the directory.
+
+    Lightning's forgets the best score where the directory has another name. Checkpoints that it saved are read too.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        super().__init__(
+            directory, filename="best", monitor="val/exact_match", mode="max", enable_version_counter=False
+        )
+
+    @property
+    def state_key(self) -> str:
+        return "ModelCheckpoint" + super().state_key.removeprefix(type(self).__qualname__)
+
+    def state_dict(self) -> dict[str, Any]:
+        return _replace_paths(super().state_dict(), "")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(_replace_paths(state_dict, str(self.dirpath)))
+
+
+def _replace_paths(state: dict[str, Any], directory: str) -> dict[str, Any]:
+    """The callback's state with its files in another directory; "" for names alone."""
+
+    def there(path: str) -> str:
+        return str(Path(directory) / Path(path).name) if path else path
+
+    paths = {key: there(state[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+    best = {there(path): score for path, score in state["best_k_models"].items()}
+    return {**state, **paths, "best_k_models": best, "dirpath": directory}
