@@ -10,9 +10,10 @@ from typing import IO, Any
 
 from omegaconf import OmegaConf
 
+from sleep_lightning.config import load_experiment
 from sleep_lightning.runs.directory import write_text
 from sleep_lightning.sweep.spec import Sweep, load_sweep
-from sleep_lightning.sweep.storage import JOURNAL, SPEC, is_sweep
+from sleep_lightning.sweep.storage import JOURNAL, SPEC, is_sweep, saved_url, url_to_save
 
 SWEEPS = Path("runs/sweeps")
 """Default parent folder of sweeps."""
@@ -41,8 +42,10 @@ def save_sweep(sweep: Sweep, folder: Path) -> None:
     """Write the spec and its whole base experiment into the folder, so that the sweep depends neither on the files they
     came from nor on the current directory."""
     spec = replace(sweep.spec, base=BASE, overrides=[])
+    content = OmegaConf.structured(spec)
+    content.storage = url_to_save(spec.storage, folder)
     write_text(folder / BASE, sweep.base.to_yaml())
-    write_text(folder / SPEC, OmegaConf.to_yaml(OmegaConf.structured(spec)))
+    write_text(folder / SPEC, OmegaConf.to_yaml(content))
 
 
 def load_saved(folder: Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -50,17 +53,24 @@ def load_saved(folder: Path, overrides: Sequence[str] = ()) -> Sweep:
 
     Args:
         folder: of the sweep.
-        overrides: ``key=value`` changes of its spec, for example another launcher.
+        overrides: ``key=value`` changes of its spec, for example another launcher, and of ``tracking``.
 
     Raises:
         ValueError: it has no copy of its spec, or the copy lacks the tracking store's password.
     """
     if not (folder / SPEC).exists():
         raise ValueError(f"{folder} has no {SPEC} (it was started by an earlier version); run its own YAML again")
-    sweep = load_sweep(folder / SPEC, overrides)
+    tracking = [change for change in overrides if change.startswith("tracking.")]
+    sweep = load_sweep(folder / SPEC, [change for change in overrides if change not in tracking])
+    if not any(change.startswith("storage=") for change in overrides):
+        sweep = replace(sweep, spec=replace(sweep.spec, storage=saved_url(folder)))
+    if tracking:
+        sweep = replace(sweep, base=load_experiment(sweep.base.to_dict(), tracking).anchored())
     uri = sweep.base.tracking.uri
     if sweep.base.tracking.enabled and "***" in uri:
-        raise ValueError(f"{folder}: tracking.uri={uri!r} was saved without its password; run its own YAML again")
+        raise ValueError(
+            f"{folder}: tracking.uri={uri!r} was saved without its password; give it again: sweep resume {folder} tracking.uri=..."
+        )
     return sweep
 
 

@@ -49,7 +49,21 @@ def check_url(url: str) -> str:
 
 def saved_url(folder: Path) -> str | None:
     """The storage in the spec saved in a sweep's folder; None: the journal there."""
-    return _saved(folder, "storage")
+    url = _saved(folder, "storage")
+    parts = None if url is None else make_url(url)
+    if parts is None or parts.drivername != SQLITE:
+        return url
+    database = str(folder.absolute() / str(parts.database))  # a file in the folder moves with it
+    return parts.set(database=database).render_as_string(hide_password=False)
+
+
+def url_to_save(url: str | None, folder: Path) -> str | None:
+    """A storage's URL as it is saved in a sweep's folder: a file in it by its path from there."""
+    parts = None if url is None else make_url(url)
+    if parts is None or parts.drivername != SQLITE or not Path(str(parts.database)).is_relative_to(folder.absolute()):
+        return url
+    inside = Path(str(parts.database)).relative_to(folder.absolute())
+    return parts.set(database=str(inside)).render_as_string(hide_password=False)
 
 
 def saved_name(folder: Path) -> str | None:
@@ -85,7 +99,9 @@ def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorag
         return _open_journal(folder / JOURNAL, to_write)
     parts = make_url(url)
     if parts.drivername == SQLITE and not to_write and not Path(str(parts.database)).exists():
-        raise ValueError(f"storage={url!r} is missing: there is no such file; restore it")
+        raise ValueError(
+            f"storage={url!r} is missing: there is no such file; restore it, or name its new place: sweep resume {folder} storage=sqlite:///FILE"
+        )
     engine: dict[str, Any] = {"pool_pre_ping": True, "connect_args": CONNECT}
     if parts.drivername == SQLITE:
         engine = {"creator": lambda: _connect_sqlite(str(parts.database))}

@@ -32,8 +32,10 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _check_place(sweep.spec, folder)
+        moved = _check_place(sweep.spec, folder)
         storage = open_storage(sweep.spec.storage, folder, to_write=True)
+        if moved and sweep.spec.name not in optuna.get_all_study_names(storage):
+            raise ValueError(f"storage={sweep.spec.storage!r} does not hold the sweep {sweep.spec.name} of {folder}")
         names = optuna.get_all_study_names(storage) if sweep.spec.storage is None else []
         if others := [name for name in names if name != sweep.spec.name]:
             raise ValueError(f"{folder} holds the sweep {others[0]}, not {sweep.spec.name}; choose another --output")
@@ -63,13 +65,16 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
     return study
 
 
-def _check_place(spec: SweepSpec, folder: Path) -> None:
-    """A folder holds one sweep, in one storage."""
+def _check_place(spec: SweepSpec, folder: Path) -> bool:
+    """A folder holds one sweep, in one storage. Returns whether that database has moved; ``_check_owner`` then asks
+    whether it is the same one."""
     known, name = saved_url(folder), saved_name(folder)
-    if is_sweep(folder) and (known != spec.storage or (known is not None and name != spec.name)):
-        raise ValueError(
-            f"{folder} holds the sweep {name or ''} with storage {known or 'null'}; choose another --output"
-        )
+    same_name = known is None or name == spec.name  # a journal says itself whose it is
+    if not is_sweep(folder) or (known == spec.storage and same_name):
+        return False
+    if same_name and None not in (known, spec.storage) and (folder / OWNER_FILE).exists():
+        return True
+    raise ValueError(f"{folder} holds the sweep {name or ''} with storage {known or 'null'}; choose another --output")
 
 
 def _check_owner(study: optuna.Study, spec: SweepSpec, folder: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sleep_lightning.config import load_experiment
+from sleep_lightning.runs.directory import RunDirectory
 from tests.cli.cli import ROOT, SMALL, run, start
 
 ARMS = ["--seeds", "0", "--jobs", "2", "--output", "out", "--arms"]
@@ -40,6 +42,27 @@ def test_a_comparison_and_the_same_again(tmp_path: Path) -> None:
     assert again.returncode == 0
     assert "2 runs, 2 already finished" in again.stderr
     assert again.stdout == done.stdout
+
+
+@pytest.mark.process
+def test_names_with_dots_stay_apart_and_a_folder_has_one_comparison(tmp_path: Path) -> None:
+    arms = [f"lr{lr}:training.muon_lr={lr}" for lr in ("0.01", "0.02")]
+    command = [*arguments(4, "tracking.enabled=false"), *ARMS, *arms]
+    folder = RunDirectory(tmp_path / "out")
+    folder.path.mkdir()
+    with folder.lock():
+        refused = run(tmp_path, *command)
+    assert refused.returncode == 2 and "is being trained by process" in refused.stderr
+    done = run(tmp_path, *command)
+    assert done.returncode == 0, done.stderr
+    for lr in (0.01, 0.02):
+        name = f"lr{lr}-seed0"
+        assert load_experiment(folder.path / f"{name}.yaml").training.muon_lr == lr
+        assert load_experiment(folder.path / name / "config.yaml").training.muon_lr == lr
+        assert (folder.path / f"{name}.log").stat().st_size
+    folder.path.rename(tmp_path / "moved")
+    again = run(tmp_path, *[x if x != "out" else "moved" for x in command])
+    assert again.returncode == 0 and "2 runs, 2 already finished" in again.stderr
 
 
 @pytest.mark.slow

@@ -94,7 +94,9 @@ def test_a_copy_without_its_password_or_none_at_all(tmp_path: Path) -> None:
     sweep.base.tracking.enabled, sweep.base.tracking.uri = True, "postgresql://me:s3cret@db/x"
     save_sweep(sweep, tmp_path)
     assert "s3cret" not in (tmp_path / "base.yaml").read_text()
-    with pytest.raises(ValueError, match="was saved without its password; run its own YAML again"):
+    with pytest.raises(
+        ValueError, match=r"was saved without its password; give it again: sweep resume .* tracking.uri="
+    ):
         load_saved(tmp_path)
 
 

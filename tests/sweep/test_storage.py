@@ -198,3 +198,30 @@ def test_a_server_that_is_not_there_is_said_before_the_first_trial(
     assert main(["sweep", spec(tmp_path, "storage: postgresql+psycopg://me:s3cret@db/x\n")]) == 2
     said = capsys.readouterr().err
     assert "holds a password" in said and "s3cret" not in said
+
+
+@pytest.mark.long
+def test_a_folder_moves_with_its_database_and_a_database_alone(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "a" / "study.db", tmp_path / "databases" / "all.db"
+    outside.parent.mkdir()
+    for name, file in (("a", inside), ("b", outside)):
+        told = ToldStudy(tmp_path / name, storage=f"sqlite:///{file}", name=name)
+        open_study(told.sweep, told.folder)
+        save_sweep(told.sweep, told.folder)
+        told.finish(2, 0.5, 1e6)
+    (tmp_path / "a").rename(tmp_path / "moved")
+    assert len(finished(read_study(tmp_path / "moved"))) == 1
+    sweep = load_saved(tmp_path / "moved")
+    assert len(finished(open_study(sweep, tmp_path / "moved"))) == 1
+    save_sweep(sweep, tmp_path / "moved")
+    assert str(tmp_path) not in (tmp_path / "moved" / "sweep.yaml").read_text()
+    outside.parent.rename(tmp_path / "elsewhere")
+    there = tmp_path / "elsewhere" / "all.db"
+    with pytest.raises(ValueError, match=r"or name its new place: sweep resume .* storage="):
+        read_study(tmp_path / "b")
+    sweep = load_saved(tmp_path / "b", [f"storage=sqlite:///{there}", "tracking.uri=sqlite:///new.db"])
+    assert sweep.base.tracking.uri == f"sqlite:///{Path.cwd()}/new.db"
+    assert len(finished(open_study(sweep, tmp_path / "b"))) == 1
+    another = load_saved(tmp_path / "b", [f"storage=sqlite:///{tmp_path}/empty.db"])
+    with pytest.raises(ValueError, match=r"empty\.db' does not hold the sweep b of"):
+        open_study(another, tmp_path / "b")

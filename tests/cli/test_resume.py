@@ -1,0 +1,265 @@
+"""Interrupted, moved and changed runs resume as if nothing had been, or say in one sentence why they cannot."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from sleep_lightning.__main__ import main
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.stop_reason import STOP_SIGNALS, StopReason
+from tests.cli.cli import fit_arguments, start
+from tests.cli.test_fit import mlflow_run
+
+pytestmark = pytest.mark.long
+STEPS = 24
+Where = Literal["setup", "step", "before validation", "in validation", "after validation"]
+
+
+class Killed(BaseException):
+    """Ends a training as kill -9 would: no code of ours runs at its sight."""
+
+
+class Interrupts(pl.Callback):
+    """Kills the run, or sends it a signal, at a step."""
+
+    def __init__(self, step: int, where: Where, number: int = 0) -> None:
+        self.step, self.where, self.number = step, where, number
+
+    def strike(self, trainer: pl.Trainer, where: Where) -> None:
+        if trainer.global_step == self.step and self.where == where and trainer.state.fn == "fit":
+            if not self.number:
+                raise Killed
+            os.kill(os.getpid(), self.number)
+
+    def setup(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        self.strike(trainer, "setup")
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        self.strike(trainer, "step")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        self.strike(trainer, "before validation")
+
+    def on_validation_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        self.strike(trainer, "in validation")
+
+    def on_validation_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        self.strike(trainer, "after validation")
+
+
+def arguments(val_every: int, checkpoint_every: int, *more: str, run: str = "run") -> list[str]:
+    cadence = [f"training.val_every={val_every}", f"training.checkpoint_every={checkpoint_every}"]
+    return fit_arguments(run, STEPS, "tracking.enabled=false", *cadence, *more)
+
+
+def interrupt(step: int, where: Where, number: int = 0) -> str:
+    init = f"{{step: {step}, where: {where}, number: {number}}}"
+    return f"training.callbacks=[{{class_path: tests.cli.test_resume.Interrupts, init_args: {init}}}]"
+
+
+def resume(run: str, *more: str) -> int:
+    return main(["fit", "--resume", run, "training.callbacks=[]", *more])
+
+
+def what_is_left(run: Path) -> tuple[list[tuple[float, float]], int, Any]:
+    """Validations, the step of the best checkpoint, and the final weights."""
+    last, best = (torch.load(run / "checkpoints" / f"{n}.ckpt", weights_only=True) for n in ("last", "best"))
+    rows = json.loads((run / "history.json").read_text())["history"]
+    assert rows == last["history"] and last["global_step"] == STEPS
+    return [(row["step"], row["exact_match"]) for row in rows], best["global_step"], last["state_dict"]
+
+
+def assert_whole(run: Path, whole: Path) -> None:
+    (rows, best, weights), (wanted_rows, wanted_best, wanted) = what_is_left(run), what_is_left(whole)
+    assert rows == wanted_rows and best == wanted_best
+    assert all(torch.equal(weights[name], wanted[name]) for name in wanted)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Path]:
+    """Uninterrupted runs, by their cadences."""
+    root = tmp_path_factory.mktemp("whole")
+    runs = {cadence: root / f"{cadence[0]}-{cadence[1]}" for cadence in ((6, 6), (4, 6), (6, 4), (7, 5))}
+    for cadence, run in runs.items():
+        assert main(arguments(*cadence, run=str(run))) == 0
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("cadence", "step", "where"),
+    [
+        ((6, 6), 7, "step"),
+        ((6, 6), 12, "before validation"),
+        ((6, 6), 12, "in validation"),
+        ((6, 6), 12, "after validation"),
+        ((4, 6), 13, "step"),
+        ((6, 4), 12, "after validation"),
+        ((7, 5), 22, "step"),
+        ((7, 5), 3, "step"),
+    ],
+)
+def test_a_kill_loses_no_validation_and_not_the_best(
+    whole: dict[tuple[int, int], Path], tmp_path: Path, cadence: tuple[int, int], step: int, where: Where
+) -> None:
+    run = str(tmp_path / "run")
+    with pytest.raises(Killed):
+        main(arguments(*cadence, interrupt(step, where), run=run))
+    assert resume(run) == 0
+    assert_whole(Path(run), whole[cadence])
+
+
+@pytest.mark.parametrize(
+    ("step", "where", "number", "stops_after"),
+    [
+        (6, "step", signal.SIGTERM, 7),
+        (11, "step", signal.SIGHUP, 12),
+        (12, "in validation", signal.SIGTERM, 13),
+        (23, "step", signal.SIGTERM, STEPS),
+        (STEPS, "in validation", signal.SIGUSR1, STEPS),
+    ],
+)
+def test_a_signal_saves_a_whole_step(
+    whole: dict[tuple[int, int], Path], tmp_path: Path, step: int, where: Where, number: int, stops_after: int
+) -> None:
+    run = tmp_path / "run"
+    assert main(arguments(6, 6, interrupt(step, where, number), run=str(run))) == 128 + number
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == stops_after
+    assert [row["step"] for row in checkpoint["history"]] == [s for s in (6, 12, 18, 24) if s <= stops_after]
+    assert json.loads((run / "summary.json").read_text())["status"] == "KILLED"
+    assert resume(str(run)) == 0
+    assert_whole(run, whole[6, 6])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_before_the_first_step_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = [signal.getsignal(one) for one in STOP_SIGNALS]
+    store = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
+    assert main([*fit_arguments("run", 2), store, interrupt(0, "setup", number)]) == 128 + number
+    assert "resume with: python -m sleep_lightning fit --resume run" in capsys.readouterr().err
+    assert mlflow_run(tmp_path)[1].info.status == "KILLED"
+    assert not RunDirectory(Path("run")).last.exists()
+    assert resume("run") == 0
+    assert mlflow_run(tmp_path)[1].info.status == "FINISHED"
+    assert [signal.getsignal(one) for one in STOP_SIGNALS] == before
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_is_imported_ends_it(tmp_path: Path, number: signal.Signals) -> None:
+    process = start(tmp_path, *fit_arguments("run", 2))
+    time.sleep(0.7)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert (process.returncode, said) == (128 + number, f"stopped by {number.name}\n")
+
+
+def test_a_moved_run_remembers_its_best(whole: dict[tuple[int, int], Path], tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        main(arguments(6, 6, interrupt(19, "step"), run=str(tmp_path / "a")))
+    before = torch.load(tmp_path / "a" / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    assert resume(str(tmp_path / "b")) == 0
+    assert_whole(tmp_path / "b", whole[6, 6])
+    [state] = [one for key, one in before.items() if key.startswith("ModelCheckpoint")]
+    assert float(state["best_model_score"]) > 0
+    assert str(tmp_path) not in repr(before)
+
+
+def test_the_best_of_lightnings_own_callback_is_read(tmp_path: Path) -> None:
+    """Runs of version 0.1.0 saved absolute paths."""
+    with pytest.raises(Killed):
+        main(arguments(6, 6, interrupt(13, "step"), run=str(tmp_path / "a")))
+    file = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    saved = torch.load(file, weights_only=True)
+    [key] = [key for key in saved["callbacks"] if key.startswith("ModelCheckpoint{'monitor': 'val/exact_match'")]
+    there = "/gone/checkpoints/best.ckpt"
+    score = torch.tensor(2.0)  # out of reach: best.ckpt must stay
+    paths = {"best_model_path": there, "kth_best_model_path": there, "dirpath": "/gone/checkpoints"}
+    saved["callbacks"][key] |= {**paths, "best_k_models": {there: score}, "best_model_score": score, "kth_value": score}
+    torch.save(saved, file)
+    best = (tmp_path / "a" / "checkpoints" / "best.ckpt").read_bytes()
+    assert resume(str(tmp_path / "a")) == 0
+    assert (tmp_path / "a" / "checkpoints" / "best.ckpt").read_bytes() == best
+
+
+def test_what_a_resume_changes_is_kept(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(Killed):
+        main(arguments(6, 6, interrupt(13, "step"), run=str(run.path)))
+    stopped = interrupt(27, "step", signal.SIGTERM)
+    assert main(["fit", "--resume", str(run.path), "training.max_steps=30", stopped]) == StopReason.SIGTERM
+    assert resume(str(run.path)) == 0
+    assert json.loads(run.summary.read_text())["steps"] == 30
+    sessions = json.loads(run.record.read_text())["sessions"]
+    assert [(one["step"], one["changes"].get("training.max_steps")) for one in sessions] == [
+        (0, None),
+        (12, [24, 30]),
+        (28, None),
+    ]
+
+
+@pytest.mark.parametrize("change", ["training.muon_lr=5.0", "training.seed=1", "model.d_model=32", "sleep.n_passes=3"])
+def test_what_a_resume_cannot_change_is_refused(
+    whole: dict[tuple[int, int], Path], capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    run = whole[6, 6]
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.name != "lock"}
+    assert main(["fit", "--resume", str(run), change]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {change}: this run was begun with")
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.name != "lock"} == before
+
+
+def test_missing_state_is_not_a_fresh_start(
+    whole: dict[tuple[int, int], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(whole[6, 6], run.path)
+    run.last.unlink()
+    assert main(["fit", "--resume", str(run.path)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    command = f"cp {run.best} {run.last}"
+    assert line == (
+        f"error: {run.last} is missing, though the run trained for 24 steps; resume from its best one: {command}"
+    )
+    shutil.copy(run.best, run.last)
+    assert resume(str(run.path)) == 0
+    assert_whole(run.path, whole[6, 6])
+    run.config.write_text("")
+    assert main(["fit", "--resume", str(run.path)]) == 2
+    assert f"{run.config} is empty" in capsys.readouterr().err
+
+
+def test_another_kernel_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Killed):
+        main(arguments(6, 6, interrupt(13, "step"), run=str(tmp_path / "run")))
+    capsys.readouterr()
+    assert resume(str(tmp_path / "run"), "model.backend=chunked") == 0
+    said = capsys.readouterr().out
+    sessions = json.loads((tmp_path / "run" / "run.json").read_text())["sessions"]
+    if sessions[0]["environment"]["gated_delta_rule"] == "native":
+        assert "not bit-exact from here on: gated_delta_rule native -> chunked" in said
+    else:
+        assert "not bit-exact" not in said
+
+
+def test_fresh_names_are_unique(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sleep_lightning.config import load_experiment
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda *_: "now")
+    experiment = load_experiment(None, ["task.name=rule110"])
+    made = [RunDirectory.create(experiment) for _ in range(3)]
+    assert [run.path.name for run, _ in made] == ["rule110-now", "rule110-now-2", "rule110-now-3"]
