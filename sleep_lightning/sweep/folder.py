@@ -69,7 +69,8 @@ def load_saved(folder: Path, overrides: Sequence[str] = ()) -> Sweep:
     uri = sweep.base.tracking.uri
     if sweep.base.tracking.enabled and "***" in uri:
         raise ValueError(
-            f"{folder}: tracking.uri={uri!r} was saved without its password; give it again: sweep resume {folder} tracking.uri=..."
+            f"{folder}: tracking.uri={uri!r} was saved without its password; give it again: "
+            f"sweep resume {folder} tracking.uri=..."
         )
     return sweep
 

@@ -100,7 +100,8 @@ def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorag
     parts = make_url(url)
     if parts.drivername == SQLITE and not to_write and not Path(str(parts.database)).exists():
         raise ValueError(
-            f"storage={url!r} is missing: there is no such file; restore it, or name its new place: sweep resume {folder} storage=sqlite:///FILE"
+            f"storage={url!r} is missing: there is no such file; restore it, or name its new place: "
+            f"sweep resume {folder} storage=sqlite:///FILE"
         )
     engine: dict[str, Any] = {"pool_pre_ping": True, "connect_args": CONNECT}
     if parts.drivername == SQLITE:
