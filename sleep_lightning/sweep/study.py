@@ -47,6 +47,11 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
         )
         study.sampler = build_sampler(sweep.spec, sweep.space, len(study.get_trials(deepcopy=False)))
         _check_owner(study, sweep.spec, folder)
+        if not study.get_trials(deepcopy=False) and (runs := sorted(folder.glob("trials/*/config.yaml"))):
+            raise ValueError(
+                f"{folder}: the trials of {sweep.spec.storage or JOURNAL} are gone, though {runs[-1].parent} was "
+                f"trained; restore it, or choose another --output"
+            )
     except OSError as error:
         raise ValueError(f"{folder} cannot hold the sweep: {error.strerror}; choose another --output") from error
     wanted = definition(sweep)

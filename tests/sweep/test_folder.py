@@ -138,3 +138,14 @@ def test_a_spec_is_changed_as_it_is_resumed(tmp_path: Path) -> None:
             load_saved(tmp_path, [wrong])
     with pytest.raises(ValueError, match="holds a sweep named small with another seeds"):
         open_study(load_saved(tmp_path, ["seeds=[7]"]), tmp_path)
+
+
+def test_a_lost_journal_is_not_a_fresh_start(tmp_path: Path) -> None:
+    sweep = small_sweep()
+    open_study(sweep, tmp_path)
+    run = tmp_path / "trials" / "0000-seed0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("of another point")
+    (tmp_path / "journal.log").unlink()
+    with pytest.raises(ValueError, match=r"the trials of journal\.log are gone, though .*0000-seed0 was trained"):
+        open_study(sweep, tmp_path)
