@@ -23,6 +23,8 @@ from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.study import exhausted
 from sleep_lightning.sweep.trial import Trial, build_trial, curve_of, mean_curve, runs_path
 
+FAILED_IN_A_ROW = 20
+"""Trials whose runs fail one after another: the fault is then not the point's, and the sweep would never end."""
 INFEASIBLE_IN_A_ROW = 200
 """Consecutive infeasible or duplicate proposals after which no more points are asked for."""
 
@@ -52,6 +54,7 @@ class Supervisor:
         self._launcher = self.launcher or LocalLauncher(runs_path(self.folder), spec.threads, spec.devices)
         self._active = ActiveRuns(self._launcher)
         self._given_up = False
+        self._failed_in_a_row = 0
         self._asked: dict[int, optuna.trial.Trial] = {}
         self._waiting = self.study.get_trials(states=(TrialState.RUNNING,))
         self._enqueued = self._count_enqueued()
@@ -113,6 +116,10 @@ class Supervisor:
             return True
         begun = self._ledger.counted + len(self._active.trials())
         if self._given_up or begun >= self.sweep.spec.budget.trials or self._out_of_budget():
+            return False
+        if self._failed_in_a_row >= FAILED_IN_A_ROW:
+            self.events.append(f"stopping: {FAILED_IN_A_ROW} trials failed one after another; see the last one's log")
+            self._given_up = True
             return False
         for _ in range(INFEASIBLE_IN_A_ROW):
             if exhausted(self.study, self.sweep.spec):
@@ -229,6 +236,8 @@ class Supervisor:
         """Facts first: a reader that sees the trial ended must see them too."""
         self._note(number, **facts)
         self._ledger.add(self.study.tell(number, values, state=state))
+        if "infeasible" not in facts:
+            self._failed_in_a_row = self._failed_in_a_row + 1 if state == TrialState.FAIL else 0
 
     def _tell(self, number: int, state: TrialState, values: list[float] | None = None, **facts: object) -> None:
         self._record(number, state, values, **facts)

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
+from sleep_lightning.sweep import supervisor
 from sleep_lightning.sweep.folder import sole_supervisor
 from sleep_lightning.sweep.launchers import LocalLauncher
 from sleep_lightning.sweep.ledger import Ledger
@@ -136,6 +137,14 @@ def test_a_failed_run_is_tried_again_then_told_with_its_reason(tmp_path: Path, m
     assert all(t.user_attrs["log_tail"] == ["see postgresql://me:***@db/x", "out of memory"] * 3 for t in failed)
     assert "s3cret" not in (tmp_path / "journal.log").read_text()
     assert sum("out of memory; resumed" in event for event in events) == 2 * len(failed)
+
+
+def test_a_sweep_of_which_every_run_fails_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FitProcess, "command", lambda self: [sys.executable, "-S", "-c", "raise SystemExit(3)"])
+    monkeypatch.setattr(supervisor, "FAILED_IN_A_ROW", 3)
+    study, events = run(tmp_path, trials=6, workers=1, retries=0)
+    assert [trial.state for trial in study.get_trials()] == [TrialState.FAIL] * 3
+    assert sum(event.startswith("stopping: 3 trials failed one after another") for event in events) == 1
 
 
 def test_a_result_that_is_no_number_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
