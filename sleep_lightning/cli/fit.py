@@ -90,7 +90,8 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
             f"--config {config} with --resume: a run resumes with its own config.yaml; drop one of the two"
         )
     run = RunDirectory.open(resume) if resume else RunDirectory.newest()
-    saved = load_experiment(run.config)
+    moved = [change for change in overrides if change.startswith("training.search_path=")]  # a plug-in's new place
+    saved = load_experiment(run.config, moved)
     experiment, place = _checked(load_experiment(run.config, overrides))
     changed = changes(saved, experiment)
     checkpoint = checkpoint_to_resume(run, saved.training.checkpoint_every)

@@ -103,7 +103,7 @@ def test_every_n_and_model_sees_the_same_data_in_the_same_order() -> None:
 def test_a_resumed_run_goes_on_with_the_same_hash(tmp_path: Path) -> None:
     whole = digests("training.max_steps=4")
     e = experiment(f"training.run_dir={tmp_path}/run", "training.checkpoint_every=2", "training.max_steps=2")
-    run = RunDirectory.create(e)
+    run, _lock = RunDirectory.create(e)
     train(e, run)
     longer = load_experiment(e.to_dict(), ["training.max_steps=4", "training.val_every=1"])
     module = SleepModule(longer)

@@ -84,7 +84,7 @@ class Fail(pl.Callback):
 
 def test_an_exception_leaves_a_checkpoint_that_loads_without_pickle(tmp_path: Path) -> None:
     e = experiment(f"training.run_dir={tmp_path}/run")
-    run = RunDirectory.create(e)
+    run, _lock = RunDirectory.create(e)
     run.record_experiment(e)
     path = run.checkpoints / "exception.ckpt"
     with pytest.raises(RuntimeError, match="as planned"):
