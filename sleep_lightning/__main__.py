@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from sleep_lightning.cli.signals import SignalsInterrupt
+from sleep_lightning.runs.signals import SignalsInterrupt
 
 COMMANDS = {
     "fit": ("fit", "train a model, record it in MLflow"),
@@ -31,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with SignalsInterrupt() as signals:
         try:
             prepared = _prepare(sys.argv[1:] if argv is None else argv)
-            if signals.received is not None:  # an import may swallow what the handler raises
-                raise KeyboardInterrupt
+            signals.check()
             return prepared if isinstance(prepared, int) else prepared()
         except KeyboardInterrupt:
             name = signal.Signals(signals.exit_code - 128).name

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from sleep_lightning.cli.console import print_facts
-from sleep_lightning.cli.signals import SignalsInterrupt
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.compare.runs import Run, execute, plan_runs
 from sleep_lightning.compare.table import Row, build_rows, check_data_order, draw_table, write_results
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.tracking.figures.runs import draw_comparison
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.training.runtime.environment import check_device

@@ -12,12 +12,11 @@ from rich.console import Console
 
 from sleep_lightning.cli.console import print_facts, score_table
 from sleep_lightning.cli.fit_report import facts_of, headline, log_results, summarize
-from sleep_lightning.cli.signals import SignalsInterrupt
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.plugins import resolve
 from sleep_lightning.runs.directory import RunDirectory, load_checkpoint, write_json
 from sleep_lightning.runs.resume import changes, checkpoint_to_resume, record_session
-from sleep_lightning.runs.stop_reason import StopReason
+from sleep_lightning.runs.signals import SignalsInterrupt, StopReason
 from sleep_lightning.tracking.figures.runs import draw_learning_curve
 from sleep_lightning.tracking.loggers import build_loggers
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sleep_lightning.cli.console import print_facts
-from sleep_lightning.cli.signals import SignalsInterrupt
 from sleep_lightning.cli.sweep_progress import watch
 from sleep_lightning.cli.sweep_show import frontier_table, report_facts
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor
 from sleep_lightning.sweep.gpus import check_gpus
 from sleep_lightning.sweep.launchers.choose import choose_launcher

@@ -10,7 +10,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.model import HybridLM, WindowModel
-from sleep_lightning.runs.stop_reason import StopReason
+from sleep_lightning.runs.signals import StopReason
 from sleep_lightning.sleep import IGNORE, SleepConfig, plan_windows
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.cuda_graph import GraphedGradients

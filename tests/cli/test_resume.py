@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +15,13 @@ import torch
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.runs.directory import RunDirectory
-from sleep_lightning.runs.stop_reason import STOP_SIGNALS, StopReason
+from sleep_lightning.runs.signals import STOP_SIGNALS, StopReason
 from tests.cli.cli import fit_arguments, start
 from tests.cli.test_fit import mlflow_run
 
 pytestmark = pytest.mark.long
 STEPS = 24
-Where = Literal["setup", "step", "before validation", "in validation", "after validation"]
+Where = Literal["setup", "swallowed", "step", "before validation", "in validation", "after validation"]
 
 
 class Killed(BaseException):
@@ -41,6 +42,8 @@ class Interrupts(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         self.strike(trainer, "setup")
+        with suppress(KeyboardInterrupt):  # as a destructor does
+            self.strike(trainer, "swallowed")
 
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
         self.strike(trainer, "step")
@@ -139,14 +142,15 @@ def test_a_signal_saves_a_whole_step(
     assert_whole(run, whole[6, 6])
 
 
+@pytest.mark.parametrize("where", ["setup", "swallowed"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_before_the_first_step_ends_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, where: Where
 ) -> None:
     monkeypatch.chdir(tmp_path)
     before = [signal.getsignal(one) for one in STOP_SIGNALS]
     store = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
-    assert main([*fit_arguments("run", 2), store, interrupt(0, "setup", number)]) == 128 + number
+    assert main([*fit_arguments("run", 2), store, interrupt(0, where, number)]) == 128 + number
     assert "resume with: python -m sleep_lightning fit --resume run" in capsys.readouterr().err
     assert mlflow_run(tmp_path)[1].info.status == "KILLED"
     assert not RunDirectory(Path("run")).last.exists()

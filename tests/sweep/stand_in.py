@@ -74,7 +74,7 @@ def stand_for_fit() -> None:
 def supervise(folder: Path, trials: int, workers: int, options: dict[str, Any]) -> None:
     import optuna
 
-    from sleep_lightning.cli.signals import SignalsInterrupt
+    from sleep_lightning.runs.signals import SignalsInterrupt
     from sleep_lightning.sweep.folder import save_sweep, sole_supervisor
     from sleep_lightning.sweep.launchers import RayOptions, SlurmOptions
     from sleep_lightning.sweep.launchers.choose import choose_launcher

@@ -13,7 +13,7 @@ import psutil
 from rich.console import Console
 
 from sleep_lightning.config import TrainingConfig
-from sleep_lightning.runs.stop_reason import STOP_SIGNALS, StopReason
+from sleep_lightning.runs.signals import STOP_SIGNALS, SignalsInterrupt, StopReason
 
 if TYPE_CHECKING:
     from sleep_lightning.training.module import SleepModule
@@ -44,6 +44,7 @@ class Preemption(pl.Callback):
         for number in STOP_SIGNALS:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
                 self._previous[number] = signal.signal(number, self._note)
+        SignalsInterrupt.check()  # one that came before
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if any(self._votes) and number == signal.SIGINT:

@@ -9,7 +9,7 @@ import torch
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.config import TrainingConfig
-from sleep_lightning.runs.stop_reason import StopReason
+from sleep_lightning.runs.signals import StopReason
 from sleep_lightning.training.callbacks.preemption import requeue, stop_time
 from tests.cli.test_fit import assert_same_training
 from tests.training.distributed.rank_cases import STOPPED_IN, fit, fit_with_signal

@@ -9,7 +9,7 @@ import torch
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.config import TrainingConfig
-from sleep_lightning.runs.stop_reason import StopReason
+from sleep_lightning.runs.signals import StopReason
 from sleep_lightning.training.distributed.place import Place
 from tests.cli.test_fit import assert_same
 from tests.training.distributed.rank_cases import GRADIENTS, RANKS, STOPPED_IN, fit, fit_with_signal, gradients, scores

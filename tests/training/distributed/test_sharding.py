@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.config import TrainingConfig
-from sleep_lightning.runs.stop_reason import StopReason
+from sleep_lightning.runs.signals import StopReason
 from sleep_lightning.training.distributed.exchange import Exchange
 from sleep_lightning.training.distributed.sharded_muon import owners
 from tests.cli.test_fit import assert_same

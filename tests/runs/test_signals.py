@@ -5,8 +5,7 @@ import signal
 
 import pytest
 
-from sleep_lightning.cli.signals import SignalsInterrupt
-from sleep_lightning.runs.stop_reason import STOP_SIGNALS
+from sleep_lightning.runs.signals import STOP_SIGNALS, SignalsInterrupt
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
