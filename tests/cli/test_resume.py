@@ -159,11 +159,19 @@ def test_a_signal_before_the_first_step_ends_the_run(
     assert [signal.getsignal(one) for one in STOP_SIGNALS] == before
 
 
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    [mask] = [x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("SigCgt:")]
+    return bool(int(mask.split()[1], 16) >> (number - 1) & 1)
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_it_is_imported_ends_it(tmp_path: Path, number: signal.Signals) -> None:
     process = start(tmp_path, *fit_arguments("run", 2))
-    time.sleep(0.7)
+    while not catches(process.pid, signal.SIGTERM):
+        assert process.poll() is None
+    time.sleep(0.2)
     process.send_signal(number)
     said, _ = process.communicate(timeout=60)
     assert (process.returncode, said) == (128 + number, f"stopped by {number.name}\n")
