@@ -55,7 +55,7 @@ def prepare(
         raise ValueError(f"--test-passes {test_passes} must be numbers of passes from 1")
     folder = Path(output or f"runs/compare-{Path(config).stem}")
     threads = base.training.threads or max(1, torch.get_num_threads() // jobs)
-    own = [f"training.threads={threads}", f"tracking.uri={base.tracking.uri}"]
+    own = [("training.threads", threads), ("tracking.uri", base.tracking.uri)]
     runs = plan_runs(base, build_arms(base, arms), seeds, folder, *own)
     try:
         folder.mkdir(parents=True, exist_ok=True)

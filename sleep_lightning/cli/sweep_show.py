@@ -105,8 +105,8 @@ def prepare_export(found: Found, max_flops: float | None, target: str | None) ->
         raise ValueError(f"--export {target}: there is no folder {file.parent}; create it first")
     seed = found.report.definition["seeds"][0]
     base = load_experiment(found.report.definition["base"])
-    own = [f"training.seed={seed}", "training.run_dir=null"]
-    return Export(file, trial, apply_point(base, trial.values, *own))
+    own = {"training.seed": seed, "training.run_dir": None}
+    return Export(file, trial, apply_point(base, trial.values, *own.items()))
 
 
 def best(found: Found, max_flops: float | None, export: Export | None) -> int:

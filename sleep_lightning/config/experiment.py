@@ -1,5 +1,6 @@
 """A whole experiment: its sections, and the constraints between them."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from sleep_lightning.config.plugins import (
     load_plugin,
     read_spec,
 )
+from sleep_lightning.config.reading import literal
 from sleep_lightning.config.tracking import TrackingConfig, redact
 from sleep_lightning.config.training import TrainingConfig
 from sleep_lightning.config.values import flatten
@@ -204,7 +206,10 @@ class Experiment:
 def _plain(section: Any) -> dict[str, Any]:
     """A task whose name is not registered is written by its ``class_path``."""
     if isinstance(section, PluginTask | PluginModel):
-        return section.to_dict()
+        return {"class_path": section.class_path, "init_args": literal(section.init_args)}
+    section = copy.copy(section)
+    for name, value in vars(section).items():
+        object.__setattr__(section, name, literal(value))
     values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(section)))
     if isinstance(section, ModelConfig | SleepConfig | TrainingConfig | TrackingConfig):
         return values

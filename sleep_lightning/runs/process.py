@@ -127,7 +127,7 @@ class FitProcess:
 
     def begin_command(self) -> list[str]:
         """The command that starts it; writes the experiment beside its directory."""
-        return [*_FIT, "--config", str(self.write_experiment()), TRACKING]
+        return [*_FIT, f"--config={self.write_experiment()}", TRACKING]
 
     def write_experiment(self) -> Path:
         """Write the experiment beside the run's directory, by rename. Returns the file."""
@@ -138,7 +138,7 @@ class FitProcess:
 
     def resume_command(self) -> list[str]:
         """The command that resumes it; its directory must hold ``config.yaml``."""
-        return [*_FIT, "--resume", str(self.directory.path), TRACKING]
+        return [*_FIT, f"--resume={self.directory.path}", TRACKING]
 
     def environment(self, threads: int) -> dict[str, str]:
         """Its environment: this process's, without its rank and SLURM job, which the child would take for its own.

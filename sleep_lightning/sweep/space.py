@@ -7,6 +7,8 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from sleep_lightning.config.reading import check_numbers
+
 ARM = "arm"
 """The one key of a space that is not a key of an experiment."""
 
@@ -37,6 +39,12 @@ class Parameter:
         numbers = [self.low, self.high, *([] if self.step is None else [self.step])]
         if any(isinstance(x, bool) or not isinstance(x, int | float) for x in numbers):
             raise ValueError(f"space.{key}: low={self.low!r} and high={self.high!r} must be numbers; or give choices")
+        for name, x in zip(("low", "high", "step"), numbers, strict=False):
+            check_numbers(f"space.{key}.{name}", x)
+        if self.step is not None and not 0 < self.step <= max(self.high - self.low, 0):
+            raise ValueError(
+                f"space.{key}: step={self.step} must be above 0 and at most high - low = {self.high - self.low}"
+            )
         if self.low > self.high or (self.log and self.low <= 0):
             raise ValueError(
                 f"space.{key}: low={self.low} must be at most high={self.high}" + (" and above 0" if self.log else "")
@@ -46,6 +54,19 @@ class Parameter:
         if all(isinstance(x, int) for x in numbers):
             return IntDistribution(self.low, self.high, log=self.log, step=1 if self.step is None else self.step)
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+    def check_reachable(self, key: str, values: list[Any]) -> None:
+        """Raises ValueError if one of the values, or all of none, can never be drawn."""
+        for value in values:
+            if self.choices is None:
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                off = number and self.step and abs((n := (value - self.low) / self.step) - round(n)) > 1e-9
+                if not number or not self.low <= value <= self.high or off:
+                    raise ValueError(f"{key}={value!r} is never drawn: use values from {self.low} to {self.high}")
+            elif value not in self.choices:
+                raise ValueError(f"{key}={value!r} is never drawn: use some of {self.choices}")
+        if not values:
+            raise ValueError(f"{key}=[] never holds: give it values, or drop it")
 
 
 @dataclass(frozen=True)
@@ -70,6 +91,8 @@ class Space:
                     f"space.{key}: when names {min(unknown)}, which is not in the space; use one of "
                     f"{', '.join(k for k in self.parameters if k != key)}"
                 )
+            for other, allowed in parameter.when.items():
+                self.parameters[other].check_reachable(f"space.{key}: when {other}", allowed)
         list(self._ordered())
 
     def _ordered(self) -> Iterator[str]:
@@ -121,11 +144,3 @@ def _draw(trial: optuna.trial.BaseTrial, key: str, d: BaseDistribution) -> Any:
         return trial.suggest_int(key, d.low, d.high, step=d.step, log=d.log)
     assert isinstance(d, FloatDistribution)
     return trial.suggest_float(key, d.low, d.high, step=d.step, log=d.log)
-
-
-def as_overrides(values: Mapping[str, Any]) -> list[str]:
-    """``key=value`` arguments."""
-    words = {None: "null", True: "true", False: "false"}
-    return [
-        f"{key}={words[value] if value is None or isinstance(value, bool) else value}" for key, value in values.items()
-    ]

@@ -60,7 +60,7 @@ def saved_name(folder: Path) -> str | None:
 def _saved(folder: Path, key: str) -> str | None:
     if not (folder / SPEC).is_file():
         return None
-    content = read_yaml(folder / SPEC, str(folder / SPEC), "run the sweep's own YAML again")
+    content, _ = read_yaml(folder / SPEC, str(folder / SPEC), "run the sweep's own YAML again")
     return content.get(key) if isinstance(content, dict) else None
 
 

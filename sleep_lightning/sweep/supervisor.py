@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from sleep_lightning.config import Override
 from sleep_lightning.sweep.active_runs import ActiveRun, ActiveRuns
 from sleep_lightning.sweep.launchers import Launcher, LocalLauncher
 from sleep_lightning.sweep.ledger import Ledger, point_key
@@ -43,7 +44,7 @@ class Supervisor:
     sweep: Sweep
     study: optuna.Study
     folder: Path
-    overrides: list[str] = field(default_factory=list)
+    overrides: list[Override] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     launcher: Launcher | None = None
 
