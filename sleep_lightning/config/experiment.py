@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
@@ -21,7 +20,7 @@ from sleep_lightning.config.plugins import (
     read_spec,
 )
 from sleep_lightning.config.reading import literal
-from sleep_lightning.config.tracking import TrackingConfig, redact
+from sleep_lightning.config.tracking import TrackingConfig, anchored_uri, redact
 from sleep_lightning.config.training import TrainingConfig
 from sleep_lightning.config.values import flatten
 from sleep_lightning.model import MEMORY_MIXERS, HybridLM, ModelConfig, WindowModel
@@ -185,9 +184,7 @@ class Experiment:
     def anchored(self) -> "Experiment":
         """The same with absolute paths of the files it names (SQLite database, a task's JSONL), for any directory."""
         tracking, task = self.tracking, self.task
-        scheme, separator, file = tracking.uri.partition(":///")
-        if scheme.startswith("sqlite") and separator and file and not file.startswith((":", "/")):
-            tracking = replace(tracking, uri=f"{scheme}:///{Path(file).absolute()}")
+        tracking = replace(tracking, uri=anchored_uri(tracking.uri))
         if isinstance(task, Anchored):
             task = task.anchored()
         return replace(self, tracking=tracking, task=task)

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from sleep_lightning.config import read_yaml, redact
+from sleep_lightning.config import anchored_uri, read_yaml, redact
 from sleep_lightning.sweep.retrying_storage import RetryingJournal, RetryingStorage
 
 JOURNAL = "journal.log"
@@ -42,9 +42,7 @@ def check_url(url: str) -> str:
         )
     if parts.drivername == SQLITE and parts.database in (None, "", ":memory:"):
         raise ValueError(f"storage={url!r} names no file; write for example sqlite:///sweep.db")
-    if parts.drivername == SQLITE:
-        parts = parts.set(database=str(Path(str(parts.database)).absolute()))
-    return parts.render_as_string(hide_password=False)
+    return anchored_uri(parts.render_as_string(hide_password=False))
 
 
 def saved_url(folder: Path) -> str | None:
