@@ -59,8 +59,8 @@ def check(names: list[str], seconds: float) -> None:
     for name in names:
         if name not in BENCHES:
             raise ValueError(f"bench {name!r} is unknown; use one of {', '.join(BENCHES)}")
-    if seconds <= 0:
-        raise ValueError(f"--seconds {seconds} must be above 0")
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"--seconds {seconds} must be a number above 0")
 
 
 def _table(rows: list[dict[str, object]]) -> Table:

@@ -49,8 +49,10 @@ def prepare(
     """
     base = load_experiment(config, overrides)
     check_device(base)
-    if jobs < 1 or min(seeds, default=-1) < 0 or len(set(seeds)) < len(seeds):
-        raise ValueError(f"--jobs {jobs} must be at least 1, and --seeds {seeds} different numbers from 0")
+    if jobs < 1 or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
+        raise ValueError(
+            f"--jobs {jobs} must be at least 1, and --seeds {seeds} different numbers from 0 to {2**32 - 1}"
+        )
     if min(test_passes, default=1) < 1:
         raise ValueError(f"--test-passes {test_passes} must be numbers of passes from 1")
     folder = Path(output or f"runs/compare-{Path(config).stem}")

@@ -72,8 +72,8 @@ def prepare(sweeps: str, output: str, seconds: float, *, so_far: bool, page_only
         ValueError: no sweeps there, a bad one, no time, a place that cannot be written, no tables for ``page_only``,
             no runs or those of another definition for ``so_far``, or both options at once.
     """
-    if seconds <= 0:
-        raise ValueError(f"--seconds {seconds} must be above 0")
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"--seconds {seconds} must be a number above 0")
     if so_far and page_only:
         raise ValueError("--so-far scores what is finished and --page-only does not; give one of them")
     paths = sorted(Path(sweeps).glob(PATTERN))

@@ -95,6 +95,8 @@ def prepare_export(found: Found, max_flops: float | None, target: str | None) ->
     Raises:
         ValueError: no trial is finished, or is that cheap; the file exists already, or its folder does not.
     """
+    if max_flops is not None and not max_flops > 0:
+        raise ValueError(f"--max-flops {max_flops} must be a number above 0")
     trial = found.report.best_within(max_flops)
     if target is None:
         return None

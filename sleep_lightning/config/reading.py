@@ -13,7 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 BASE_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -67,7 +67,7 @@ def as_meant(kind: Any, value: Any, written: Any) -> Any:
         value: as YAML reads it.
         written: the same, with every scalar as its text; or an ``Argument``.
     """
-    optional, kind = _is_union(kind) and NoneType in get_args(kind), _of(kind)
+    optional, kind = _is_optional(kind), _of(kind)
     if isinstance(written, Argument):
         if is_text(kind):
             return None if optional and written.text == "null" else written.text
@@ -111,6 +111,10 @@ def _is_union(kind: Any) -> bool:
     return get_origin(kind) in (Union, UnionType)
 
 
+def _is_optional(kind: Any) -> bool:
+    return _is_union(kind) and NoneType in get_args(kind)
+
+
 def _of(kind: Any) -> Any:
     """A type without its ``| None``; Any for several types."""
     kinds = [one for one in get_args(kind) if one is not NoneType] if _is_union(kind) else [kind]
@@ -137,19 +141,33 @@ def shown(value: Any, written: Any) -> str:
     return written.text if isinstance(written, Argument) else "null" if value is None else repr(value)
 
 
-def kind_at(root: type, key: str) -> Any:
-    """The type at a place below a dataclass, ``slurm.extra[0]`` say; Any where it is not known."""
-    kind: Any = root
-    for name in re.findall(r"[^.\[\]]+", key):
-        kind = _of(kind)
-        kind = get_args(kind)[0] if name.isdecimal() and get_origin(kind) is list else _inside(kind, name)
-    return kind
+def check_type(kind: Any, value: Any, key: str = "") -> None:
+    """Raises ValueError, naming the place, if plain containers do not fit a dataclass's or another type."""
+    plain = _of(kind)
+    if plain is Any or (isinstance(value, str) and "${" in value) or (value is None and _is_optional(kind)):
+        return
+    fits: bool = isinstance(value, {float: (int, float)}.get(plain, plain) if isinstance(plain, type) else object)
+    if get_origin(plain) is Literal:
+        fits = value in get_args(plain)
+    elif dataclasses.is_dataclass(plain) or get_origin(plain) is dict:
+        fits = isinstance(value, dict)
+    elif get_origin(plain) is list:
+        fits = isinstance(value, list)
+    if not fits or (isinstance(value, bool) and plain in (int, float)):
+        raise ValueError(f"{key}={shown(value, None)} must be {accepted(kind)}")
+    for name, x in value.items() if isinstance(value, dict) else ():
+        place = f"{key}.{name}" if key else str(name)
+        if dataclasses.is_dataclass(plain) and name not in hints_of(plain):
+            raise ValueError(f"{place!r}: there is no such key; the keys are {', '.join(hints_of(plain))}")
+        check_type(_inside(plain, name), x, place)
+    for i, x in enumerate(value) if isinstance(value, list) else ():
+        check_type(get_args(plain)[0], x, f"{key}[{i}]")
 
 
 def accepted(kind: Any, default: Any = None) -> str:
     """What a key of that type takes, for messages: ``a whole number, such as 64``."""
     names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
-    names |= {Any: "a name or class_path", list[Any]: "a list of names or class_paths"}
+    names |= {Any: "a name or class_path", list[Any]: "a list"}
     if kind in names:
         text = names[kind]
     elif _is_union(kind):
@@ -162,7 +180,7 @@ def accepted(kind: Any, default: Any = None) -> str:
         text = f"a mapping of {', '.join(hints_of(kind))}"
     else:
         text = "a mapping"
-    plain = default is not None and not isinstance(default, bool) and default not in ([], {}, "???")
+    plain = default is not None and not isinstance(default, bool) and default not in ([], {}, MISSING)
     return f"{text}, such as {default}" if plain and kind is not Any else text
 
 

@@ -57,7 +57,8 @@ def build_trainer(
     _set_threads(t)
     checkpoints: list[pl.Callback] = []
     if run is not None if saves is None else saves:
-        kwargs: dict[str, Any] = {"dirpath": None if run is None else run.checkpoints, "enable_version_counter": False}
+        place = None if run is None else str(run.checkpoints)  # text: checkpoints hold it, and are read without code
+        kwargs: dict[str, Any] = {"dirpath": place, "enable_version_counter": False}
         checkpoints = [
             ModelCheckpoint(filename="last", every_n_train_steps=t.checkpoint_every, **kwargs),
             ModelCheckpoint(filename="best", monitor="val/exact_match", mode="max", **kwargs),
