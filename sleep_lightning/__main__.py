@@ -50,7 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:  # the user's mistakes, all found before any compute
         print(f"error: {error}", file=sys.stderr)
         return 2
-    code: int = run()
+    try:
+        code: int = run()
+    except ValueError as error:
+        from sleep_lightning.runs.damage import DamagedFile
+
+        if not isinstance(error, DamagedFile):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return code
 
 

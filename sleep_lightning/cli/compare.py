@@ -59,6 +59,8 @@ def prepare(
     threads = base.training.threads or max(1, torch.get_num_threads() // jobs)
     own = [("training.threads", threads), ("tracking.uri", base.tracking.uri)]
     runs = plan_runs(base, build_arms(base, arms), seeds, folder, *own)
+    for run in runs:
+        run.progress(), run.summary  # raise if these files are damaged
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

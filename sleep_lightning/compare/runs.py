@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sleep_lightning.compare.arms import Arm
-from sleep_lightning.config import Experiment, Override, load_experiment
+from sleep_lightning.config import Experiment, Override
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess, Watched
 
@@ -47,7 +47,7 @@ def plan_runs(base: Experiment, arms: list[Arm], seeds: list[int], folder: Path,
 
 
 def _check_same(run: Run) -> None:
-    there, wanted = load_experiment(run.directory.config).to_dict(), run.experiment.to_dict()
+    there, wanted = run.directory.load_config().to_dict(), run.experiment.to_dict()
     for sections in (there, wanted):
         for key in ("threads", "search_path"):
             del sections["training"][key]

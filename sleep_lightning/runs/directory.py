@@ -3,17 +3,17 @@
 import fcntl
 import json
 import os
-import pickle
 import socket
-import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.config import Experiment, Override, load_experiment
+from sleep_lightning.runs.damage import DamagedFile, check_archive, read_json
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,19 @@ class RunDirectory:
             raise ValueError(f"there is no run under {root}/ to resume; start one with fit --config conf/rule110.yaml")
         return cls(runs[-1].parent)
 
+    def load_config(self, overrides: Sequence[Override] = ()) -> Experiment:
+        """The experiment in ``config.yaml``, changed. Raises ValueError, naming the file if it is at fault."""
+        try:
+            return load_experiment(self.config, overrides)
+        except ValueError as error:
+            if overrides:
+                self.load_config()  # raises if it is not the changes that are refused
+                raise
+            if (reason := str(error)).startswith(named := f"--config {self.config} "):
+                remedy = "restore it (MLflow has a copy, an artifact of the run), or start again in another directory"
+                raise DamagedFile(self.config, reason.removeprefix(named), remedy) from error
+            raise ValueError(f"{self.config}: {reason}") from error
+
     @property
     def config(self) -> Path:
         return self.path / "config.yaml"
@@ -103,8 +116,8 @@ class RunDirectory:
     @property
     def mlflow_run_id(self) -> str | None:
         """The MLflow run this directory belongs to, if one was recorded."""
-        file = self.path / "run.json"
-        return json.loads(file.read_text())["mlflow_run_id"] if file.exists() else None
+        file, remedy = self.path / "run.json", "remove it, and what follows is recorded as a new MLflow run"
+        return read_json(file, {"mlflow_run_id": str}, remedy)["mlflow_run_id"] if file.exists() else None
 
     def lock(self) -> IO[str]:
         """Lock the directory for this process, until the file is closed or the process has ended in any way.
@@ -128,12 +141,12 @@ class RunDirectory:
     def holder(self) -> Holder | None:
         """The process that has locked the directory; None if none has."""
         try:
-            with (self.path / "lock").open() as file:
+            with (self.path / "lock").open(errors="replace") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
                     pid, _, host = file.read().strip().partition(" ")
-                    return Holder(int(pid), host or socket.gethostname()) if pid else None
+                    return Holder(int(pid), host or socket.gethostname()) if pid.isdecimal() else None
         except FileNotFoundError:
             return None
         return None
@@ -158,20 +171,24 @@ def write_text(path: Path, text: str) -> None:
 
 
 class JsonFile:
-    """A JSON object that another process rewrites by rename; parsed again only if the file has changed."""
+    """A JSON object that another process rewrites by rename; parsed again only if the file has changed.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+        path, like, remedy: as in ``read_json``.
+    """
+
+    def __init__(self, path: Path, like: dict[str, Any], remedy: str) -> None:
+        self._path, self._like, self._remedy = path, like, remedy
         self._seen: tuple[int, int, int] | None = None
         self._content: dict[str, Any] | None = None
 
     def read(self) -> dict[str, Any] | None:
-        """Its content (shared: not to be changed); None if there is no such file."""
+        """Its content (shared: not to be changed); None if there is no such file. Raises DamagedFile."""
         try:
             status = self._path.stat()
             seen = (status.st_mtime_ns, status.st_size, status.st_ino)
             if seen != self._seen:
-                self._content, self._seen = json.loads(self._path.read_text()), seen
+                self._content, self._seen = read_json(self._path, self._like, self._remedy), seen
         except FileNotFoundError:
             self._content = self._seen = None
         return self._content
@@ -188,14 +205,25 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         run = RunDirectory.open(file)
         file = run.best if run.best.exists() else run.last
     try:
+        check_archive(file)
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ValueError(f"--checkpoint {file} does not exist; give a run directory or a .ckpt file") from error
-    except (OSError, RuntimeError, EOFError, ValueError, struct.error, pickle.UnpicklingError) as error:
-        raise ValueError(f"--checkpoint {file} cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(checkpoint, dict) or "experiment" not in checkpoint:
+    except PermissionError as error:
+        raise ValueError(f"--checkpoint {file} cannot be read: {error.strerror}; check its permissions") from error
+    except Exception as error:  # zip, pickle and torch each have their own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DamagedFile(file, reason if file.stat().st_size else "it is empty", _instead_of(file)) from error
+    if not isinstance(checkpoint, dict) or not {"experiment", "state_dict"} <= checkpoint.keys():
         raise ValueError(f"--checkpoint {file} was not written by sleep_lightning (it holds no experiment)")
     return checkpoint
+
+
+def _instead_of(checkpoint: Path) -> str:
+    others = [one for one in sorted(checkpoint.parent.glob("*.ckpt")) if one != checkpoint]
+    if not others:
+        return "train again, in another directory"
+    return f"use {others[0]} instead, or copy that to {checkpoint.name}"
 
 
 def experiment_of(checkpoint: dict[str, Any], overrides: list[str]) -> Experiment:

@@ -6,6 +6,7 @@ stopped by SIGTERM may exit with 0).
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,8 +18,14 @@ from typing import Any
 import psutil
 
 from sleep_lightning.config import Experiment, redact
+from sleep_lightning.runs.damage import NUMBER
 from sleep_lightning.runs.directory import JsonFile, RunDirectory, write_text
 
+_SCORES = dict.fromkeys(("exact_match", "token_accuracy", "loss", "train_flops", "wall_s"), NUMBER)
+SUMMARY: dict[str, Any] = {"status": str, **_SCORES}
+"""What is read of ``summary.json``."""
+HISTORY: dict[str, Any] = {"history": [dict.fromkeys(("step", "exact_match", "cost/train_flops"), NUMBER)]}
+"""What is read of ``history.json``."""
 URI_VARIABLE = "SLEEP_LIGHTNING_TRACKING_URI"
 TRACKING = f"tracking.uri=${{oc.env:{URI_VARIABLE}}}"
 """The URI may hold a password: it is passed where neither files nor the process list show it."""
@@ -59,8 +66,10 @@ class FitProcess:
                     f"{key}={path!r} cannot be imported by a child process; define the class at the top level of a "
                     f"file and give its class_path, for example my_module.{path.rpartition('.')[2]}"
                 )
-        object.__setattr__(self, "_summary", JsonFile(self.directory.summary))
-        object.__setattr__(self, "_history", JsonFile(self.directory.history))
+        name = shlex.quote(str(self.directory.path))
+        again = f"remove it and resume the run, which writes it again: fit --resume {name}"
+        object.__setattr__(self, "_summary", JsonFile(self.directory.summary, SUMMARY, again))
+        object.__setattr__(self, "_history", JsonFile(self.directory.history, HISTORY, again))
 
     @property
     def log(self) -> Path:

@@ -13,9 +13,12 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from sleep_lightning.config import anchored_uri, read_yaml, redact
+from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.sweep.retrying_storage import RetryingJournal, RetryingStorage
 
 JOURNAL = "journal.log"
+REMEDY = "restore it from a copy, or start again under another name or in another --output"
+"""For a damaged journal."""
 SPEC = "sweep.yaml"
 POSTGRESQL, SQLITE = "postgresql+psycopg", "sqlite"
 CONNECT = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
@@ -59,7 +62,10 @@ def _saved(folder: Path, key: str) -> str | None:
     if not (folder / SPEC).is_file():
         return None
     content, _ = read_yaml(folder / SPEC, str(folder / SPEC), "run the sweep's own YAML again")
-    return content.get(key) if isinstance(content, dict) else None
+    value = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(value, str | None):
+        raise ValueError(f"{folder / SPEC}: {key}={value!r} must be text; run the sweep's own YAML again")
+    return value
 
 
 def is_sweep(folder: Path) -> bool:
@@ -120,11 +126,10 @@ def _open_journal(journal: Path, to_write: bool) -> JournalStorage:
         drop_torn_line(journal)
     try:
         return JournalStorage(RetryingJournal(str(journal)))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, OptunaError) as error:
-        raise ValueError(
-            f"{journal} is damaged ({type(error).__name__}: {error}): a line of it is not a record of Optuna's; "
-            f"remove it, or start again under another name"
-        ) from error
+    except OSError:
+        raise
+    except Exception as error:  # a line of it is not a record of Optuna's, which then fails somewhere
+        raise DamagedFile(journal, f"{type(error).__name__}: {error}", REMEDY) from error
 
 
 def _reader(url: str, engine: dict[str, Any]) -> optuna.storages.RDBStorage:

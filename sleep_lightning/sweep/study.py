@@ -14,11 +14,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.config import load_experiment
+from sleep_lightning.runs.damage import read_json, reading
 from sleep_lightning.runs.directory import write_json
 from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.space import Space
 from sleep_lightning.sweep.spec import Sweep, SweepSpec
-from sleep_lightning.sweep.storage import JOURNAL, is_sweep, open_storage, saved_name, saved_url
+from sleep_lightning.sweep.storage import JOURNAL, REMEDY, is_sweep, open_storage, saved_name, saved_url
 
 FINGERPRINT = "definition"
 OWNER, OWNER_FILE = "owner", "study.json"
@@ -48,7 +49,8 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
     except OSError as error:
         raise ValueError(f"{folder} cannot hold the sweep: {error.strerror}; choose another --output") from error
     wanted = definition(sweep)
-    known = _comparable(_in_full(study.user_attrs.get(FINGERPRINT, wanted)))
+    with reading(folder / JOURNAL, REMEDY):
+        known = _comparable(_in_full(study.user_attrs.get(FINGERPRINT, wanted)))
     if known != (same := _comparable(wanted)):
         changed = next(key for key in same if known.get(key) != same[key])
         raise ValueError(
@@ -79,7 +81,7 @@ def _check_owner(study: optuna.Study, spec: SweepSpec, folder: Path) -> None:
     file = folder / OWNER_FILE
     if not file.exists():
         write_json(file, {OWNER: uuid.uuid4().hex})
-    ours = json.loads(file.read_text())[OWNER]
+    ours = read_json(file, {OWNER: str}, "restore it, or start again under another name")[OWNER]
     theirs, where = study.user_attrs.get(OWNER, (ours, ""))
     if theirs != ours:
         raise ValueError(
