@@ -1,5 +1,6 @@
 """``sweep``: search for the frontier of accuracy over cost."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def prepare_resume(name: str, overrides: Sequence[str] = ()) -> SweepJob:
     """
     folder = find_sweep(name)
     if is_supervised(folder):
-        raise ValueError(f"{folder} is being run by another process; look at it with: sweep show {name}")
+        raise ValueError(f"{folder} is being run by another process; look at it with: sweep show {shlex.quote(name)}")
     return _job(load_saved(folder, overrides), folder)
 
 

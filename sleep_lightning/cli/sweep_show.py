@@ -116,7 +116,7 @@ def best(found: Found, max_flops: float | None, export: Export | None) -> int:
     report, console = found.report, _console()
     trial = report.best_within(max_flops)
     console.print(frontier_table(report))
-    name = found.name if max_flops is None else f"{found.name} --max-flops {max_flops:g}"
+    name = shlex.quote(found.name) + ("" if max_flops is None else f" --max-flops {max_flops:g}")
     facts = {"best": f"trial {trial.number}: {_name(report.value)} {trial.result[report.value]:.4g}, {trial.written()}"}
     if export is None:
         facts["export it"] = f"python -m sleep_lightning sweep best {name} --export conf/best.yaml"

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shlex
 import socket
 import time
 from collections.abc import Sequence
@@ -50,7 +51,8 @@ class RunDirectory:
         run = cls(Path(name))
         if run.config.exists():
             raise ValueError(
-                f"training.run_dir={name!r} holds a run already; resume it with fit --resume {name}, or choose another"
+                f"training.run_dir={name!r} holds a run already; resume it with fit --resume {shlex.quote(name)}, "
+                f"or choose another"
             )
         try:
             run.checkpoints.mkdir(parents=True, exist_ok=True)

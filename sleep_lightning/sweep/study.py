@@ -1,6 +1,7 @@
 """The Optuna study of a sweep, in the sweep's storage, and its sampler."""
 
 import json
+import shlex
 import uuid
 import warnings
 from collections.abc import Sequence
@@ -86,7 +87,7 @@ def _check_owner(study: optuna.Study, spec: SweepSpec, folder: Path) -> None:
     if theirs != ours:
         raise ValueError(
             f"storage={spec.storage!r} holds a sweep named {spec.name} already, that of {where}; give this one another "
-            f"name, or resume that one: sweep resume {where}"
+            f"name, or resume that one: sweep resume {shlex.quote(where)}"
         )
     if OWNER not in study.user_attrs:
         study.set_user_attr(OWNER, (ours, str(folder.absolute())))

@@ -82,11 +82,6 @@ def uses(folder: Path, name: str) -> list[Callable[[], Any]]:
     return of.get(name, [lambda: (process.summary, process.history, process.flops_spent, process.progress())])
 
 
-def names(error: ValueError, folder: Path, name: str) -> bool:
-    said = str(error)
-    return "\n" not in said and name.rpartition("/")[2] in said and str(folder) in said
-
-
 def refusals(uses: list[Callable[[], Any]]) -> list[str]:
     """What the uses of a file say against it."""
     said = []
