@@ -6,7 +6,6 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from sleep_lightning.bench.memory import bench_memory
@@ -16,6 +15,7 @@ from sleep_lightning.bench.ranks import bench_ranks
 from sleep_lightning.bench.startup import bench_startup
 from sleep_lightning.bench.step import bench_step
 from sleep_lightning.bench.storage import bench_storage
+from sleep_lightning.cli.console import plain_console
 from sleep_lightning.runs.directory import write_json
 from sleep_lightning.training.runtime.environment import describe_environment
 
@@ -36,7 +36,7 @@ def bench(names: list[str], seconds: float, output: str | None) -> int:
     Raises:
         ValueError: an unknown name, or no time.
     """
-    console = Console()
+    console = plain_console()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     environment = describe_environment(device)
     environment["processor"] = platform.processor() or platform.machine()

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from sleep_lightning.cli.console import print_facts
+from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.signals import SignalsInterrupt
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.compare.runs import Run, execute, plan_runs
@@ -76,13 +76,13 @@ def prepare(
 
 def compare(c: Comparison) -> int:
     """Train, score and print. Returns 0; 1 if a run failed; 128 + signal number if a signal ended it."""
-    console = Console()
+    console = plain_console()
     status: Status = "FAILED"
     failed: list[Run] = []
     signals = SignalsInterrupt()
     try:
         with signals:
-            failed = _train(c, Console(stderr=True))
+            failed = _train(c, plain_console(stderr=True))
             rows = build_rows(c.runs, c.test_passes)
             if rows:
                 _report(c, console, rows)

@@ -7,9 +7,8 @@ from typing import IO
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
-from rich.console import Console
 
-from sleep_lightning.cli.console import print_facts, score_table
+from sleep_lightning.cli.console import plain_console, print_facts, score_table
 from sleep_lightning.cli.fit_report import facts_of, headline, log_results, summarize
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.plugins import resolve
@@ -126,18 +125,19 @@ def fit(job: Job) -> int:
         ending.status, ending.exit_code = "KILLED", StopReason.SIGINT
         if job.run is not None:
             directory = shlex.quote(str(job.run.path))
-            Console().print(f"stopped at once; resume with: python -m sleep_lightning fit --resume {directory}")
+            text = f"stopped at once; resume with: python -m sleep_lightning fit --resume {directory}"
+            plain_console().print(text, highlight=False, soft_wrap=True)
     except Exception as error:
         if (sentence := remedy(error)) is None:
             raise
         if job.place.first:
-            Console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True, markup=False)
+            plain_console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True)
     finally:
         _close(job, ending)
         if job.lock is not None:
             job.lock.close()
     if job.place.first and (done := requeue(job.experiment.training, ending.reason)) is not None:
-        Console(stderr=True).print(done, highlight=False, soft_wrap=True, markup=False)
+        plain_console(stderr=True).print(done, highlight=False, soft_wrap=True)
     return ending.exit_code if job.place.first or ending.reason is None else 0
 
 
@@ -167,7 +167,7 @@ def _train(job: Job, ending: _Ending) -> None:
     environment["allocator"] = tune_allocator(experiment.training.allocator)
     environment["fp32_matmul"] = choose_fp32_matmul(experiment.training.fp32_matmul)
     environment["ranks"] = f"{place.size} ({place.local_size} a node)"
-    console = Console(quiet=not place.first)
+    console = plain_console(quiet=not place.first)
     if run is not None:
         console.print(f"run {run.path}: {headline(experiment, module)}", highlight=False, soft_wrap=True)
         if mlflow is not None:

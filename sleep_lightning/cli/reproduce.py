@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sleep_lightning.cli import sweep
-from sleep_lightning.cli.console import print_facts
+from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.evidence.data_order import DataOrder, data_orders
 from sleep_lightning.evidence.figures import draw_all
 from sleep_lightning.evidence.findings import DEPO, PASSES, Finding, find
@@ -101,11 +101,9 @@ def prepare(sweeps: str, output: str, seconds: float, *, so_far: bool, page_only
 
 def reproduce(r: Reproduction) -> int:
     """Run what is not finished, then write. Returns 0, or the first sweep's exit code that is not 0."""
-    console = Console()
+    console = plain_console()
     for job in r.jobs if r.train else ():
-        console.print(
-            f"[bold]{job.sweep.spec.name}[/bold] (if this is killed, rerun the command to resume)", highlight=False
-        )
+        console.print(f"{job.sweep.spec.name} (if this is killed, rerun the command to resume)", highlight=False)
         code = sweep.sweep(job)
         if code != 0:
             return code

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from sleep_lightning.cli.console import print_facts
+from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.signals import SignalsInterrupt
 from sleep_lightning.cli.sweep_progress import watch
 from sleep_lightning.cli.sweep_show import frontier_table, report_facts
@@ -86,13 +86,13 @@ def dry_run(job: SweepJob) -> int:
         except ValueError as error:
             flops, note = "-", f"not run: {error}"
         table.add_row(written(values), flops, note)
-    Console().print(table)
+    plain_console().print(table)
     return 0
 
 
 def sweep(job: SweepJob) -> int:
     """Search until the budget is used up. Returns 0, or 128 + signal number (rerun the command to resume)."""
-    console, live = Console(), Console(stderr=True)
+    console, live = plain_console(), plain_console(stderr=True)
     signals = SignalsInterrupt()
     logger: MLflowRun | None = None
     status: Status = "FAILED"

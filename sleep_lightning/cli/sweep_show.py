@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from sleep_lightning.cli.console import print_facts
+from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.runs.directory import write_text
@@ -190,12 +190,12 @@ def _name(measure: str) -> str:
 
 
 def _console() -> Console:
-    console = Console()
+    console = plain_console()
     if not console.is_terminal:
         console.width = max(console.width, WIDE)  # a log does not wrap
     return console
 
 
 def _refuse(reason: str) -> int:
-    Console(stderr=True).print(f"error: {reason}", highlight=False, soft_wrap=True)
+    plain_console(stderr=True).print(f"error: {reason}", highlight=False, soft_wrap=True)
     return 2
