@@ -57,7 +57,7 @@ def final_scores(directory: RunDirectory, n_passes: int) -> dict[str, Any]:
         experiment, model = load_trained(str(directory.last), [f"sleep.n_passes={n_passes}"])
         scores = {name: asdict(score) for name, score in score_split(experiment, model, "test").items()}
         write_json(file, {"parameters": sum(p.numel() for p in model.parameters()), "scores": scores})
-    score = dict.fromkeys(("answers", "exact_match", "token_accuracy", "loss"), NUMBER)
+    score: dict[str, Any] = dict.fromkeys(("answers", "exact_match", "token_accuracy", "loss"), NUMBER)
     score |= {"baselines": dict.fromkeys(("majority_exact_match", "uniform_exact_match"), NUMBER)}
     like = {"parameters": int, "scores": {"all": score}}
     content = read_json(file, like, remedy := "remove it: it is measured again")

@@ -10,21 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
+from sleep_lightning.config.checks import accepted, check_numbers, shown
 from sleep_lightning.config.experiment import Experiment
 from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.config.plugin_task import PluginTask
 from sleep_lightning.config.plugins import KindName, Plugin, find_plugin, instead_of
-from sleep_lightning.config.reading import (
-    Argument,
-    accepted,
-    as_meant,
-    check_numbers,
-    first_line,
-    hints_of,
-    is_text,
-    parse_yaml,
-    shown,
-)
+from sleep_lightning.config.reading import Argument, as_meant, first_line, hints_of, is_text, parse_yaml
 from sleep_lightning.config.schema import schema_of, values_of
 from sleep_lightning.config.search_path import home_of
 from sleep_lightning.config.tracking import TrackingConfig
@@ -40,7 +31,7 @@ SECTIONS: dict[str, type] = {
     "tracking": TrackingConfig,
 }
 _BUILT = {"task": PluginTask, "model": PluginModel}
-_FIRST = dict.fromkeys(("task.name", "task.class_path", "model.class_path"), str | None)
+_FIRST: dict[str, Any] = dict.fromkeys(("task.name", "task.class_path", "model.class_path"), str | None)
 _FIRST["training.search_path"] = list[str]
 """Keys that decide which other keys there are, and their types."""
 
@@ -187,7 +178,7 @@ def _merge(schema: DictConfig, values: dict[str, Any], texts: dict[str, Any], pl
 
 def key_types(experiment: Experiment) -> dict[str, Any]:
     """The type of every key of an experiment, those of plug-ins included."""
-    types = {}
+    types: dict[str, Any] = {}
     for section, content in vars(experiment).items():
         if isinstance(content, PluginTask | PluginModel):
             hints = hints_of(cast(type, OmegaConf.get_type(schema_of(content.plugin))))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 NUMBER = (int, float)
+_STUMBLES = (LookupError, TypeError, AttributeError, AssertionError, ArithmeticError)
 
 
 class DamagedFile(ValueError):
@@ -68,5 +69,5 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
     """
     try:
         yield
-    except (LookupError, TypeError, AttributeError, AssertionError, ArithmeticError) as error:
+    except (*_STUMBLES, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DamagedFile(path, f"{type(error).__name__}: {error}", remedy) from error

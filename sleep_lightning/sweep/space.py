@@ -1,13 +1,14 @@
 """The search space: which keys of an experiment vary, and how."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from sleep_lightning.config.reading import check_numbers
+from sleep_lightning.config.checks import check_numbers
+from sleep_lightning.config.reading import as_meant
 
 ARM = "arm"
 """The one key of a space that is not a key of an experiment."""
@@ -67,6 +68,25 @@ class Parameter:
                 raise ValueError(f"{key}={value!r} is never drawn: use some of {self.choices}")
         if not values:
             raise ValueError(f"{key}=[] never holds: give it values, or drop it")
+
+
+def read_parameters(types: Mapping[str, Any], space: dict[str, Parameter], written: Any) -> dict[str, Parameter]:
+    """Choices, bounds and conditions, read by the types of their keys."""
+    meant = {}
+    for key, parameter in space.items():
+        kind, text = types.get(key, Any), written.get(key) if isinstance(written, dict) else None
+        if isinstance(text, dict):
+            of = dict.fromkeys(("low", "high", "step"), kind) | {"choices": list[kind]}  # type: ignore[valid-type]
+            read = {name: as_meant(of[name], getattr(parameter, name), text[name]) for name in of.keys() & text.keys()}
+            conditions = text.get("when")
+            if isinstance(conditions, dict):
+                read["when"] = {
+                    name: as_meant(list[types.get(name, Any)], allowed, conditions.get(name))  # type: ignore[misc]
+                    for name, allowed in parameter.when.items()
+                }
+            parameter = replace(parameter, **read)
+        meant[key] = parameter
+    return meant
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A sweep as a YAML: what varies, the objectives, the budget. All of it is validated before the first trial."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -10,10 +10,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.config import Experiment, Override, WrongValue, key_types, load_experiment, read_yaml
-from sleep_lightning.config.reading import Argument, as_meant, check_numbers, check_type, first_line
+from sleep_lightning.config.checks import check_numbers, check_type
+from sleep_lightning.config.reading import Argument, as_meant, first_line
 from sleep_lightning.cost.inference import inference_cost
 from sleep_lightning.sweep.launchers import RayOptions, SlurmOptions
-from sleep_lightning.sweep.space import ARM, Parameter, Space
+from sleep_lightning.sweep.space import ARM, Parameter, Space, read_parameters
 from sleep_lightning.sweep.storage import check_url
 
 MEASURES = ("exact_match", "token_accuracy", "loss", "train_flops", "wall_s")
@@ -190,7 +191,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
             check_numbers(name, content[name], ranges)
         spec = cast(SweepSpec, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepSpec), content)))
         base = load_experiment(path.parent / spec.base, spec.overrides).anchored()
-        space = Space(_as_meant_by(key_types(base), spec.space, written["space"]))
+        space = Space(read_parameters(key_types(base), spec.space, written["space"]))
         spec.space = space.parameters
         sweep = Sweep(spec, space, base)
         if not {"training.devices", "training.num_nodes"} & spec.space.keys():
@@ -217,25 +218,6 @@ def _change(content: dict[Any, Any], written: Any, overrides: Sequence[str]) -> 
                 tree[parent] = tree[parent] if isinstance(tree.get(parent), dict) else {}
                 tree = tree[parent]
             tree[name] = value
-
-
-def _as_meant_by(types: Mapping[str, Any], space: dict[str, Parameter], written: Any) -> dict[str, Parameter]:
-    """Choices, bounds and conditions, read by the types of their keys."""
-    meant = {}
-    for key, parameter in space.items():
-        kind, text = types.get(key, Any), written.get(key) if isinstance(written, dict) else None
-        if isinstance(text, dict):
-            of = dict.fromkeys(("low", "high", "step"), kind) | {"choices": list[kind]}  # type: ignore[valid-type]
-            read = {name: as_meant(of[name], getattr(parameter, name), text[name]) for name in of.keys() & text.keys()}
-            conditions = text.get("when")
-            if isinstance(conditions, dict):
-                read["when"] = {
-                    name: as_meant(list[types.get(name, Any)], allowed, conditions.get(name))  # type: ignore[misc]
-                    for name, allowed in parameter.when.items()
-                }
-            parameter = replace(parameter, **read)
-        meant[key] = parameter
-    return meant
 
 
 def _check_values(sweep: Sweep) -> None:

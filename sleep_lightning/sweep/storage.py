@@ -70,7 +70,10 @@ def _saved(folder: Path, key: str) -> str | None:
 
 def is_sweep(folder: Path) -> bool:
     """Whether it is a sweep's folder."""
-    return (folder / JOURNAL).is_file() or saved_url(folder) is not None
+    try:
+        return (folder / JOURNAL).is_file() or saved_url(folder) is not None
+    except ValueError:  # a damaged spec: those that read it say so
+        return True
 
 
 def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorage:

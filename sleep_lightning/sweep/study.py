@@ -30,8 +30,13 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
     """The sweep's study, created or loaded.
 
     Raises:
-        ValueError: the folder or the storage holds a study of another search, or cannot be used.
+        ValueError: the folder or the storage holds a study of another search, is damaged, or cannot be used.
     """
+    with reading(folder / JOURNAL, REMEDY):
+        return _open_study(sweep, folder)
+
+
+def _open_study(sweep: Sweep, folder: Path) -> optuna.Study:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _check_place(sweep.spec, folder)
@@ -50,8 +55,7 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
     except OSError as error:
         raise ValueError(f"{folder} cannot hold the sweep: {error.strerror}; choose another --output") from error
     wanted = definition(sweep)
-    with reading(folder / JOURNAL, REMEDY):
-        known = _comparable(_in_full(study.user_attrs.get(FINGERPRINT, wanted)))
+    known = _comparable(_in_full(study.user_attrs.get(FINGERPRINT, wanted)))
     if known != (same := _comparable(wanted)):
         changed = next(key for key in same if known.get(key) != same[key])
         raise ValueError(
