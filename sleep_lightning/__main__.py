@@ -37,6 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             name = signal.Signals(signals.exit_code - 128).name
             print(f"stopped by {name}", file=sys.stderr)
             return signals.exit_code
+        except ValueError as error:
+            from sleep_lightning.runs.damage import DamagedFile
+
+            if not isinstance(error, DamagedFile):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            return 2
 
 
 def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:

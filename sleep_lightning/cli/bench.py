@@ -6,7 +6,6 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from sleep_lightning.bench.memory import bench_memory
@@ -16,7 +15,8 @@ from sleep_lightning.bench.ranks import bench_ranks
 from sleep_lightning.bench.startup import bench_startup
 from sleep_lightning.bench.step import bench_step
 from sleep_lightning.bench.storage import bench_storage
-from sleep_lightning.runs.directory import write_json
+from sleep_lightning.cli.console import plain_console
+from sleep_lightning.runs.files import write_json
 from sleep_lightning.training.runtime.environment import describe_environment
 
 BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
@@ -36,7 +36,7 @@ def bench(names: list[str], seconds: float, output: str | None) -> int:
     Raises:
         ValueError: an unknown name, or no time.
     """
-    console = Console()
+    console = plain_console()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     environment = describe_environment(device)
     environment["processor"] = platform.processor() or platform.machine()
@@ -59,8 +59,8 @@ def check(names: list[str], seconds: float) -> None:
     for name in names:
         if name not in BENCHES:
             raise ValueError(f"bench {name!r} is unknown; use one of {', '.join(BENCHES)}")
-    if seconds <= 0:
-        raise ValueError(f"--seconds {seconds} must be above 0")
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"--seconds {seconds} must be a number above 0")
 
 
 def _table(rows: list[dict[str, object]]) -> Table:

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from sleep_lightning.cli.console import print_facts
+from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.compare.runs import Run, execute, plan_runs
 from sleep_lightning.compare.table import Row, build_rows, check_data_order, draw_table, write_results
@@ -52,14 +52,18 @@ def prepare(
     """
     base = load_experiment(config, overrides)
     check_device(base)
-    if jobs < 1 or min(seeds, default=-1) < 0 or len(set(seeds)) < len(seeds):
-        raise ValueError(f"--jobs {jobs} must be at least 1, and --seeds {seeds} different numbers from 0")
+    if jobs < 1 or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
+        raise ValueError(
+            f"--jobs {jobs} must be at least 1, and --seeds {seeds} different numbers from 0 to {2**32 - 1}"
+        )
     if min(test_passes, default=1) < 1:
         raise ValueError(f"--test-passes {test_passes} must be numbers of passes from 1")
     folder = Path(output or f"runs/compare-{Path(config).stem}")
     threads = base.training.threads or max(1, torch.get_num_threads() // jobs)
-    own = [f"training.threads={threads}", f"tracking.uri={base.tracking.uri}"]
+    own = [("training.threads", threads), ("tracking.uri", base.tracking.uri)]
     runs = plan_runs(base, build_arms(base, arms), seeds, folder, *own)
+    for run in runs:
+        run.progress(), run.summary  # raise if these files are damaged
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -80,11 +84,11 @@ def compare(c: Comparison) -> int:
 
 
 def _compare(c: Comparison, signals: SignalsInterrupt) -> int:
-    console = Console()
+    console = plain_console()
     status: Status = "FAILED"
     failed: list[Run] = []
     try:
-        failed = _train(c, Console(stderr=True))
+        failed = _train(c, plain_console(stderr=True))
         rows = build_rows(c.runs, c.test_passes)
         if rows:
             _report(c, console, rows)

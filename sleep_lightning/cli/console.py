@@ -9,6 +9,11 @@ from sleep_lightning.formatting import with_unit
 from sleep_lightning.training.metrics import Score
 
 
+def plain_console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """A console that prints text as it is: names of folders may hold ``[...]`` and ``:x:``."""
+    return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False)
+
+
 def score_table(scores: Mapping[str, Score], title: str) -> Table:
     """Accuracy by slice, each beside its baselines."""
     table = Table(title=title, title_justify="left")

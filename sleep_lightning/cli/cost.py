@@ -1,9 +1,8 @@
 """``cost``: what an experiment will take, before its first step."""
 
-from rich.console import Console
 from rich.table import Table
 
-from sleep_lightning.cli.console import print_facts
+from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.config import Experiment
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.cost.inference import inference_cost, state_bytes
@@ -13,7 +12,7 @@ from sleep_lightning.formatting import with_unit
 
 def cost(experiment: Experiment) -> int:
     """Print FLOPs of a training step by component, pass and kind of window, of the whole run, and of inference."""
-    console = Console()
+    console = plain_console()
     t, task = experiment.training, experiment.task.build()
     model = experiment.build_model(task)
     each, step = sequence_cost(experiment), t.batch_size

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 from torch import Tensor
 
-from sleep_lightning.cli.console import score_table
+from sleep_lightning.cli.console import plain_console, score_table
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import WindowModel
-from sleep_lightning.runs.directory import write_json, write_text
+from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.sleep import IGNORE, is_answer, plan_windows, retrieve, run_window_loop, wake, zero_memory
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.evaluation import score_split
@@ -24,7 +23,7 @@ def evaluate(
 ) -> int:
     """Print accuracy by slice beside the baselines; with ``output`` also write it as JSON."""
     scores = score_split(experiment, model, split)
-    Console().print(score_table(scores, f"{split}, N={experiment.sleep.n_passes}"))
+    plain_console().print(score_table(scores, f"{split}, N={experiment.sleep.n_passes}"))
     if output is not None:
         content = {"split": split, "n_passes": experiment.sleep.n_passes}
         write_json(Path(output), content | {"slices": {name: asdict(s) for name, s in scores.items()}})

@@ -8,13 +8,13 @@ from typing import IO, Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
-from rich.console import Console
 
-from sleep_lightning.cli.console import print_facts, score_table
+from sleep_lightning.cli.console import plain_console, print_facts, score_table
 from sleep_lightning.cli.fit_report import facts_of, headline, log_results, summarize
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.plugins import resolve
-from sleep_lightning.runs.directory import RunDirectory, load_checkpoint, write_json
+from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
+from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.resume import changes, checkpoint_to_resume, record_session
 from sleep_lightning.runs.signals import SignalsInterrupt, StopReason
 from sleep_lightning.tracking.figures.runs import draw_learning_curve
@@ -90,8 +90,8 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
         )
     run = RunDirectory.open(resume) if resume else RunDirectory.newest()
     moved = [change for change in overrides if change.startswith("training.search_path=")]  # a plug-in's new place
-    saved = load_experiment(run.config, moved)
-    experiment, place = _checked(load_experiment(run.config, overrides))
+    saved = run.load_config(moved)
+    experiment, place = _checked(run.load_config(overrides))
     changed = changes(saved, experiment)
     checkpoint = checkpoint_to_resume(run, saved.training.checkpoint_every)
     if not place.first:
@@ -151,14 +151,14 @@ def fit(job: Job) -> int:
             if (sentence := remedy(error)) is None:
                 raise
             if job.place.first:
-                Console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True, markup=False)
+                plain_console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True)
         finally:
             with signals.held():
                 _close(job, ending)
             if job.lock is not None:
                 job.lock.close()
     if job.place.first and (done := requeue(job.experiment.training, ending.reason)) is not None:
-        Console(stderr=True).print(done, highlight=False, soft_wrap=True, markup=False)
+        plain_console(stderr=True).print(done, highlight=False, soft_wrap=True)
     return ending.exit_code if job.place.first or ending.reason is None else 0
 
 
@@ -188,7 +188,7 @@ def _train(job: Job, ending: _Ending) -> None:
     environment["allocator"] = tune_allocator(experiment.training.allocator)
     environment["fp32_matmul"] = choose_fp32_matmul(experiment.training.fp32_matmul)
     environment["ranks"] = f"{place.size} ({place.local_size} a node)"
-    console = Console(quiet=not place.first)
+    console = plain_console(quiet=not place.first)
     if run is not None:
         step = 0 if job.checkpoint is None else int(load_checkpoint(job.checkpoint)["global_step"])
         differing = record_session(run, step, job.changes, environment)

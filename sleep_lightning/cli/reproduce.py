@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sleep_lightning.cli import sweep
-from sleep_lightning.cli.console import print_facts
+from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.evidence.data_order import DataOrder, data_orders
 from sleep_lightning.evidence.figures import draw_all
 from sleep_lightning.evidence.findings import DEPO, PASSES, Finding, find
@@ -21,7 +21,7 @@ from sleep_lightning.evidence.page import results_page
 from sleep_lightning.evidence.scores import FinishedRun, RunScore, finished_runs, score_run
 from sleep_lightning.evidence.tables import Row, read_table, write_table
 from sleep_lightning.evidence.throughput import Speed, measure
-from sleep_lightning.runs.directory import write_text
+from sleep_lightning.runs.files import write_text
 from sleep_lightning.sweep.folder import SWEEPS, load_saved
 from sleep_lightning.sweep.storage import is_sweep
 from sleep_lightning.sweep.study import definition
@@ -72,8 +72,8 @@ def prepare(sweeps: str, output: str, seconds: float, *, so_far: bool, page_only
         ValueError: no sweeps there, a bad one, no time, a place that cannot be written, no tables for ``page_only``,
             no runs or those of another definition for ``so_far``, or both options at once.
     """
-    if seconds <= 0:
-        raise ValueError(f"--seconds {seconds} must be above 0")
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"--seconds {seconds} must be a number above 0")
     if so_far and page_only:
         raise ValueError("--so-far scores what is finished and --page-only does not; give one of them")
     paths = sorted(Path(sweeps).glob(PATTERN))
@@ -101,11 +101,9 @@ def prepare(sweeps: str, output: str, seconds: float, *, so_far: bool, page_only
 
 def reproduce(r: Reproduction) -> int:
     """Run what is not finished, then write. Returns 0, or the first sweep's exit code that is not 0."""
-    console = Console()
+    console = plain_console()
     for job in r.jobs if r.train else ():
-        console.print(
-            f"[bold]{job.sweep.spec.name}[/bold] (if this is killed, rerun the command to resume)", highlight=False
-        )
+        console.print(f"{job.sweep.spec.name} (if this is killed, rerun the command to resume)", highlight=False)
         code = sweep.sweep(job)
         if code != 0:
             return code

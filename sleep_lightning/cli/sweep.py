@@ -1,5 +1,6 @@
 """``sweep``: search for the frontier of accuracy over cost."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from sleep_lightning.cli.console import print_facts
+from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.sweep_progress import watch
 from sleep_lightning.cli.sweep_show import frontier_table, report_facts
 from sleep_lightning.formatting import with_unit
@@ -58,7 +59,7 @@ def prepare_resume(name: str, overrides: Sequence[str] = ()) -> SweepJob:
     """
     folder = find_sweep(name)
     if is_supervised(folder):
-        raise ValueError(f"{folder} is being run by another process; look at it with: sweep show {name}")
+        raise ValueError(f"{folder} is being run by another process; look at it with: sweep show {shlex.quote(name)}")
     return _job(load_saved(folder, overrides), folder)
 
 
@@ -85,7 +86,7 @@ def dry_run(job: SweepJob) -> int:
         except ValueError as error:
             flops, note = "-", f"not run: {error}"
         table.add_row(written(values), flops, note)
-    Console().print(table)
+    plain_console().print(table)
     return 0
 
 
@@ -96,7 +97,7 @@ def sweep(job: SweepJob) -> int:
 
 
 def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
-    console, live = Console(), Console(stderr=True)
+    console, live = plain_console(), plain_console(stderr=True)
     logger: MLflowRun | None = None
     status: Status = "FAILED"
     try:

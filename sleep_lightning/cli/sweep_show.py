@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from sleep_lightning.cli.console import print_facts
+from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.formatting import with_unit
-from sleep_lightning.runs.directory import write_text
+from sleep_lightning.runs.files import write_text
 from sleep_lightning.sweep.folder import SWEEPS, find_sweep, is_supervised, known_sweeps
 from sleep_lightning.sweep.report.content import Report, Row, read_report
 from sleep_lightning.sweep.report.files import write_report
@@ -95,6 +95,8 @@ def prepare_export(found: Found, max_flops: float | None, target: str | None) ->
     Raises:
         ValueError: no trial is finished, or is that cheap; the file exists already, or its folder does not.
     """
+    if max_flops is not None and not max_flops > 0:
+        raise ValueError(f"--max-flops {max_flops} must be a number above 0")
     trial = found.report.best_within(max_flops)
     if target is None:
         return None
@@ -105,8 +107,8 @@ def prepare_export(found: Found, max_flops: float | None, target: str | None) ->
         raise ValueError(f"--export {target}: there is no folder {file.parent}; create it first")
     seed = found.report.definition["seeds"][0]
     base = load_experiment(found.report.definition["base"])
-    own = [f"training.seed={seed}", "training.run_dir=null"]
-    return Export(file, trial, apply_point(base, trial.values, *own))
+    own = {"training.seed": seed, "training.run_dir": None}
+    return Export(file, trial, apply_point(base, trial.values, *own.items()))
 
 
 def best(found: Found, max_flops: float | None, export: Export | None) -> int:
@@ -114,7 +116,7 @@ def best(found: Found, max_flops: float | None, export: Export | None) -> int:
     report, console = found.report, _console()
     trial = report.best_within(max_flops)
     console.print(frontier_table(report))
-    name = found.name if max_flops is None else f"{found.name} --max-flops {max_flops:g}"
+    name = shlex.quote(found.name) + ("" if max_flops is None else f" --max-flops {max_flops:g}")
     facts = {"best": f"trial {trial.number}: {_name(report.value)} {trial.result[report.value]:.4g}, {trial.written()}"}
     if export is None:
         facts["export it"] = f"python -m sleep_lightning sweep best {name} --export conf/best.yaml"
@@ -188,12 +190,12 @@ def _name(measure: str) -> str:
 
 
 def _console() -> Console:
-    console = Console()
+    console = plain_console()
     if not console.is_terminal:
         console.width = max(console.width, WIDE)  # a log does not wrap
     return console
 
 
 def _refuse(reason: str) -> int:
-    Console(stderr=True).print(f"error: {reason}", highlight=False, soft_wrap=True)
+    plain_console(stderr=True).print(f"error: {reason}", highlight=False, soft_wrap=True)
     return 2

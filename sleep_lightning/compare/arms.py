@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.config import Experiment, Override, load_experiment
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.model import ModelConfig
 
@@ -23,7 +23,7 @@ class Arm:
     changes: tuple[str, ...]
     about: str
 
-    def apply(self, base: Experiment, *more: str, key: str = "--arms") -> Experiment:
+    def apply(self, base: Experiment, *more: Override, key: str = "--arms") -> Experiment:
         """The base experiment with the arm's changes. Raises ValueError, naming the arm, if they do not fit it."""
         try:
             return load_experiment(base.to_dict(), [*self.changes, *more])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sleep_lightning.compare.arms import Arm
-from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.config import Experiment, Override
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess, Watched
 
@@ -28,7 +28,7 @@ class Run(FitProcess):
         return replace(self, experiment=replace(self.experiment, tracking=tracking))
 
 
-def plan_runs(base: Experiment, arms: list[Arm], seeds: list[int], folder: Path, *more: str) -> list[Run]:
+def plan_runs(base: Experiment, arms: list[Arm], seeds: list[int], folder: Path, *more: Override) -> list[Run]:
     """Every arm with every seed, seed by seed, so that an interrupted comparison has complete rows.
 
     Raises:
@@ -38,7 +38,7 @@ def plan_runs(base: Experiment, arms: list[Arm], seeds: list[int], folder: Path,
     for seed in seeds:
         for arm in arms:
             path = folder / f"{arm.name}-seed{seed}"
-            experiment = arm.apply(base, *more, f"training.seed={seed}", f"training.run_dir={path}")
+            experiment = arm.apply(base, *more, ("training.seed", seed), ("training.run_dir", str(path)))
             run = Run(experiment, RunDirectory(path), arm, seed)
             if run.directory.config.exists():
                 _check_same(run)
@@ -47,7 +47,7 @@ def plan_runs(base: Experiment, arms: list[Arm], seeds: list[int], folder: Path,
 
 
 def _check_same(run: Run) -> None:
-    there, wanted = load_experiment(run.directory.config).to_dict(), run.experiment.to_dict()
+    there, wanted = run.directory.load_config().to_dict(), run.experiment.to_dict()
     for sections in (there, wanted):
         for key in ("threads", "search_path", "run_dir"):  # a folder may have moved
             del sections["training"][key]

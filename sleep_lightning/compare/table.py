@@ -1,6 +1,5 @@
 """The table of a comparison: a row per arm (and N at test), mean and spread over seeds beside the baselines."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ from rich.table import Table
 from sleep_lightning.compare.data_order import first_difference
 from sleep_lightning.compare.runs import Run
 from sleep_lightning.formatting import with_unit
-from sleep_lightning.runs.directory import RunDirectory, write_json, write_text
+from sleep_lightning.runs.damage import NUMBER, read_json, reading
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.training.evaluation import load_trained, score_split
 
 
@@ -57,8 +58,11 @@ def final_scores(directory: RunDirectory, n_passes: int) -> dict[str, Any]:
         experiment, model = load_trained(str(directory.last), [f"sleep.n_passes={n_passes}"])
         scores = {name: asdict(score) for name, score in score_split(experiment, model, "test").items()}
         write_json(file, {"parameters": sum(p.numel() for p in model.parameters()), "scores": scores})
-    content: dict[str, Any] = json.loads(file.read_text())
-    return content
+    score: dict[str, Any] = dict.fromkeys(("answers", "exact_match", "token_accuracy", "loss"), NUMBER)
+    score |= {"baselines": dict.fromkeys(("majority_exact_match", "uniform_exact_match"), NUMBER)}
+    like = {"parameters": int, "scores": {"all": score}}
+    content = read_json(file, like, remedy := "remove it: it is measured again")
+    return read_json(file, like | {"scores": dict.fromkeys(content["scores"], score)}, remedy)
 
 
 def build_rows(runs: Sequence[Run], test_passes: Sequence[int]) -> list[Row]:
@@ -70,7 +74,8 @@ def build_rows(runs: Sequence[Run], test_passes: Sequence[int]) -> list[Row]:
         if finished:
             own = finished[0].experiment.sleep.n_passes
             others = test_passes if finished[0].experiment.stack.writers() else ()
-            rows += [_row(finished, n) for n in dict.fromkeys([own, *others])]
+            with reading(finished[0].directory.summary, "remove it and rerun the command"):
+                rows += [_row(finished, n) for n in dict.fromkeys([own, *others])]
     return rows
 
 
@@ -150,7 +155,9 @@ def check_data_order(runs: Sequence[Run]) -> str:
     compared = 0
     for seed in sorted({run.seed for run in runs}):
         finished = {run.arm.name: run.summary for run in runs if run.seed == seed and run.summary is not None}
-        hashes, difference = first_difference({arm: summary["data_digests"] for arm, summary in finished.items()})
+        hashes, difference = first_difference(
+            {arm: summary.get("data_digests", {}) for arm, summary in finished.items()}
+        )
         if difference:
             return f"DIFFERS: {difference} (seed {seed})"
         compared += hashes

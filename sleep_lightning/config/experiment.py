@@ -1,8 +1,8 @@
 """A whole experiment: its sections, and the constraints between them."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
@@ -19,7 +19,8 @@ from sleep_lightning.config.plugins import (
     load_plugin,
     read_spec,
 )
-from sleep_lightning.config.tracking import TrackingConfig, redact
+from sleep_lightning.config.reading import literal
+from sleep_lightning.config.tracking import TrackingConfig, anchored_uri, redact
 from sleep_lightning.config.training import TrainingConfig
 from sleep_lightning.config.values import flatten
 from sleep_lightning.model import MEMORY_MIXERS, HybridLM, ModelConfig, WindowModel
@@ -183,9 +184,7 @@ class Experiment:
     def anchored(self) -> "Experiment":
         """The same with absolute paths of the files it names (SQLite database, a task's JSONL), for any directory."""
         tracking, task = self.tracking, self.task
-        scheme, separator, file = tracking.uri.partition(":///")
-        if scheme.startswith("sqlite") and separator and file and not file.startswith((":", "/")):
-            tracking = replace(tracking, uri=f"{scheme}:///{Path(file).absolute()}")
+        tracking = replace(tracking, uri=anchored_uri(tracking.uri))
         if isinstance(task, Anchored):
             task = task.anchored()
         return replace(self, tracking=tracking, task=task)
@@ -204,7 +203,10 @@ class Experiment:
 def _plain(section: Any) -> dict[str, Any]:
     """A task whose name is not registered is written by its ``class_path``."""
     if isinstance(section, PluginTask | PluginModel):
-        return section.to_dict()
+        return {"class_path": section.class_path, "init_args": literal(section.init_args)}
+    section = copy.copy(section)
+    for name, value in vars(section).items():
+        object.__setattr__(section, name, literal(value))
     values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(section)))
     if isinstance(section, ModelConfig | SleepConfig | TrainingConfig | TrackingConfig):
         return values

@@ -4,21 +4,23 @@ import dataclasses
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_type_hints
+from typing import Any, Literal, cast
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
+from sleep_lightning.config.checks import accepted, check_numbers, shown
 from sleep_lightning.config.experiment import Experiment
 from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.config.plugin_task import PluginTask
 from sleep_lightning.config.plugins import KindName, Plugin, find_plugin, instead_of
+from sleep_lightning.config.reading import Argument, as_meant, first_line, hints_of, is_text, parse_yaml
 from sleep_lightning.config.schema import schema_of, values_of
 from sleep_lightning.config.search_path import home_of
 from sleep_lightning.config.tracking import TrackingConfig
 from sleep_lightning.config.training import TrainingConfig
-from sleep_lightning.config.values import PLUGIN_SECTIONS, first_line, merged_values
+from sleep_lightning.config.values import PLUGIN_SECTIONS, Override, merged_values
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.sleep import SleepConfig
 
@@ -29,10 +31,22 @@ SECTIONS: dict[str, type] = {
     "tracking": TrackingConfig,
 }
 _BUILT = {"task": PluginTask, "model": PluginModel}
+_FIRST: dict[str, Any] = dict.fromkeys(("task.name", "task.class_path", "model.class_path"), str | None)
+_FIRST["training.search_path"] = list[str]
+"""Keys that decide which other keys there are, and their types."""
 
 
-def load_experiment(config: str | Path | dict[str, Any] | None = None, overrides: Sequence[str] = ()) -> Experiment:
-    """Merge defaults <- a YAML file (or nested dict) <- ``key=value`` arguments; interpolation sees the overrides.
+class WrongValue(ValueError):
+    """A key that does not exist, or a value that it never takes, whatever the other values are."""
+
+
+def load_experiment(
+    config: str | Path | dict[str, Any] | None = None, overrides: Sequence[Override] = ()
+) -> Experiment:
+    """Merge defaults <- a YAML file (or nested dict) <- changes; interpolation sees the changes.
+
+    A change is a ``key=value`` argument, of which a key that holds text takes exactly what was typed (``null`` is none,
+    where the key allows that), or a pair of a key and a value, which is taken as it is.
 
     Modules of class_paths are looked for on ``sys.path``, in the current directory, beside the YAML file and in
     ``training.search_path``, to which those of these directories that were needed are added.
@@ -40,13 +54,19 @@ def load_experiment(config: str | Path | dict[str, Any] | None = None, overrides
     Raises:
         ValueError: one sentence naming the key, the value and the fix.
     """
-    tree = {} if config is None else config if isinstance(config, dict) else _read_yaml(Path(config))
-    values = merged_values(tree, overrides)
+    tree, written = (config or {}, None) if isinstance(config, dict | None) else _read_yaml(Path(config))
+    values, texts = merged_values(tree, written, overrides)
+    values |= {key: as_meant(kind, values[key], texts.get(key)) for key, kind in _FIRST.items() if key in values}
     search = _search_path(values)
     beside = [] if config is None or isinstance(config, dict) else [Path(config).absolute().parent]
     schema, plugins = _schema(values, [*search, *beside])
-    merged = _merge(schema, values, plugins)
+    merged = _merge(schema, values, texts, plugins)
     try:
+        for section in map(str, merged):
+            for name, value in _resolved(merged[section]).items():
+                key = f"{section}.{name}"
+                if not key.endswith(".init_args"):
+                    check_numbers(key, value, _range_of(merged[section], name))
         sections = {
             section: _BUILT[section](plugins[section].class_path, values_of(merged[section].init_args))
             if section in plugins
@@ -97,26 +117,32 @@ def _needed(experiment: Experiment, search: list[Path], places: list[Path]) -> l
     return list(dict.fromkeys(map(str, kept)))
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    content = read_yaml(path, f"--config {path}", "shipped experiments lie in conf/")
+def _read_yaml(path: Path) -> tuple[dict[str, Any], Any]:
+    content, written = read_yaml(path, f"--config {path}", "shipped experiments lie in conf/")
     if not isinstance(content, dict):
-        raise ValueError(
-            f"--config {path} must hold sections (task, {', '.join(SECTIONS)}), not a {type(content).__name__}"
-        )
-    return cast(dict[str, Any], content)
+        what = "an empty file" if content is None else f"a {type(content).__name__}"
+        raise ValueError(f"--config {path} must hold sections (task, {', '.join(SECTIONS)}), not {what}")
+    return cast(dict[str, Any], content), written
 
 
-def read_yaml(path: Path, name: str, where_else: str) -> Any:
-    """The content of a YAML file. Raises ValueError, beginning with ``name``, if it cannot be read."""
+def read_yaml(path: Path, name: str, where_else: str) -> tuple[Any, Any]:
+    """The content of a YAML file: as YAML reads it, and with every scalar as its text (see ``reading.as_meant``).
+
+    Raises:
+        ValueError: it cannot be read; begins with ``name``.
+    """
     try:
-        return OmegaConf.to_container(OmegaConf.load(path))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{name}: {error.strerror}; {where_else}") from error
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8") from error
+    except (YAMLError, OmegaConfBaseException, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "in ").split())
+        raise ValueError(f"{name} is not valid YAML: {reason}; correct it") from error
 
 
-def _merge(schema: DictConfig, values: dict[str, Any], plugins: dict[str, Plugin]) -> DictConfig:
+def _merge(schema: DictConfig, values: dict[str, Any], texts: dict[str, Any], plugins: dict[str, Plugin]) -> DictConfig:
     known = [f"{section}.{key}" for section in map(str, schema) for key in map(str, schema[section])]
     for section, plugin in plugins.items():
         known.remove(f"{section}.init_args")
@@ -125,18 +151,58 @@ def _merge(schema: DictConfig, values: dict[str, Any], plugins: dict[str, Plugin
         section, *names = key.split(".")
         of = plugins.get(section) if len(names) > 1 and names[0] == "init_args" else None
         top = ".".join([section, *names[:2]]) if of else key  # an init_arg may be nested
+        if not names and section in schema:
+            raise WrongValue(
+                f"{section}={shown(value, None)} is no section: give it keys, for example "
+                f"{next(one for one in known if one.startswith(section))}, or leave it out"
+            )
         if top not in known and not (of and of.takes_anything):
             fix = instead_of(of, names[1]) if of else _suggest(key, known)
-            raise ValueError(f"{key}={value!r}: there is no key {key!r}; {fix}")
+            raise WrongValue(f"{key}={value!r}: there is no key {key!r}; {fix}")
+        kind, text = _kind_of(schema, key), texts.get(key)
+        meant = as_meant(kind, value, text)
+        if isinstance(text, Argument) and text.error and not is_text(kind):
+            raise WrongValue(str(text.refused(key)))
         try:
-            OmegaConf.update(schema, key, value, force_add=of is not None)
+            OmegaConf.update(schema, key, meant, force_add=of is not None)
         except OmegaConfBaseException as error:
-            parent, _, name = top.rpartition(".")
-            kind = get_type_hints(cast(type, OmegaConf.get_type(OmegaConf.select(schema, parent)))).get(
-                name, "such a value"
-            )
-            raise ValueError(f"{key}={value!r} is not {type_name(kind)}; {first_line(error)}") from error
+            default = None if of else OmegaConf.select(schema, key)
+            wanted = f"must be {accepted(kind, default)}"
+            if isinstance(error, GrammarParseError):
+                wanted = (
+                    f"holds a ${{...}} reference that cannot be read ({first_line(error)}); write \\${{ for a plain one"
+                )
+            raise WrongValue(f"{key}={shown(meant, text)} {wanted}") from error
     return schema
+
+
+def key_types(experiment: Experiment) -> dict[str, Any]:
+    """The type of every key of an experiment, those of plug-ins included."""
+    types: dict[str, Any] = {}
+    for section, content in vars(experiment).items():
+        if isinstance(content, PluginTask | PluginModel):
+            hints = hints_of(cast(type, OmegaConf.get_type(schema_of(content.plugin))))
+            types |= {f"{section}.init_args.{name}": kind for name, kind in hints.items()}
+        else:
+            types |= {f"{section}.{name}": kind for name, kind in hints_of(type(content)).items()}
+    return types
+
+
+def _kind_of(schema: DictConfig, key: str) -> Any:
+    """The type of a key; Any where it is not known."""
+    parent, _, name = key.rpartition(".")
+    holder = OmegaConf.get_type(OmegaConf.select(schema, parent))
+    return hints_of(holder).get(name, Any) if dataclasses.is_dataclass(holder) else Any
+
+
+def _resolved(section: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(section, resolve=True))
+
+
+def _range_of(section: DictConfig, name: str) -> Any:
+    holder = OmegaConf.get_type(section)
+    fields = {f.name: f.metadata for f in dataclasses.fields(holder)} if dataclasses.is_dataclass(holder) else {}
+    return fields.get(name)
 
 
 def type_name(annotation: Any) -> str:

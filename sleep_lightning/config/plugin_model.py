@@ -54,7 +54,3 @@ class PluginModel:
 
     def _no_pattern(self) -> NoReturn:
         raise ValueError(f"{self.plugin.named} has no model.pattern, which this changes; use the hybrid model")
-
-    def to_dict(self) -> dict[str, Any]:
-        """What a YAML holds."""
-        return {"class_path": self.class_path, "init_args": dict(self.init_args)}

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sleep_lightning.config.plugins import Plugin, load_plugin
+from sleep_lightning.config.reading import literal
 from sleep_lightning.config.search_path import described
 from sleep_lightning.tasks import Anchored, Task, TaskConfig
 
@@ -52,7 +53,7 @@ class PluginTask:
 
     def settings(self) -> TaskConfig:
         """The config dataclass with its values."""
-        node = OmegaConf.merge(OmegaConf.structured(self.plugin.target), self.init_args)
+        node = OmegaConf.merge(OmegaConf.structured(self.plugin.target), literal(self.init_args))
         try:
             return cast(TaskConfig, OmegaConf.to_object(node))
         except OmegaConfBaseException as error:
@@ -69,7 +70,3 @@ class PluginTask:
             return self
         values = OmegaConf.to_container(OmegaConf.structured(settings.anchored()))
         return dataclasses.replace(self, init_args=cast(dict[str, Any], values))
-
-    def to_dict(self) -> dict[str, Any]:
-        """What a YAML holds."""
-        return {"class_path": self.class_path, "init_args": dict(self.init_args)}

@@ -277,7 +277,8 @@ def _registered_path(kind: KindName, name: str) -> str | None:
 def _unknown(kind: KindName, name: str) -> str:
     known = [*KINDS[kind].names, *sorted(entry_points(group=KINDS[kind].group).names - KINDS[kind].names.keys())]
     close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}?" if close else f"use one of {', '.join(known)}, or package.module.Class"
+    names = f"one of {', '.join(known)}, or " if known else ""
+    return f"did you mean {close[0]}?" if close else f"use {names}package.module.Class"
 
 
 def _why_not(kind: Kind, target: type) -> str | None:

@@ -1,6 +1,8 @@
 """Where a run is recorded."""
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -38,6 +40,28 @@ class TrackingConfig:
 
 def redact(uri: str) -> str:
     """The URI without its password."""
-    scheme, separator, rest = uri.partition("://")
-    credentials, at, host = rest.rpartition("@")
-    return f"{scheme}{separator}{credentials.partition(':')[0]}:***@{host}" if at and ":" in credentials else uri
+    return re.sub(r"^([^/]*://[^:/]*):.*@", r"\1:***@", uri, flags=re.DOTALL)  # no user: a path may hold : and @
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite URI, as SQLAlchemy reads it: ``%3F`` is a question mark. None for anything else."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if not uri.startswith("sqlite"):
+        return None
+    try:
+        parts = make_url(uri)
+    except (ArgumentError, ValueError):
+        return None
+    return None if parts.database in (None, "", ":memory:") else Path(parts.database)
+
+
+def anchored_uri(uri: str) -> str:
+    """The same with the absolute path of its file if it is an SQLite URI."""
+    from sqlalchemy.engine import make_url
+
+    file = sqlite_file(uri)
+    if file is None or file.is_absolute() or str(file).startswith("file:"):
+        return uri
+    return make_url(uri).set(database=str(file.absolute())).render_as_string(hide_password=False)

@@ -37,7 +37,7 @@ class TrainingConfig:
     """Initial stages, for example [{steps: 500, train: memory, eviction: hard}]; after them, as configured."""
     sampled_passes: list[int] = field(default_factory=list)
     """N of each step, drawn uniformly from these; empty: sleep.n_passes. Validation always uses sleep.n_passes."""
-    seed: int = 0
+    seed: int = field(default=0, metadata={"low": 0, "high": 2**32 - 1})
     """Seed of the initial weights and of the data stream."""
     tbptt_windows: int | None = None
     """k: detach the memory every k windows; null: backpropagate through the whole sequence (the paper)."""
@@ -119,7 +119,7 @@ class TrainingConfig:
         at_least = {"max_steps": 1, "batch_size": 1, "accumulate": 1, "val_every": 1, "val_batches": 1}
         at_least |= {"val_batch_size": 1, "checkpoint_every": 1, "log_every": 1, "tbptt_windows": 1, "threads": 1}
         at_least |= {"devices": 1, "num_nodes": 1, "time_margin": 0}
-        at_least |= {"seed": 0, "muon_lr": 0, "adamw_lr": 0, "weight_decay": 0, "clip_norm": 0}
+        at_least |= {"muon_lr": 0, "adamw_lr": 0, "weight_decay": 0, "clip_norm": 0}
         for key, low in at_least.items():
             if (value := getattr(self, key)) is not None and value < low:
                 raise ValueError(f"training.{key}={value} must be at least {low}")
@@ -134,6 +134,8 @@ class TrainingConfig:
                 f"training.time_limit={self.time_limit} minutes must be more than training.time_margin="
                 f"{self.time_margin}; nothing could be trained"
             )
+        if self.run_dir == "":
+            raise ValueError("training.run_dir is empty: name a directory, or use null for runs/<task>-<time>")
         if self.requeue and self.run_dir is None:
             raise ValueError("training.requeue=true needs a training.run_dir: a requeued job must find its run")
         if sum(stage.steps for stage in self.stages) > self.max_steps:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
+from sleep_lightning.config.reading import Argument, literal
 from sleep_lightning.config.training import TrainingConfig
+
+Override = str | tuple[str, Any]
+"""A change: a ``key=value`` argument, or a key with a value that is taken as it is."""
 
 SPECS = ("training.optimizer", "training.schedule")
 """Keys that hold a plug-in, whose ``class_path`` and ``init_args`` may be changed one by one."""
@@ -15,26 +15,43 @@ RULES = "model.memory_rules"
 """The key that holds a plug-in for each of some letters."""
 PLUGIN_SECTIONS = ("task", "model")
 """Sections that may consist of the ``class_path`` and the ``init_args`` of a plug-in."""
+_NAMES = ("task.name", *(f"{section}.class_path" for section in PLUGIN_SECTIONS))
+"""Keys whose values say which other keys there are."""
 
 
-def merged_values(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Keys and values of a nested mapping, changed by ``key=value`` arguments.
+def merged_values(
+    tree: Mapping[str, Any], written: Any, overrides: Sequence[Override]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keys and values of a nested mapping, changed by arguments.
+
+    Args:
+        tree: as YAML reads it.
+        written: the same, with every scalar as its text; anything else where that is not known.
+        overrides: the changes.
+
+    Returns:
+        The values, and by key what was written (see ``reading.as_meant``), where that is known.
 
     Raises:
-        ValueError: an argument that is none, or a key below a plug-in's that is none.
+        ValueError: an argument that is none or no YAML, or a key below a plug-in's that is none.
     """
-    values = _flatten(tree, "")
-    given = [_argument(text) for text in overrides]
-    for key, value in sorted(given, key=lambda one: one[0] != "task.name" and not one[0].endswith(".class_path")):
+    values, texts = _flatten(tree, ""), _flatten(written, "") if isinstance(written, Mapping) else {}
+    given = [_change(one) for one in overrides]
+    for key, value, text in sorted(given, key=lambda one: one[0] != "task.name" and not one[0].endswith(".class_path")):
         _drop_replaced(values, key, value)
         values |= _flatten(value, f"{key}.") if _descends(key, value) else {key: value}
+        texts = {name: x for name, x in texts.items() if name != key and not name.startswith(f"{key}.")}
+        if text is not None and not _descends(key, value):
+            texts[key] = text
+        elif isinstance(text, Argument) and isinstance(text.written, Mapping):
+            texts |= _flatten(text.written, f"{key}.")
     for section in PLUGIN_SECTIONS:
         if values.get(f"{section}.init_args", ...) is None:
             del values[f"{section}.init_args"]
     for key in SPECS:
         _nest(values, key)
     _nest_rules(values)
-    return values
+    return values, texts
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -55,16 +72,22 @@ def _flatten(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 def _descends(key: str, value: Any) -> bool:
     """Whether a mapping consists of keys; else it is a value."""
-    inside = (*SPECS, RULES, *(f"{section}.init_args" for section in PLUGIN_SECTIONS))
-    whole = key in (*SPECS, RULES) or key.startswith(tuple(f"{one}." for one in inside))
-    return isinstance(value, Mapping) and not whole
+    inside = "." not in key or key in (f"{section}.init_args" for section in PLUGIN_SECTIONS)
+    return isinstance(value, Mapping) and inside
 
 
-def _argument(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
+def _change(one: Override) -> tuple[str, Any, Argument | None]:
+    if not isinstance(one, str):
+        return one[0], literal(one[1]), None
+    key, equals, text = one.partition("=")
     if not equals or not key:
-        raise ValueError(f"argument {text!r} is not key=value; write for example training.max_steps=500")
-    return key, _parse(key, value)
+        raise ValueError(f"argument {one!r} is not key=value; write for example training.max_steps=500")
+    argument = Argument.of(text)
+    if key in _NAMES:
+        return key, None if text == "null" else text, argument
+    if argument.error and key.startswith((*SPECS, RULES)):
+        raise argument.refused(key)
+    return key, argument.value, argument
 
 
 def _drop_replaced(values: dict[str, Any], key: str, value: Any) -> None:
@@ -120,15 +143,3 @@ def _nest_rules(values: dict[str, Any]) -> None:
         _nest(values, key)
         rules[letter] = values.pop(key)
     values[RULES] = rules
-
-
-def _parse(key: str, text: str) -> Any:
-    try:
-        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"])).get("value")  # type: ignore[union-attr]
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{key}={text} cannot be read: {first_line(error)}; quote the value") from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an exception's text."""
-    return str(error).splitlines()[0].rstrip(".")

@@ -7,7 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from sleep_lightning.runs.directory import write_text
+from sleep_lightning.runs.files import write_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

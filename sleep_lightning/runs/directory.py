@@ -1,14 +1,11 @@
 """A run on disk: one directory and one checkpoint lineage, however often it is interrupted."""
 
 import fcntl
-import json
 import os
-import pickle
 import shlex
 import socket
-import struct
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -17,7 +14,9 @@ from typing import IO, Any
 
 import torch
 
-from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.config import Experiment, Override, load_experiment
+from sleep_lightning.runs.damage import DamagedFile, check_archive, read_json
+from sleep_lightning.runs.files import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,19 @@ class RunDirectory:
             raise ValueError(f"there is no run under {root}/ to resume; start one with fit --config conf/rule110.yaml")
         return cls.open(runs[-1].parent)
 
+    def load_config(self, overrides: Sequence[Override] = ()) -> Experiment:
+        """The experiment in ``config.yaml``, changed. Raises ValueError, naming the file if it is at fault."""
+        try:
+            return load_experiment(self.config, overrides)
+        except ValueError as error:
+            if overrides:
+                self.load_config()  # raises if it is not the changes that are refused
+                raise
+            if (reason := str(error)).startswith(named := f"--config {self.config} "):
+                remedy = "restore it (MLflow has a copy, an artifact of the run), or start again in another directory"
+                raise DamagedFile(self.config, reason.removeprefix(named), remedy) from error
+            raise ValueError(f"{self.config}: {reason}") from error
+
     @property
     def config(self) -> Path:
         return self.path / "config.yaml"
@@ -123,7 +135,16 @@ class RunDirectory:
     @property
     def mlflow_run_id(self) -> str | None:
         """The MLflow run this directory belongs to, if one was recorded."""
-        return (read_json(self.record) or {}).get("mlflow_run_id")
+        return self.recorded().get("mlflow_run_id")
+
+    def recorded(self) -> dict[str, Any]:
+        """What ``run.json`` holds. Raises DamagedFile."""
+        if not self.record.exists():
+            return {}
+        remedy = "remove it, and what follows is recorded as a new MLflow run"
+        like = {"mlflow_run_id": str, "sessions": [{"environment": dict}]}
+        there = read_json(self.record, {}, remedy)
+        return read_json(self.record, {key: kind for key, kind in like.items() if key in there}, remedy)
 
     def lock(self) -> IO[str]:
         """Lock the directory for this process, until the file is closed or the process has ended in any way.
@@ -147,12 +168,12 @@ class RunDirectory:
     def holder(self) -> Holder | None:
         """The process that has locked the directory; None if none has."""
         try:
-            with (self.path / "lock").open() as file:
+            with (self.path / "lock").open(errors="replace") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
                     pid, _, host = file.read().strip().partition(" ")
-                    return Holder(int(pid), host or socket.gethostname()) if pid else None
+                    return Holder(int(pid), host or socket.gethostname()) if pid.isdecimal() else None
         except FileNotFoundError:
             return None
         return None
@@ -161,7 +182,7 @@ class RunDirectory:
         write_text(self.config, experiment.to_yaml())
 
     def record_mlflow_run(self, run_id: str) -> None:
-        write_json(self.record, {**(read_json(self.record) or {}), "mlflow_run_id": run_id})
+        write_json(self.record, {**self.recorded(), "mlflow_run_id": run_id})
 
 
 def _fresh(task: str) -> Path:
@@ -177,66 +198,6 @@ def _fresh(task: str) -> Path:
     return path
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Its content; None if there is no such file. Raises ValueError, naming it, if it holds something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); restore it from a copy, or start a new run") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged (no JSON object); restore it from a copy, or start a new run")
-    return content
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write by rename: a reader sees the old file or the new one, never a part of it."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write by fsync and rename, like ``write_json``: a crash or a full disk leaves the file before intact."""
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Have ``write`` fill a file beside the target, which it replaces once it is on disk; a device is written to."""
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            write(file)
-        return
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-class JsonFile:
-    """A JSON object that another process rewrites by rename; parsed again only if the file has changed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: tuple[int, int, int] | None = None
-        self._content: dict[str, Any] | None = None
-
-    def read(self) -> dict[str, Any] | None:
-        """Its content (shared: not to be changed); None if there is no such file."""
-        try:
-            status = self._path.stat()
-            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if seen != self._seen:
-                self._content, self._seen = json.loads(self._path.read_text()), seen
-        except FileNotFoundError:
-            self._content = self._seen = None
-        return self._content
-
-
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint file, or the best (else the last) one of a run directory, without running code from it.
 
@@ -248,14 +209,25 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         run = RunDirectory.open(file)
         file = run.best if run.best.exists() else run.last
     try:
+        check_archive(file)
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ValueError(f"--checkpoint {file} does not exist; give a run directory or a .ckpt file") from error
-    except (OSError, RuntimeError, EOFError, ValueError, struct.error, pickle.UnpicklingError) as error:
-        raise ValueError(f"--checkpoint {file} cannot be read: {str(error).splitlines()[0]}") from error
-    if not isinstance(checkpoint, dict) or "experiment" not in checkpoint:
+    except PermissionError as error:
+        raise ValueError(f"--checkpoint {file} cannot be read: {error.strerror}; check its permissions") from error
+    except Exception as error:  # zip, pickle and torch each have their own
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DamagedFile(file, reason if file.stat().st_size else "it is empty", _instead_of(file)) from error
+    if not isinstance(checkpoint, dict) or not {"experiment", "state_dict"} <= checkpoint.keys():
         raise ValueError(f"--checkpoint {file} was not written by sleep_lightning (it holds no experiment)")
     return checkpoint
+
+
+def _instead_of(checkpoint: Path) -> str:
+    others = [one for one in sorted(checkpoint.parent.glob("*.ckpt")) if one != checkpoint]
+    if not others:
+        return "train again, in another directory"
+    return f"use {others[0]} instead, or copy that to {checkpoint.name}"
 
 
 def experiment_of(checkpoint: dict[str, Any], overrides: list[str]) -> Experiment:

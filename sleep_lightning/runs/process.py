@@ -6,6 +6,7 @@ stopped by SIGTERM may exit with 0).
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,8 +18,15 @@ from typing import Any
 import psutil
 
 from sleep_lightning.config import Experiment, redact
-from sleep_lightning.runs.directory import JsonFile, RunDirectory, write_text
+from sleep_lightning.runs.damage import NUMBER
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.files import JsonFile, write_text
 
+_SCORES = dict.fromkeys(("exact_match", "token_accuracy", "loss", "train_flops", "wall_s"), NUMBER)
+SUMMARY: dict[str, Any] = {"status": str, **_SCORES}
+"""What is read of ``summary.json``."""
+HISTORY: dict[str, Any] = {"history": [dict.fromkeys(("step", "exact_match", "cost/train_flops"), NUMBER)]}
+"""What is read of ``history.json``."""
 URI_VARIABLE = "SLEEP_LIGHTNING_TRACKING_URI"
 TRACKING = f"tracking.uri=${{oc.env:{URI_VARIABLE}}}"
 """The URI may hold a password: it is passed where neither files nor the process list show it."""
@@ -59,8 +67,10 @@ class FitProcess:
                     f"{key}={path!r} cannot be imported by a child process; define the class at the top level of a "
                     f"file and give its class_path, for example my_module.{path.rpartition('.')[2]}"
                 )
-        object.__setattr__(self, "_summary", JsonFile(self.directory.summary))
-        object.__setattr__(self, "_history", JsonFile(self.directory.history))
+        name = shlex.quote(str(self.directory.path))
+        again = f"remove it and resume the run, which writes it again: fit --resume {name}"
+        object.__setattr__(self, "_summary", JsonFile(self.directory.summary, SUMMARY, again))
+        object.__setattr__(self, "_history", JsonFile(self.directory.history, HISTORY, again))
 
     @property
     def log(self) -> Path:
@@ -127,7 +137,7 @@ class FitProcess:
 
     def begin_command(self) -> list[str]:
         """The command that starts it; writes the experiment beside its directory."""
-        return [*_FIT, "--config", str(self.write_experiment()), TRACKING]
+        return [*_FIT, f"--config={self.write_experiment()}", TRACKING]
 
     def write_experiment(self) -> Path:
         """Write the experiment beside the run's directory, by rename. Returns the file."""
@@ -138,7 +148,7 @@ class FitProcess:
 
     def resume_command(self) -> list[str]:
         """The command that resumes it; its directory must hold ``config.yaml``."""
-        return [*_FIT, "--resume", str(self.directory.path), TRACKING]
+        return [*_FIT, f"--resume={self.directory.path}", TRACKING]
 
     def environment(self, threads: int) -> dict[str, str]:
         """Its environment: this process's, without its rank and SLURM job, which the child would take for its own.

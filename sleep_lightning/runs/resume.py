@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.runs.directory import RunDirectory, load_checkpoint, read_json, write_json
+from sleep_lightning.runs.damage import NUMBER, read_json
+from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
+from sleep_lightning.runs.files import write_json
 
 CHANGEABLE = frozenset(
     {"max_steps", "val_every", "checkpoint_every", "log_every", "callbacks", "search_path", "run_dir"}
@@ -58,8 +60,10 @@ def checkpoint_to_resume(run: RunDirectory, checkpoint_every: int) -> Path | Non
     if run.last.exists():
         load_checkpoint(run.last)
         return run.last
-    history = read_json(run.history) or {"history": []}
-    trained = max((int(row["step"]) for row in history["history"]), default=0)
+    remedy = "remove it: it is written again"
+    like = {"history": [{"step": NUMBER}]}
+    rows = read_json(run.history, like, remedy)["history"] if run.history.exists() else []
+    trained = max((int(row["step"]) for row in rows), default=0)
     if run.best.exists():
         trained = max(trained, int(load_checkpoint(run.best)["global_step"]))
     if trained < checkpoint_every and not run.summary.exists():
@@ -76,7 +80,7 @@ def record_session(
     Returns:
         Facts that decide how a step rounds and differ from the session before, as ``threads 2 -> 1``.
     """
-    content = read_json(run.record) or {}
+    content = run.recorded()
     sessions: list[dict[str, Any]] = content.get("sessions", [])
     before = sessions[-1]["environment"] if sessions else {}
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")

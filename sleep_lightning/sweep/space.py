@@ -1,11 +1,14 @@
 """The search space: which keys of an experiment vary, and how."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from sleep_lightning.config.checks import check_numbers
+from sleep_lightning.config.reading import as_meant
 
 ARM = "arm"
 """The one key of a space that is not a key of an experiment."""
@@ -37,6 +40,12 @@ class Parameter:
         numbers = [self.low, self.high, *([] if self.step is None else [self.step])]
         if any(isinstance(x, bool) or not isinstance(x, int | float) for x in numbers):
             raise ValueError(f"space.{key}: low={self.low!r} and high={self.high!r} must be numbers; or give choices")
+        for name, x in zip(("low", "high", "step"), numbers, strict=False):
+            check_numbers(f"space.{key}.{name}", x)
+        if self.step is not None and not 0 < self.step <= max(self.high - self.low, 0):
+            raise ValueError(
+                f"space.{key}: step={self.step} must be above 0 and at most high - low = {self.high - self.low}"
+            )
         if self.low > self.high or (self.log and self.low <= 0):
             raise ValueError(
                 f"space.{key}: low={self.low} must be at most high={self.high}" + (" and above 0" if self.log else "")
@@ -46,6 +55,38 @@ class Parameter:
         if all(isinstance(x, int) for x in numbers):
             return IntDistribution(self.low, self.high, log=self.log, step=1 if self.step is None else self.step)
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+    def check_reachable(self, key: str, values: list[Any]) -> None:
+        """Raises ValueError if one of the values, or all of none, can never be drawn."""
+        for value in values:
+            if self.choices is None:
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                off = number and self.step and abs((n := (value - self.low) / self.step) - round(n)) > 1e-9
+                if not number or not self.low <= value <= self.high or off:
+                    raise ValueError(f"{key}={value!r} is never drawn: use values from {self.low} to {self.high}")
+            elif value not in self.choices:
+                raise ValueError(f"{key}={value!r} is never drawn: use some of {self.choices}")
+        if not values:
+            raise ValueError(f"{key}=[] never holds: give it values, or drop it")
+
+
+def read_parameters(types: Mapping[str, Any], space: dict[str, Parameter], written: Any) -> dict[str, Parameter]:
+    """Choices, bounds and conditions, read by the types of their keys."""
+    meant = {}
+    for key, parameter in space.items():
+        kind, text = types.get(key, Any), written.get(key) if isinstance(written, dict) else None
+        if isinstance(text, dict):
+            of = dict.fromkeys(("low", "high", "step"), kind) | {"choices": list[kind]}  # type: ignore[valid-type]
+            read = {name: as_meant(of[name], getattr(parameter, name), text[name]) for name in of.keys() & text.keys()}
+            conditions = text.get("when")
+            if isinstance(conditions, dict):
+                read["when"] = {
+                    name: as_meant(list[types.get(name, Any)], allowed, conditions.get(name))  # type: ignore[misc]
+                    for name, allowed in parameter.when.items()
+                }
+            parameter = replace(parameter, **read)
+        meant[key] = parameter
+    return meant
 
 
 @dataclass(frozen=True)
@@ -70,6 +111,8 @@ class Space:
                     f"space.{key}: when names {min(unknown)}, which is not in the space; use one of "
                     f"{', '.join(k for k in self.parameters if k != key)}"
                 )
+            for other, allowed in parameter.when.items():
+                self.parameters[other].check_reachable(f"space.{key}: when {other}", allowed)
         list(self._ordered())
 
     def _ordered(self) -> Iterator[str]:
@@ -121,11 +164,3 @@ def _draw(trial: optuna.trial.BaseTrial, key: str, d: BaseDistribution) -> Any:
         return trial.suggest_int(key, d.low, d.high, step=d.step, log=d.log)
     assert isinstance(d, FloatDistribution)
     return trial.suggest_float(key, d.low, d.high, step=d.step, log=d.log)
-
-
-def as_overrides(values: Mapping[str, Any]) -> list[str]:
-    """``key=value`` arguments."""
-    words = {None: "null", True: "true", False: "false"}
-    return [
-        f"{key}={words[value] if value is None or isinstance(value, bool) else value}" for key, value in values.items()
-    ]

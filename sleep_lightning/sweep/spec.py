@@ -7,13 +7,14 @@ from typing import Any, Literal, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from sleep_lightning.compare.arms import build_arms
-from sleep_lightning.config import Experiment, load_experiment, read_yaml
+from sleep_lightning.config import Experiment, Override, WrongValue, key_types, load_experiment, read_yaml
+from sleep_lightning.config.checks import check_numbers, check_type
+from sleep_lightning.config.reading import Argument, as_meant, first_line
 from sleep_lightning.cost.inference import inference_cost
 from sleep_lightning.sweep.launchers import RayOptions, SlurmOptions
-from sleep_lightning.sweep.space import ARM, Parameter, Space, as_overrides
+from sleep_lightning.sweep.space import ARM, Parameter, Space, read_parameters
 from sleep_lightning.sweep.storage import check_url
 
 MEASURES = ("exact_match", "token_accuracy", "loss", "train_flops", "wall_s")
@@ -47,9 +48,9 @@ class SweepSpec:
     """Measures and their directions: maximize or minimize."""
     sampler: Literal["tpe", "nsga2", "gp", "qmc", "random", "grid"] = "tpe"
     """Optuna's sampler, which proposes points."""
-    sampler_seed: int = 0
+    sampler_seed: int = field(default=0, metadata={"low": 0, "high": 2**31 - 1})
     """Seed of the sampler."""
-    seeds: list[int] = field(default_factory=lambda: [0])
+    seeds: list[int] = field(default_factory=lambda: [0], metadata={"low": 0, "high": 2**32 - 1})
     """Training seeds of every trial, a run for each; the result of the trial is their mean."""
     budget: Budget = field(default_factory=Budget)
     """When to stop."""
@@ -113,7 +114,7 @@ class Sweep:
     space: Space
     base: Experiment
 
-    def experiment(self, values: dict[str, Any], *more: str) -> Experiment:
+    def experiment(self, values: dict[str, Any], *more: Override) -> Experiment:
         """The experiment of a point. Raises ValueError if its values do not go together."""
         experiment = apply_point(self.base, values, *more)
         if self.spec.launcher == "slurm":
@@ -141,14 +142,15 @@ class Sweep:
         return f"{broken[0][0]} {known[broken[0][0]]:.4g} is above {broken[0][1]:.4g}" if broken else None
 
 
-def apply_point(base: Experiment, values: Mapping[str, Any], *more: str) -> Experiment:
+def apply_point(base: Experiment, values: Mapping[str, Any], *more: Override) -> Experiment:
     """The experiment of a point: the base with its values, then its arm's changes, then ``more``.
 
     Raises:
         ValueError: values that do not go together.
     """
-    keys = {key: value for key, value in values.items() if key != ARM}
-    changed = load_experiment(base.to_dict(), [*as_overrides(keys), *more])
+    # a choice that is text is read as on the command line: "[4, 8]" is a list where the key takes one
+    keys = [f"{key}={x}" if isinstance(x, str) else (key, x) for key, x in values.items() if key != ARM]
+    changed = load_experiment(base.to_dict(), [*keys, *more])
     if ARM not in values:
         return changed
     return build_arms(changed, [values[ARM]], f"space.{ARM}")[0].apply(changed, *more)
@@ -170,13 +172,11 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         ValueError: one sentence naming the file, the key, the value and the fix.
     """
     path = Path(path)
-    content = read_yaml(path, f"sweep {path}", "shipped sweeps are in sweeps/")
+    content, written = read_yaml(path, f"sweep {path}", "shipped sweeps are in sweeps/")
     if isinstance(content, dict) and overrides:
-        content = _changed(content, overrides)
-    known = [f.name for f in fields(SweepSpec)]
-    if not isinstance(content, dict) or (unknown := [str(key) for key in content if key not in known]):
-        wrong = f"{unknown[0]!r}: there is no such key" if isinstance(content, dict) else "no keys in it"
-        raise ValueError(f"sweep {path}, {wrong}; the keys are {', '.join(known)}")
+        _change(content, written, overrides)
+    if not isinstance(content, dict):
+        raise ValueError(f"sweep {path}, no keys in it; the keys are {', '.join(f.name for f in fields(SweepSpec))}")
     if content.get("launcher") == "workers":
         raise ValueError(
             f"sweep {path}: launcher=workers was removed, with sweep work; set launcher: ray, slurm or local (a sweep "
@@ -184,10 +184,15 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         )
     if missing := [key for key in ("name", "base", "space") if key not in content]:
         raise ValueError(f"sweep {path}: {missing[0]} is missing")
+    content = as_meant(SweepSpec, content, written)
     try:
+        check_type(SweepSpec, content)
+        for name, ranges in [(f.name, f.metadata) for f in fields(SweepSpec) if f.name in content]:
+            check_numbers(name, content[name], ranges)
         spec = cast(SweepSpec, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepSpec), content)))
-        space = Space(spec.space)
         base = load_experiment(path.parent / spec.base, spec.overrides).anchored()
+        space = Space(read_parameters(key_types(base), spec.space, written["space"]))
+        spec.space = space.parameters
         sweep = Sweep(spec, space, base)
         if not {"training.devices", "training.num_nodes"} & spec.space.keys():
             sweep.experiment({})
@@ -195,19 +200,24 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         if spec.sampler == "grid":
             space.grid()
     except OmegaConfBaseException as error:
-        raise ValueError(f"sweep {path}, {error.full_key}: {str(error).splitlines()[0].rstrip('.')}") from error
+        raise ValueError(f"sweep {path}, {error.full_key}: {first_line(error)}") from error
     except ValueError as error:
         raise ValueError(f"sweep {path}: {error}") from error
     return sweep
 
 
-def _changed(content: dict[Any, Any], overrides: Sequence[str]) -> Any:
-    if wrong := [text for text in overrides if "=" not in text]:
-        raise ValueError(f"{wrong[0]!r} is not key=value; write for example launcher=local")
-    try:
-        return OmegaConf.to_container(OmegaConf.merge(content, OmegaConf.from_dotlist(list(overrides))))
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{' '.join(overrides)} cannot be read: {str(error).splitlines()[0]}") from error
+def _change(content: dict[Any, Any], written: Any, overrides: Sequence[str]) -> None:
+    for one in overrides:
+        key, equals, text = one.partition("=")
+        if not equals:
+            raise ValueError(f"{one!r} is not key=value; write for example launcher=local")
+        argument = Argument.of(text)
+        *parents, name = key.split(".")
+        for tree, value in ((content, argument.value), (written, argument)):
+            for parent in parents:
+                tree[parent] = tree[parent] if isinstance(tree.get(parent), dict) else {}
+                tree = tree[parent]
+            tree[name] = value
 
 
 def _check_values(sweep: Sweep) -> None:
@@ -223,9 +233,9 @@ def _check_values(sweep: Sweep) -> None:
         for value in ends:
             try:
                 sweep.experiment({key: value})
+            except WrongValue as error:
+                raise ValueError(f"space.{error}") from error
             except ValueError as error:
                 refused.append(str(error))
-                if str(error).startswith(f"{key}=") and ("there is no key" in str(error) or " is not " in str(error)):
-                    raise ValueError(f"space.{error}") from error
         if len(refused) == len(ends) and not parameter.when and len(sweep.space.parameters) == 1:
             raise ValueError(f"space.{key}: no value can be used: {refused[0]}")

@@ -12,10 +12,13 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from sleep_lightning.config import read_yaml, redact
+from sleep_lightning.config import anchored_uri, read_yaml, redact
+from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.sweep.retrying_storage import RetryingJournal, RetryingStorage
 
 JOURNAL = "journal.log"
+REMEDY = "restore it from a copy, or start again under another name or in another --output"
+"""For a damaged journal."""
 SPEC = "sweep.yaml"
 POSTGRESQL, SQLITE = "postgresql+psycopg", "sqlite"
 CONNECT = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
@@ -42,9 +45,7 @@ def check_url(url: str) -> str:
         )
     if parts.drivername == SQLITE and parts.database in (None, "", ":memory:"):
         raise ValueError(f"storage={url!r} names no file; write for example sqlite:///sweep.db")
-    if parts.drivername == SQLITE:
-        parts = parts.set(database=str(Path(str(parts.database)).absolute()))
-    return parts.render_as_string(hide_password=False)
+    return anchored_uri(parts.render_as_string(hide_password=False))
 
 
 def saved_url(folder: Path) -> str | None:
@@ -74,13 +75,19 @@ def saved_name(folder: Path) -> str | None:
 def _saved(folder: Path, key: str) -> str | None:
     if not (folder / SPEC).is_file():
         return None
-    content = read_yaml(folder / SPEC, str(folder / SPEC), "run the sweep's own YAML again")
-    return content.get(key) if isinstance(content, dict) else None
+    content, _ = read_yaml(folder / SPEC, str(folder / SPEC), "run the sweep's own YAML again")
+    value = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(value, str | None):
+        raise ValueError(f"{folder / SPEC}: {key}={value!r} must be text; run the sweep's own YAML again")
+    return value
 
 
 def is_sweep(folder: Path) -> bool:
     """Whether it is a sweep's folder."""
-    return (folder / JOURNAL).is_file() or saved_url(folder) is not None
+    try:
+        return (folder / JOURNAL).is_file() or saved_url(folder) is not None
+    except ValueError:  # a damaged spec: those that read it say so
+        return True
 
 
 def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorage:
@@ -139,11 +146,10 @@ def _open_journal(journal: Path, to_write: bool) -> JournalStorage:
         drop_torn_line(journal)
     try:
         return JournalStorage(RetryingJournal(str(journal)))
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError, OptunaError) as error:
-        raise ValueError(
-            f"{journal} is damaged ({type(error).__name__}: {error}): a line of it is not a record of Optuna's; "
-            f"remove it, or start again under another name"
-        ) from error
+    except OSError:
+        raise
+    except Exception as error:  # a line of it is not a record of Optuna's, which then fails somewhere
+        raise DamagedFile(journal, f"{type(error).__name__}: {error}", REMEDY) from error
 
 
 def _reader(url: str, engine: dict[str, Any]) -> optuna.storages.RDBStorage:

@@ -1,6 +1,7 @@
 """The Optuna study of a sweep, in the sweep's storage, and its sampler."""
 
 import json
+import shlex
 import uuid
 import warnings
 from collections.abc import Sequence
@@ -14,11 +15,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.config import load_experiment
-from sleep_lightning.runs.directory import write_json
+from sleep_lightning.runs.damage import read_json, reading
+from sleep_lightning.runs.files import write_json
 from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.space import Space
 from sleep_lightning.sweep.spec import Sweep, SweepSpec
-from sleep_lightning.sweep.storage import JOURNAL, is_sweep, open_storage, saved_name, saved_url
+from sleep_lightning.sweep.storage import JOURNAL, REMEDY, is_sweep, open_storage, saved_name, saved_url
 
 FINGERPRINT = "definition"
 OWNER, OWNER_FILE = "owner", "study.json"
@@ -28,8 +30,13 @@ def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
     """The sweep's study, created or loaded.
 
     Raises:
-        ValueError: the folder or the storage holds a study of another search, or cannot be used.
+        ValueError: the folder or the storage holds a study of another search, is damaged, or cannot be used.
     """
+    with reading(folder / JOURNAL, REMEDY):
+        return _open_study(sweep, folder)
+
+
+def _open_study(sweep: Sweep, folder: Path) -> optuna.Study:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         moved = _check_place(sweep.spec, folder)
@@ -89,12 +96,12 @@ def _check_owner(study: optuna.Study, spec: SweepSpec, folder: Path) -> None:
     file = folder / OWNER_FILE
     if not file.exists():
         write_json(file, {OWNER: uuid.uuid4().hex})
-    ours = json.loads(file.read_text())[OWNER]
+    ours = read_json(file, {OWNER: str}, "restore it, or start again under another name")[OWNER]
     theirs, where = study.user_attrs.get(OWNER, (ours, ""))
     if theirs != ours:
         raise ValueError(
             f"storage={spec.storage!r} holds a sweep named {spec.name} already, that of {where}; give this one another "
-            f"name, or resume that one: sweep resume {where}"
+            f"name, or resume that one: sweep resume {shlex.quote(where)}"
         )
     if OWNER not in study.user_attrs:
         study.set_user_attr(OWNER, (ours, str(folder.absolute())))

@@ -14,12 +14,15 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from sleep_lightning.config import Override
+from sleep_lightning.runs.damage import reading
 from sleep_lightning.sweep.active_runs import ActiveRun, ActiveRuns
 from sleep_lightning.sweep.launchers import Launcher, LocalLauncher
 from sleep_lightning.sweep.ledger import Ledger, point_key
 from sleep_lightning.sweep.pruning import Pruner
 from sleep_lightning.sweep.snapshot import RunningTrial, Snapshot
 from sleep_lightning.sweep.spec import Sweep
+from sleep_lightning.sweep.storage import JOURNAL, REMEDY
 from sleep_lightning.sweep.study import exhausted
 from sleep_lightning.sweep.trial import Trial, build_trial, curve_of, mean_curve, runs_path
 
@@ -45,7 +48,7 @@ class Supervisor:
     sweep: Sweep
     study: optuna.Study
     folder: Path
-    overrides: list[str] = field(default_factory=list)
+    overrides: list[Override] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     launcher: Launcher | None = None
 
@@ -58,7 +61,8 @@ class Supervisor:
         self._asked: dict[int, optuna.trial.Trial] = {}
         self._waiting = self.study.get_trials(states=(TrialState.RUNNING,))
         self._enqueued = self._count_enqueued()
-        self._ledger = Ledger(self.study.get_trials(deepcopy=False))
+        with reading(self.folder / JOURNAL, REMEDY):
+            self._ledger = Ledger(self.study.get_trials(deepcopy=False))
         self._pruner = Pruner(self.sweep.spec.pruner)
         self._deadline = time.monotonic() + 3600 * (self.sweep.spec.budget.hours or float("inf"))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from sleep_lightning.config import Experiment
+from sleep_lightning.config import Experiment, Override
 from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
@@ -53,7 +53,7 @@ class Trial:
         return [float(summary["exact_match"]) for run in self.runs if (summary := run.summary)]
 
 
-def build_trial(sweep: Sweep, number: int, values: dict[str, Any], folder: Path, *more: str) -> Trial:
+def build_trial(sweep: Sweep, number: int, values: dict[str, Any], folder: Path, *more: Override) -> Trial:
     """The runs of a point.
 
     Raises:
@@ -62,8 +62,8 @@ def build_trial(sweep: Sweep, number: int, values: dict[str, Any], folder: Path,
     runs = []
     for seed in sweep.spec.seeds:
         path = run_path(folder, number, seed)
-        own = [f"training.seed={seed}", f"training.run_dir={path}", f"training.threads={sweep.spec.threads}", *more]
-        runs.append(FitProcess(sweep.experiment(values, *own), RunDirectory(path)))
+        own = {"training.seed": seed, "training.run_dir": str(path), "training.threads": sweep.spec.threads}
+        runs.append(FitProcess(sweep.experiment(values, *own.items(), *more), RunDirectory(path)))
     flops = predict_flops(runs[0].experiment)
     if (reason := sweep.why_infeasible(runs[0].experiment, flops)) is not None:
         raise ValueError(reason)
@@ -98,7 +98,6 @@ def mean_curve(runs: Sequence[FitProcess]) -> list[Point]:
     ]
 
 
-def with_tracking(sweep: Sweep, parent_run_id: str | None) -> list[str]:
+def with_tracking(sweep: Sweep, parent_run_id: str | None) -> list[Override]:
     """Overrides that put a trial's runs under the sweep's MLflow run."""
-    uri = f"tracking.uri={sweep.base.tracking.uri}"
-    return [uri] if parent_run_id is None else [uri, f"tracking.parent_run_id={parent_run_id}"]
+    return [("tracking.uri", sweep.base.tracking.uri), ("tracking.parent_run_id", parent_run_id)]

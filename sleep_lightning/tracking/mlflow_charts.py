@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sleep_lightning.config import redact
-from sleep_lightning.tracking.mlflow_logger import check_reachable, reason, store_errors
+from sleep_lightning.tracking.mlflow_logger import check_reachable, open_client, reason, store_errors
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -66,14 +66,12 @@ def preset_chart_page(uri: str, parent_run_id: str, varying: Mapping[str, Sequen
     Returns:
         The page; None, with a warning, if the store rejects it.
     """
-    from mlflow.tracking import MlflowClient
-
     mixed = [key for key, values in varying.items() if len({_is_number(value) for value in values}) > 1]
     axes = [_text_key(key) if key in mixed else key for key in varying]
     share_key = f"sweep-{parent_run_id}"
     try:
         check_reachable(uri)
-        client = MlflowClient(uri)
+        client = open_client(uri)
         experiment = client.get_run(parent_run_id).info.experiment_id
         view = json.dumps(_view_state(parent_run_id, axes))
         client.set_experiment_tag(experiment, f"mlflow.sharedViewState.{share_key}", view)

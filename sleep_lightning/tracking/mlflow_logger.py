@@ -16,11 +16,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
-from urllib.parse import urlsplit
+from unittest.mock import patch
+from urllib.parse import quote, unquote, urlsplit
 
 from lightning.pytorch.loggers import Logger
 
-from sleep_lightning.config import redact
+from sleep_lightning.config import redact, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -65,24 +66,31 @@ class MLflowRun(Logger):
         self._thread.start()
 
     def _open(self, run_name: str | None, run_id: str | None) -> "tuple[MlflowClient, str]":
-        from mlflow.tracking import MlflowClient
-
-        logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it announces every table it creates
         try:
             check_reachable(self.uri)
             with _alone(self.uri):
-                client = MlflowClient(self.uri)
+                client = open_client(self.uri)
                 if run_id is not None:
                     client.update_run(run_id, status="RUNNING")
                     return client, run_id
                 found = client.get_experiment_by_name(self.experiment)
-                experiment_id = client.create_experiment(self.experiment) if found is None else found.experiment_id
+                experiment_id = self._new_experiment(client) if found is None else found.experiment_id
             return client, cast(str, client.create_run(experiment_id, run_name=run_name).info.run_id)
         except store_errors() as error:
             raise ValueError(
                 f"tracking.uri={redact(self.uri)!r} cannot be used: {reason(error, self.uri)}; "
                 f"check it, or set tracking.enabled=false"
             ) from error
+
+    def _new_experiment(self, client: "MlflowClient") -> str:
+        """Artifacts go to ``mlruns/`` of the current directory, unless the store is a server, which decides.
+
+        MLflow decodes a path like ``50%25``: there the place is given as a URI.
+        """
+        place = Path("mlruns").absolute() / quote(self.experiment, safe="")
+        decoded = sqlite_file(self.uri) is not None and unquote(str(place.parent)) != str(place.parent)
+        location = place.as_uri() if decoded else None
+        return cast(str, client.create_experiment(self.experiment, artifact_location=location))
 
     @property
     def name(self) -> str:
@@ -184,14 +192,25 @@ class MLflowRun(Logger):
             warnings.warn(f"MLflow did not close the run: {reason(error, self.uri)}", stacklevel=2)
 
 
+def open_client(uri: str) -> "MlflowClient":
+    """MLflow's client of a store, whose folder must be there."""
+    from mlflow.store.db import utils
+    from mlflow.tracking import MlflowClient
+
+    logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it announces every table it creates
+    # MLflow would create the folder of the URI as it is written, with %3F for a question mark: a stray one
+    with patch.object(utils, "_make_parent_dirs_if_sqlite", lambda uri: None, create=True):
+        return MlflowClient(uri)
+
+
 @contextmanager
 def _alone(uri: str) -> Iterator[None]:
     """Lock an SQLite store while it is opened: MLflow creates its tables without a lock."""
-    folder = Path(uri.partition(":///")[2]).parent
-    if not uri.startswith("sqlite:///"):
+    file = sqlite_file(uri)
+    if file is None:
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(file.parent, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -214,13 +233,15 @@ def store_errors() -> tuple[type[Exception], ...]:
 
 def check_reachable(uri: str) -> None:
     """Raises OSError at once where MLflow and SQLAlchemy would retry for minutes."""
-    parts = urlsplit(uri)
-    if parts.scheme.startswith("sqlite"):
-        folder = Path(uri.partition(":///")[2] or ".").parent
-        if not folder.is_dir():
-            raise OSError(f"there is no folder {folder}")
-    elif parts.hostname is not None:
-        ports = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
-        port = parts.port or ports.get(parts.scheme.partition("+")[0])
-        if port is not None:
-            socket.create_connection((parts.hostname, port), timeout=10).close()
+    if (file := sqlite_file(uri)) is not None:
+        if not file.parent.is_dir():
+            raise OSError(f"there is no folder {file.parent}")
+        return
+    ports = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port or ports.get(parts.scheme.partition("+")[0])
+    except ValueError as error:  # a port that is none
+        raise OSError(str(error)) from error
+    if host is not None and port is not None:
+        socket.create_connection((host, port), timeout=10).close()

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from sleep_lightning.runs.directory import write_atomically
+from sleep_lightning.runs.files import write_atomically
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -83,7 +83,7 @@ def test_a_task_made_in_a_script_is_written_by_its_class_path(project: Path) -> 
          r"^task\.init_args\.lenght=3: there is no key .* did you mean task\.init_args\.length"),
         (["task.init_args.words=3"],
          r"there is no key 'task\.init_args\.words'; lab\.tasks\.Reverse takes length, symbols$"),
-        (["task.init_args.length=a"], r"^task\.init_args\.length='a' is not int"),
+        (["task.init_args.length=a"], r"^task\.init_args\.length=a must be a whole number"),
         (["task.init_args.length=1", "sleep.window_size=2"],
          r"^task\.class_path='lab\.tasks\.Reverse': length=1 must be"),
         (["training.optimizer.class_path=lab.training.WriteSteps"], r"does not inherit from torch\.optim\.Optimizer"),
@@ -115,7 +115,7 @@ def test_a_task_made_in_a_script_is_written_by_its_class_path(project: Path) -> 
         (["model.class_path=lab.models.LinearLM", "training.checkpointing=mlp"],
          r"^training\.checkpointing=mlp needs"),
         (["model.class_path=lab.models.LinearLM", "model.init_args.depth=[]"],
-         r"^model\.init_args\.depth=\[\] is not int"),
+         r"^model\.init_args\.depth=\[\] must be a whole number"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_with_exit_code_2(

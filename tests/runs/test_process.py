@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sleep_lightning.runs.directory import RunDirectory, write_json
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.process import FitProcess, Watched
 from tests.sweep.sweeps import small_sweep
 
@@ -32,7 +33,8 @@ def test_a_history_is_parsed_only_when_it_has_changed(tmp_path: Path, monkeypatc
 def test_a_run_that_saved_upon_sigterm_counts_to_its_last_step(tmp_path: Path) -> None:
     run = FitProcess(small_sweep().base, RunDirectory(tmp_path))
     write_json(run.directory.history, {"history": [{"step": 2, "cost/train_flops": 2e6, "exact_match": 0.1}]})
-    write_json(run.directory.summary, {"status": "KILLED", "train_flops": 3_000_000})
+    scores = {"exact_match": 0.1, "token_accuracy": 0.5, "loss": 1.0, "wall_s": 1.0}
+    write_json(run.directory.summary, {"status": "KILLED", "train_flops": 3_000_000} | scores)
     assert run.summary is None
     assert run.flops_spent == 3e6
     write_json(run.directory.history, {"history": [{"step": 4, "cost/train_flops": 4e6, "exact_match": 0.1}]})

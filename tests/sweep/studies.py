@@ -44,7 +44,12 @@ class ToldStudy:
         for seed, value in enumerate(seeds):
             directory = self.folder / "trials" / f"{trial.number:04d}-seed{seed}"
             directory.mkdir(parents=True)
-            baselines = {"majority_baseline": 0.125, "uniform_baseline": 0.0625, "majority_token_baseline": 0.4}
+            baselines = {
+                "status": "FINISHED",
+                "majority_baseline": 0.125,
+                "uniform_baseline": 0.0625,
+                "majority_token_baseline": 0.4,
+            }
             (directory / "summary.json").write_text(json.dumps(result | baselines | {"exact_match": value}))
         total = flops * len(seeds)
         curve = [[flops / 2, exact / 2], [flops, exact]]

@@ -5,7 +5,7 @@ import pytest
 
 from sleep_lightning.config import load_experiment
 from sleep_lightning.cost.flops import sequence_cost
-from sleep_lightning.sweep.space import ARM, Parameter, Space, as_overrides
+from sleep_lightning.sweep.space import ARM, Parameter, Space
 from sleep_lightning.sweep.space import written as as_text
 from sleep_lightning.sweep.spec import Sweep, SweepSpec, load_sweep, passes_of
 from tests.cli.cli import ROOT
@@ -66,6 +66,22 @@ def test_what_varies_includes_the_value_a_condition_leaves(tmp_path: Path) -> No
     assert sweep.varying() == {"sleep.n_passes": [1, 4], "sleep.grad_passes": [1, None]}
 
 
+def test_choices_are_read_as_their_keys_read_them(tmp_path: Path) -> None:
+    space = (
+        "space: {tracking.experiment: {choices: [007, no, 'a #1']}, training.seed: {low: 010, high: 12},"
+        " sleep.n_passes: {choices: [010], when: {tracking.experiment: [no]}}}"
+    )
+    file = written(tmp_path, f"name: 007\nbase: {ROOT}/conf/depo.yaml\n{space}\nslurm: {{extra: [--account=007]}}\n")
+    sweep = load_sweep(file, ["slurm.partition=007", "storage=sqlite:///a #1.db", "budget.trials=010"])
+    parameters = sweep.space.parameters
+    assert parameters["tracking.experiment"].choices == ["007", "no", "a #1"]
+    assert (parameters["training.seed"].low, parameters["sleep.n_passes"].choices) == (10, [10])
+    assert parameters["sleep.n_passes"].when == {"tracking.experiment": ["no"]}
+    assert sweep.experiment({"tracking.experiment": "no"}).tracking.experiment == "no"
+    assert (sweep.spec.name, sweep.spec.slurm.partition, sweep.spec.budget.trials) == ("007", "007", 10)
+    assert sweep.spec.storage == f"sqlite:///{Path.cwd()}/a %231.db"
+
+
 def test_conditions_hold_in_any_order_of_keys() -> None:
     space = Space({"b": Parameter([1], when={"a": [2]}), "a": Parameter([1, 2])})
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -81,11 +97,6 @@ def test_ints_floats_logs_and_steps() -> None:
     assert {values["i"] for values in drawn} == {2, 5, 8}
     assert all(0.1 <= values["f"] <= 10 for values in drawn)
     assert 70 < sum(values["f"] < 1 for values in drawn) < 130
-
-
-def test_values_become_overrides() -> None:
-    values = {"a": None, "b": True, "c": 1e-5, "d": "hard", "e": 3}
-    assert as_overrides(values) == ["a=null", "b=true", "c=1e-05", "d=hard", "e=3"]
 
 
 def test_a_grid_lists_all_values() -> None:
@@ -118,7 +129,7 @@ def test_processes_may_vary_where_their_number_is_that_of_the_tasks(tmp_path: Pa
         ("objectives: {vloss: minimize}\n", r"objectives\.vloss is not a known metric; use one of exact_match"),
         ("objectives: {loss: down}\n", r"objectives\.loss='down' must be maximize or minimize"),
         ("constraints: {speed: 3}\n", r"constraints\.speed is not a known metric; use one of state_bytes"),
-        ("sampler: best\n", r"sampler"),
+        ("sampler: best\n", r"sampler='best' must be one of tpe, nsga2, gp"),
         ("seeds: [0, 0]\n", r"seeds=\[0, 0\] must be different numbers"),
         ("budget: {trials: 0}\n", r"budget\.trials=0 must be at least 1"),
         ("budget: {hours: 0}\n", r"budget\.hours=0\.0 must be above 0"),
@@ -126,10 +137,10 @@ def test_processes_may_vary_where_their_number_is_that_of_the_tasks(tmp_path: Pa
         ("devices: [0, 0]\n", r"devices=\[0, 0\] must be different numbers from 0, or null"),
         ("devices: [-1]\n", r"devices=\[-1\] must be different numbers"),
         ("devices: []\n", r"devices=\[\] must be different numbers"),
-        ("devices: [one]\n", r"devices.*Value 'one'"),
-        ("launcher: cloud\n", r"launcher"),
+        ("devices: [one]\n", r"devices\[0\]='one' must be a whole number$"),
+        ("launcher: cloud\n", r"launcher='cloud' must be one of local, slurm, ray$"),
         ("launcher: slurm\ndevices: [0]\n", r"devices=\[0\] is for launcher: local"),
-        ("slurm: {partitoin: gpu}\n", r"slurm\.partitoin: Key 'partitoin' not in 'SlurmOptions'"),
+        ("slurm: {partitoin: gpu}\n", r"'slurm\.partitoin': there is no such key; the keys are partition"),
         ("slurm: {partition: 'a b'}\n", r"slurm\.partition='a b' is not a name of a partition"),
         ("slurm: {time_limit: 0}\n", r"slurm\.time_limit=0 must be at least 1"),
         ("slurm: {nodes: 2}\n", r"slurm\.tasks=1 leaves some of slurm\.nodes=2 idle"),
@@ -145,7 +156,7 @@ def test_processes_may_vary_where_their_number_is_that_of_the_tasks(tmp_path: Pa
         ("slurm: {extra: [--time=3]}\n", r"slurm\.extra: '--time=3' is set by the sweep itself"),
         ('slurm: {setup: ["a\\nb"]}\n', r"slurm\.setup: 'a\\nb' is more than one line"),
         ("launcher: workers\n", r"launcher=workers was removed, with sweep work; set launcher: ray, slurm or local"),
-        ("ray: {adress: auto}\n", r"ray\.adress: Key 'adress' not in 'RayOptions'"),
+        ("ray: {adress: auto}\n", r"'ray\.adress': there is no such key; the keys are address"),
         ("ray: {address: 'ray://head:10001'}\n", r"ray\.address='ray://head:10001' is neither auto nor host:port"),
         ("ray: {num_cpus: -1}\n", r"ray\.num_cpus=-1\.0 must be at least 0"),
         ("ray: {num_gpus: 1.5}\n", r"ray\.num_gpus=1\.5 must be a whole number, or below 1"),
@@ -154,6 +165,17 @@ def test_processes_may_vary_where_their_number_is_that_of_the_tasks(tmp_path: Pa
         ("launcher: ray\noverrides: [training.num_nodes=2]\n", r"launcher=ray trains a run on one node, not on"),
         ("launcher: ray\nray: {num_gpus: 1}\noverrides: [training.devices=2]\n", r"does not fit ray\.num_gpus=1; set"),
         ("overrides: [model.d_modle=3]\n", r"model\.d_modle=3: there is no key"),
+        ("overrides: a=b\n", r"overrides='a=b' must be a list, each item text$"),
+        ("objectives: [loss]\n", r"objectives=\['loss'\] must be a mapping$"),
+        ("seeds: [4294967296]\n", r"seeds\[0\]=4294967296 must be from 0 to 4294967295$"),
+        ("sampler_seed: 4294967296\n", r"sampler_seed=4294967296 must be from 0 to 2147483647$"),
+        ("budget: {flops: .nan}\n", r"budget\.flops=nan must be a finite number$"),
+        ("budget: {hours: .inf}\n", r"budget\.hours=inf must be a finite number$"),
+        ("budget: 3\n", r"budget=3 must be a mapping of trials, flops, hours$"),
+        ("constraints: {train_flops: .nan}\n", r"constraints\.train_flops=nan must be a finite number$"),
+        ("ray: {num_cpus: .nan}\n", r"ray\.num_cpus=nan must be a finite number$"),
+        ("slurm: {settle_seconds: .inf}\n", r"slurm\.settle_seconds=inf must be a finite number$"),
+        ("workers: no\n", r"workers='no' must be a whole number$"),
     ],
 )
 def test_bad_specs_end_in_one_sentence(tmp_path: Path, text: str, message: str) -> None:
@@ -167,9 +189,27 @@ def test_bad_specs_end_in_one_sentence(tmp_path: Path, text: str, message: str) 
     [
         ("{}", r"space is empty; let at least one key vary"),
         ("{sleep.n_pases: {choices: [1]}}", r"space\.sleep\.n_pases=1: there is no key .*did you mean sleep\.n_passes"),
-        ("{model.d_model: {choices: [abc]}}", r"space\.model\.d_model='abc' is not int"),
+        ("{model.d_model: {choices: [abc]}}", r"space\.model\.d_model=abc must be a whole number, such as"),
         ("{sleep.n_passes: {choices: []}}", r"space\.sleep\.n_passes: give choices \(at least one\)"),
         ("{sleep.n_passes: {low: 3, high: 1}}", r"space\.sleep\.n_passes: low=3 must be at most high=1"),
+        ("{training.muon_lr: {low: .nan, high: 1}}", r"space\.training\.muon_lr\.low=nan must be a finite number"),
+        ("{training.muon_lr: {low: 0, high: .inf}}", r"space\.training\.muon_lr\.high=inf must be a finite number"),
+        ("{training.muon_lr: {low: 0.1, high: 1, step: 0}}", r"step=0\.0 must be above 0 and at most high - low"),
+        ("{training.muon_lr: {choices: [.nan]}}", r"space\.training\.muon_lr\.choices\[0\]=nan must be a finite"),
+        ("{training.muon_lr: {choices: 3}}", r"space\.training\.muon_lr\.choices=3 must be a list or null$"),
+        ("{training.muon_lr: {lo: 3}}", r"'space\.training\.muon_lr\.lo': there is no such key; the keys are choices"),
+        (
+            "{sleep.n_passes: {choices: [1, 2]}, sleep.grad_passes: {choices: [1], when: {sleep.n_passes: [3]}}}",
+            r"space\.sleep\.grad_passes: when sleep\.n_passes=3 is never drawn: use some of \[1, 2\]$",
+        ),
+        (
+            "{sleep.n_passes: {low: 1, high: 7, step: 2}, model.d_ff: {choices: [32], when: {sleep.n_passes: [4]}}}",
+            r"when sleep\.n_passes=4 is never drawn: use values from 1 to 7$",
+        ),
+        (
+            "{sleep.n_passes: {choices: [1, 2]}, sleep.grad_passes: {choices: [1], when: {sleep.n_passes: []}}}",
+            r"when sleep\.n_passes=\[\] never holds: give it values, or drop it$",
+        ),
         ("{sleep.n_passes: {low: 1}}", r"space\.sleep\.n_passes: low=1 and high=None must be numbers"),
         ("{sleep.n_passes: {choices: [0]}}", r"space\.sleep\.n_passes: no value can be used"),
         ("{arm: {choices: [n1, dream]}}", r"space\.arm 'dream' is unknown; use n1, n2"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sleep_lightning.cli.doctor import kernels, memory, stores, versions
 from sleep_lightning.cli.doctor.finding import Check, Finding, run_checks
-from sleep_lightning.runs.directory import write_text
+from sleep_lightning.runs.files import write_text
 
 if TYPE_CHECKING:
     from sleep_lightning.config import Experiment

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli import fit
 
-    if "=" in (a.resume or ""):  # fit --resume key=value: the newest run, changed
+    if "=" in (a.resume or "") and not Path(a.resume).is_dir():  # fit --resume key=value: the newest run, changed
         a.overrides.insert(0, a.resume)
         a.resume = ""
     job = fit.prepare(a.config, a.overrides, a.resume)

@@ -1,7 +1,6 @@
 """Checks of the stores: MLflow's, and the folder with the runs and the journals of sweeps."""
 
 import fcntl
-import logging
 import os
 import shlex
 import sqlite3
@@ -54,16 +53,16 @@ def check_tracking(tracking: "TrackingConfig | None") -> Iterator[Finding]:
     Args:
         tracking: None for the default keys.
     """
-    from sleep_lightning.config import TrackingConfig, redact
+    from sleep_lightning.config import TrackingConfig, redact, sqlite_file
 
     tracking = tracking or TrackingConfig()
     if not tracking.enabled:
         yield Finding("MLflow store", "ok", "off (tracking.enabled=false)")
         return
-    scheme, _, file = tracking.uri.partition(":///")
+    file = sqlite_file(tracking.uri)
     shown = f"tracking.uri={redact(tracking.uri)}"
     try:
-        found = _try_database(Path(file), tracking.uri) if scheme.startswith("sqlite") else _ask(tracking.uri)
+        found = _ask(tracking.uri) if file is None else _try_database(file, tracking.uri)
     except Exception as error:  # MLflow, database drivers and the network each have their own
         reason = _without_password(one_line(error), tracking.uri)
         yield Finding(
@@ -90,17 +89,14 @@ def _try_database(file: Path, uri: str) -> str:
 
 def _ask(uri: str) -> str:
     """What is in the store; MLflow raises if it is of another version or does not let us in."""
-    from mlflow.tracking import MlflowClient
-
-    from sleep_lightning.tracking.mlflow_logger import check_reachable
+    from sleep_lightning.tracking.mlflow_logger import check_reachable, open_client
 
     check_reachable(uri)
-    logging.getLogger("mlflow.store").setLevel(logging.WARNING)
     # MLflow would ask a server that answers with errors again for minutes
     before, patience = dict(os.environ), {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     os.environ.update(patience | {"MLFLOW_HTTP_REQUEST_TIMEOUT": f"{WAIT_S:.0f}"})
     try:
-        found = len(MlflowClient(uri).search_experiments(max_results=100))
+        found = len(open_client(uri).search_experiments(max_results=100))
     finally:
         os.environ.clear()
         os.environ.update(before)

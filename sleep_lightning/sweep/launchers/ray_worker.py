@@ -8,8 +8,9 @@ from pathlib import Path
 
 import psutil
 
-from sleep_lightning.runs.directory import JsonFile, RunDirectory
-from sleep_lightning.runs.process import Watched, inherited_environment, process_of
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.files import JsonFile
+from sleep_lightning.runs.process import SUMMARY, Watched, inherited_environment, process_of
 
 LOOK_SECONDS = 0.2
 
@@ -56,7 +57,7 @@ class RunWorker:
             Its exit code, negative for a signal; 0 for a finished run; None if it was stopped before it started.
         """
         directory = RunDirectory(order.run)
-        summary = JsonFile(directory.summary)
+        summary = JsonFile(directory.summary, SUMMARY, "remove it")
         while True:
             if (summary.read() or {}).get("status") == "FINISHED":
                 return 0

@@ -1,6 +1,5 @@
 """Runs as SLURM jobs."""
 
-import json
 import os
 import re
 import shutil
@@ -9,8 +8,10 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 
-from sleep_lightning.runs.directory import write_json, write_text
+from sleep_lightning.runs.damage import read_json
+from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.launchers.launcher import Launcher
 from sleep_lightning.sweep.launchers.slurm_job import SlurmOptions
@@ -154,7 +155,8 @@ def _ticket(run: FitProcess) -> Path:
 
 def _recorded(run: FitProcess) -> _Job | None:
     try:
-        content = json.loads(_ticket(run).read_text())
+        remedy = "remove it once SLURM no longer trains the run (squeue)"
+        content = read_json(_ticket(run), {"token": str, "job": (str, NoneType)}, remedy)
     except FileNotFoundError:
         return None
     return _Job(content["token"], content["job"])

@@ -1,6 +1,5 @@
 """The results of a sweep so far, as plain data, read from its study and its run directories alone."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -14,10 +13,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.runs.damage import read_json, reading
+from sleep_lightning.runs.process import SUMMARY
 from sleep_lightning.sweep.frontier import Point, frontier, hypervolume
 from sleep_lightning.sweep.report.importances import importances
 from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.spec import passes_of
+from sleep_lightning.sweep.storage import JOURNAL, REMEDY
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
 
 COSTS = ("train_flops", "wall_s")
@@ -197,7 +199,10 @@ class Report:
 
 def read_report(folder: Path) -> Report:
     """The report on a sweep's folder. Raises ValueError if it is not one, or cannot be read."""
-    return build_report(read_study(folder), folder)
+    with reading(folder / JOURNAL, REMEDY):
+        report = build_report(read_study(folder), folder)
+        report.best, report.depths, report.progress()  # computed once
+    return report
 
 
 def build_report(study: optuna.Study, folder: Path) -> Report:
@@ -215,7 +220,7 @@ def build_report(study: optuna.Study, folder: Path) -> Report:
 
 def _summaries(folder: Path, number: int) -> list[dict[str, Any]]:
     files = sorted((folder / "trials").glob(f"{number:04d}-seed*/summary.json"))
-    return [json.loads(file.read_text()) for file in files]
+    return [read_json(file, SUMMARY, "remove it: the report does without") for file in files]
 
 
 def _row(trial: FrozenTrial, summaries: list[dict[str, Any]]) -> Row:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sleep_lightning.runs.directory import write_json, write_text
+from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.sweep.folder import SWEEPS
 from sleep_lightning.sweep.report.content import COSTS, SHARES, Report, Row
 from sleep_lightning.sweep.report.page import report_page

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleep_lightning.runs.directory import write_text
+from sleep_lightning.runs.files import write_text
 from sleep_lightning.tracking.figures.frontier_plot import Dot, FrontierPlot, depth_colors
 
 if TYPE_CHECKING:

@@ -24,4 +24,4 @@ class SaveOnException(pl.Callback):
         try:
             trainer.save_checkpoint(self.checkpoint)
         except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-            Console(stderr=True).print(f"could not save {self.checkpoint}: {error}", markup=False)
+            Console(stderr=True, emoji=False).print(f"could not save {self.checkpoint}: {error}", markup=False)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 
-from sleep_lightning.runs.directory import write_json
+from sleep_lightning.runs.files import write_json
 from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 
 if TYPE_CHECKING:

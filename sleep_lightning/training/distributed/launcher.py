@@ -44,7 +44,7 @@ class RankLauncher(_SubprocessScriptLauncher):
             if failed := [(rank, p.returncode) for rank, p in enumerate(ranks, 1) if p.poll()]:
                 time.sleep(GRACE)
                 text = f"error: rank {failed[0][0]} ended with exit code {failed[0][1]}; fit --resume resumes the run"
-                Console(stderr=True).print(text, highlight=False, soft_wrap=True, markup=False)
+                Console(stderr=True, emoji=False).print(text, highlight=False, soft_wrap=True, markup=False)
                 self.on_lost()
                 self.end_ranks(0)
                 os._exit(1)

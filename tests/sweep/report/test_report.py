@@ -221,7 +221,7 @@ def test_a_journal_that_cannot_be_read(tmp_path: Path) -> None:
     lines = whole.splitlines(keepends=True)
     for damage in (b"no JSON\n", b"{}\n", b"[1]\n", b"\xff\xfe\n"):
         journal.write_bytes(b"".join([*lines[:5], damage, *lines[5:]]))
-        with pytest.raises(ValueError, match=r"journal\.log is damaged .*; remove it, or start again"):
+        with pytest.raises(ValueError, match=r"journal\.log is damaged .*; restore it from a copy, or start again"):
             read_report(tmp_path)
     journal.write_bytes(b"")
     with pytest.raises(ValueError, match="holds a sweep that ended before its first trial; run its YAML again"):

@@ -1,0 +1,137 @@
+"""How a key's type reads what was written: text stays as it was typed, whole numbers are decimal.
+
+YAML alone would make 7 of ``run_name: 007``, False of ``no`` and 8 of ``seed: 010``.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+BASE_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+INT64 = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Argument:
+    """The value of a ``key=value`` argument.
+
+    Attributes:
+        text: as it was typed.
+        value: as YAML reads it; the text if it is not YAML.
+        written: the same, with every scalar as its text.
+        error: why it is not YAML.
+    """
+
+    text: str
+    value: Any
+    written: Any
+    error: str | None = None
+
+    @classmethod
+    def of(cls, text: str) -> "Argument":
+        try:
+            return cls(text, *parse_yaml(text))
+        except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+            return cls(text, text, text, first_line(error))
+
+    def refused(self, key: str) -> ValueError:
+        """What to raise where it had to be YAML."""
+        return ValueError(f"{key}={self.text} cannot be read: {self.error}; quote the value")
+
+
+def parse_yaml(text: str) -> tuple[Any, Any]:
+    """The content of a YAML, interpolations unresolved: as YAML reads it, and with every scalar as its text."""
+    value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"])).get("value")  # type: ignore[union-attr]
+    return value, yaml.load(text, BASE_LOADER)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception's text."""
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def as_meant(kind: Any, value: Any, written: Any) -> Any:
+    """A value as a key of that type reads it; one of another type stays as YAML reads it, to be refused.
+
+    Args:
+        kind: type of the key.
+        value: as YAML reads it.
+        written: the same, with every scalar as its text; or an ``Argument``.
+    """
+    optional, kind = is_optional(kind), without_null(kind)
+    if isinstance(written, Argument):
+        if is_text(kind):
+            return None if optional and written.text == "null" else written.text
+        written = written.written
+    if isinstance(written, str):
+        return _scalar(kind, value, written)
+    if isinstance(value, list) and isinstance(written, list) and len(value) == len(written):
+        inner = get_args(kind)[:1] if get_origin(kind) in (list, tuple) else ()
+        return [as_meant(inner[0] if inner else Any, *pair) for pair in zip(value, written, strict=True)]
+    if isinstance(value, dict) and isinstance(written, dict) and len(value) == len(written):
+        pairs = zip(value.items(), written.items(), strict=True)
+        return {(k if isinstance(k, str) else t): as_meant(inside(kind, t), x, w) for (k, x), (t, w) in pairs}
+    return value
+
+
+def _scalar(kind: Any, value: Any, text: str) -> Any:
+    if is_text(kind) and isinstance(value, bool | int | float):
+        return text
+    if kind in (int, float) and isinstance(value, int | float):
+        try:
+            return kind(text)
+        except ValueError:  # 0x10, .nan; but 1:30 is 90 in YAML, and no is 0
+            return text if ":" in text or isinstance(value, bool) else value
+    return value
+
+
+def inside(kind: Any, name: str) -> Any:
+    """The type of a value in a mapping."""
+    if dataclasses.is_dataclass(kind):
+        return hints_of(kind).get(name, Any)
+    return get_args(kind)[1] if get_origin(kind) is dict else Any
+
+
+def hints_of(kind: Any) -> dict[str, Any]:
+    """Types of a dataclass's fields."""
+    hints: dict[str, Any] = _hints(kind)
+    return hints
+
+
+_hints: Any = lru_cache(maxsize=64)(get_type_hints)
+
+
+def is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType)
+
+
+def is_optional(kind: Any) -> bool:
+    return is_union(kind) and NoneType in get_args(kind)
+
+
+def without_null(kind: Any) -> Any:
+    """A type without its ``| None``; Any for several types."""
+    kinds = [one for one in get_args(kind) if one is not NoneType] if is_union(kind) else [kind]
+    return kinds[0] if len(kinds) == 1 else Any
+
+
+def is_text(kind: Any) -> bool:
+    """Whether a key of that type holds text."""
+    kind = without_null(kind)
+    return kind is str or (get_origin(kind) is Literal and all(isinstance(one, str) for one in get_args(kind)))
+
+
+def literal(value: Any) -> Any:
+    """Plain containers whose strings OmegaConf reads back as they are: none is a ``${...}`` reference."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    if isinstance(value, list | tuple):
+        return type(value)(map(literal, value))
+    return {key: literal(x) for key, x in value.items()} if isinstance(value, dict) else value

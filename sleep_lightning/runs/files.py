@@ -1,0 +1,60 @@
+"""Files that other processes read, and that a crash or a full disk must leave whole."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from sleep_lightning.runs.damage import read_json
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write by rename: a reader sees the old file or the new one, never a part of it."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write by fsync and rename, like ``write_json``: a crash or a full disk leaves the file before intact."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Have ``write`` fill a file beside the target, which it replaces once it is on disk; a device is written to."""
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            write(file)
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class JsonFile:
+    """A JSON object that another process rewrites by rename; parsed again only if the file has changed.
+
+    Args:
+        path, like, remedy: as in ``read_json``.
+    """
+
+    def __init__(self, path: Path, like: dict[str, Any], remedy: str) -> None:
+        self._path, self._like, self._remedy = path, like, remedy
+        self._seen: tuple[int, int, int] | None = None
+        self._content: dict[str, Any] | None = None
+
+    def read(self) -> dict[str, Any] | None:
+        """Its content (shared: not to be changed); None if there is no such file. Raises DamagedFile."""
+        try:
+            status = self._path.stat()
+            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if seen != self._seen:
+                self._content, self._seen = read_json(self._path, self._like, self._remedy), seen
+        except FileNotFoundError:
+            self._content = self._seen = None
+        return self._content

@@ -1,0 +1,69 @@
+"""Folders whose names mean something in a URI: everything lies in them, and nothing beside them."""
+
+from pathlib import Path
+from unittest.mock import patch
+
+import optuna
+import pytest
+
+from sleep_lightning.cli.doctor.stores import check_tracking
+from sleep_lightning.config import TrackingConfig, anchored_uri, redact, sqlite_file
+from sleep_lightning.sweep.storage import check_url, open_storage
+from sleep_lightning.tracking.mlflow_logger import MLflowRun, check_reachable
+
+NAMES = ["a #1", "b?x=1", "c%41", "50%", "d \u00e9", "e:f@g", "h::i", "j&k=l;m+n"]
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path: Path = tmp_path / request.param
+    path.mkdir()
+    monkeypatch.chdir(path)
+    return path
+
+
+@pytest.mark.parametrize("folder", NAMES, indirect=True)
+def test_a_file_is_named_by_a_uri_and_found_again(folder: Path) -> None:
+    uri = anchored_uri("sqlite:///my.db")
+    assert sqlite_file(uri) == folder / "my.db" and anchored_uri(uri) == uri == redact(uri)
+    assert check_url("sqlite:///my.db") == uri == check_url(uri)
+
+
+@pytest.mark.parametrize("folder", NAMES, indirect=True)
+def test_the_storage_of_a_sweep_lies_in_its_folder(folder: Path) -> None:
+    study = optuna.create_study(storage=open_storage(check_url("sqlite:///s.db"), folder, to_write=True))
+    study.ask()
+    read = open_storage(check_url("sqlite:///s.db"), folder, to_write=False)
+    assert len(optuna.load_study(study_name=study.study_name, storage=read).trials) == 1
+    optuna.create_study(storage=open_storage(None, folder, to_write=True)).ask()
+    assert {"s.db", "journal.log"} <= {path.name for path in folder.iterdir()}
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("folder", ["a #1 \u00e9::x@y:z", "b?x=1&y", "c%41"], indirect=True)
+def test_mlflow_writes_into_the_folder(folder: Path) -> None:
+    uri = anchored_uri("sqlite:///mlflow.db")
+    (folder / "picture.txt").write_text("x")
+    run = MLflowRun(uri, "an experiment")
+    run.log_artifact(folder / "picture.txt")
+    run.end("FINISHED")
+    again = MLflowRun(uri, "an experiment", run_id=run.run_id)
+    again.log_artifact(folder / "picture.txt", "more")
+    again.end("FINISHED")
+    [finding] = check_tracking(TrackingConfig(uri=uri))
+    assert finding.state == "ok", finding
+    assert len(list((folder / "mlruns").rglob("picture.txt"))) == 2
+    assert {path.name for path in folder.iterdir()} == {"mlflow.db", "mlruns", "picture.txt"}
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_passwords_are_hidden_and_paths_are_not() -> None:
+    assert redact("postgresql://me:pa/ss@word@db/x") == "postgresql://me:***@db/x"
+    assert redact("sqlite:////a:b@c/x.db") == "sqlite:////a:b@c/x.db"
+    assert redact("http://host:5000/x") == "http://host:5000/x"
+
+
+def test_a_port_that_is_none_is_an_error_of_the_store() -> None:
+    with patch("socket.create_connection"), pytest.raises(OSError, match="Port could not be cast"):
+        check_reachable("http://host:port")
