@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from sleep_lightning.ops.cpp.binding import Kernel, usable
 from sleep_lightning.ops.dtype import at_least_fp32
 from sleep_lightning.ops.short_conv import short_conv
+from sleep_lightning.ops.transforms import first_derivative_only
 
 MAX_TAPS = 4  # of the C++ kernel
 UNITS = 16  # groups of batch rows whose contributions to the weights' gradients are summed first
@@ -68,7 +68,8 @@ def delta_inputs(
     """
     taps = 0 if weight_JC is None else len(weight_JC)
     if taps <= MAX_TAPS and (A_log is None or A_log.dtype == torch.float32) and usable(x_BTC):
-        q, k, v, g, beta, rest = _DeltaInputs.apply(x_BTC, weight_JC, A_log, dt_bias, layout)
+        weight_JC = None if weight_JC is None else weight_JC.contiguous()
+        q, k, v, g, beta, rest = _DeltaInputs.apply(x_BTC.contiguous(), weight_JC, A_log, dt_bias, layout)
         return DeltaInputs(q, k, v, g, beta, rest)
     qkv, gates = x_BTC.tensor_split((sum(layout.splits),), -1)
     convolved = F.silu(qkv) if weight_JC is None else short_conv(qkv, weight_JC)
@@ -172,7 +173,6 @@ class _DeltaInputs(torch.autograd.Function):
         dt_bias: Tensor | None,
         layout: Layout,
     ) -> tuple[Tensor | None, ...]:
-        x, weight = x.contiguous(), None if weight is None else weight.contiguous()
         outputs = _kernel_forward(x, weight, A_log, dt_bias, layout)
         ctx.save_for_backward(x, weight, A_log, dt_bias)
         if A_log is None:
@@ -181,7 +181,7 @@ class _DeltaInputs(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only("the C++ kernel of the delta rule's inputs")
     def backward(ctx: Any, *d: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, A_log, dt_bias = ctx.saved_tensors
         d_inputs = DeltaInputs(*d)  # type: ignore[arg-type]
