@@ -87,7 +87,7 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
             f"--config {config} with --resume: a run resumes with its own config.yaml; drop one of the two"
         )
     run = RunDirectory.open(resume) if resume else RunDirectory.newest()
-    experiment, place = _checked(load_experiment(run.config, overrides))
+    experiment, place = _checked(load_experiment(run.config, overrides, saved=True))
     checkpoint = run.last if run.last.exists() else None
     if not place.first:
         return Job(experiment, place, run, checkpoint)

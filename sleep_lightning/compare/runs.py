@@ -47,7 +47,7 @@ def plan_runs(base: Experiment, arms: list[Arm], seeds: list[int], folder: Path,
 
 
 def _check_same(run: Run) -> None:
-    there, wanted = load_experiment(run.directory.config).to_dict(), run.experiment.to_dict()
+    there, wanted = load_experiment(run.directory.config, saved=True).to_dict(), run.experiment.to_dict()
     for sections in (there, wanted):
         for key in ("threads", "search_path"):
             del sections["training"][key]

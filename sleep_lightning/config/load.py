@@ -11,6 +11,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from sleep_lightning.config.experiment import Experiment
+from sleep_lightning.config.legacy import add_legacy_defaults
 from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.config.plugin_task import PluginTask
 from sleep_lightning.config.plugins import KindName, Plugin, find_plugin, instead_of
@@ -31,17 +32,27 @@ SECTIONS: dict[str, type] = {
 _BUILT = {"task": PluginTask, "model": PluginModel}
 
 
-def load_experiment(config: str | Path | dict[str, Any] | None = None, overrides: Sequence[str] = ()) -> Experiment:
+def load_experiment(
+    config: str | Path | dict[str, Any] | None = None, overrides: Sequence[str] = (), *, saved: bool = False
+) -> Experiment:
     """Merge defaults <- a YAML file (or nested dict) <- ``key=value`` arguments; interpolation sees the overrides.
 
     Modules of class_paths are looked for on ``sys.path``, in the current directory, beside the YAML file and in
     ``training.search_path``, to which those of these directories that were needed are added.
+
+    Args:
+        config: YAML file or nested dict.
+        overrides: ``key=value`` arguments.
+        saved: it was written by ``Experiment.to_yaml`` or ``to_dict``, maybe of an earlier version: a key that it lacks
+            means what was done then (``LEGACY_DEFAULTS``), not the default of today.
 
     Raises:
         ValueError: one sentence naming the key, the value and the fix.
     """
     tree = {} if config is None else config if isinstance(config, dict) else _read_yaml(Path(config))
     values = merged_values(tree, overrides)
+    if saved:
+        add_legacy_defaults(values)
     search = _search_path(values)
     beside = [] if config is None or isinstance(config, dict) else [Path(config).absolute().parent]
     schema, plugins = _schema(values, [*search, *beside])

@@ -1,4 +1,4 @@
-"""From a fused projection to what the gated delta rule takes: short convolution, unit keys and queries, gates."""
+"""From a fused projection to what the gated delta rule takes: short convolution, L2 norm of keys and queries, gates."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ UNITS = 16  # groups of batch rows whose contributions to the weights' gradients
 
 _delta_inputs = Kernel(
     "B T heads key_dim queries values taps threads bf16 x_stride sequences",
-    "beta_scale",
+    "beta_scale l2norm_eps",
     "x weight A_log dt_bias q k v beta g dq dk dv dbeta dg dx dweight dA_log ddt_bias",
 )
 
@@ -39,13 +39,15 @@ class DeltaInputs(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Heads, their key and value dims, whether the projection starts with queries, and the largest write strength."""
+    """Heads, their key and value dims, whether the projection starts with queries, the largest write strength, and the
+    epsilon of ``l2norm``."""
 
     heads: int
     key_dim: int
     value_dim: int
     reads: bool
     beta_scale: int
+    qk_l2norm_eps: float | None = 1e-6
 
     @property
     def splits(self) -> tuple[int, int, int]:
@@ -57,7 +59,7 @@ class Layout(NamedTuple):
 def delta_inputs(
     x_BTC: Tensor, weight_JC: Tensor | None, A_log: Tensor | None, dt_bias: Tensor | None, layout: Layout
 ) -> DeltaInputs:
-    """``q, k = unit(SiLU(conv(.)))``, ``v = SiLU(conv(.))``, ``g = -exp(A_log) softplus(a + dt_bias)``,
+    """``q, k = l2norm(SiLU(conv(.)))``, ``v = SiLU(conv(.))``, ``g = -exp(A_log) softplus(a + dt_bias)``,
     ``beta = scale sigmoid(b)`` (Gated DeltaNet's equations; the convolution starts from zeros).
 
     Args:
@@ -109,8 +111,8 @@ def _from_convolved(
     else:
         g = -A_log.exp() * F.softplus(at_least_fp32(a) + dt_bias)
     return DeltaInputs(
-        q=_unit(q) if layout.reads else None,
-        k=_unit(k),
+        q=l2norm(q, layout.qk_l2norm_eps) if layout.reads else None,
+        k=l2norm(k, layout.qk_l2norm_eps),
         v=v,
         g=g,
         beta=b.sigmoid() * layout.beta_scale,
@@ -118,9 +120,15 @@ def _from_convolved(
     )
 
 
-def _unit(x: Tensor) -> Tensor:
-    """L2-normalised over the last dim, in fp32."""
-    return F.normalize(at_least_fp32(x), dim=-1).to(x.dtype)
+def l2norm(x: Tensor, eps: float | None) -> Tensor:
+    """``x rsqrt(sum(x^2) + eps)`` over the last dim, in fp32, as in fla, Qwen3-Next and Jet-Nemotron.
+
+    None: ``x`` over its norm, or over 1e-12 if that is more.
+    """
+    wide = at_least_fp32(x)
+    if eps is None:
+        return F.normalize(wide, dim=-1).to(x.dtype)
+    return (wide * torch.rsqrt((wide * wide).sum(-1, keepdim=True) + eps)).to(x.dtype)
 
 
 def _kernel_forward(
@@ -203,4 +211,5 @@ def _sizes(x: Tensor, weight: Tensor | None, layout: Layout) -> dict[str, int]:
         "x_stride": C,
         "sequences": max(1, -(-B // UNITS)),
         "beta_scale": layout.beta_scale,
+        "l2norm_eps": -1.0 if layout.qk_l2norm_eps is None else layout.qk_l2norm_eps,
     }

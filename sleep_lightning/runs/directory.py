@@ -200,4 +200,4 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def experiment_of(checkpoint: dict[str, Any], overrides: list[str]) -> Experiment:
     """The experiment a checkpoint was trained in, with ``key=value`` changes on top."""
-    return load_experiment(checkpoint["experiment"], overrides)
+    return load_experiment(checkpoint["experiment"], overrides, saved=True)

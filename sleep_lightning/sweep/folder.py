@@ -57,7 +57,7 @@ def load_saved(folder: Path, overrides: Sequence[str] = ()) -> Sweep:
     """
     if not (folder / SPEC).exists():
         raise ValueError(f"{folder} has no {SPEC} (it was started by an earlier version); run its own YAML again")
-    sweep = load_sweep(folder / SPEC, overrides)
+    sweep = load_sweep(folder / SPEC, overrides, saved=True)
     uri = sweep.base.tracking.uri
     if sweep.base.tracking.enabled and "***" in uri:
         raise ValueError(f"{folder}: tracking.uri={uri!r} was saved without its password; run its own YAML again")
