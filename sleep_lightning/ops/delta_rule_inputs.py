@@ -55,6 +55,11 @@ class Layout(NamedTuple):
         keys = self.heads * self.key_dim
         return (keys if self.reads else 0, keys, self.heads * self.value_dim)
 
+    @property
+    def kernel_eps(self) -> float:
+        """The kernel's number for ``qk_l2norm_eps``."""
+        return -1.0 if self.qk_l2norm_eps is None else self.qk_l2norm_eps
+
 
 def delta_inputs(
     x_BTC: Tensor, weight_JC: Tensor | None, A_log: Tensor | None, dt_bias: Tensor | None, layout: Layout
@@ -140,7 +145,7 @@ def _kernel_forward(
     q, k = (x.new_empty(B, T, layout.heads, layout.key_dim) if n else None for n in (queries, keys))
     v, beta = x.new_empty(B, T, layout.heads, layout.value_dim), x.new_empty(B, T, layout.heads)
     g = (torch.zeros_like if A_log is None else torch.empty_like)(beta, dtype=torch.float32)
-    given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
+    given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias, "l2norm_eps": layout.kernel_eps}
     _delta_inputs("delta_inputs_forward", **_sizes(x, weight, layout), **given, q=q, k=k, v=v, beta=beta, g=g)
     assert k is not None
     first = queries + keys + values + (1 if A_log is None else 2) * layout.heads
@@ -160,7 +165,7 @@ def _kernel_backward(
     units = -(-sizes["B"] // sizes["sequences"])
     dweight = None if weight is None else weight.new_empty(units, *weight.shape)
     dA_log, ddt_bias = (None if p is None else p.new_empty(units, len(p)) for p in (A_log, dt_bias))
-    given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
+    given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias, "l2norm_eps": layout.kernel_eps}
     kept = d._replace(rest=None).map(Tensor.contiguous)
     given |= {"dq": kept.q, "dk": kept.k, "dv": kept.v, "dg": kept.g, "dbeta": kept.beta}
     sums = {"dweight": dweight, "dA_log": dA_log, "ddt_bias": ddt_bias}
@@ -211,5 +216,4 @@ def _sizes(x: Tensor, weight: Tensor | None, layout: Layout) -> dict[str, int]:
         "x_stride": C,
         "sequences": max(1, -(-B // UNITS)),
         "beta_scale": layout.beta_scale,
-        "l2norm_eps": -1.0 if layout.qk_l2norm_eps is None else layout.qk_l2norm_eps,
     }

@@ -21,9 +21,11 @@ def transformed() -> bool:
 
     Operators then run in plain torch, which has all derivatives: kernels and hand-written backwards know none of this.
     """
-    if torch.compiler.is_compiling():
-        return False
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
+
+
+# A constant to torch.compile, asked while it traces; a graph is guarded by the transforms that it was traced under.
+setattr(transformed, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 class _Refuse(torch.autograd.Function):

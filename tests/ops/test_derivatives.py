@@ -198,3 +198,16 @@ class _Whole(torch.nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.model.logits(self.model.blocks(self.model.embed(tokens), self.model.zero_memory(len(tokens)))[0])
+
+
+@pytest.mark.long
+def test_a_compiled_transform_is_the_eager_one() -> None:
+    """In either order: the C++ operator in a graph has no forward mode, and would give zero."""
+    inputs = tuple(rule_inputs())
+    f = partial(run, gated_delta_rule)
+    expected = torch.func.jvp(f, inputs, inputs)[1]
+    inside = torch.compile(lambda *x: torch.func.jvp(f, x, x)[1], backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(f, backend="aot_eager")
+    compiled(*inputs)
+    for actual in (inside(*inputs), torch.func.jvp(compiled, inputs, inputs)[1]):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
