@@ -106,7 +106,7 @@ def prepare_export(found: Found, max_flops: float | None, target: str | None) ->
     if not file.parent.is_dir():
         raise ValueError(f"--export {target}: there is no folder {file.parent}; create it first")
     seed = found.report.definition["seeds"][0]
-    base = load_experiment(found.report.definition["base"])
+    base = load_experiment(found.report.definition["base"], saved=True)
     own = {"training.seed": seed, "training.run_dir": None}
     return Export(file, trial, apply_point(base, trial.values, *own.items()))
 

@@ -12,6 +12,7 @@ from yaml import YAMLError
 
 from sleep_lightning.config.checks import accepted, check_numbers, shown
 from sleep_lightning.config.experiment import Experiment
+from sleep_lightning.config.legacy import add_legacy_defaults
 from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.config.plugin_task import PluginTask
 from sleep_lightning.config.plugins import KindName, Plugin, find_plugin, instead_of
@@ -41,7 +42,7 @@ class WrongValue(ValueError):
 
 
 def load_experiment(
-    config: str | Path | dict[str, Any] | None = None, overrides: Sequence[Override] = ()
+    config: str | Path | dict[str, Any] | None = None, overrides: Sequence[Override] = (), *, saved: bool = False
 ) -> Experiment:
     """Merge defaults <- a YAML file (or nested dict) <- changes; interpolation sees the changes.
 
@@ -51,11 +52,19 @@ def load_experiment(
     Modules of class_paths are looked for on ``sys.path``, in the current directory, beside the YAML file and in
     ``training.search_path``, to which those of these directories that were needed are added.
 
+    Args:
+        config: YAML file or nested dict.
+        overrides: ``key=value`` arguments.
+        saved: it was written by ``Experiment.to_yaml`` or ``to_dict``, maybe of an earlier version: a key that it lacks
+            means what was done then (``LEGACY_DEFAULTS``), not the default of today.
+
     Raises:
         ValueError: one sentence naming the key, the value and the fix.
     """
     tree, written = (config or {}, None) if isinstance(config, dict | None) else _read_yaml(Path(config))
     values, texts = merged_values(tree, written, overrides)
+    if saved:
+        add_legacy_defaults(values)
     values |= {key: as_meant(kind, values[key], texts.get(key)) for key, kind in _FIRST.items() if key in values}
     search = _search_path(values)
     beside = [] if config is None or isinstance(config, dict) else [Path(config).absolute().parent]

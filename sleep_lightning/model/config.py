@@ -1,5 +1,6 @@
 """Sizes and pattern of the hybrid, and which letter stands for which memory rule."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,9 @@ class ModelConfig:
     """Write strengths in (0, 2) instead of (0, 1)."""
     norm_eps: float = 1e-6
     """Epsilon of every RMSNorm."""
+    qk_l2norm_eps: float | None = 1e-6
+    """Epsilon of the L2 norm of fast weights' q and k, x rsqrt(sum x^2 + eps) as in the published blocks; null: x over
+    its norm, as in runs of earlier versions."""
     backend: str = "auto"
     """Implementation of the memory rules: auto, or a name the error message lists."""
 
@@ -69,6 +73,10 @@ class ModelConfig:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ValueError(f"model.{key}={value} must be at least 1")
+        if self.qk_l2norm_eps is not None and not 0 < self.qk_l2norm_eps < math.inf:
+            raise ValueError(
+                f"model.qk_l2norm_eps={self.qk_l2norm_eps} must be above 0; use 1e-6, or null to divide by the norm"
+            )
         if self.summary_tokens < 0:
             raise ValueError(f"model.summary_tokens={self.summary_tokens} must be 0 (no compaction) or more")
         if self.conv_size < 0:

@@ -44,6 +44,8 @@ class FastWeights(nn.Module):
     """The operator on the state."""
     decays: ClassVar[bool] = True
     """Whether the state decays by a gate of its own."""
+    qk_l2norm_eps: float | None = 1e-6
+    """Epsilon of the L2 norm of q and k (``Layout``); the hybrid sets its own."""
 
     def __init__(
         self,
@@ -169,11 +171,15 @@ class FastWeights(nn.Module):
     def _wanted(self, read: bool) -> tuple[Layout, slice | None, Tensor | None]:
         """The layout of the projection, the rows of ``in_proj`` it consists of (None: all), and its channels' taps."""
         keys, values = self.in_splits[0], self.in_splits[-1]
-        layout = Layout(self.n_heads, self.key_dim, self.value_dim, read, 2 if self.allow_neg_eigval else 1)
+        layout = self._layout(self.value_dim, read)
         taps = self.conv_weight if self.conv_size else None
         if read:
             return layout, None, taps
         return layout, slice(keys, -values), None if taps is None else taps[:, keys:]
+
+    def _layout(self, value_dim: int, read: bool) -> Layout:
+        beta_scale = 2 if self.allow_neg_eigval else 1
+        return Layout(self.n_heads, self.key_dim, value_dim, read, beta_scale, self.qk_l2norm_eps)
 
     def scan(self, p: DeltaInputs, state: Tensor, *, read: bool = True) -> tuple[Tensor | None, Tensor]:
         """The recurrence: reads ``[B, T, H, V]`` (None without read) and the state after the last token."""

@@ -65,7 +65,7 @@ class HybridLM(nn.Module, WindowModel):
         c = self.config
         if letter == ATTENTION:
             return Attention(c.d_model, c.n_heads, c.rope_base)
-        return self._rules[letter](
+        mixer = self._rules[letter](
             c.d_model,
             c.fast_weight_heads,
             c.key_dim_per_head,
@@ -75,6 +75,8 @@ class HybridLM(nn.Module, WindowModel):
             c.allow_neg_eigval,
             c.backend,
         )
+        mixer.qk_l2norm_eps = c.qk_l2norm_eps
+        return mixer
 
     def reset_parameters(self) -> None:
         """Linear weights N(0, 1/fan_in), residual outputs scaled down with depth, embedding N(0, 1/d_model).

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sleep_lightning.model.fast_weights import FastWeights
-from sleep_lightning.ops import DeltaInputs, Layout, Rule, delta_inputs, dynamic_conv, gated_delta_rule
+from sleep_lightning.ops import DeltaInputs, Rule, delta_inputs, dynamic_conv, gated_delta_rule
 
 REDUCTION = 8
 """Value channels per hidden channel of the taps' generator."""
@@ -52,7 +52,7 @@ class JetBlock(FastWeights):
         Without ``read`` there are no queries and no output gate.
         """
         keys, *_, values, hidden, gate = self.in_splits
-        layout = Layout(self.n_heads, self.key_dim, 0, read, 2 if self.allow_neg_eigval else 1)
+        layout = self._layout(0, read)
         weight = self.in_proj.weight if read else self.in_proj.weight[keys:-gate]
         p = delta_inputs(F.linear(x_BTE, weight), None, self.A_log, self.dt_bias, layout)
         assert p.rest is not None

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from sleep_lightning.ops.cpp.binding import Kernel, usable
 from sleep_lightning.ops.dtype import at_least_fp32
+from sleep_lightning.ops.non_finite import maybe_non_finite, nan_where, spoiled, without
+from sleep_lightning.ops.transforms import first_derivative_only
 
 SHORT = 128
 """Longest window attended on CPU without ``scaled_dot_product_attention``, which is built for long ones."""
@@ -29,18 +30,27 @@ def window_attention(qkv_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tenso
     Returns:
         ``[B, T, H, D]`` in the dtype of qkv.
     """
-    T, D = qkv_BTPHD.shape[1], qkv_BTPHD.shape[-1]
-    if T <= SHORT and usable(qkv_BTPHD):
-        o: Tensor = _WindowAttention.apply(qkv_BTPHD, cos_TD, sin_TD)
+    if qkv_BTPHD.shape[1] <= SHORT and usable(qkv_BTPHD):
+        o: Tensor = _WindowAttention.apply(qkv_BTPHD.contiguous(), cos_TD, sin_TD)
         return o
+    if maybe_non_finite(qkv_BTPHD):
+        spoiled_BTH = spoiled(qkv_BTPHD.transpose(2, 3))
+        qkv_BTPHD = without(qkv_BTPHD.transpose(2, 3), spoiled_BTH).transpose(2, 3)
+        o_BTHD = _plain_attention(qkv_BTPHD, cos_TD, sin_TD)
+        return o_BTHD * nan_where(spoiled_BTH[..., None], o_BTHD)
+    return _plain_attention(qkv_BTPHD, cos_TD, sin_TD)
+
+
+def _plain_attention(qkv_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
+    T = qkv_BTPHD.shape[1]
     qk_BTPHD, v_BTHD = qkv_BTPHD[:, :, :2], qkv_BTPHD[:, :, 2]
     q_BHTD, k_BHTD = _rotate(qk_BTPHD, cos_TD, sin_TD).permute(2, 0, 3, 1, 4)
     v_BHTD = v_BTHD.transpose(1, 2)
     if T > SHORT or qkv_BTPHD.device.type != "cpu":
         return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, is_causal=True).transpose(1, 2)
-    q, k, v = (x.reshape(-1, T, D) for x in (q_BHTD, k_BHTD, v_BHTD))
+    q, k, v = (x.flatten(0, 1) for x in (q_BHTD, k_BHTD, v_BHTD))
     above_TT = torch.full((T, T), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
-    scores = torch.baddbmm(above_TT, q, k.transpose(1, 2), alpha=D**-0.5)
+    scores = torch.baddbmm(above_TT, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
     return torch.bmm(scores.softmax(-1), v).view_as(q_BHTD).transpose(1, 2)
 
 
@@ -62,15 +72,24 @@ def sliding_attention(qkv_BTPHD: Tensor, kv_BSPHD: Tensor, present: Tensor, cos:
     S, T = kv_BSPHD.shape[1], qkv_BTPHD.shape[1]
     q_BTHD = _rotate(qkv_BTPHD[:, :, :1], cos[S:], sin[S:])[:, :, 0]
     kv = torch.cat((kv_BSPHD, qkv_BTPHD[:, :, 1:]), 1)
+    bad_BSH = None
+    if maybe_non_finite(kv):
+        bad_BSH = ~kv.detach().isfinite().all(-1).all(2)
+        kv = kv.masked_fill(bad_BSH[:, :, None, :, None], 0)
     k = _rotate(kv[:, :, :1], cos, sin)[:, :, 0]
     distance = torch.arange(S, S + T, device=k.device)[:, None] - torch.arange(S + T, device=k.device)
     near = (distance >= 0) & (distance <= max(S, T - 1))
     mask = near & (present[:, None] > 0) | (distance == 0)
     q_BHTD, k, v = (x.transpose(1, 2) for x in (q_BTHD, k, kv[:, :, 1]))
     if T > SHORT or qkv_BTPHD.device.type != "cpu":
-        return F.scaled_dot_product_attention(q_BHTD, k, v, attn_mask=mask[:, None]).transpose(1, 2)
-    scores = (q_BHTD * q_BHTD.shape[-1] ** -0.5) @ k.transpose(2, 3)
-    return (scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1).to(v.dtype) @ v).transpose(1, 2)
+        o_BTHD = F.scaled_dot_product_attention(q_BHTD, k, v, attn_mask=mask[:, None]).transpose(1, 2)
+    else:
+        scores = (q_BHTD * q_BHTD.shape[-1] ** -0.5) @ k.transpose(2, 3)
+        o_BTHD = (scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1).to(v.dtype) @ v).transpose(1, 2)
+    if bad_BSH is None:
+        return o_BTHD
+    sees_bad_BTH = (mask.to(o_BTHD.dtype) @ bad_BSH.to(o_BTHD.dtype)) > 0
+    return o_BTHD * nan_where(sees_bad_BTH[..., None], o_BTHD)
 
 
 def _rotate(x_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
@@ -83,7 +102,7 @@ def _rotate(x_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
 class _WindowAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        qkv, cos, sin = qkv.contiguous(), cos.float().contiguous(), sin.float().contiguous()
+        cos, sin = cos.float().contiguous(), sin.float().contiguous()
         B, T, _, H, D = qkv.shape
         o, log_sums = qkv.new_empty(B, T, H, D), qkv.new_empty(B, H, T, dtype=torch.float32)
         _attention("window_attention_forward", **_sizes(qkv), qkv=qkv, cos=cos, sin=sin, o=o, log_sums=log_sums)
@@ -91,7 +110,7 @@ class _WindowAttention(torch.autograd.Function):
         return o
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only("the C++ window attention")
     def backward(ctx: Any, d_o: Tensor) -> tuple[Tensor | None, ...]:
         qkv, cos, sin, log_sums = ctx.saved_tensors
         d_qkv = torch.empty_like(qkv)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 MAX_CHUNK = 64
+LEAST_LOG_DECAY = {torch.float32: -105.0, torch.float64: -746.0}
+"""Log decays of which the exponential is 0: more of it would only cost digits of those summed with it."""
 
 
 def chunk_length(T: int, longest: int = MAX_CHUNK) -> int:
@@ -44,10 +46,10 @@ def tokens_first(x_NMC: Tensor, like: Tensor) -> Tensor:
 def decays(g_NMC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """``e^G`` [N,M,C], ``e^{G_C - G}`` [N,M,C] and the lower-triangular ``D`` [N,M,C,C].
 
-    Sums run in float64: the difference of two float32 running sums loses the small decays that follow a
-    large one. Only differences <= 0 are exponentiated, so nothing overflows.
+    Sums run in float64, of decays no larger than need be: the difference of two running sums loses the small decays
+    that follow a large one, and is NaN after -inf. Only differences <= 0 are exponentiated, so nothing overflows.
     """
-    G = g_NMC.double().cumsum(-1)
+    G = g_NMC.clamp(min=LEAST_LOG_DECAY[g_NMC.dtype]).double().cumsum(-1)
     C, dtype = g_NMC.shape[-1], g_NMC.dtype
     above = torch.ones(C, C, dtype=torch.bool, device=G.device).triu_(1)
     D = (G[..., :, None] - G[..., None, :]).to(dtype).masked_fill_(above, -torch.inf).exp_()

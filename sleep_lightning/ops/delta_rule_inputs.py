@@ -1,23 +1,23 @@
-"""From a fused projection to what the gated delta rule takes: short convolution, unit keys and queries, gates."""
+"""From a fused projection to what the gated delta rule takes: short convolution, L2 norm of keys and queries, gates."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from sleep_lightning.ops.cpp.binding import Kernel, usable
 from sleep_lightning.ops.dtype import at_least_fp32
 from sleep_lightning.ops.short_conv import short_conv
+from sleep_lightning.ops.transforms import first_derivative_only
 
 MAX_TAPS = 4  # of the C++ kernel
 UNITS = 16  # groups of batch rows whose contributions to the weights' gradients are summed first
 
 _delta_inputs = Kernel(
     "B T heads key_dim queries values taps threads bf16 x_stride sequences",
-    "beta_scale",
+    "beta_scale l2norm_eps",
     "x weight A_log dt_bias q k v beta g dq dk dv dbeta dg dx dweight dA_log ddt_bias",
 )
 
@@ -39,13 +39,15 @@ class DeltaInputs(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Heads, their key and value dims, whether the projection starts with queries, and the largest write strength."""
+    """Heads, their key and value dims, whether the projection starts with queries, the largest write strength, and the
+    epsilon of ``l2norm``."""
 
     heads: int
     key_dim: int
     value_dim: int
     reads: bool
     beta_scale: int
+    qk_l2norm_eps: float | None = 1e-6
 
     @property
     def splits(self) -> tuple[int, int, int]:
@@ -53,11 +55,16 @@ class Layout(NamedTuple):
         keys = self.heads * self.key_dim
         return (keys if self.reads else 0, keys, self.heads * self.value_dim)
 
+    @property
+    def kernel_eps(self) -> float:
+        """The kernel's number for ``qk_l2norm_eps``."""
+        return -1.0 if self.qk_l2norm_eps is None else self.qk_l2norm_eps
+
 
 def delta_inputs(
     x_BTC: Tensor, weight_JC: Tensor | None, A_log: Tensor | None, dt_bias: Tensor | None, layout: Layout
 ) -> DeltaInputs:
-    """``q, k = unit(SiLU(conv(.)))``, ``v = SiLU(conv(.))``, ``g = -exp(A_log) softplus(a + dt_bias)``,
+    """``q, k = l2norm(SiLU(conv(.)))``, ``v = SiLU(conv(.))``, ``g = -exp(A_log) softplus(a + dt_bias)``,
     ``beta = scale sigmoid(b)`` (Gated DeltaNet's equations; the convolution starts from zeros).
 
     Args:
@@ -68,7 +75,8 @@ def delta_inputs(
     """
     taps = 0 if weight_JC is None else len(weight_JC)
     if taps <= MAX_TAPS and (A_log is None or A_log.dtype == torch.float32) and usable(x_BTC):
-        q, k, v, g, beta, rest = _DeltaInputs.apply(x_BTC, weight_JC, A_log, dt_bias, layout)
+        weight_JC = None if weight_JC is None else weight_JC.contiguous()
+        q, k, v, g, beta, rest = _DeltaInputs.apply(x_BTC.contiguous(), weight_JC, A_log, dt_bias, layout)
         return DeltaInputs(q, k, v, g, beta, rest)
     qkv, gates = x_BTC.tensor_split((sum(layout.splits),), -1)
     convolved = F.silu(qkv) if weight_JC is None else short_conv(qkv, weight_JC)
@@ -108,8 +116,8 @@ def _from_convolved(
     else:
         g = -A_log.exp() * F.softplus(at_least_fp32(a) + dt_bias)
     return DeltaInputs(
-        q=_unit(q) if layout.reads else None,
-        k=_unit(k),
+        q=l2norm(q, layout.qk_l2norm_eps) if layout.reads else None,
+        k=l2norm(k, layout.qk_l2norm_eps),
         v=v,
         g=g,
         beta=b.sigmoid() * layout.beta_scale,
@@ -117,9 +125,15 @@ def _from_convolved(
     )
 
 
-def _unit(x: Tensor) -> Tensor:
-    """L2-normalised over the last dim, in fp32."""
-    return F.normalize(at_least_fp32(x), dim=-1).to(x.dtype)
+def l2norm(x: Tensor, eps: float | None) -> Tensor:
+    """``x rsqrt(sum(x^2) + eps)`` over the last dim, in fp32, as in fla, Qwen3-Next and Jet-Nemotron.
+
+    None: ``x`` over its norm, or over 1e-12 if that is more.
+    """
+    wide = at_least_fp32(x)
+    if eps is None:
+        return F.normalize(wide, dim=-1).to(x.dtype)
+    return (wide * torch.rsqrt((wide * wide).sum(-1, keepdim=True) + eps)).to(x.dtype)
 
 
 def _kernel_forward(
@@ -131,7 +145,7 @@ def _kernel_forward(
     q, k = (x.new_empty(B, T, layout.heads, layout.key_dim) if n else None for n in (queries, keys))
     v, beta = x.new_empty(B, T, layout.heads, layout.value_dim), x.new_empty(B, T, layout.heads)
     g = (torch.zeros_like if A_log is None else torch.empty_like)(beta, dtype=torch.float32)
-    given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
+    given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias, "l2norm_eps": layout.kernel_eps}
     _delta_inputs("delta_inputs_forward", **_sizes(x, weight, layout), **given, q=q, k=k, v=v, beta=beta, g=g)
     assert k is not None
     first = queries + keys + values + (1 if A_log is None else 2) * layout.heads
@@ -151,7 +165,7 @@ def _kernel_backward(
     units = -(-sizes["B"] // sizes["sequences"])
     dweight = None if weight is None else weight.new_empty(units, *weight.shape)
     dA_log, ddt_bias = (None if p is None else p.new_empty(units, len(p)) for p in (A_log, dt_bias))
-    given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias}
+    given = {"x": x, "weight": weight, "A_log": A_log, "dt_bias": dt_bias, "l2norm_eps": layout.kernel_eps}
     kept = d._replace(rest=None).map(Tensor.contiguous)
     given |= {"dq": kept.q, "dk": kept.k, "dv": kept.v, "dg": kept.g, "dbeta": kept.beta}
     sums = {"dweight": dweight, "dA_log": dA_log, "ddt_bias": ddt_bias}
@@ -172,7 +186,6 @@ class _DeltaInputs(torch.autograd.Function):
         dt_bias: Tensor | None,
         layout: Layout,
     ) -> tuple[Tensor | None, ...]:
-        x, weight = x.contiguous(), None if weight is None else weight.contiguous()
         outputs = _kernel_forward(x, weight, A_log, dt_bias, layout)
         ctx.save_for_backward(x, weight, A_log, dt_bias)
         if A_log is None:
@@ -181,7 +194,7 @@ class _DeltaInputs(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only("the C++ kernel of the delta rule's inputs")
     def backward(ctx: Any, *d: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, A_log, dt_bias = ctx.saved_tensors
         d_inputs = DeltaInputs(*d)  # type: ignore[arg-type]

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sleep_lightning.ops.chunks import starting_state
+from sleep_lightning.ops.transforms import transformed
+
 Kernel = Callable[[Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor | None, float], tuple[Tensor | None, Tensor]]
 """The signature of every implementation: (q, k, v, g, beta, initial state, scale) -> (o, final state)."""
 
@@ -22,7 +25,14 @@ class Backend:
 
 
 def anywhere(k: Tensor) -> str | None:
-    """``why_not`` of an implementation in plain torch."""
+    """``why_not`` of an implementation in plain torch without a backward of its own."""
+    return None
+
+
+def why_not_transformed(k: Tensor) -> str | None:
+    """``why_not`` of one with a backward of its own."""
+    if transformed():
+        return "under torch.func transforms and forward-mode AD only plain torch has the derivatives"
     return None
 
 
@@ -76,9 +86,9 @@ class Rule:
 
         Args:
             q: queries ``[B, T, H, K]``, or None to write the state without reading it.
-            k: keys ``[B, T, H, K]``, L2-normalised by the caller.
+            k: keys ``[B, T, H, K]``, L2-normalised by the caller. Any size may be 0.
             v: values ``[B, T, H, V]``.
-            g: log decay ``[B, T, H]``, <= 0, fp32.
+            g: log decay ``[B, T, H]``, in [-inf, 0], fp32; -inf forgets all before its token.
             beta: write strength ``[B, T, H]``.
             initial_state: ``[B, H, K, V]`` fp32, or None for zeros.
             scale: factor on the reads, default ``K ** -0.5``.
@@ -91,13 +101,26 @@ class Rule:
             ValueError: shapes that do not fit, or a backend that cannot run here.
         """
         _check_shapes(q, k, v, g, beta, initial_state)
+        if k.shape[1] == 0:
+            return _no_tokens(q, k, v, g, beta, initial_state)
+        if not (k.numel() and v.numel()) and "reference" in self.backends and backend in ("auto", *self.backends):
+            backend = "reference"  # kernels divide by sizes
         run = self.backends[self.select(k, backend)].run
-        return run(q, k, v, g, beta, initial_state, k.shape[-1] ** -0.5 if scale is None else scale)
+        return run(q, k, v, g, beta, initial_state, max(k.shape[-1], 1) ** -0.5 if scale is None else scale)
+
+
+def _no_tokens(
+    q: Tensor | None, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, initial_state: Tensor | None
+) -> tuple[Tensor | None, Tensor]:
+    """The state as it was, and no reads; both are functions of all tensors, so that every gradient is there."""
+    state, gates = starting_state(k, v, initial_state), g * beta
+    state = state + torch.einsum("bthk,bthv,bth->bhkv", *(x.to(state.dtype) for x in (k, v, gates)))
+    return None if q is None else (v * ((q * k).sum(-1) * gates)[..., None]).to(v.dtype), state
 
 
 def _check_shapes(q: Tensor | None, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor | None) -> None:
-    if k.dim() != 4 or k.shape[1] == 0:
-        raise ValueError(f"k has shape {tuple(k.shape)}; expected [B, T, H, K] with T >= 1")
+    if k.dim() != 4:
+        raise ValueError(f"k has shape {tuple(k.shape)}; expected [B, T, H, K]")
     B, T, H, K = k.shape
     expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
         ("q", q, (B, T, H, K)),

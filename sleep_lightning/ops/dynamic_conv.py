@@ -4,7 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from sleep_lightning.ops.transforms import first_derivative_only, transformed
 
 
 def dynamic_conv(x_BSC: Tensor, taps_BTJC: Tensor) -> Tensor:
@@ -15,9 +17,14 @@ def dynamic_conv(x_BSC: Tensor, taps_BTJC: Tensor) -> Tensor:
         taps_BTJC: taps of each token and channel ``[B, T, J, C]``, oldest token first.
 
     Returns:
-        ``[B, T, C]`` in the dtype of x. Differentiable once in both.
+        ``[B, T, C]`` in the dtype of x. Differentiable once in both, more often by ``torch.func``.
     """
-    return _DynamicConv.apply(x_BSC, taps_BTJC.to(x_BSC.dtype))
+    taps_BTJC = taps_BTJC.to(x_BSC.dtype)
+    if transformed() or not x_BSC.numel() or not taps_BTJC.numel():
+        S, (T, J) = x_BSC.shape[1], taps_BTJC.shape[1:3]
+        past = (F.pad(x_BSC, (0, 0, j, 0))[:, S - T : S] * taps_BTJC[:, :, -1 - j] for j in range(J))
+        return F.silu(sum(past, torch.zeros_like(x_BSC[:, S - T :])))
+    return _DynamicConv.apply(x_BSC, taps_BTJC)
 
 
 def _reaches(S: int, T: int, J: int) -> list[tuple[int, slice, slice]]:
@@ -39,7 +46,7 @@ class _DynamicConv(torch.autograd.Function):
         return torch.nn.functional.silu(z)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only("the dynamic convolution")
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         x, taps, z = ctx.saved_tensors
         S, (T, J) = x.shape[1], taps.shape[1:3]

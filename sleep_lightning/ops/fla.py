@@ -5,15 +5,19 @@ import functools
 import torch
 from torch import Tensor
 
-from sleep_lightning.ops.dispatch import Kernel
+from sleep_lightning.ops.dispatch import Kernel, why_not_transformed
 from sleep_lightning.ops.self_test import TF32_TOLERANCE, self_test, warned
 
+LEAST_LOG_DECAY = -100.0
+"""fla takes differences of running sums in fp32: of -inf they are NaN, and a larger decay costs them digits."""
 CASE_TOKENS = 70
 """Tokens of the self-test's case: more than a chunk of 64."""
 
 
 def why_not_fla(k: Tensor) -> str | None:
     """Why fla's kernels cannot take keys ``k`` ``[B, T, H, K]``; None if they can."""
+    if reason := why_not_transformed(k):
+        return reason
     if k.device.type != "cuda":
         return f"fla's kernels need a CUDA device, the tensors are on {k.device.type}"
     if k.dtype == torch.float64:

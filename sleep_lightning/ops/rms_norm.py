@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from sleep_lightning.ops.cpp.binding import DTYPES, Kernel, usable
 from sleep_lightning.ops.dtype import at_least_fp32
+from sleep_lightning.ops.transforms import first_derivative_only
 
 BLOCK = 32  # rows whose contributions to the weight's gradient are summed first, BLOCK of pointwise.cpp
 
@@ -28,7 +28,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """
     dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
     if dtype in DTYPES and weight.dtype == torch.float32 and usable(x):
-        y: Tensor = _RMSNorm.apply(x, None, weight, eps, dtype)
+        y: Tensor = _RMSNorm.apply(x.contiguous(), None, weight.contiguous(), eps, dtype)
         return y
     return F.rms_norm(at_least_fp32(x), weight.shape, weight, eps).to(dtype)
 
@@ -46,7 +46,9 @@ def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tenso
         ``[B, T, H V]`` in the dtype of x.
     """
     if gate.dtype == x.dtype and weight.dtype == torch.float32 and usable(x):
-        y: Tensor = _RMSNorm.apply(x, gate, weight, eps, x.dtype)
+        if gate.stride(-1) != 1 or gate.stride(0) != gate.shape[1] * gate.stride(1):
+            gate = gate.contiguous()
+        y: Tensor = _RMSNorm.apply(x.contiguous(), gate, weight.contiguous(), eps, x.dtype)
         return y.flatten(2)
     normed = F.rms_norm(at_least_fp32(x), weight.shape, weight, eps).to(x.dtype)
     return normed.flatten(2) * F.silu(gate)
@@ -55,9 +57,6 @@ def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tenso
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gate: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        x, weight = x.contiguous(), weight.contiguous()
-        if gate is not None and (gate.stride(-1) != 1 or gate.stride(0) != gate.shape[1] * gate.stride(1)):
-            gate = gate.contiguous()
         y = torch.empty_like(x, dtype=dtype)
         rstd = x.new_empty(x.shape[:-1], dtype=torch.float32)
         _norm("norm_forward", **_sizes(x, gate, dtype), eps=eps, x=x, gate=gate, weight=weight, y=y, rstd=rstd)
@@ -65,7 +64,7 @@ class _RMSNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only("the C++ RMSNorm")
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, gate, weight, rstd = ctx.saved_tensors
         sizes, dy = _sizes(x, gate, dy.dtype), dy.contiguous()

@@ -49,6 +49,7 @@ def self_test(
     inputs = {"q": randn(1, T, H, K), "k": k, "v": randn(1, T, H, K)}
     inputs = {name: x.to(dtype).double() for name, x in inputs.items()}
     inputs |= {"g": -randn(1, T, H).abs(), "beta": randn(1, T, H).sigmoid(), "initial_state": randn(1, H, K, K)}
+    inputs["g"][:, T // 2] = -torch.inf  # as between packed sequences
     d_o, d_state = randn(1, T, H, K), randn(1, H, K, K)
 
     def results(run: Kernel, device: torch.device, half: torch.dtype, full: torch.dtype) -> dict[str, Tensor]:

@@ -4,7 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from sleep_lightning.ops.transforms import first_derivative_only, transformed
 
 
 def short_conv(x_BTC: Tensor, weight_KC: Tensor) -> Tensor:
@@ -15,8 +17,12 @@ def short_conv(x_BTC: Tensor, weight_KC: Tensor) -> Tensor:
         weight_KC: taps, oldest token first, ``[K, C]``.
 
     Returns:
-        ``[B, T, C]`` in the dtype of x. Differentiable once in both.
+        ``[B, T, C]`` in the dtype of x. Differentiable once in both, more often by ``torch.func``.
     """
+    if transformed():
+        taps, T = weight_KC.to(x_BTC.dtype), x_BTC.shape[1]
+        past = (F.pad(x_BTC, (0, 0, j, 0))[:, :T] * taps[-1 - j] for j in range(len(taps)))
+        return F.silu(sum(past, torch.zeros_like(x_BTC)))
     return _ShortConv.apply(x_BTC, weight_KC)
 
 
@@ -31,7 +37,7 @@ class _ShortConv(torch.autograd.Function):
         return torch.nn.functional.silu(z)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only("the short convolution")
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         x, weight, z = ctx.saved_tensors
         taps, T = weight.to(x.dtype), x.shape[1]

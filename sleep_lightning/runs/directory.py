@@ -90,7 +90,7 @@ class RunDirectory:
     def load_config(self, overrides: Sequence[Override] = ()) -> Experiment:
         """The experiment in ``config.yaml``, changed. Raises ValueError, naming the file if it is at fault."""
         try:
-            return load_experiment(self.config, overrides)
+            return load_experiment(self.config, overrides, saved=True)
         except ValueError as error:
             if overrides:
                 self.load_config()  # raises if it is not the changes that are refused
@@ -232,4 +232,4 @@ def _instead_of(checkpoint: Path) -> str:
 
 def experiment_of(checkpoint: dict[str, Any], overrides: list[str]) -> Experiment:
     """The experiment a checkpoint was trained in, with ``key=value`` changes on top."""
-    return load_experiment(checkpoint["experiment"], overrides)
+    return load_experiment(checkpoint["experiment"], overrides, saved=True)

@@ -74,6 +74,7 @@ LEGAL_MODEL: dict[str, tuple[Any, ...]] = {
     "tie_embeddings": ANY,
     "allow_neg_eigval": ANY,
     "norm_eps": ANY,
+    "qk_l2norm_eps": ANY,
     "backend": ANY,
 }
 """Values of ``ModelConfig`` likewise."""

@@ -61,7 +61,7 @@ def load_saved(folder: Path, overrides: Sequence[str] = ()) -> Sweep:
     if not (folder / SPEC).exists():
         raise ValueError(f"{folder} has no {SPEC} (it was started by an earlier version); run its own YAML again")
     tracking = [change for change in overrides if change.startswith("tracking.")]
-    sweep = load_sweep(folder / SPEC, [change for change in overrides if change not in tracking])
+    sweep = load_sweep(folder / SPEC, [change for change in overrides if change not in tracking], saved=True)
     if not any(change.startswith("storage=") for change in overrides):
         sweep = replace(sweep, spec=replace(sweep.spec, storage=saved_url(folder)))
     if tracking:

@@ -161,12 +161,13 @@ def passes_of(base: Experiment, values: Mapping[str, Any]) -> int:
     return int(apply_point(base, values).sleep.n_passes if ARM in values else values.get(PASSES, base.sleep.n_passes))
 
 
-def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
+def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool = False) -> Sweep:
     """Read and check a sweep.
 
     Args:
         path: of its YAML.
         overrides: ``key=value`` changes of the YAML.
+        saved: it is the copy in a sweep's folder, with the base of its time (``load_experiment``).
 
     Raises:
         ValueError: one sentence naming the file, the key, the value and the fix.
@@ -190,7 +191,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> Sweep:
         for name, ranges in [(f.name, f.metadata) for f in fields(SweepSpec) if f.name in content]:
             check_numbers(name, content[name], ranges)
         spec = cast(SweepSpec, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepSpec), content)))
-        base = load_experiment(path.parent / spec.base, spec.overrides).anchored()
+        base = load_experiment(path.parent / spec.base, spec.overrides, saved=saved).anchored()
         space = Space(read_parameters(key_types(base), spec.space, written["space"]))
         spec.space = space.parameters
         sweep = Sweep(spec, space, base)

@@ -148,9 +148,9 @@ def _comparable(known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_full(known: dict[str, Any]) -> dict[str, Any]:
-    """A definition, with keys added to experiments since it was recorded at their defaults."""
+    """A definition, with keys added to experiments since it was recorded."""
     try:
-        base = load_experiment(known["base"]).to_dict()
+        base = load_experiment(known["base"], saved=True).to_dict()
     except ValueError:  # a key was removed, or has another meaning
         return known
     del base["tracking"]

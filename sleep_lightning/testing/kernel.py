@@ -85,6 +85,58 @@ class KernelTestCase:
         inputs["g"][:, ::3] *= 1e-3  # small decays right after enormous ones
         self.compare(inputs, tolerance=10 * self.tolerance)
 
+    @pytest.mark.parametrize("g", [-110.0, -1e4, -1e30, -0.1 * torch.finfo(torch.float32).max, -torch.inf])
+    def test_packed_sequences_are_separate_calls(self, g: float) -> None:
+        """A log decay near -inf in front of a sequence: values, state and gradients."""
+        inputs = self.inputs(2, 40, 2, 8, 8)
+        inputs["g"][:, (0, 1, 17, 39)] = g
+        self.compare(inputs)
+        o, state = self.rule(**inputs, backend=self.backend)
+        parts = [
+            {n: x[:, part] for n, x in inputs.items() if n != "initial_state"}
+            for part in (slice(0, 1), slice(1, 17), slice(17, 39), slice(39, 40))
+        ]
+        separate = [self.rule(**part, backend=self.backend) for part in parts]
+        reads = torch.cat([x for x, _ in separate if x is not None], 1)
+        torch.testing.assert_close(o, reads, rtol=self.agreement, atol=self.agreement)
+        torch.testing.assert_close(state, separate[-1][1], rtol=self.agreement, atol=self.agreement)
+
+    def test_any_log_decay_down_to_minus_infinity(self) -> None:
+        inputs = self.inputs(2, 48, 2, 8, 8)
+        generator = torch.Generator().manual_seed(2)
+        of_size = 10 ** torch.empty(inputs["g"].shape).uniform_(-3, 39, generator=generator)  # a few are infinite
+        small = torch.rand(inputs["g"].shape, generator=generator) < 0.7
+        inputs["g"] = torch.where(small.to(self.device), inputs["g"], -of_size.to(self.device))
+        self.compare(inputs)
+
+    @pytest.mark.parametrize("empty", range(5))
+    def test_nothing_in_nothing_out(self, empty: int) -> None:
+        """A size of 0: empty or zero reads, the state as it was, all gradients."""
+        size = [2, 5, 2, 4, 3]
+        size[empty] = 0
+        inputs = self.inputs(*size)
+        actual = run_rule(self.backend, inputs, rule=self.rule)
+        B, T, H, K, V = size
+        assert actual["o"].shape == (B, T, H, V) and not actual["o"].any()
+        expected = inputs["initial_state"] if T == 0 else torch.zeros(B, H, K, V, device=self.device)
+        assert torch.equal(actual["final_state"], expected)
+        assert all(actual[f"d_{n}"].shape == x.shape for n, x in inputs.items())
+        assert run_rule(self.backend, inputs, read=False, rule=self.rule)["final_state"].shape == (B, H, K, V)
+
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
+    @pytest.mark.parametrize("name", ["q", "k", "v", "g", "beta"])
+    def test_no_output_depends_on_a_later_token_that_is_not_finite(self, name: str, value: float) -> None:
+        inputs = self.inputs(2, 40, 2, 8, 8)
+        expected, _ = self.rule(**inputs, backend=self.backend)
+        inputs[name][1, 21] = torch.nan if name == "g" else value
+        o, state = self.rule(**inputs, backend=self.backend)
+        assert o is not None and expected is not None
+        torch.testing.assert_close(o[0], expected[0], rtol=self.agreement, atol=self.agreement)
+        torch.testing.assert_close(o[1, :21], expected[1, :21], rtol=self.agreement, atol=self.agreement)
+        assert not o[1, 21].isfinite().any()
+        if name != "q":
+            assert not state[1].isfinite().any() and not o[1, 21:].isfinite().any()
+
     def test_identical_keys(self) -> None:
         """The worst-conditioned triangular system: all keys equal, every write at full strength."""
         inputs = self.inputs(1, 48, 2, 8, 8, decay=0.0)

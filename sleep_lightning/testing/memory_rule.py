@@ -1,7 +1,7 @@
 """The suite that every memory rule inherits: what the package relies on in a fast-weight block."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -102,6 +102,29 @@ class MemoryRuleTestCase:
             h_t, memory = wake(model, tokens[:, t : t + 1], memory)
             torch.testing.assert_close(h_t, h[:, t : t + 1], rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(memory.states, expected.states, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("native", [True, False])
+    @pytest.mark.parametrize("carried", [False, True])
+    def test_no_output_depends_on_a_later_token_that_is_not_finite(self, carried: bool, native: bool) -> None:
+        model, h = self.model(pattern=f"A{self.letter}"), torch.randn(2, 30, 16)
+        memory = model.zero_memory(2, carry_conv_state=carried, cached_tokens=7 if carried else 0)
+        spoiled = h.index_fill(1, torch.tensor([13]), torch.nan)
+        with nullcontext() if native else plain_torch():
+            expected, actual = (model.blocks(x, memory)[0] for x in (h, spoiled))
+        torch.testing.assert_close(actual[:, :13], expected[:, :13], rtol=0, atol=0)
+        assert actual[:, 13:].isnan().all()
+
+    @pytest.mark.parametrize("native", [True, False])
+    @pytest.mark.parametrize(("B", "tokens"), [(0, 3), (2, 0)])
+    def test_nothing_in_nothing_out(self, B: int, tokens: int, native: bool) -> None:
+        model = self.model(pattern=f"A{self.letter}")
+        memory = model.zero_memory(B).map(torch.ones_like)
+        with nullcontext() if native else plain_torch():
+            h, after = model.blocks(model.embed(torch.zeros(B, tokens, dtype=torch.int64)), memory)
+            model.logits(h).sum().backward()
+        assert h.shape == (B, tokens, 16)
+        if not tokens:
+            assert all(torch.equal(a, b) for a, b in zip(after.states, memory.states, strict=True))
 
     @pytest.mark.parametrize("carried", [False, True])
     def test_state_bytes_are_the_memorys(self, carried: bool) -> None:

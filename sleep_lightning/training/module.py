@@ -50,7 +50,9 @@ class SleepModule(pl.LightningModule):
     def __init__(self, experiment: Experiment | Mapping[str, Any]) -> None:
         super().__init__()
         self.automatic_optimization = False  # one step has many backward calls: one a segment of truncated BPTT
-        self.experiment = experiment if isinstance(experiment, Experiment) else load_experiment(dict(experiment))
+        if not isinstance(experiment, Experiment):
+            experiment = load_experiment(dict(experiment), saved=True)
+        self.experiment = experiment
         self.save_hyperparameters({"experiment": self.experiment.to_dict()})
         self.task = self.experiment.task.build()
         self.model = self.experiment.build_model(self.task)

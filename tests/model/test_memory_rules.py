@@ -30,12 +30,18 @@ def decay(mixer: FastWeights, a_BTH: Tensor) -> Tensor:
     return torch.exp(-mixer.A_log.exp() * F.softplus(a_BTH + mixer.dt_bias))
 
 
+def l2norm(mixer: FastWeights, x: Tensor) -> Tensor:
+    """fla's, Qwen3-Next's and Jet-Nemotron's ``l2norm``."""
+    assert mixer.qk_l2norm_eps == 1e-6
+    return x / (x.square().sum(-1, keepdim=True) + 1e-6).sqrt()
+
+
 def scan(
     mixer: FastWeights, qkv: Parts, a_BTH: Tensor, b_BTH: Tensor, gate: Tensor, S: Tensor, delta: bool
 ) -> tuple[Tensor, Tensor]:
     """The recurrence on ``S`` [B, H, K, V] with write strengths ``sigmoid(b)``, and the output."""
     q, k, v = (x.unflatten(-1, (mixer.n_heads, -1)) for x in qkv)
-    q, k, b_BTH = F.normalize(q, dim=-1) * mixer.key_dim**-0.5, F.normalize(k, dim=-1), b_BTH.sigmoid()
+    q, k, b_BTH = l2norm(mixer, q) * mixer.key_dim**-0.5, l2norm(mixer, k), b_BTH.sigmoid()
     reads = []
     for t in range(q.shape[1]):
         S = a_BTH[:, t, :, None, None] * S

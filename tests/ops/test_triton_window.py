@@ -156,6 +156,18 @@ def test_operators_are_well_formed(read: bool) -> None:
     torch.library.opcheck(window_gated_delta_rule, (*leaves, 0.5))
 
 
+@interpreted
+def test_a_second_backward_is_refused() -> None:
+    leaves = {n: x.requires_grad_() for n, x in make_inputs(1, 3, 1, 4, 4).items()}
+    o, state = gated_delta_rule(**leaves, backend="triton")
+    assert o is not None
+    for d in torch.autograd.grad(o.sum() + state.sum(), list(leaves.values()), create_graph=True):
+        with pytest.raises(NotImplementedError, match=r"^the Triton gated delta rule is differentiable once"):
+            d.sum().backward()
+    with pytest.raises(ValueError, match="only plain torch has the derivatives"):
+        torch.func.grad(lambda v: gated_delta_rule(**leaves | {"v": v}, backend="triton")[1].sum())(leaves["v"])
+
+
 @not_interpreted
 def test_without_a_cuda_device_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)

@@ -16,7 +16,7 @@ from sleep_lightning.sweep.folder import (
     sole_supervisor,
 )
 from sleep_lightning.sweep.spec import load_sweep
-from sleep_lightning.sweep.study import definition, open_study
+from sleep_lightning.sweep.study import FINGERPRINT, definition, open_study
 from tests.cli.cli import ROOT
 from tests.sweep.studies import ToldStudy
 from tests.sweep.sweeps import small_sweep
@@ -85,6 +85,24 @@ def test_the_saved_copy_is_whole_and_means_the_same_elsewhere(tmp_path: Path, mo
     assert again.base.training.val_every == 7
     assert again.base.tracking.uri == f"sqlite:///{tmp_path}/begun/mlflow.db"
     open_study(again, tmp_path / "sweep")  # would refuse another search
+
+
+def test_a_sweep_of_an_earlier_version_resumes_with_its_own_numbers(tmp_path: Path) -> None:
+    spec, folder = tmp_path / "a.yaml", tmp_path / "sweep"
+    spec.write_text(f"name: a\nbase: {ROOT}/conf/depo.yaml\nspace: {{sleep.n_passes: {{low: 1, high: 2}}}}\n")
+    first = load_sweep(spec)
+    study = open_study(first, folder)
+    save_sweep(first, folder)
+    known = study.user_attrs[FINGERPRINT]
+    del known["base"]["model"]["qk_l2norm_eps"]
+    study.set_user_attr(FINGERPRINT, known)
+    lines = (folder / "base.yaml").read_text().splitlines()
+    (folder / "base.yaml").write_text("\n".join(line for line in lines if "qk_l2norm_eps" not in line))
+    again = load_saved(folder)
+    assert again.base.flat()["model.qk_l2norm_eps"] is None
+    open_study(again, folder)
+    with pytest.raises(ValueError, match="with another base"):  # its YAML now means other numbers
+        open_study(load_sweep(spec), folder)
 
 
 def test_a_copy_without_its_password_or_none_at_all(tmp_path: Path) -> None:

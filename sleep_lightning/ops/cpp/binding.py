@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sleep_lightning.ops.cpp import build
+from sleep_lightning.ops.transforms import transformed
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -40,7 +41,13 @@ class Kernel:
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the kernels can take ``x``. Not in a compiled graph: the compiler fuses the torch code itself."""
+    """Whether the kernels can take ``x``: not without elements, not under ``torch.func``, and not in a compiled graph,
+    as the compiler fuses the torch code itself."""
     return (
-        x.device.type == "cpu" and x.dtype in DTYPES and not torch.compiler.is_compiling() and build.why_not() is None
+        x.device.type == "cpu"
+        and x.dtype in DTYPES
+        and x.numel() > 0
+        and not torch.compiler.is_compiling()
+        and not transformed()
+        and build.why_not() is None
     )

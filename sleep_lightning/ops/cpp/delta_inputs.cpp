@@ -14,6 +14,7 @@ struct DeltaInputs {
     Index B, T, heads, key_dim, queries, values, taps, threads, bf16;  // queries: q's channels, 0 in a write; taps <= 4
     Index x_stride, sequences;   // floats from token to token; batch rows per unit of work
     double beta_scale;           // 1, or 2 for write strengths in (0, 2)
+    double l2norm_eps;           // below 0: q and k are divided by their norm
     const char* x;               // [B, T, q k v a b ...]
     const float *weight, *A_log, *dt_bias;  // weight [taps, q k v], oldest tap first; A_log null: no decay, no a in x
     char *q, *k, *v, *beta;      // contiguous [B, T, channels], beta [B, T, heads]
@@ -74,6 +75,11 @@ struct Sequence {
         : a(a), b(b), keys(a.heads * a.key_dim), channels(a.queries + keys + a.values),
           before_b(a.A_log ? a.heads : 0), Wp(widest(a)), work(a.T, Wp, base) {}
 
+    float scale_of(float squares) const {
+        const float norm = std::sqrt(a.l2norm_eps < 0 ? squares : squares + float(a.l2norm_eps));
+        return 1.0f / (a.l2norm_eps < 0 ? std::max(norm, TINY) : norm);
+    }
+
     template <class F>
     void each_span(F f) const {
         for (Index c = 0; c < a.queries; c += a.key_dim) f(Span{c, a.key_dim, true, a.q, a.dq, c, keys});
@@ -131,8 +137,7 @@ struct Sequence {
             });
             T* y = at(span.y, span.stride, span.at);
             for (Index t = 0; t < a.T; t++, y += span.stride) {
-                const float norm = std::sqrt(sum_of(load(work.squares_TL + t * LANES)));
-                const float scale = span.unit ? 1.0f / std::max(norm, TINY) : 1.0f;
+                const float scale = span.unit ? scale_of(sum_of(load(work.squares_TL + t * LANES))) : 1.0f;
                 each_vector(span.width, [&](Index c, auto n) {
                     store_some(y + c, load(work.silu_TW + t * Wp + c) * scale, n);
                 });
@@ -193,10 +198,10 @@ struct Sequence {
             });
         });
         for (Index t = 0; t < a.T; t++) {
-            const float norm = std::sqrt(sum_of(load(work.squares_TL + t * LANES)));
-            const float scale = span.unit ? 1.0f / std::max(norm, TINY) : 1.0f;
+            const float squares = sum_of(load(work.squares_TL + t * LANES));
+            const float scale = span.unit ? scale_of(squares) : 1.0f;
             work.scale_T[t] = scale;
-            work.along_T[t] = norm > TINY ? sum_of(load(work.dots_TL + t * LANES)) * scale * scale * scale : 0.0f;
+            work.along_T[t] = a.l2norm_eps >= 0 || std::sqrt(squares) > TINY ? sum_of(load(work.dots_TL + t * LANES)) * scale * scale * scale : 0.0f;
         }
     }
 

@@ -48,7 +48,7 @@ struct ForwardHead : Head {
         if (live) add_long_product(tile, q_CK + t * Kp, Kp, S.data, S.ld, K);
         UNROLL for (int r = 0; r < ROWS; r++)
             UNROLL for (int c = 0; c < N; c++) tile.at[r][c] *= eG_C[t + r];
-        add_product(tile, P_CC + t * Cl, Cl, U_pCV + x * Cl, W, t + ROWS);
+        add_lower_product(tile, P_CC + t * Cl, Cl, U_pCV + x * Cl, W, t);
         write(o, t, x, tile);
     }
 

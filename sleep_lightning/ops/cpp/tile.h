@@ -117,6 +117,21 @@ INLINE void add_product(Tile<N>& tile, const float* a, Index ld_a, const float* 
     }
 }
 
+// tile[r] += sum_i a[r, i] * b[i], i <= t + r, with the rows from t on of a triangular matrix. What lies above its diagonal
+// is not multiplied: zero times the NaN of a later token is NaN.
+template <int N>
+INLINE void add_lower_product(Tile<N>& tile, const float* a, Index ld_a, const float* b, Index ld_b, Index t) {
+    add_product(tile, a, ld_a, b, ld_b, t);
+    UNROLL for (int i = 0; i < ROWS; i++) {
+        Vec row[N];
+        UNROLL for (int c = 0; c < N; c++) row[c] = load(b + (t + i) * ld_b + c * LANES);
+        UNROLL for (int r = i; r < ROWS; r++) {
+            const float x = a[r * ld_a + t + i];
+            UNROLL for (int c = 0; c < N; c++) tile.at[r][c] += row[c] * x;
+        }
+    }
+}
+
 // tile[r] += sum_i a[i, r] * b[i], i < n
 template <int N>
 INLINE void add_transposed(Tile<N>& tile, const float* a, Index ld_a, const float* b, Index ld_b, Index n) {

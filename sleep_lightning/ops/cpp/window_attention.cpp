@@ -106,7 +106,7 @@ struct Window {
         for (Index t = 0; t < a.T; t += ROWS)
             each_panel(Dp, [&](auto n, Index d) {
                 Tile<n()> tile = {};
-                add_product(tile, x_TT + t * Tp, Tp, y_TD + d, Dp, std::min(t + ROWS, a.T));
+                add_lower_product(tile, x_TT + t * Tp, Tp, y_TD + d, Dp, t);
                 put(out_TD + t * Dp + d, Dp, tile);
             });
     }

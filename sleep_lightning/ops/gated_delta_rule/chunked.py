@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sleep_lightning.ops.chunks import chunk_length, decays, heads_first, starting_state, tokens_first
 from sleep_lightning.ops.dtype import outside_autocast
+from sleep_lightning.ops.transforms import first_derivative_only
 
 
 def chunked_gated_delta_rule(
@@ -84,15 +84,16 @@ class _ChunkedGatedDeltaRule(torch.autograd.Function):
         if P is not None:
             o_ = (P @ U).addcmul_(eG[..., None], state_reads[:, :, C:])
             o = tokens_first(o_.mul_(scale), v)
-        ctx.save_for_backward(q, k, v, g, beta, reads, v_, beta_, eG, eGC, D, KKD, P, inverse, states, state_reads, U)
+        inputs = q, k, v, g, beta, initial_state
+        ctx.save_for_backward(*inputs, reads, v_, beta_, eG, eGC, D, KKD, P, inverse, states, state_reads, U)
         ctx.scale, ctx.chunk = scale, C
         return o, states[M].view(B, H, K, V)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only("the chunked gated delta rule")
     @outside_autocast
     def backward(ctx: Any, do: Tensor | None, d_final: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, g, beta, reads, v_, beta_, eG, eGC, D, KKD, P, inverse, states, state_reads, U = ctx.saved_tensors
+        q, k, v, g, beta, _, reads, v_, beta_, eG, eGC, D, KKD, P, inverse, states, state_reads, U = ctx.saved_tensors
         C, scale = ctx.chunk, ctx.scale
         B, _, H, K = k.shape
         N, M, V = U.shape[0], U.shape[1], U.shape[-1]

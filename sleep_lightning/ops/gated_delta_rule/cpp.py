@@ -8,6 +8,8 @@ from torch import Tensor
 
 from sleep_lightning.ops.cpp import build
 from sleep_lightning.ops.cpp.binding import DTYPES
+from sleep_lightning.ops.dispatch import why_not_transformed
+from sleep_lightning.ops.transforms import ONCE
 
 FORWARD, BACKWARD = "sleep_lightning::gated_delta_rule", "sleep_lightning::gated_delta_rule_backward"
 ROWS = 8  # a chunk is a multiple of the kernel's rows
@@ -190,7 +192,7 @@ def _differentiate(
 
 
 def _differentiate_twice(ctx: Any, *gradients: Tensor | None) -> None:
-    raise NotImplementedError("the C++ gated delta rule is differentiable once; use model.backend='reference'")
+    raise NotImplementedError(f"the C++ gated delta rule is {ONCE}")
 
 
 # Not torch.library.custom_op: its first call imports torch._dynamo (seconds), every call takes tens of microseconds.
@@ -204,6 +206,8 @@ torch.library.register_autograd(BACKWARD, _differentiate_twice)
 
 def why_not_native(k: Tensor) -> str | None:
     """Why the C++ kernel cannot take keys ``k`` ``[B, T, H, K]``; None if it can. Builds it at the first call."""
+    if reason := why_not_transformed(k):
+        return reason
     if k.device.type != "cpu":
         return f"the C++ kernel runs on cpu, the tensors are on {k.device.type}"
     if k.dtype not in DTYPES:

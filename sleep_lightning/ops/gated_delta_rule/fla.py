@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from sleep_lightning.ops.fla import fla_fault, why_not_fla
+from sleep_lightning.ops.fla import LEAST_LOG_DECAY, fla_fault, why_not_fla
 from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
 
 
@@ -30,7 +30,7 @@ def fla_gated_delta_rule(
         q=k if q is None else q,
         k=k,
         v=v,
-        g=g,
+        g=g.clamp(min=LEAST_LOG_DECAY),
         beta=beta,
         scale=scale,
         initial_state=initial_state,

@@ -12,6 +12,7 @@ import os
 import torch
 from torch import Tensor
 
+from sleep_lightning.ops.dispatch import why_not_transformed
 from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.triton_window_ops import CHUNK, precision, window_gated_delta_rule
 from sleep_lightning.ops.self_test import FP32_TOLERANCE, TF32_TOLERANCE, self_test, warned
@@ -26,6 +27,8 @@ def why_not_triton(k: Tensor) -> str | None:
     The first keys of a kind (device, dtype, K) run the self-test; should it fail, a RuntimeWarning says so, once.
     """
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if reason := why_not_transformed(k):
+        return reason
     if k.device.type != "cuda" and not interpreted:
         return f"the Triton kernel needs a CUDA device, the tensors are on {k.device.type}"
     if k.dtype not in (torch.float32, torch.bfloat16, torch.float16):

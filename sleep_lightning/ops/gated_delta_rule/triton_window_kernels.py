@@ -20,6 +20,7 @@ import triton.language as tl
 from sleep_lightning.ops.gated_delta_rule.triton_window_tiles import (
     decays,
     dot,
+    finite_tokens,
     load,
     load_gate,
     load_state,
@@ -58,7 +59,9 @@ def window_forward(
     READ: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Writes o and errors ``[B, T, H, V]``, final_state ``[B, H, K, V]`` and starts ``[B, H, chunks, K, V]``."""
+    """Tokens from the first on that is not finite make all NaN, and are not computed with.
+
+    Writes o and errors ``[B, T, H, V]``, final_state ``[B, H, K, V]`` and starts ``[B, H, chunks, K, V]``."""
     n = tl.program_id(0).to(tl.int64)
     b, h = n // H, n % H
     token, slab = tl.arange(0, C), tl.arange(0, BK)
@@ -70,42 +73,58 @@ def window_forward(
     o += (b * T * H + h) * V
     errors += (b * T * H + h) * V
 
+    T_ok = finite_tokens(
+        k, k_strides, v, v_strides, g, g_strides, beta, beta_strides, b, h, value, T, K, V, C, BK, SLABS
+    )
     S = ()
     for j in tl.static_range(SLABS):
         S = S + (load_state(state, j * BK + slab, value, K, V),)
-    for first in range(0, T, C):
+    for first in range(0, T_ok, C):
         t = first + token
-        beta_C = load_gate(beta, beta_strides, b, h, t, T)
-        D_CC, from_start_C, to_end_C, whole = decays(load_gate(g, g_strides, b, h, t, T), row, column)
-        KK_CC = times_keys(k, k_strides, k, k_strides, b, h, t, T, K, C, BK, PRECISION)
+        beta_C = load_gate(beta, beta_strides, b, h, t, T_ok)
+        D_CC, from_start_C, to_end_C, whole = decays(load_gate(g, g_strides, b, h, t, T_ok), row, column)
+        KK_CC = times_keys(k, k_strides, k, k_strides, b, h, t, T_ok, K, C, BK, PRECISION)
         X_CC = unit_lower_inverse(tl.where(row > column, D_CC * KK_CC * beta_C[None, :], 0.0), row, column, C)
 
         KS_CV = tl.zeros([C, BV], tl.float32)
         for j in tl.static_range(SLABS):
             key = j * BK + slab
             store(starts, S[j], V, key, value, K, V)
-            KS_CV += dot(load(k, k_strides, b, h, t, key, T, K), S[j], PRECISION)
+            KS_CV += dot(load(k, k_strides, b, h, t, key, T_ok, K), S[j], PRECISION)
         starts += K * V
-        E_CV = dot(X_CC, load(v, v_strides, b, h, t, value, T, V) - from_start_C[:, None] * KS_CV, PRECISION)
-        store(errors, E_CV, H * V, t, value, T, V)
+        E_CV = dot(X_CC, load(v, v_strides, b, h, t, value, T_ok, V) - from_start_C[:, None] * KS_CV, PRECISION)
+        store(errors, E_CV, H * V, t, value, T_ok, V)
         U_CV = beta_C[:, None] * E_CV
 
         if READ:
-            P_CC = D_CC * times_keys(q, q_strides, k, k_strides, b, h, t, T, K, C, BK, PRECISION)
+            P_CC = D_CC * times_keys(q, q_strides, k, k_strides, b, h, t, T_ok, K, C, BK, PRECISION)
             QS_CV = tl.zeros([C, BV], tl.float32)
             for j in tl.static_range(SLABS):
-                QS_CV += dot(load(q, q_strides, b, h, t, j * BK + slab, T, K), S[j], PRECISION)
+                QS_CV += dot(load(q, q_strides, b, h, t, j * BK + slab, T_ok, K), S[j], PRECISION)
             o_CV = scale * (from_start_C[:, None] * QS_CV + dot(P_CC, U_CV, PRECISION))
-            store(o, o_CV, H * V, t, value, T, V)
+            store(o, o_CV, H * V, t, value, T_ok, V)
 
         out_CV = to_end_C[:, None] * U_CV
         S_next = ()
         for j in tl.static_range(SLABS):
-            k_CK = load(k, k_strides, b, h, t, j * BK + slab, T, K)
+            k_CK = load(k, k_strides, b, h, t, j * BK + slab, T_ok, K)
             S_next = S_next + (whole * S[j] + dot(tl.trans(k_CK), out_CV, PRECISION),)
         S = S_next
     for j in tl.static_range(SLABS):
         store(final_state, S[j], V, j * BK + slab, value, K, V)
+    # The rest is NaN; outside the loop, whose registers are full.
+    tl.debug_barrier()  # other threads may have stored the state
+    nan_CV, nan_KV = tl.full([C, BV], float("nan"), tl.float32), tl.full([BK, BV], float("nan"), tl.float32)
+    for first in range(T_ok, T, C):
+        if READ:
+            store(o, nan_CV, H * V, first + token, value, T, V)
+        store(errors, nan_CV, H * V, first + token, value, T, V)
+        for j in tl.static_range(SLABS):
+            store(final_state, nan_KV, V, j * BK + slab, value, K, V)
+    for _ in range(tl.cdiv(T, C) - tl.cdiv(T_ok, C)):
+        for j in tl.static_range(SLABS):
+            store(starts, nan_KV, V, j * BK + slab, value, K, V)
+        starts += K * V
 
 
 @triton.jit(do_not_specialize=["T"])

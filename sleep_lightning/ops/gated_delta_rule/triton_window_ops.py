@@ -5,6 +5,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sleep_lightning.ops.transforms import ONCE
+
 CHUNK = 16
 """Tokens a program takes at a time: the fewest tl.dot allows, and the most whose tiles fit in registers."""
 
@@ -188,4 +190,9 @@ def _backward(ctx: Any, d_o: Tensor | None, d_final: Tensor | None, *_: None) ->
     return (None if d_o is None else dq, *gradients, None)
 
 
+def _backward_twice(ctx: Any, *_: Tensor | None) -> None:
+    raise NotImplementedError(f"the Triton gated delta rule is {ONCE}")
+
+
 window_gated_delta_rule.register_autograd(_backward, setup_context=_setup_context)
+window_gated_delta_rule_backward.register_autograd(_backward_twice)

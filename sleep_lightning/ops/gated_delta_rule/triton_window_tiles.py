@@ -32,6 +32,42 @@ def load_gate(x, strides, b, h, t, T):
 
 
 @triton.jit
+def finite_tokens(
+    k,
+    k_strides,
+    v,
+    v_strides,
+    g,
+    g_strides,
+    beta,
+    beta_strides,
+    b,
+    h,
+    value,
+    T,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    SLABS: tl.constexpr,
+):
+    """How many tokens of the program's slab of V come before the first with a NaN or an infinity.
+
+    Those from it on are not loaded: a triangular matrix times zero and NaN would carry them back to tokens before.
+    """
+    count = T
+    for first in range(0, T, C):
+        t = first + tl.arange(0, C)
+        decay_C = tl.exp(load_gate(g, g_strides, b, h, t, T))  # -inf is a log decay like others
+        zero_C = (load_gate(beta, beta_strides, b, h, t, T) + decay_C) * 0.0
+        zero_C += tl.sum(load(v, v_strides, b, h, t, value, T, V) * 0.0, 1)
+        for j in tl.static_range(SLABS):
+            zero_C += tl.sum(load(k, k_strides, b, h, t, j * BK + tl.arange(0, BK), T, K) * 0.0, 1)
+        count = tl.minimum(count, tl.min(tl.where(zero_C == 0.0, T, t), 0))
+    return count
+
+
+@triton.jit
 def store(x, tile, row_stride, rows, columns, R, D: tl.constexpr):
     """``x[rows, columns] = tile``, of a ``[R, D]`` matrix whose rows lie ``row_stride`` apart."""
     mask = (rows < R)[:, None] & (columns < D)[None, :]

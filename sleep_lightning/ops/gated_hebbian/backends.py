@@ -1,14 +1,15 @@
 """The gated Hebbian rule: dispatches to the first usable backend."""
 
-from sleep_lightning.ops.dispatch import Backend, Rule, anywhere
+from sleep_lightning.ops.dispatch import Backend, Rule, anywhere, why_not_transformed
 from sleep_lightning.ops.gated_hebbian.chunked import chunked_gated_hebbian
 from sleep_lightning.ops.gated_hebbian.fla import fla_gated_hebbian, why_not_fla_gated_hebbian
 from sleep_lightning.ops.gated_hebbian.flops import gated_hebbian_flops
 from sleep_lightning.ops.gated_hebbian.reference import reference_gated_hebbian
+from sleep_lightning.ops.non_finite import causal
 
 BACKENDS: dict[str, Backend] = {
-    "fla": Backend(fla_gated_hebbian, why_not_fla_gated_hebbian),
-    "chunked": Backend(chunked_gated_hebbian, anywhere),
+    "fla": Backend(causal(fla_gated_hebbian), why_not_fla_gated_hebbian),
+    "chunked": Backend(causal(chunked_gated_hebbian), why_not_transformed),
     "reference": Backend(reference_gated_hebbian, anywhere),
 }
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sleep_lightning.ops.chunks import chunk_length, decays, heads_first, starting_state, tokens_first
 from sleep_lightning.ops.dtype import outside_autocast
+from sleep_lightning.ops.transforms import first_derivative_only
 
 
 def chunked_gated_hebbian(
@@ -69,15 +69,15 @@ class _ChunkedGatedHebbian(torch.autograd.Function):
             P = (q_ @ k_.transpose(-1, -2)).mul_(D)
             state_reads = q_ @ S
             o = tokens_first((P @ W).addcmul_(eG[..., None], state_reads), v)
-        ctx.save_for_backward(q, k, v, g, beta, q_, k_, v_, beta_, eG, eGC, D, P, state_reads, S)
+        ctx.save_for_backward(q, k, v, g, beta, initial_state, q_, k_, v_, beta_, eG, eGC, D, P, state_reads, S)
         ctx.scale = scale
         return o, final
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only("the chunked gated Hebbian rule")
     @outside_autocast
     def backward(ctx: Any, do: Tensor | None, d_final: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, g, beta, q_, k_, v_, beta_, eG, eGC, D, P, state_reads, S = ctx.saved_tensors
+        q, k, v, g, beta, _, q_, k_, v_, beta_, eG, eGC, D, P, state_reads, S = ctx.saved_tensors
         (N, M, K, V), C = S.shape, k_.shape[2]
         W, k_out = v_ * beta_[..., None], k_ * eGC[..., None]
         # The one recurrence of the backward: the state's gradient after the last chunk, then before it, and so on.

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from sleep_lightning.ops.fla import fla_fault, why_not_fla
+from sleep_lightning.ops.fla import LEAST_LOG_DECAY, fla_fault, why_not_fla
 from sleep_lightning.ops.gated_hebbian.reference import reference_gated_hebbian
 
 
@@ -27,7 +27,7 @@ def fla_gated_hebbian(
         q=k if q is None else q,
         k=k,
         v=v * beta[..., None].to(v.dtype),
-        g=g,
+        g=g.clamp(min=LEAST_LOG_DECAY),
         scale=scale,
         initial_state=initial_state,
         output_final_state=True,

@@ -168,7 +168,7 @@ class Report:
 
     @cached_property
     def _base(self) -> Experiment:
-        return load_experiment(self.definition["base"])
+        return load_experiment(self.definition["base"], saved=True)
 
     @property
     def depths(self) -> tuple[int, ...]:

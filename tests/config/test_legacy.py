@@ -1,0 +1,64 @@
+"""Saved experiments of earlier versions mean what was done then, wherever they are read."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from sleep_lightning.cli import fit
+from sleep_lightning.config import load_experiment
+from sleep_lightning.config.legacy import LEGACY_DEFAULTS
+from sleep_lightning.runs.directory import experiment_of
+from sleep_lightning.training.module import SleepModule
+
+KEY = "model.qk_l2norm_eps"
+
+
+@pytest.fixture
+def old() -> dict[str, Any]:
+    """As it was written before the keys existed."""
+    tree = load_experiment(None, ["model.d_model=16", "tracking.enabled=false"]).to_dict()
+    for key in LEGACY_DEFAULTS:
+        section, name = key.split(".")
+        del tree[section][name]
+    return tree
+
+
+def test_every_key_of_the_table_exists_and_has_another_default() -> None:
+    now = load_experiment().flat()
+    assert LEGACY_DEFAULTS and all(key in now and now[key] != then for key, then in LEGACY_DEFAULTS.items())
+
+
+def test_a_key_that_a_saved_experiment_lacks_means_what_was_done_then(old: dict[str, Any]) -> None:
+    assert load_experiment(old).model.qk_l2norm_eps == 1e-6  # type: ignore[union-attr]
+    saved = load_experiment(old, saved=True)
+    assert {key: saved.flat()[key] for key in LEGACY_DEFAULTS} == LEGACY_DEFAULTS
+    assert load_experiment(old, [f"{KEY}=1e-5"], saved=True).flat()[KEY] == 1e-5
+    assert load_experiment(load_experiment().to_dict(), saved=True).flat()[KEY] == 1e-6
+    assert load_experiment(saved.to_dict(), saved=True).flat() == saved.flat()
+
+
+def test_a_model_of_ones_own_gets_no_key_of_the_hybrids(old: dict[str, Any]) -> None:
+    plugin = old | {"model": {"class_path": "tests.model.own_model.OwnModel", "init_args": {"width": 4}}}
+    assert KEY not in load_experiment(plugin, ["sleep.n_passes=1"], saved=True).flat()
+
+
+def test_a_run_a_checkpoint_and_a_module_are_saved_experiments(old: dict[str, Any], tmp_path: Path) -> None:
+    assert experiment_of({"experiment": old}, []).flat()[KEY] is None
+    assert SleepModule(deepcopy(old)).experiment.flat()[KEY] is None
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(old)))
+    job = fit.prepare(None, [], str(tmp_path))
+    assert job.experiment.flat()[KEY] is None
+
+
+def test_what_was_done_then_is_division_by_the_norm(old: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    then, now = (load_experiment(old, saved=saved).build_model() for saved in (True, False))
+    now.load_state_dict(then.state_dict())
+    tokens = torch.randint(2, (2, 6))
+    logits = [m.logits(m.blocks(m.embed(tokens), m.zero_memory(2))[0]) for m in (then, now)]
+    assert not torch.equal(*logits)
+    torch.testing.assert_close(*logits, rtol=1e-2, atol=1e-2)
