@@ -189,7 +189,7 @@ def test_validate_test_and_predict_read_the_run(whole: Path, tmp_path: Path) -> 
             "tracking.uri='sqlite:////dev/null/x.db' cannot be used",
         ),
         (["test", "--checkpoint", "nothing.ckpt"], "--checkpoint nothing.ckpt does not exist"),
-        (["test", "--checkpoint", "junk.ckpt"], "--checkpoint junk.ckpt cannot be read"),
+        (["test", "--checkpoint", "junk.ckpt"], "junk.ckpt is damaged (File is not a zip file)"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
