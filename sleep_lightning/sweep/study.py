@@ -66,8 +66,8 @@ def _open_study(sweep: Sweep, folder: Path) -> optuna.Study:
     if known != (same := _comparable(wanted)):
         changed = next(key for key in same if known.get(key) != same[key])
         raise ValueError(
-            f"{folder} holds a sweep named {sweep.spec.name} with another {changed}; give this one another name, or "
-            f"another --output"
+            f"{folder} holds a sweep named {sweep.spec.name} with another {changed}; resume that one as it is "
+            f"(sweep resume {shlex.quote(str(folder))}), or give this one another name or --output"
         )
     if FINGERPRINT not in study.user_attrs:
         if sweep.spec.sampler == "grid":

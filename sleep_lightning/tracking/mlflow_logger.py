@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
-from unittest.mock import patch
 from urllib.parse import quote, unquote, urlsplit
 
 from lightning.pytorch.loggers import Logger
@@ -194,13 +193,13 @@ class MLflowRun(Logger):
 
 def open_client(uri: str) -> "MlflowClient":
     """MLflow's client of a store, whose folder must be there."""
-    from mlflow.store.db import utils
     from mlflow.tracking import MlflowClient
 
     logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it announces every table it creates
-    # MLflow would create the folder of the URI as it is written, with %3F for a question mark: a stray one
-    with patch.object(utils, "_make_parent_dirs_if_sqlite", lambda uri: None, create=True):
-        return MlflowClient(uri)
+    if "%" in uri and uri.startswith("sqlite:"):
+        # MLflow would create the folder of sqlite:///... as it is written, with %3F for a question mark: a stray one
+        uri = f"sqlite+pysqlite:{uri.removeprefix('sqlite:')}"
+    return MlflowClient(uri)
 
 
 @contextmanager

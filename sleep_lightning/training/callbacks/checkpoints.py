@@ -11,14 +11,14 @@ from sleep_lightning.training.callbacks.preemption import Preemption
 
 
 class StepCheckpoint(Checkpoint):
-    """Saves whole steps: every ``every`` of them, the last one, and the one at which ``Preemption`` stops.
+    """Saves whole steps: every ``every`` of them and the last one, and the one at which ``Preemption`` stops.
 
     A step that validates is saved after its validation: what resumes from it has the validation in its history, and
     knows the best score. Lightning's ModelCheckpoint saves before. It must stand behind other checkpoint callbacks.
 
     Args:
         path: where to save; None: ``last.ckpt`` in the directory of the trainer's checkpoints.
-        every: steps; None: only when training ends.
+        every: steps; None: only the step at which ``Preemption`` stops.
     """
 
     def __init__(self, path: Path | None = None, every: int | None = None) -> None:
@@ -29,7 +29,8 @@ class StepCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step, stop = trainer.global_step, any(one.reason for one in _preemptions(trainer))
-        self._due = stop or step == trainer.max_steps or (self.every is not None and step % self.every == 0)
+        planned = self.every is not None and (step % self.every == 0 or step == trainer.max_steps)
+        self._due = planned or stop
         loop = trainer.fit_loop
         if self._due and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
             self._save(trainer)
