@@ -40,7 +40,7 @@ def test_fit_and_resume_from_anywhere(tmp_path: Path) -> None:
     done = run(there, "fit", "--resume", str(here / "r"), "training.max_steps=8")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     missing = "task.class_path='lab.tasks.Reverse': there is no module 'lab' on sys.path or in"
-    assert f"error: {missing} {there}" in done.stderr
+    assert f"error: {here}/r/config.yaml: {missing} {there}" in done.stderr
     moved = f"training.search_path=[{tmp_path}/moved]"
     done = run(there, "fit", "--resume", str(here / "r"), moved, "training.max_steps=8")
     assert done.returncode == 0, done.stderr

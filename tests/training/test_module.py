@@ -71,7 +71,7 @@ def test_every_option_trains(override: str) -> None:
 
 def test_accumulation_and_bf16_stay_close_to_the_plain_run() -> None:
     plain = torch.cat([p.flatten() for p in train(experiment()).parameters()])
-    for override, tolerance in (("training.accumulate=4", 5e-3), ("training.precision=bf16", 5e-2)):
+    for override, tolerance in (("training.accumulate=4", 1e-2), ("training.precision=bf16", 5e-2)):
         other = torch.cat([p.flatten() for p in train(experiment(override)).parameters()])
         assert (other - plain).norm() < tolerance * plain.norm(), override
 

@@ -24,7 +24,7 @@ def order(tmp_path: Path) -> Order:
     run = tmp_path / "run"
     run.mkdir(exist_ok=True)
     fit = [sys.executable, "-S", stand_in.__file__, "fit", str(run), "2"]
-    return Order(run, tmp_path / "log", tmp_path, fit, fit, {"STAND_IN_SECONDS": "0.1"})
+    return Order(run, tmp_path / "log", tmp_path, fit, fit, {"STAND_IN_SECONDS": "0.3"})
 
 
 def steps(run: Path) -> list[int]:
