@@ -13,7 +13,7 @@ from sleep_lightning.cli.console import plain_console, print_facts, score_table
 from sleep_lightning.cli.fit_report import facts_of, headline, log_results, summarize
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.plugins import resolve
-from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
+from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.resume import changes, checkpoint_to_resume, record_session
 from sleep_lightning.runs.signals import SignalsInterrupt, StopReason
@@ -48,6 +48,7 @@ class Job:
         place: this process among the ranks.
         run: where it goes; None in the other ranks of a new run, as rank zero alone creates it.
         checkpoint: to resume from; None: from the start.
+        step: of the checkpoint.
         changes: what a resume changes: key -> value before, value now.
         mlflow: its MLflow run; None without, and in the other ranks.
         loggers: all loggers of this process, MLflow's included.
@@ -58,6 +59,7 @@ class Job:
     place: Place
     run: RunDirectory | None = None
     checkpoint: Path | None = None
+    step: int = 0
     changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     mlflow: MLflowRun | None = None
     loggers: list[Logger] = field(default_factory=list)
@@ -93,13 +95,13 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
     saved = run.load_config(moved)
     experiment, place = _checked(run.load_config(overrides))
     changed = changes(saved, experiment)
-    checkpoint = checkpoint_to_resume(run, saved.training.checkpoint_every)
+    checkpoint, step = checkpoint_to_resume(run, saved, experiment.training.max_steps)
     if not place.first:
-        return Job(experiment, place, run, checkpoint, changed)
+        return Job(experiment, place, run, checkpoint, step, changed)
     lock = run.lock()
     if experiment.tracking.mlflow and "***" in experiment.tracking.uri:
         raise ValueError(f"tracking.uri={experiment.tracking.uri!r} was saved without its password; give it again")
-    return _tracked(Job(experiment, place, run, checkpoint, changed, lock=lock))
+    return _tracked(Job(experiment, place, run, checkpoint, step, changed, lock=lock))
 
 
 def _tracked(job: Job) -> Job:
@@ -190,8 +192,7 @@ def _train(job: Job, ending: _Ending) -> None:
     environment["ranks"] = f"{place.size} ({place.local_size} a node)"
     console = plain_console(quiet=not place.first)
     if run is not None:
-        step = 0 if job.checkpoint is None else int(load_checkpoint(job.checkpoint)["global_step"])
-        differing = record_session(run, step, job.changes, environment)
+        differing = record_session(run, job.step, experiment.training.max_steps, job.changes, environment)
         if differing and job.checkpoint is not None:
             console.print(f"not bit-exact from here on: {'; '.join(differing)}", highlight=False, soft_wrap=True)
         console.print(f"run {run.path}: {headline(experiment, module)}", highlight=False, soft_wrap=True)

@@ -51,17 +51,24 @@ class Row:
     uniform: float
 
 
-def final_scores(directory: RunDirectory, n_passes: int) -> dict[str, Any]:
-    """Scores of a finished run's final weights on the test split with this N; cached in the run directory."""
+def final_scores(directory: RunDirectory, n_passes: int, steps: int) -> dict[str, Any]:
+    """Scores of a finished run's final weights on the test split with this N; cached in the run directory.
+
+    Args:
+        directory: of the run.
+        n_passes: N at test.
+        steps: of the run.
+    """
     file = directory.path / f"test_n{n_passes}.json"
-    if not file.exists():
-        experiment, model = load_trained(str(directory.last), [f"sleep.n_passes={n_passes}"])
-        scores = {name: asdict(score) for name, score in score_split(experiment, model, "test").items()}
-        write_json(file, {"parameters": sum(p.numel() for p in model.parameters()), "scores": scores})
     score: dict[str, Any] = dict.fromkeys(("answers", "exact_match", "token_accuracy", "loss"), NUMBER)
     score |= {"baselines": dict.fromkeys(("majority_exact_match", "uniform_exact_match"), NUMBER)}
-    like = {"parameters": int, "scores": {"all": score}}
-    content = read_json(file, like, remedy := "remove it: it is measured again")
+    like, remedy = {"parameters": int, "scores": {"all": score}}, "remove it: it is measured again"
+    content = read_json(file, like, remedy) if file.exists() else {}
+    if content.get("steps") != steps:  # it was resumed since
+        experiment, model = load_trained(str(directory.last), [f"sleep.n_passes={n_passes}"])
+        scores = {name: asdict(score) for name, score in score_split(experiment, model, "test").items()}
+        parameters = sum(p.numel() for p in model.parameters())
+        write_json(file, content := {"steps": steps, "parameters": parameters, "scores": scores})
     return read_json(file, like | {"scores": dict.fromkeys(content["scores"], score)}, remedy)
 
 
@@ -80,8 +87,9 @@ def build_rows(runs: Sequence[Run], test_passes: Sequence[int]) -> list[Row]:
 
 
 def _row(runs: list[Run], n_passes: int) -> Row:
-    first, tested = runs[0], [final_scores(run.directory, n_passes) for run in runs]
-    summaries = [run.summary or {} for run in runs]
+    first, summaries = runs[0], [run.summary or {} for run in runs]
+    pairs = zip(runs, summaries, strict=True)
+    tested = [final_scores(run.directory, n_passes, summary["steps"]) for run, summary in pairs]
     everything = [t["scores"]["all"] for t in tested]
     sampled = first.experiment.training.sampled_passes
     return Row(

@@ -88,7 +88,7 @@ def score_run(run: FinishedRun, test_passes: Sequence[int] = ()) -> list[RunScor
     assert summary is not None, "only finished runs are scored"
     rows = []
     for n_passes in dict.fromkeys([own, *test_passes]):
-        tested = final_scores(run.process.directory, n_passes)
+        tested = final_scores(run.process.directory, n_passes, summary["steps"])
         for name, score in tested["scores"].items():
             rows.append(
                 RunScore(

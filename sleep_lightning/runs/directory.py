@@ -18,6 +18,9 @@ from sleep_lightning.config import Experiment, Override, load_experiment
 from sleep_lightning.runs.damage import DamagedFile, check_archive, read_json
 from sleep_lightning.runs.files import write_json, write_text
 
+SAVED = ".saved"
+"""Empty file beside the checkpoints of a run that has saved one, so that a lost ``last.ckpt`` is missed."""
+
 
 @dataclass(frozen=True)
 class Holder:

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.runs.damage import NUMBER, read_json
-from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
+from sleep_lightning.runs.damage import DamagedFile, read_json
+from sleep_lightning.runs.directory import SAVED, RunDirectory, load_checkpoint
 from sleep_lightning.runs.files import write_json
 
+Sections = Mapping[str, Mapping[str, Any]]
+NEEDED: dict[str, type] = {"experiment": dict, "state_dict": dict, "global_step": int, "optimizer_states": list}
+NEEDED |= {"lr_schedulers": list, "loops": dict, "callbacks": dict, "TaskDataModule": dict}
+"""What a checkpoint must hold to be resumed from."""
 CHANGEABLE = frozenset(
-    {"max_steps", "val_every", "checkpoint_every", "log_every", "callbacks", "search_path", "run_dir"}
+    {"max_steps", "val_every", "checkpoint_every", "log_every", "callbacks", "search_path"}
     | {"accelerator", "devices", "num_nodes", "sharding", "reshard_after_forward", "threads", "allocator"}
     | {"accumulate", "checkpointing", "executor", "precision", "fp32_matmul", "compile", "cuda_graph"}
     | {"time_limit", "time_margin", "requeue"}
@@ -30,11 +34,9 @@ def changes(saved: Experiment, wanted: Experiment) -> dict[str, tuple[Any, Any]]
     Raises:
         ValueError: one that a resume cannot change.
     """
-    before, after = _flat(saved.to_dict()), _flat(wanted.to_dict())
-    found = {k: (before.get(k), after.get(k)) for k in before | after if before.get(k) != after.get(k)}
+    found = _differing(saved.to_dict(), wanted.to_dict())
     for key, (old, new) in found.items():
-        section, _, name = key.partition(".")
-        if not (key in ELSEWHERE or (section == "training" and name in CHANGEABLE)):
+        if not _changeable(key):
             raise ValueError(
                 f"{key}={new!r}: this run was begun with {old!r}, and a resume cannot change it; drop it, or start a "
                 f"new run (a resume may change {', '.join(f'training.{one}' for one in _NAMED)} and where it runs)"
@@ -42,38 +44,63 @@ def changes(saved: Experiment, wanted: Experiment) -> dict[str, tuple[Any, Any]]
     return found
 
 
-def _flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _changeable(key: str) -> bool:
+    section, _, name = key.partition(".")
+    return key in ELSEWHERE or (section == "training" and name in CHANGEABLE)
+
+
+def _differing(one: Sections, other: Sections) -> dict[str, tuple[Any, Any]]:
+    before, after = _flat(one), _flat(other)
+    return {k: (before.get(k), after.get(k)) for k in before | after if before.get(k) != after.get(k)}
+
+
+def _flat(sections: Sections) -> dict[str, Any]:
     kept = {name: keys for name, keys in sections.items() if name != "tracking"}
     return {f"{name}.{key}": value for name, keys in kept.items() for key, value in keys.items()}
 
 
-def checkpoint_to_resume(run: RunDirectory, checkpoint_every: int) -> Path | None:
-    """``last.ckpt``; None for a run that ended before it saved any, which begins again.
+def checkpoint_to_resume(run: RunDirectory, saved: Experiment, max_steps: int) -> tuple[Path | None, int]:
+    """``last.ckpt`` and its step; None and 0 for a run that ended before it saved any, which begins again.
 
     Args:
         run: to resume.
-        checkpoint_every: steps between its checkpoints.
+        saved: its experiment.
+        max_steps: until which it shall be trained.
 
     Raises:
-        ValueError: it cannot be read, or the run must have had one and it is gone.
+        ValueError: it cannot be resumed from, or the run must have had one and it is gone.
     """
     if run.last.exists():
-        load_checkpoint(run.last)
-        return run.last
-    remedy = "remove it: it is written again"
-    like = {"history": [{"step": NUMBER}]}
-    rows = read_json(run.history, like, remedy)["history"] if run.history.exists() else []
-    trained = max((int(row["step"]) for row in rows), default=0)
+        checkpoint = load_checkpoint(run.last)
+        _check_whole(run.last, checkpoint, saved)
+        if (step := checkpoint["global_step"]) > max_steps:
+            raise ValueError(f"training.max_steps={max_steps}: the run has trained {step} steps; give more, or drop it")
+        return run.last, step
+    trained = max((int(one.get("step", 0)) for one in run.recorded().get("sessions", [])), default=0)
     if run.best.exists():
         trained = max(trained, int(load_checkpoint(run.best)["global_step"]))
-    if trained < checkpoint_every and not run.summary.exists():
-        return None
+    had_one = (run.checkpoints / SAVED).exists() or run.summary.exists()
+    if not had_one and trained < saved.training.checkpoint_every:
+        return None, 0
     offer = f"resume from its best one: cp {run.best} {run.last}" if run.best.exists() else "start a new run"
-    raise ValueError(f"{run.last} is missing, though the run trained for {trained} steps; {offer}")
+    raise ValueError(f"{run.last} is missing, though the run has saved it; {offer}")
+
+
+def _check_whole(file: Path, checkpoint: dict[str, Any], saved: Experiment) -> None:
+    for key, kind in NEEDED.items():
+        if not isinstance(checkpoint.get(key), kind) or checkpoint[key] in ({}, []):
+            raise DamagedFile(file, f"it lacks {key}", "restore it, or copy best.ckpt there")
+    theirs, ours = checkpoint["experiment"], saved.to_dict()
+    for key, (old, new) in _differing(theirs, ours).items():
+        section, _, name = key.partition(".")
+        if name in theirs.get(section, {}) and not _changeable(key) and key != "training.run_dir":
+            raise ValueError(
+                f"{file} is of another run: {key} is {old!r}, in config.yaml {new!r}; restore the run's own"
+            )
 
 
 def record_session(
-    run: RunDirectory, step: int, changed: Mapping[str, tuple[Any, Any]], environment: Mapping[str, str]
+    run: RunDirectory, step: int, max_steps: int, changed: Mapping[str, tuple[Any, Any]], environment: Mapping[str, str]
 ) -> list[str]:
     """Add a start or resume to ``run.json``: when, at which step, on what, and what it changed.
 
@@ -86,5 +113,8 @@ def record_session(
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     sessions.append({"started": now, "step": step, "changes": changed, "environment": environment})
     write_json(run.record, {**content, "sessions": sessions})
+    summary = read_json(run.summary, {}, "remove it: it is written again") if run.summary.exists() else {}
+    if summary.get("steps", max_steps) < max_steps:  # it is not finished any more
+        write_json(run.summary, {**summary, "status": "KILLED"})
     shared = (before.keys() & environment.keys()) - UNROUNDED
     return [f"{k} {before[k]} -> {environment[k]}" for k in sorted(shared) if before[k] != environment[k]]

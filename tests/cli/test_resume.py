@@ -243,15 +243,78 @@ def test_missing_state_is_not_a_fresh_start(
     assert main(["fit", "--resume", str(run.path)]) == 2
     [line] = capsys.readouterr().err.splitlines()
     command = f"cp {run.best} {run.last}"
-    assert line == (
-        f"error: {run.last} is missing, though the run trained for 24 steps; resume from its best one: {command}"
-    )
+    assert line == (f"error: {run.last} is missing, though the run has saved it; resume from its best one: {command}")
     shutil.copy(run.best, run.last)
     assert resume(str(run.path)) == 0
     assert_whole(run.path, whole[6, 6])
     run.config.write_text("")
     assert main(["fit", "--resume", str(run.path)]) == 2
     assert f"{run.config} is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("val_every", "checkpoint_every"), [(100, 5), (5, 100)])
+def test_early_stopping_saves_and_a_lost_checkpoint_is_missed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], val_every: int, checkpoint_every: int
+) -> None:
+    """Neither the cadences nor a validation say that there was one."""
+    run, stop = RunDirectory(tmp_path / "run"), "lightning.pytorch.callbacks.EarlyStopping"
+    options = "{monitor: val/exact_match, patience: 1, mode: max, min_delta: 1.0, check_on_train_epoch_end: false}"
+    ends = f"training.callbacks=[{{class_path: {stop}, init_args: {options}}}]"
+    if val_every == 100:
+        assert main(arguments(val_every, checkpoint_every, interrupt(18, "step", signal.SIGTERM), run=str(run.path)))
+        assert torch.load(run.last, weights_only=True)["global_step"] == 19
+    else:
+        assert main(arguments(val_every, checkpoint_every, ends, run=str(run.path))) == 0
+        assert torch.load(run.last, weights_only=True)["global_step"] == 10
+        run.summary.unlink()
+    run.last.unlink()
+    assert main(["fit", "--resume", str(run.path), "training.checkpoint_every=1000"]) == 2
+    assert "last.ckpt is missing, though the run has saved it" in capsys.readouterr().err
+
+
+def test_a_discarded_step_leaves_its_best_and_no_history(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(Killed):
+        main(arguments(4, 10, interrupt(19, "step"), run=str(run.path)))
+    best = torch.load(run.best, weights_only=True)
+    assert resume(str(run.path), "training.val_every=100", "training.max_steps=11") == 0
+    assert [row["step"] for row in json.loads(run.history.read_text())["history"]] == [4, 8]
+    [key] = [key for key in best["callbacks"] if key.startswith("ModelCheckpoint")]
+    last = torch.load(run.last, weights_only=True)["callbacks"][key]
+    assert last["best_model_score"] == best["callbacks"][key]["best_model_score"]
+
+
+def test_a_longer_run_is_not_finished_and_a_shorter_one_is_refused(
+    whole: dict[tuple[int, int], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(whole[6, 6], run.path)
+    with pytest.raises(Killed):
+        main(["fit", "--resume", str(run.path), "training.max_steps=36", interrupt(27, "step")])
+    assert json.loads(run.summary.read_text())["status"] == "KILLED"
+    for change, said in (
+        ("training.max_steps=12", "training.max_steps=12: the run has trained 24 steps; give more, or drop it"),
+        ("training.run_dir=elsewhere", "training.run_dir='elsewhere': this run was begun with"),
+    ):
+        assert main(["fit", "--resume", str(run.path), change]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_run_or_without_its_state_is_refused(
+    whole: dict[tuple[int, int], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(whole[6, 6], run.path)
+    checkpoint = torch.load(run.last, weights_only=True)
+    another = checkpoint["experiment"] | {"training": checkpoint["experiment"]["training"] | {"seed": 7}}
+    for change, said in (
+        ({"experiment": another}, "is of another run: training.seed is 7, in config.yaml 0"),
+        ({"optimizer_states": []}, "is damaged (it lacks optimizer_states)"),
+        ({"TaskDataModule": None}, "is damaged (it lacks TaskDataModule)"),
+    ):
+        torch.save(checkpoint | change, run.last)
+        assert main(["fit", "--resume", str(run.path)]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_another_kernel_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,7 +57,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder.parent)
         assert main(fit_arguments(str(folder), 5, "tracking.enabled=false")) == 0
         RunDirectory(folder).record_mlflow_run("0123456789abcdef")
-        final_scores(RunDirectory(folder), 2)
+        final_scores(RunDirectory(folder), 2, 5)
     assert all((folder / name).is_file() for name in FILES)
     return folder
 
@@ -77,7 +77,7 @@ def uses(folder: Path, name: str) -> list[Callable[[], Any]]:
         "last.ckpt": [resume, lambda: load_trained(str(run.last), [])],
         "best.ckpt": [lambda: load_trained(str(folder), [])],
         "run.json": [lambda: run.mlflow_run_id],
-        "test_n2.json": [lambda: final_scores(run, 2)],
+        "test_n2.json": [lambda: final_scores(run, 2, 5)],
     }
     return of.get(name, [lambda: (process.summary, process.history, process.flops_spent, process.progress())])
 

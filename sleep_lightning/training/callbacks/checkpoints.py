@@ -7,11 +7,14 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from sleep_lightning.runs.directory import SAVED, load_checkpoint
 from sleep_lightning.training.callbacks.preemption import Preemption
 
 
 class StepCheckpoint(Checkpoint):
     """Saves whole steps: every ``every`` of them and the last one, and the one at which ``Preemption`` stops.
+
+    The last one is at ``max_steps``, or where a callback stops training.
 
     A step that validates is saved after its validation: what resumes from it has the validation in its history, and
     knows the best score. Lightning's ModelCheckpoint saves before. It must stand behind other checkpoint callbacks.
@@ -23,26 +26,36 @@ class StepCheckpoint(Checkpoint):
 
     def __init__(self, path: Path | None = None, every: int | None = None) -> None:
         self.path, self.every = path, every
-        self._due = False
+        self._due, self._saved = False, 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step, stop = trainer.global_step, any(one.reason for one in _preemptions(trainer))
-        planned = self.every is not None and (step % self.every == 0 or step == trainer.max_steps)
-        self._due = planned or stop
+        self._due = stop or (self.every is not None and (step % self.every == 0 or step == trainer.max_steps))
         loop = trainer.fit_loop
         if self._due and not loop.epoch_loop._should_check_val_fx(loop._data_fetcher):  # type: ignore[arg-type]
             self._save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._due and trainer.state.fn == TrainerFn.FITTING:
+        stopped = self.every is not None and trainer.should_stop  # by early stopping, for example
+        if (self._due or stopped) and trainer.state.fn == TrainerFn.FITTING:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.every is not None and trainer.global_step > self._saved:
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        self._due = False
+        self._due, self._saved = False, trainer.global_step
         directory = getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir
-        trainer.save_checkpoint(self.path or Path(directory) / "last.ckpt")
+        path = self.path or Path(directory) / "last.ckpt"
+        trainer.save_checkpoint(path)
+        if self.every is not None and trainer.is_global_zero:
+            (path.parent / SAVED).touch()
 
 
 def _preemptions(trainer: pl.Trainer) -> list[Preemption]:
@@ -69,6 +82,14 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(_replace_paths(state_dict, str(self.dirpath)))
+        file = Path(str(self.dirpath)) / "best.ckpt"
+        try:
+            own = load_checkpoint(file)["callbacks"][self.state_key] if file.exists() else {}
+        except (ValueError, LookupError):
+            return
+        known, there = self.best_model_score, own.get("best_model_score")
+        if there is not None and (known is None or there > known):  # saved after the checkpoint that is resumed from
+            super().load_state_dict(_replace_paths(own, str(self.dirpath)))
 
 
 def _replace_paths(state: dict[str, Any], directory: str) -> dict[str, Any]:

@@ -55,3 +55,5 @@ class History(pl.Callback):
     ) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             pl_module.history, self.digests = checkpoint.get("history", []), checkpoint.get("digests", {})
+            if self.path is not None and trainer.is_global_zero:  # without what came after the checkpoint
+                write_json(self.path, {"history": pl_module.history})
