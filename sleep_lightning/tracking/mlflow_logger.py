@@ -65,6 +65,12 @@ class MLflowRun(Logger):
         self._thread.start()
 
     def _open(self, run_name: str | None, run_id: str | None) -> "tuple[MlflowClient, str]":
+        file = sqlite_file(self.uri)
+        if run_id is not None and file is not None and not file.exists():  # MLflow would create an empty one
+            raise ValueError(
+                f"tracking.uri={self.uri!r}: there is no file {file.absolute()}, though the run is recorded in it; say "
+                f"where it lies (tracking.uri=sqlite:////...), or set tracking.enabled=false"
+            )
         try:
             check_reachable(self.uri)
             with _alone(self.uri):

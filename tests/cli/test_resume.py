@@ -317,6 +317,22 @@ def test_a_checkpoint_of_another_run_or_without_its_state_is_refused(
         assert said in capsys.readouterr().err
 
 
+def test_a_store_left_behind_is_missed_and_none_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    assert main(fit_arguments("run", 2)) == 0
+    shutil.copytree("run", tmp_path / "b" / "run")
+    monkeypatch.chdir(tmp_path / "b")
+    assert main(["fit", "--resume", "run", "training.max_steps=4"]) == 2
+    assert f"there is no file {tmp_path}/b/mlflow.db, though the run is recorded in it" in capsys.readouterr().err
+    assert not Path("mlflow.db").exists()
+    store = f"tracking.uri=sqlite:///{tmp_path}/a/mlflow.db"
+    assert main(["fit", "--resume", "run", "training.max_steps=4", store]) == 0
+    assert main(["fit", "--resume", "run"]) == 0
+
+
 def test_another_kernel_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Killed):
         main(arguments(6, 6, interrupt(13, "step"), run=str(tmp_path / "run")))
