@@ -54,6 +54,9 @@ def test_metrics_a_dead_store_refuses_are_spilled_not_lost(tmp_path: Path, monke
 
 
 def test_an_unknown_run_or_store_is_refused_without_the_password(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"there is no file .*, though the run is recorded in it"):
+        open_run(tmp_path, run_id="0" * 32)
+    open_run(tmp_path).end("FINISHED")
     with pytest.raises(ValueError, match=r"cannot be used"):
         open_run(tmp_path, run_id="0" * 32)
     with pytest.raises(ValueError, match=r"tracking\.uri=") as caught:
