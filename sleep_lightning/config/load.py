@@ -95,7 +95,7 @@ def load_experiment(
 def _search_path(values: dict[str, Any]) -> list[Path]:
     found = values.get("training.search_path") or []
     if not isinstance(found, list) or not all(isinstance(place, str) for place in found):
-        return []  # refused with the key's type
+        raise ValueError(f"training.search_path={found!r} must be a list of directories, such as [/home/me/project]")
     return [Path(place).absolute() for place in found]
 
 

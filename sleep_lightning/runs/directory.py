@@ -73,7 +73,7 @@ class RunDirectory:
     def open(cls, path: str | Path) -> "RunDirectory":
         """An existing run. Raises ValueError if the directory holds none."""
         run = cls(Path(path))
-        if not run.config.exists():
+        if not os.path.exists(run.config):  # False, too, for names that are too long
             raise ValueError(f"{path} is not a run directory (no config.yaml); runs are in runs/ by default")
         if not run.config.stat().st_size:
             raise ValueError(
@@ -153,9 +153,12 @@ class RunDirectory:
         """Lock the directory for this process, until the file is closed or the process has ended in any way.
 
         Raises:
-            ValueError: another process trains this run.
+            ValueError: another process trains this run, or the directory cannot be written.
         """
-        file = (self.path / "lock").open("a+")
+        try:
+            file = (self.path / "lock").open("a+")
+        except OSError as error:
+            raise ValueError(f"{self.path / 'lock'} cannot be opened: {error.strerror}; make it writable") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

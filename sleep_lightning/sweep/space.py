@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any
 
 import optuna
@@ -10,6 +11,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from sleep_lightning.config.checks import check_numbers
 from sleep_lightning.config.reading import as_meant
 
+MOST_STEPS = 1e9
+"""Values of a parameter with a step at most."""
 ARM = "arm"
 """The one key of a space that is not a key of an experiment."""
 
@@ -52,6 +55,9 @@ class Parameter:
             )
         if self.log and self.step is not None:
             raise ValueError(f"space.{key}: step={self.step} and log=true exclude each other; drop one")
+        count = (self.high - self.low) / (self.step or 1)
+        if not isfinite(self.high - self.low) or (self.step is not None and count > MOST_STEPS):
+            raise ValueError(f"space.{key}: low={self.low} to high={self.high} is too wide; narrow it, or drop step")
         if all(isinstance(x, int) for x in numbers):
             return IntDistribution(self.low, self.high, log=self.log, step=1 if self.step is None else self.step)
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)

@@ -333,6 +333,25 @@ def test_a_store_left_behind_is_missed_and_none_is_made(
     assert main(["fit", "--resume", "run"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (["--resume", "x=y/z", "training.max_steps=3"], "x=y/z is not a run directory"),
+        (["--resume", "k" * 300], "is not a run directory"),
+        (fit_arguments("locked", 2, "tracking.enabled=false"), "locked/lock cannot be opened: Is a directory"),
+        (["training.search_path=[[a]]"], "training.search_path=[['a']] must be a list of directories"),
+    ],
+)
+def test_odd_places_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], request_: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "locked" / "lock").mkdir(parents=True)
+    assert main(request_ if request_[0] == "fit" else ["fit", *request_]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and said in line
+
+
 def test_another_kernel_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(Killed):
         main(arguments(6, 6, interrupt(13, "step"), run=str(tmp_path / "run")))

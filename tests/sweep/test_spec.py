@@ -232,3 +232,9 @@ def test_files_that_are_no_sweeps(tmp_path: Path) -> None:
         load_sweep(written(tmp_path, "- 1\n"))
     with pytest.raises(ValueError, match=r"name is missing"):
         load_sweep(written(tmp_path, "base: x\n"))
+
+
+@pytest.mark.parametrize("bounds", [{"low": -1.7e308, "high": 1.7e308}, {"low": 0.1, "high": 0.5, "step": 1e-320}])
+def test_ranges_that_cannot_be_drawn_from_are_refused(bounds: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"space\.k: low=.* is too wide; narrow it, or drop step"):
+        Parameter(**bounds).distribution("k")

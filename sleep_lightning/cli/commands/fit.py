@@ -1,6 +1,7 @@
 """``fit``: train a model."""
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli import fit
 
-    if "=" in (a.resume or "") and not Path(a.resume).is_dir():  # fit --resume key=value: the newest run, changed
+    if re.match(r"[a-z_]+(\.\w+)+=", a.resume or "") and not Path(a.resume).is_dir():  # the newest run, changed
         a.overrides.insert(0, a.resume)
         a.resume = ""
     job = fit.prepare(a.config, a.overrides, a.resume)
