@@ -79,6 +79,7 @@ def test_text_in_a_yaml_file_is_what_was_written(tmp_path: Path) -> None:
 @example("\\${x")
 @example("a\\\\${oc.env:HOME}\\")
 @example("a\x85\u2028\ufeff\r\n")
+@pytest.mark.long
 def test_a_child_reads_the_experiment_it_was_given(tmp_path: Path, text: str) -> None:
     own = {"training.run_dir": text, "tracking.run_name": text, "tracking.experiment": text}
     experiment = load_experiment(BASE.to_dict(), list(own.items()))

@@ -22,6 +22,8 @@ from sleep_lightning.training.evaluation import load_trained
 from tests.cli.cli import ROOT, fit_arguments
 from tests.sweep.studies import ToldStudy
 
+pytestmark = [pytest.mark.process, pytest.mark.long]
+
 FILES = ["checkpoints/last.ckpt", "checkpoints/best.ckpt", "run.json", "history.json", "summary.json", "config.yaml",
          "test_n2.json"]  # fmt: skip
 SWEEP_FILES = ["journal.log", "sweep.yaml", "base.yaml"]
