@@ -55,11 +55,14 @@ class Parameter:
             )
         if self.log and self.step is not None:
             raise ValueError(f"space.{key}: step={self.step} and log=true exclude each other; drop one")
-        count = (self.high - self.low) / (self.step or 1)
-        if not isfinite(self.high - self.low) or (self.step is not None and count > MOST_STEPS):
-            raise ValueError(f"space.{key}: low={self.low} to high={self.high} is too wide; narrow it, or drop step")
         if all(isinstance(x, int) for x in numbers):
             return IntDistribution(self.low, self.high, log=self.log, step=1 if self.step is None else self.step)
+        width = self.high - self.low
+        if not isfinite(width) or (self.step is not None and width / self.step > MOST_STEPS):
+            step = "" if self.step is None else f" in steps of {self.step}"
+            raise ValueError(
+                f"space.{key}: low={self.low} to high={self.high}{step} is too wide; narrow it, or drop step"
+            )
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
 
     def check_reachable(self, key: str, values: list[Any]) -> None:
