@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from types import FrameType, TracebackType
@@ -22,9 +22,24 @@ class StopReason(IntEnum):
     TIME_LIMIT = os.EX_TEMPFAIL
 
 
+Handlers = dict[signal.Signals, Any]
+
+
+def install(handler: Callable[[int, FrameType | None], None]) -> Handlers:
+    """Handle ``STOP_SIGNALS``; a SIGHUP that is ignored (``nohup``) stays so. Returns the handlers of before."""
+    kept = [n for n in STOP_SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in kept}
+
+
+def restore(handlers: Handlers) -> None:
+    """Put back what ``install`` has returned, and empty it."""
+    while handlers:
+        signal.signal(*handlers.popitem())
+
+
 class SignalsInterrupt:
     """Inside this context the signals of ``STOP_SIGNALS`` raise KeyboardInterrupt; the handlers of before come back
-    after it. Contexts nest. A SIGHUP that is ignored (``nohup``) stays so; threads other than the main one get none.
+    after it. Contexts nest; threads other than the main one get no signals.
 
     What is raised in a destructor or an import may be swallowed there: ``check`` raises it again.
     """
@@ -34,7 +49,7 @@ class SignalsInterrupt:
     def __init__(self) -> None:
         self.received: int | None = None
         self._holds = False
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: Handlers = {}
 
     @property
     def exit_code(self) -> int:
@@ -58,9 +73,7 @@ class SignalsInterrupt:
 
     def __enter__(self) -> "SignalsInterrupt":
         if threading.current_thread() is threading.main_thread():
-            for number in STOP_SIGNALS:
-                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._interrupt)
+            self._before = install(self._interrupt)
         self._entered.append(self)
         return self
 
@@ -68,8 +81,7 @@ class SignalsInterrupt:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._entered.remove(self)
-        while self._before:
-            signal.signal(*self._before.popitem())
+        restore(self._before)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import psutil
 from rich.console import Console
 
 from sleep_lightning.config import TrainingConfig
-from sleep_lightning.runs.signals import STOP_SIGNALS, SignalsInterrupt, StopReason
+from sleep_lightning.runs.signals import Handlers, SignalsInterrupt, StopReason, install, restore
 
 if TYPE_CHECKING:
     from sleep_lightning.training.module import SleepModule
@@ -36,14 +36,12 @@ class Preemption(pl.Callback):
         self.deadline = deadline
         self.reason: StopReason | None = None
         self._votes: list[float] = []
-        self._previous: dict[signal.Signals, Any] = {}
+        self._previous: Handlers = {}
         self._announces = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:  # type: ignore[override]
         self._votes, self._announces = pl_module.gradients.stop_votes, trainer.is_global_zero
-        for number in STOP_SIGNALS:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup stays nohup
-                self._previous[number] = signal.signal(number, self._note)
+        self._previous = install(self._note)
         SignalsInterrupt.check()  # one that came before
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -68,19 +66,20 @@ class Preemption(pl.Callback):
         self, trainer: pl.Trainer, pl_module: "SleepModule", outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         agreed = pl_module.gradients.stop_agreed.tolist()
-        self.reason = next((reason for reason, votes in zip(StopReason, agreed, strict=True) if votes), None)
+        self.reason = _first(agreed)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.reason is None:  # a signal during the last step's validation
-            self.reason = next((reason for reason, vote in zip(StopReason, self._votes, strict=False) if vote), None)
-        self._restore()
+            self.reason = _first(self._votes)
+        restore(self._previous)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._restore()
+        restore(self._previous)
 
-    def _restore(self) -> None:
-        while self._previous:
-            signal.signal(*self._previous.popitem())
+
+def _first(votes: Sequence[float]) -> StopReason | None:
+    """The first reason that has votes."""
+    return next((reason for reason, vote in zip(StopReason, votes, strict=True) if vote), None)
 
 
 def stop_time(training: TrainingConfig, environment: Mapping[str, str] = os.environ) -> float | None:
