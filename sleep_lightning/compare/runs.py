@@ -9,6 +9,7 @@ from sleep_lightning.compare.arms import Arm
 from sleep_lightning.config import Experiment, Override
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess, Watched
+from sleep_lightning.runs.resume import differing
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +48,12 @@ def plan_runs(base: Experiment, arms: list[Arm], seeds: list[int], folder: Path,
 
 
 def _check_same(run: Run) -> None:
-    there, wanted = run.directory.load_config().to_dict(), run.experiment.to_dict()
-    for sections in (there, wanted):
-        for key in ("threads", "search_path", "run_dir"):  # a folder may have moved
-            del sections["training"][key]
-        del sections["tracking"]
-    for section, keys in wanted.items():
-        for key, value in keys.items():
-            if there[section].get(key) != value:
-                raise ValueError(
-                    f"--output: {run.directory.path} holds a run with {section}.{key}={there[section].get(key)}, not "
-                    f"{value}; give another --output, or remove it"
-                )
+    for key, (there, wanted) in differing(run.directory.load_config().to_dict(), run.experiment.to_dict()).items():
+        if key not in {"training.threads", "training.search_path", "training.run_dir"}:  # a folder may have moved
+            raise ValueError(
+                f"--output: {run.directory.path} holds a run with {key}={there}, not {wanted}; give another --output, "
+                f"or remove it"
+            )
 
 
 def execute(runs: list[Run], jobs: int, threads: int) -> Iterator[set[Run]]:

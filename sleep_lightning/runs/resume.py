@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from sleep_lightning.config import Experiment
+from sleep_lightning.config.values import flatten
 from sleep_lightning.runs.damage import DamagedFile, read_json
 from sleep_lightning.runs.directory import SAVED, RunDirectory, load_checkpoint
 from sleep_lightning.runs.files import write_json
 
-Sections = Mapping[str, Mapping[str, Any]]
+Sections = Mapping[str, Any]
 NEEDED: dict[str, type] = {"experiment": dict, "state_dict": dict, "global_step": int, "optimizer_states": list}
 NEEDED |= {"lr_schedulers": list, "loops": dict, "callbacks": dict, "TaskDataModule": dict}
 """What a checkpoint must hold to be resumed from."""
@@ -34,7 +35,7 @@ def changes(saved: Experiment, wanted: Experiment) -> dict[str, tuple[Any, Any]]
     Raises:
         ValueError: one that a resume cannot change.
     """
-    found = _differing(saved.to_dict(), wanted.to_dict())
+    found = differing(saved.to_dict(), wanted.to_dict())
     for key, (old, new) in found.items():
         if not _changeable(key):
             raise ValueError(
@@ -49,14 +50,14 @@ def _changeable(key: str) -> bool:
     return key in ELSEWHERE or (section == "training" and name in CHANGEABLE)
 
 
-def _differing(one: Sections, other: Sections) -> dict[str, tuple[Any, Any]]:
-    before, after = _flat(one), _flat(other)
+def differing(one: Sections, other: Sections) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ between two experiments' ``to_dict``, with both values, tracking aside; None: no key."""
+    before, after = _keys(one), _keys(other)
     return {k: (before.get(k), after.get(k)) for k in before | after if before.get(k) != after.get(k)}
 
 
-def _flat(sections: Sections) -> dict[str, Any]:
-    kept = {name: keys for name, keys in sections.items() if name != "tracking"}
-    return {f"{name}.{key}": value for name, keys in kept.items() for key, value in keys.items()}
+def _keys(sections: Sections) -> dict[str, Any]:
+    return flatten({name: keys for name, keys in sections.items() if name != "tracking"})
 
 
 def checkpoint_to_resume(run: RunDirectory, saved: Experiment, max_steps: int) -> tuple[Path | None, int]:
@@ -90,10 +91,9 @@ def _check_whole(file: Path, checkpoint: dict[str, Any], saved: Experiment) -> N
     for key, kind in NEEDED.items():
         if not isinstance(checkpoint.get(key), kind) or checkpoint[key] in ({}, []):
             raise DamagedFile(file, f"it lacks {key}", "restore it, or copy best.ckpt there")
-    theirs, ours = checkpoint["experiment"], saved.to_dict()
-    for key, (old, new) in _differing(theirs, ours).items():
-        section, _, name = key.partition(".")
-        if name in theirs.get(section, {}) and not _changeable(key) and key != "training.run_dir":
+    theirs = _keys(checkpoint["experiment"])
+    for key, (old, new) in differing(checkpoint["experiment"], saved.to_dict()).items():
+        if key in theirs and not _changeable(key) and key != "training.run_dir":
             raise ValueError(
                 f"{file} is of another run: {key} is {old!r}, in config.yaml {new!r}; restore the run's own"
             )
