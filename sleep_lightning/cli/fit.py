@@ -95,10 +95,10 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
     saved = run.load_config(moved)
     experiment, place = _checked(run.load_config(overrides))
     changed = changes(saved, experiment)
-    checkpoint, step = checkpoint_to_resume(run, saved, experiment.training.max_steps)
-    if not place.first:
-        return Job(experiment, place, run, checkpoint, step, changed)
+    if not place.first:  # rank zero looks into the checkpoint for all
+        return Job(experiment, place, run, run.last if run.last.exists() else None)
     lock = run.lock()
+    checkpoint, step = checkpoint_to_resume(run, saved, experiment.training.max_steps)
     if experiment.tracking.mlflow and "***" in experiment.tracking.uri:
         raise ValueError(f"tracking.uri={experiment.tracking.uri!r} was saved without its password; give it again")
     return _tracked(Job(experiment, place, run, checkpoint, step, changed, lock=lock))
