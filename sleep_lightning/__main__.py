@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.signals import SignalsInterrupt
 
 COMMANDS = {
@@ -37,11 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             name = signal.Signals(signals.exit_code - 128).name
             print(f"stopped by {name}", file=sys.stderr)
             return signals.exit_code
-        except ValueError as error:
-            from sleep_lightning.runs.damage import DamagedFile
-
-            if not isinstance(error, DamagedFile):
-                raise
+        except DamagedFile as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
 

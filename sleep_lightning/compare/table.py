@@ -11,7 +11,7 @@ from rich.table import Table
 from sleep_lightning.compare.data_order import first_difference
 from sleep_lightning.compare.runs import Run
 from sleep_lightning.formatting import with_unit
-from sleep_lightning.runs.damage import NUMBER, read_json, reading
+from sleep_lightning.runs.damage import NUMBER, check_content, read_json, reading
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.training.evaluation import load_trained, score_split
@@ -69,7 +69,8 @@ def final_scores(directory: RunDirectory, n_passes: int, steps: int) -> dict[str
         scores = {name: asdict(score) for name, score in score_split(experiment, model, "test").items()}
         parameters = sum(p.numel() for p in model.parameters())
         write_json(file, content := {"steps": steps, "parameters": parameters, "scores": scores})
-    return read_json(file, like | {"scores": dict.fromkeys(content["scores"], score)}, remedy)
+    check_content(file, content["scores"], dict.fromkeys(content["scores"], score), remedy)
+    return content
 
 
 def build_rows(runs: Sequence[Run], test_passes: Sequence[int]) -> list[Row]:

@@ -1,7 +1,6 @@
 """Files that a crash, a full disk or a bad sector has damaged: one sentence that names the file and what to do."""
 
 import json
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,9 +34,14 @@ def read_json(path: Path, like: dict[str, Any], remedy: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         reason = str(error) or type(error).__name__
         raise DamagedFile(path, reason if path.stat().st_size else "it is empty", remedy) from error
+    check_content(path, content, like, remedy)
+    return content
+
+
+def check_content(path: Path, content: Any, like: Any, remedy: str) -> None:
+    """Raises DamagedFile if what was read from a file does not fit; arguments as for ``read_json``."""
     if (lacking := _misfit(content, like, "it")) is not None:
         raise DamagedFile(path, lacking, remedy)
-    return content
 
 
 def _misfit(content: Any, like: Any, where: str) -> str | None:
@@ -55,6 +59,8 @@ def _misfit(content: Any, like: Any, where: str) -> str | None:
 
 def check_archive(path: Path) -> None:
     """Raises an exception of some kind if a zip file, of which a checkpoint is one, fails its checksums."""
+    import zipfile  # not with every command
+
     with zipfile.ZipFile(path) as archive:
         if (broken := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"the checksum of {broken} is wrong")

@@ -15,7 +15,7 @@ from typing import IO, Any
 import torch
 
 from sleep_lightning.config import Experiment, Override, load_experiment
-from sleep_lightning.runs.damage import DamagedFile, check_archive, read_json
+from sleep_lightning.runs.damage import DamagedFile, check_archive, check_content, read_json
 from sleep_lightning.runs.files import write_json, write_text
 
 SAVED = ".saved"
@@ -146,8 +146,9 @@ class RunDirectory:
             return {}
         remedy = "remove it, and what follows is recorded as a new MLflow run"
         like = {"mlflow_run_id": str, "sessions": [{"environment": dict}]}
-        there = read_json(self.record, {}, remedy)
-        return read_json(self.record, {key: kind for key, kind in like.items() if key in there}, remedy)
+        content = read_json(self.record, {}, remedy)
+        check_content(self.record, content, {key: kind for key, kind in like.items() if key in content}, remedy)
+        return content
 
     def lock(self) -> IO[str]:
         """Lock the directory for this process, until the file is closed or the process has ended in any way.
