@@ -57,11 +57,11 @@ def sqlite_file(uri: str) -> Path | None:
     return None if parts.database in (None, "", ":memory:") else Path(parts.database)
 
 
-def anchored_uri(uri: str) -> str:
-    """The same with the absolute path of its file if it is an SQLite URI."""
+def anchored_uri(uri: str, folder: str | Path = "") -> str:
+    """The same with the absolute path of its file if it is an SQLite URI, relative to a folder or the current one."""
     from sqlalchemy.engine import make_url
 
     file = sqlite_file(uri)
     if file is None or file.is_absolute() or str(file).startswith("file:"):
         return uri
-    return make_url(uri).set(database=str(file.absolute())).render_as_string(hide_password=False)
+    return make_url(uri).set(database=str((folder / file).absolute())).render_as_string(hide_password=False)

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from sleep_lightning.config import anchored_uri, read_yaml, redact
+from sleep_lightning.config import anchored_uri, read_yaml, redact, sqlite_file
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.sweep.retrying_storage import RetryingJournal, RetryingStorage
 
@@ -51,20 +51,16 @@ def check_url(url: str) -> str:
 def saved_url(folder: Path) -> str | None:
     """The storage in the spec saved in a sweep's folder; None: the journal there."""
     url = _saved(folder, "storage")
-    parts = None if url is None else make_url(url)
-    if parts is None or parts.drivername != SQLITE:
-        return url
-    database = str(folder.absolute() / str(parts.database))  # a file in the folder moves with it
-    return parts.set(database=database).render_as_string(hide_password=False)
+    return None if url is None else anchored_uri(url, folder)  # a file in the folder moves with it
 
 
 def url_to_save(url: str | None, folder: Path) -> str | None:
     """A storage's URL as it is saved in a sweep's folder: a file in it by its path from there."""
-    parts = None if url is None else make_url(url)
-    if parts is None or parts.drivername != SQLITE or not Path(str(parts.database)).is_relative_to(folder.absolute()):
+    file = None if url is None else sqlite_file(url)
+    if url is None or file is None or not file.is_relative_to(folder.absolute()):
         return url
-    inside = Path(str(parts.database)).relative_to(folder.absolute())
-    return parts.set(database=str(inside)).render_as_string(hide_password=False)
+    inside = str(file.relative_to(folder.absolute()))
+    return make_url(url).set(database=inside).render_as_string(hide_password=False)
 
 
 def saved_name(folder: Path) -> str | None:
