@@ -21,7 +21,7 @@ from sleep_lightning.config.schema import schema_of, values_of
 from sleep_lightning.config.search_path import home_of
 from sleep_lightning.config.tracking import TrackingConfig
 from sleep_lightning.config.training import TrainingConfig
-from sleep_lightning.config.values import PLUGIN_SECTIONS, Override, merged_values
+from sleep_lightning.config.values import NAMES, PLUGIN_SECTIONS, Override, merged_values
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.sleep import SleepConfig
 
@@ -32,7 +32,7 @@ SECTIONS: dict[str, type] = {
     "tracking": TrackingConfig,
 }
 _BUILT = {"task": PluginTask, "model": PluginModel}
-_FIRST: dict[str, Any] = dict.fromkeys(("task.name", "task.class_path", "model.class_path"), str | None)
+_FIRST: dict[str, Any] = dict.fromkeys(NAMES, str | None)
 _FIRST["training.search_path"] = list[str]
 """Keys that decide which other keys there are, and their types."""
 

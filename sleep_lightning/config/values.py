@@ -15,7 +15,7 @@ RULES = "model.memory_rules"
 """The key that holds a plug-in for each of some letters."""
 PLUGIN_SECTIONS = ("task", "model")
 """Sections that may consist of the ``class_path`` and the ``init_args`` of a plug-in."""
-_NAMES = ("task.name", *(f"{section}.class_path" for section in PLUGIN_SECTIONS))
+NAMES = ("task.name", *(f"{section}.class_path" for section in PLUGIN_SECTIONS))
 """Keys whose values say which other keys there are."""
 
 
@@ -83,7 +83,7 @@ def _change(one: Override) -> tuple[str, Any, Argument | None]:
     if not equals or not key:
         raise ValueError(f"argument {one!r} is not key=value; write for example training.max_steps=500")
     argument = Argument.of(text)
-    if key in _NAMES:
+    if key in NAMES:
         return key, None if text == "null" else text, argument
     if argument.error and key.startswith((*SPECS, RULES)):
         raise argument.refused(key)

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from sleep_lightning.ops.dynamic_conv import dynamic_conv
 from sleep_lightning.ops.transforms import first_derivative_only, transformed
 
 
@@ -20,9 +20,7 @@ def short_conv(x_BTC: Tensor, weight_KC: Tensor) -> Tensor:
         ``[B, T, C]`` in the dtype of x. Differentiable once in both, more often by ``torch.func``.
     """
     if transformed():
-        taps, T = weight_KC.to(x_BTC.dtype), x_BTC.shape[1]
-        past = (F.pad(x_BTC, (0, 0, j, 0))[:, :T] * taps[-1 - j] for j in range(len(taps)))
-        return F.silu(sum(past, torch.zeros_like(x_BTC)))
+        return dynamic_conv(x_BTC, weight_KC.expand(*x_BTC.shape[:2], -1, -1))
     return _ShortConv.apply(x_BTC, weight_KC)
 
 

@@ -42,8 +42,7 @@ class History(pl.Callback):
             | scores["all"].as_metrics()
             | by_slice
         )
-        if self.path is not None and trainer.is_global_zero:
-            write_json(self.path, {"history": pl_module.history})
+        self._write(trainer, pl_module)
 
     def on_save_checkpoint(  # type: ignore[override]
         self, trainer: pl.Trainer, pl_module: "SleepModule", checkpoint: dict[str, Any]
@@ -55,5 +54,8 @@ class History(pl.Callback):
     ) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             pl_module.history, self.digests = checkpoint.get("history", []), checkpoint.get("digests", {})
-            if self.path is not None and trainer.is_global_zero:  # without what came after the checkpoint
-                write_json(self.path, {"history": pl_module.history})
+            self._write(trainer, pl_module)  # without what came after the checkpoint
+
+    def _write(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:
+        if self.path is not None and trainer.is_global_zero:
+            write_json(self.path, {"history": pl_module.history})
