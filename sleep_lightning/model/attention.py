@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sleep_lightning.model.flops import Flops, products
+from sleep_lightning.model.norm import RMSNorm
 from sleep_lightning.ops import sliding_attention, window_attention
 
 TABLE = 512
@@ -42,15 +43,18 @@ class Attention(nn.Module):
         d_model: width of the residual stream.
         n_heads: heads; divides ``d_model`` into an even head dim.
         rope_base: base of the rotary frequencies.
+        qk_norm_eps: epsilon of an RMSNorm of queries and keys, head by head; None for none.
     """
 
-    def __init__(self, d_model: int, n_heads: int, rope_base: float) -> None:
+    def __init__(self, d_model: int, n_heads: int, rope_base: float, qk_norm_eps: float | None = None) -> None:
         super().__init__()
         self.n_heads = n_heads
         self.in_proj = nn.Linear(d_model, 3 * d_model, bias=False)
         self.in_splits = (d_model,) * 3
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
         self.rope = RotaryEmbedding(d_model // n_heads, rope_base)
+        self.q_norm = None if qk_norm_eps is None else RMSNorm(d_model // n_heads, qk_norm_eps)
+        self.k_norm = None if qk_norm_eps is None else RMSNorm(d_model // n_heads, qk_norm_eps)
 
     def forward(self, x_BTE: Tensor, pad_BT: Tensor | None = None) -> Tensor:
         """``[B, T, E] -> [B, T, E]``; nothing survives the window. ``pad_BT``: tokens not attended to."""
@@ -89,7 +93,11 @@ class Attention(nn.Module):
         return self.out_proj(o_BTHD.flatten(2)), kept
 
     def _project(self, x_BTE: Tensor) -> Tensor:
-        return self.in_proj(x_BTE).unflatten(-1, (3, self.n_heads, -1))
+        qkv_BTPHD: Tensor = self.in_proj(x_BTE).unflatten(-1, (3, self.n_heads, -1))
+        if self.q_norm is None or self.k_norm is None:
+            return qkv_BTPHD
+        q, k, v = qkv_BTPHD.unbind(2)
+        return torch.stack((self.q_norm(q), self.k_norm(k), v), 2)
 
     def flops(self, T: int, cached_tokens: int = 0, *, read: bool = True) -> Flops:
         """FLOPs of T tokens of one sequence that see ``cached_tokens`` before them; without ``read`` only the cache."""

@@ -10,23 +10,11 @@ from torch.utils.checkpoint import checkpoint
 from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.fast_weights import FastWeights
 from sleep_lightning.model.flops import Flops, products
-from sleep_lightning.ops import DeltaInputs, rms_norm, swiglu
+from sleep_lightning.model.norm import RMSNorm
+from sleep_lightning.ops import DeltaInputs, swiglu
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class RMSNorm(nn.Module):
-    """``x / rms(x) * weight`` over the last dim; under autocast in its dtype, for the projection that follows."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[..., width] -> [..., width]``."""
-        return rms_norm(x, self.weight, self.eps)
 
 
 class SwiGLU(nn.Module):
@@ -51,10 +39,13 @@ class BlockOutput(NamedTuple):
 
 
 class Block(nn.Module):
-    """``h + mixer(norm(h))``, then ``h + mlp(norm(h))``. The hybrid passes a fast-weight mixer its state."""
+    """``h + s mixer(norm(h))``, then ``h + s mlp(norm(h))``. The hybrid passes a fast-weight mixer its state."""
 
-    def __init__(self, mixer: Attention | FastWeights, d_model: int, d_ff: int, norm_eps: float) -> None:
+    def __init__(
+        self, mixer: Attention | FastWeights, d_model: int, d_ff: int, norm_eps: float, residual_scale: float = 1.0
+    ) -> None:
         super().__init__()
+        self.residual_scale = residual_scale
         self.mixer_norm = RMSNorm(d_model, norm_eps)
         self.mixer = mixer
         self.mlp_norm = RMSNorm(d_model, norm_eps)
@@ -90,7 +81,9 @@ class Block(nn.Module):
         else:
             assert present is not None
             y, past = self.mixer.slide(self.mixer_norm(h), past, present, pad, read)
-        return BlockOutput(None if y is None else self.feed_forward(h + y, recompute=recompute_mlp), past, conv)
+        return BlockOutput(
+            None if y is None else self.feed_forward(self._add(h, y), recompute=recompute_mlp), past, conv
+        )
 
     def run(self, f: Callable[Concatenate["Block", P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``f(self, ...)``, for other ways to run a block: sharded weights are gathered in here and in ``forward``."""
@@ -99,7 +92,7 @@ class Block(nn.Module):
     def attend(self, h: Tensor) -> Tensor:
         """``h + mixer(norm(h))`` of a block of attention that sees its window only."""
         assert isinstance(self.mixer, Attention)
-        return h + self.mixer(self.mixer_norm(h))
+        return self._add(h, self.mixer(self.mixer_norm(h)))
 
     def project(self, h: Tensor, *, read: bool) -> DeltaInputs:
         """The rule's inputs of a block of fast weights, in a window that no convolution state is carried into."""
@@ -109,14 +102,17 @@ class Block(nn.Module):
     def read_out(self, h: Tensor, o_BTHV: Tensor, inputs: DeltaInputs) -> Tensor:
         """What a block of fast weights read, added to the hidden states."""
         assert isinstance(self.mixer, FastWeights)
-        return h + self.mixer.read_out(o_BTHV, inputs)
+        return self._add(h, self.mixer.read_out(o_BTHV, inputs))
 
     def feed_forward(self, h: Tensor, *, recompute: bool = False) -> Tensor:
         """``h + mlp(norm(h))``; with ``recompute`` its activations are recomputed in the backward."""
         if recompute and torch.is_grad_enabled():
             y: Tensor = checkpoint(self._mlp, h, use_reentrant=False, preserve_rng_state=False)
-            return h + y
-        return h + self._mlp(h)
+            return self._add(h, y)
+        return self._add(h, self._mlp(h))
+
+    def _add(self, h: Tensor, y: Tensor) -> Tensor:
+        return torch.add(h, y, alpha=self.residual_scale)
 
     def _mlp(self, h: Tensor) -> Tensor:
         return self.mlp(self.mlp_norm(h))

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from sleep_lightning.model.delta_net import DeltaNet
 from sleep_lightning.model.fast_weights import FastWeights
@@ -46,6 +46,21 @@ class ModelConfig:
     """Base of the rotary position embedding."""
     tie_embeddings: bool = True
     """Use the embedding matrix as the output head."""
+    embedding_std: float | None = None
+    """Standard deviation of the initial embeddings; null: d_model^-1/2."""
+    residual_scale: float = 1.0
+    """Factor on what mixers and MLPs add to the residual stream."""
+    output_init: Literal["depth", "zero"] = "depth"
+    """Initial output projections of mixers and MLPs: scaled by (2 n_blocks)^-1/2, or zero."""
+    qk_norm: bool = False
+    """RMSNorm of the queries and keys of attention, head by head, in front of RoPE."""
+    logit_softcap: float | None = None
+    """c: logits are c tanh(logits / c); null: as they are."""
+    max_decay_rate: float = 16.0
+    """A of the decay gates starts uniform in (0, this): 16 as in Mamba-2 and GDN; less: a memory that starts slow."""
+    gate_proj: Literal["fused", "own"] = "fused"
+    """Decay and write gates: rows of the fused input projection, or a projection of their own with a bias, which
+    AdamW updates."""
     allow_neg_eigval: bool = False
     """Write strengths in (0, 2) instead of (0, 1)."""
     norm_eps: float = 1e-6
@@ -77,6 +92,10 @@ class ModelConfig:
             raise ValueError(
                 f"model.qk_l2norm_eps={self.qk_l2norm_eps} must be above 0; use 1e-6, or null to divide by the norm"
             )
+        for key in ("embedding_std", "residual_scale", "logit_softcap", "max_decay_rate"):
+            value = getattr(self, key)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"model.{key}={value} must be above 0")
         if self.summary_tokens < 0:
             raise ValueError(f"model.summary_tokens={self.summary_tokens} must be 0 (no compaction) or more")
         if self.conv_size < 0:

@@ -14,6 +14,9 @@ from torch.nn import functional as F
 from sleep_lightning.model.flops import Flops, products
 from sleep_lightning.ops import DeltaInputs, Layout, Rule, delta_inputs, delta_inputs_after, gated_rms_norm
 
+MAX_DECAY_RATE = 16.0
+"""A of the decay gates starts uniform between 0 and this, as in Mamba-2 and GDN."""
+
 
 class MixerOutput(NamedTuple):
     """``y`` [B, T, E] (None when only the state was asked for), state [B, H, K, V] fp32, conv inputs to carry."""
@@ -44,6 +47,8 @@ class FastWeights(nn.Module):
     """The operator on the state."""
     decays: ClassVar[bool] = True
     """Whether the state decays by a gate of its own."""
+    gate_parts: ClassVar[int] = 3
+    """Parts of ``in_splits`` in front of the gates."""
     qk_l2norm_eps: float | None = 1e-6
     """Epsilon of the L2 norm of q and k (``Layout``); the hybrid sets its own."""
 
@@ -63,6 +68,7 @@ class FastWeights(nn.Module):
         self.norm_eps, self.allow_neg_eigval, self.backend = norm_eps, allow_neg_eigval, backend
         self.in_splits = self._input_rows()
         self.in_proj = nn.Linear(d_model, sum(self.in_splits), bias=False)
+        self.gate_proj: nn.Linear | None = None
         if conv_size:
             self._add_convolution(conv_size)
         self.A_log = nn.Parameter(torch.empty(n_heads)) if self.decays else None
@@ -89,14 +95,42 @@ class FastWeights(nn.Module):
         self.conv_weight = nn.Parameter(torch.empty(taps, self.conv_channels))  # oldest tap first; q, k, v
 
     def reset_gates(self) -> None:
-        """A ~ U(0, 16), dt log-uniform in [1e-3, 1e-1], dt_bias = softplus^-1(dt); taps as nn.Conv1d's."""
+        """A ~ U(0, MAX_DECAY_RATE), dt log-uniform in [1e-3, 1e-1], dt_bias = softplus^-1(dt); taps as nn.Conv1d's."""
         with torch.no_grad():
             if self.A_log is not None and self.dt_bias is not None:
-                self.A_log.uniform_(0, 16).clamp_(min=1e-4).log_()
+                self.A_log.uniform_(0, MAX_DECAY_RATE).clamp_(min=1e-4).log_()
                 dt = torch.empty_like(self.dt_bias).uniform_(math.log(1e-3), math.log(1e-1)).exp_()
                 self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
             if self.conv_size:
                 self._fixed_taps().uniform_(-(self.conv_size**-0.5), self.conv_size**-0.5)
+
+    def slow_down(self, max_decay_rate: float) -> None:
+        """A ~ U(0, max_decay_rate) of gates that are as ``reset_gates`` left them."""
+        if self.A_log is not None:
+            with torch.no_grad():
+                self.A_log.add_(math.log(max_decay_rate / MAX_DECAY_RATE))
+
+    def split_gates(self) -> None:
+        """Take the rows of a and b out of ``in_proj``, into a projection of their own with a bias of b."""
+        d_model, gates = self.in_proj.in_features, self.n_heads * (2 if self.decays else 1)
+        self.in_proj = nn.Linear(d_model, self.in_proj.out_features - gates, bias=False)
+        self.gate_proj = nn.Linear(d_model, gates, bias=False)
+        self.write_bias = nn.Parameter(torch.zeros(self.n_heads))  # a's is dt_bias
+
+    @property
+    def matrix_rows(self) -> tuple[int, ...]:
+        """Rows of the matrices that are stacked in the weight of ``in_proj``."""
+        first, last = self.gate_parts, self.gate_parts + (2 if self.decays else 1)
+        return self.in_splits if self.gate_proj is None else self.in_splits[:first] + self.in_splits[last:]
+
+    def _all_rows(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the fused projection, its rows as in ``in_splits``."""
+        if self.gate_proj is None:
+            return self.in_proj.weight, None
+        before = sum(self.in_splits[: self.gate_parts])
+        above, below = self.in_proj.weight.tensor_split((before,))
+        bias = F.pad(self.write_bias, (before + len(self.gate_proj.weight) - self.n_heads, len(below)))
+        return torch.cat((above, self.gate_proj.weight, below)), bias
 
     def _fixed_taps(self) -> Tensor:
         return self.conv_weight
@@ -162,11 +196,17 @@ class FastWeights(nn.Module):
         """
         if conv is None or not self.conv_size:
             layout, rows, taps = self._wanted(read)
-            weight = self.in_proj.weight  # whole if all rows are wanted: autocast then caches its bf16 copy
-            projected = F.linear(x_BTE, weight if rows is None else weight[rows])
+            projected = self.project_in(x_BTE, rows)
             return delta_inputs(projected, taps, self.A_log, self.dt_bias, layout), conv
-        projected = self.in_proj(x_BTE)
+        projected = self.project_in(x_BTE)
         return delta_inputs_after(conv, projected, self.conv_weight, self.A_log, self.dt_bias, self._wanted(True)[0])
+
+    def project_in(self, x_BTE: Tensor, rows: slice | None = None) -> Tensor:
+        """The fused projection ``[B, T, sum(in_splits)]``, or some of its rows."""
+        weight, bias = self._all_rows()
+        if rows is not None:  # else the weight stays whole: autocast then caches its bf16 copy
+            weight, bias = weight[rows], None if bias is None else bias[rows]
+        return F.linear(x_BTE, weight, bias)
 
     def _wanted(self, read: bool) -> tuple[Layout, slice | None, Tensor | None]:
         """The layout of the projection, the rows of ``in_proj`` it consists of (None: all), and its channels' taps."""

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from sleep_lightning.model.attention import Attention
-from sleep_lightning.model.block import Block, RMSNorm
+from sleep_lightning.model.block import Block
 from sleep_lightning.model.config import ATTENTION, MEMORY_MIXERS, ModelConfig
 from sleep_lightning.model.fast_weights import FastWeights
 from sleep_lightning.model.flops import Flops
 from sleep_lightning.model.memory import Memory
+from sleep_lightning.model.norm import RMSNorm
 from sleep_lightning.model.window_model import WindowModel
 from sleep_lightning.ops.dtype import at_least_fp32
 
@@ -41,7 +42,8 @@ class HybridLM(nn.Module, WindowModel):
         self.n_blocks, self.vocab_size, self.summary_tokens = config.n_blocks, vocab_size, config.summary_tokens
         self.embedding = nn.Embedding(vocab_size, config.d_model)
         self.layers = nn.ModuleList(
-            Block(self._mixer(letter), config.d_model, config.mlp_width, config.norm_eps) for letter in config.pattern
+            Block(self._mixer(letter), config.d_model, config.mlp_width, config.norm_eps, config.residual_scale)
+            for letter in config.pattern
         )
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = nn.Linear(config.d_model, vocab_size, bias=False)
@@ -64,7 +66,7 @@ class HybridLM(nn.Module, WindowModel):
     def _mixer(self, letter: str) -> Attention | FastWeights:
         c = self.config
         if letter == ATTENTION:
-            return Attention(c.d_model, c.n_heads, c.rope_base)
+            return Attention(c.d_model, c.n_heads, c.rope_base, c.norm_eps if c.qk_norm else None)
         mixer = self._rules[letter](
             c.d_model,
             c.fast_weight_heads,
@@ -76,21 +78,26 @@ class HybridLM(nn.Module, WindowModel):
             c.backend,
         )
         mixer.qk_l2norm_eps = c.qk_l2norm_eps
+        mixer.slow_down(c.max_decay_rate)
+        if c.gate_proj == "own":
+            mixer.split_gates()
         return mixer
 
     def reset_parameters(self) -> None:
-        """Linear weights N(0, 1/fan_in), residual outputs scaled down with depth, embedding N(0, 1/d_model).
+        """Linear weights N(0, 1/fan_in); residual outputs scaled down with depth, or zero; embeddings as configured.
 
-        A Jet block's taps start as their bias.
+        A Jet block's taps start as their bias, and gates of their own as theirs.
         """
-        gains = {"out_proj": (2 * len(self.layers)) ** -0.5, "tap_proj": 0.0}
+        output = 0.0 if self.config.output_init == "zero" else (2 * len(self.layers)) ** -0.5
+        gains = {"out_proj": output, "tap_proj": 0.0}
+        std = self.config.embedding_std or self.config.d_model**-0.5
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 gain = gains.get(name.rpartition(".")[2], 1.0)
                 nn.init.normal_(module.weight, std=gain * module.in_features**-0.5)
-        nn.init.normal_(self.embedding.weight, std=self.config.d_model**-0.5)
+        nn.init.normal_(self.embedding.weight, std=std)
         if self.config.summary_tokens:
-            nn.init.normal_(self.summary, std=self.config.d_model**-0.5)
+            nn.init.normal_(self.summary, std=std)
 
     @property
     def memory_layers(self) -> list[FastWeights]:
@@ -212,7 +219,8 @@ class HybridLM(nn.Module, WindowModel):
 
     def logits(self, h: Tensor) -> Tensor:
         """Hidden states ``[B, T, d_model]`` -> fp32 logits ``[B, T, vocab]``."""
-        return at_least_fp32(self.head(self.norm(h)))
+        logits, cap = at_least_fp32(self.head(self.norm(h))), self.config.logit_softcap
+        return logits if cap is None else cap * (logits / cap).tanh()
 
     def pass_flops(self, T: int, blocks: range, *, writes_only: bool = False, cached_tokens: int = 0) -> Flops | None:
         """FLOPs of a pass, known from the sizes; None if a memory rule does not say its own."""

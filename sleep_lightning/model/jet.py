@@ -25,6 +25,7 @@ class JetBlock(FastWeights):
     """
 
     rule: ClassVar[Rule] = gated_delta_rule
+    gate_parts: ClassVar[int] = 2
 
     def _input_rows(self) -> tuple[int, ...]:
         """Rows of ``in_proj``: q, k, a, b, v, the generator's hidden channels, gate."""
@@ -53,8 +54,8 @@ class JetBlock(FastWeights):
         """
         keys, *_, values, hidden, gate = self.in_splits
         layout = self._layout(0, read)
-        weight = self.in_proj.weight if read else self.in_proj.weight[keys:-gate]
-        p = delta_inputs(F.linear(x_BTE, weight), None, self.A_log, self.dt_bias, layout)
+        projected = self.project_in(x_BTE, None if read else slice(keys, -gate))
+        p = delta_inputs(projected, None, self.A_log, self.dt_bias, layout)
         assert p.rest is not None
         v_BTC, hidden_BTR, gate_BTC = p.rest.split((values, hidden, gate if read else 0), -1)
         taps_BTJC = self.tap_proj(F.silu(hidden_BTR)).unflatten(-1, (self.conv_size, values))

@@ -15,12 +15,13 @@ Matrices = list[tuple[nn.Parameter, tuple[int, ...]]]
 
 
 def hidden_matrices(model: WindowModel) -> Matrices:
-    """Weights of the projections inside the blocks, with the rows of the matrices stacked in each.
+    """Weights of the projections inside the blocks, with the rows of the matrices stacked in each, but of ``gate_proj``.
 
     Of other models than ``HybridLM``: of all ``nn.Linear`` but those with a row per token of the vocabulary (the head).
     """
     if isinstance(model, HybridLM):
-        return [(weight, _stacked(owner, name, len(weight))) for owner, name, weight in _linear_weights(model.layers)]
+        linear = _linear_weights(model.layers)
+        return [(weight, _stacked(owner, name, len(weight))) for owner, name, weight in linear if name != "gate_proj"]
     assert isinstance(model, nn.Module)
     weights = (weight for _, _, weight in _linear_weights(model) if len(weight) != model.vocab_size)
     return [(weight, (len(weight),)) for weight in dict.fromkeys(weights)]
@@ -38,7 +39,9 @@ def vocabulary_matrices(model: WindowModel) -> list[nn.Parameter]:
 
 
 def _stacked(owner: nn.Module, name: str, rows: int) -> tuple[int, ...]:
-    return owner.in_splits if isinstance(owner, Attention | FastWeights | SwiGLU) and name == "in_proj" else (rows,)
+    if name != "in_proj" or not isinstance(owner, Attention | FastWeights | SwiGLU):
+        return (rows,)
+    return owner.matrix_rows if isinstance(owner, FastWeights) else owner.in_splits
 
 
 def _linear_weights(root: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:

@@ -72,6 +72,13 @@ LEGAL_MODEL: dict[str, tuple[Any, ...]] = {
     "summary_tokens": (0,),  # windows wait for summaries
     "rope_base": ANY,
     "tie_embeddings": ANY,
+    "embedding_std": ANY,
+    "residual_scale": ANY,
+    "output_init": ANY,
+    "qk_norm": ANY,
+    "logit_softcap": ANY,
+    "max_decay_rate": ANY,
+    "gate_proj": ANY,
     "allow_neg_eigval": ANY,
     "norm_eps": ANY,
     "qk_l2norm_eps": ANY,
