@@ -21,13 +21,15 @@ def stage_of(experiment: Experiment, step: int) -> Stage:
 
 
 def sleep_of(experiment: Experiment, step: int) -> SleepConfig:
-    """The sleep of a training step: N drawn from ``training.sampled_passes``, eviction of its stage.
+    """The sleep of a training step: N and eviction of its stage, or N drawn from ``training.sampled_passes``.
 
     N depends on the seed and the step only, so that a resumed run draws the same values.
     """
-    sleep, choices = experiment.sleep, experiment.training.sampled_passes
-    if (eviction := stage_of(experiment, step).eviction) is not None:
-        sleep = replace(sleep, eviction=eviction)
+    sleep, choices, stage = experiment.sleep, experiment.training.sampled_passes, stage_of(experiment, step)
+    if stage.eviction is not None:
+        sleep = replace(sleep, eviction=stage.eviction)
+    if stage.n_passes is not None:
+        choices = [stage.n_passes]
     if choices:
         generator = torch.Generator().manual_seed(random_seed(experiment.training.seed, step))
         n_passes = choices[int(torch.randint(len(choices), (), generator=generator))]

@@ -17,10 +17,14 @@ class Stage:
     """What learns: everything, or only the mixers that hold fast weights and the norms in front of them."""
     eviction: Eviction | None = None
     """Eviction during the stage; null: sleep.eviction."""
+    n_passes: int | None = None
+    """N during the stage (a curriculum); null: sleep.n_passes, or drawn from sampled_passes."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"training.stages: steps={self.steps} must be at least 1")
+        if self.n_passes is not None and self.n_passes < 1:
+            raise ValueError(f"training.stages: n_passes={self.n_passes} must be at least 1, or null")
 
 
 @dataclass
@@ -34,11 +38,14 @@ class TrainingConfig:
     accumulate: int = 1
     """Micro-batches of an optimizer step; divides batch_size."""
     stages: list[Stage] = field(default_factory=list)
-    """Initial stages, for example [{steps: 500, train: memory, eviction: hard}]; after them, as configured."""
+    """Initial stages, for example [{steps: 500, train: memory, eviction: hard}] or [{steps: 200, n_passes: 1}]; after
+    them, as configured."""
     sampled_passes: list[int] = field(default_factory=list)
     """N of each step, drawn uniformly from these; empty: sleep.n_passes. Validation always uses sleep.n_passes."""
     seed: int = field(default=0, metadata={"low": 0, "high": 2**32 - 1})
     """Seed of the initial weights and of the data stream."""
+    unique_sequences: int | None = None
+    """Train on this many sequences again and again, in a new order each time; null: every sequence is new."""
     tbptt_windows: int | None = None
     """k: detach the memory every k windows; null: backpropagate through the whole sequence (the paper)."""
     checkpointing: Checkpointing = "none"
@@ -126,6 +133,11 @@ class TrainingConfig:
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"training.accumulate={self.accumulate} does not divide training.batch_size={self.batch_size}"
+            )
+        if (unique := self.unique_sequences) is not None and (unique < 1 or unique % self.batch_size):
+            raise ValueError(
+                f"training.unique_sequences={unique} must be a multiple of training.batch_size={self.batch_size}, or "
+                f"null for new ones at every step"
             )
         self._check_shares()
         self._check_sharding()

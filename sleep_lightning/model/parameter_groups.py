@@ -15,7 +15,7 @@ Matrices = list[tuple[nn.Parameter, tuple[int, ...]]]
 
 
 def hidden_matrices(model: WindowModel) -> Matrices:
-    """Weights of the projections inside the blocks, with the rows of the matrices stacked in each, but of ``gate_proj``.
+    """Weights of the projections inside the blocks but ``gate_proj``, with the rows of the matrices stacked in each.
 
     Of other models than ``HybridLM``: of all ``nn.Linear`` but those with a row per token of the vocabulary (the head).
     """

@@ -45,6 +45,10 @@ class TaskBatch:
         """Sequences ``start:stop``."""
         return self.map(lambda x: x[start:stop])
 
+    def pick(self, rows: Tensor) -> "TaskBatch":
+        """Sequences by their indices."""
+        return self.map(lambda x: x[rows])
+
 
 class TaskConfig(Protocol):
     """A dataclass with a ``name``; ``build`` makes the task."""

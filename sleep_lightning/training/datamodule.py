@@ -11,19 +11,39 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.tasks import Split, Task, TaskBatch
+from sleep_lightning.tasks import Split, Task, TaskBatch, random_seed
 
 
 class _Stream(IterableDataset[TaskBatch]):
     def __init__(self, task: Task, batch_size: int, seed: int, start: int, digest: str) -> None:
         self.task, self.batch_size, self.seed, self.start, self.digest = task, batch_size, seed, start, digest
 
+    def batches(self) -> Iterator[TaskBatch]:
+        """From ``start`` on."""
+        return (self.task.batch(self.batch_size, seed=self.seed, position=i) for i in count(self.start))
+
     def __iter__(self) -> Iterator[TaskBatch]:
         digest = self.digest
-        for position in count(self.start):
-            batch = self.task.batch(self.batch_size, seed=self.seed, position=position)
+        for batch in self.batches():
             digest = chained_digest(digest, batch)
             yield replace(batch, digest=digest)
+
+
+class _Repeated(_Stream):
+    """``unique`` sequences, drawn once, in a new order in every epoch; its size is a whole number of batches."""
+
+    def __init__(self, task: Task, batch_size: int, seed: int, start: int, digest: str, unique: int) -> None:
+        super().__init__(task, batch_size, seed, start, digest)
+        self.unique = unique
+
+    def batches(self) -> Iterator[TaskBatch]:
+        drawn = self.task.batch(self.unique, seed=self.seed, position=0)
+        per_epoch = self.unique // self.batch_size
+        for epoch in count(self.start // per_epoch):
+            generator = torch.Generator().manual_seed(random_seed(self.seed, epoch))
+            order = torch.randperm(self.unique, generator=generator).split(self.batch_size)
+            first = self.start % per_epoch if epoch == self.start // per_epoch else 0
+            yield from (drawn.pick(rows) for rows in order[first:])
 
 
 class _Fixed(Dataset[TaskBatch]):
@@ -70,7 +90,8 @@ class TaskDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[TaskBatch]:
         t = self.experiment.training
-        return _loader(_Stream(self.task, t.batch_size, t.seed, self.position, self.digest))
+        stream = (self.task, t.batch_size, t.seed, self.position, self.digest)
+        return _loader(_Stream(*stream) if t.unique_sequences is None else _Repeated(*stream, t.unique_sequences))
 
     def val_dataloader(self) -> DataLoader[TaskBatch]:
         return self._fixed("validation")

@@ -56,6 +56,15 @@ def test_sampled_passes_depend_on_seed_and_step_only() -> None:
     assert drawn != [sleep_of(other, step).n_passes for step in range(600)]
 
 
+def test_a_curriculum_over_passes() -> None:
+    """N of the stages, then that of the sleep; a stage wins over sampled passes."""
+    stages = "training.stages=[{steps: 2, n_passes: 1}, {steps: 1, n_passes: 2}]"
+    e = experiment(stages, "sleep.n_passes=4", "training.max_steps=6")
+    assert [sleep_of(e, step).n_passes for step in range(6)] == [1, 1, 2, 4, 4, 4]
+    e = experiment(stages, "sleep.n_passes=4", "training.sampled_passes=[3]", "training.max_steps=6")
+    assert [sleep_of(e, step).n_passes for step in range(6)] == [1, 1, 2, 3, 3, 3]
+
+
 def test_flops_are_those_of_the_passes_that_were_run() -> None:
     e = experiment("training.sampled_passes=[1,4]", "training.max_steps=6")
     monitor, expected = ResourceMonitor(), 0
@@ -73,6 +82,7 @@ def test_flops_are_those_of_the_passes_that_were_run() -> None:
         ("training.stages=[{steps: 9}]", r"training\.stages take 9 steps, more than training\.max_steps=3"),
         ("training.stages=[{steps: 0}]", r"steps=0 must be at least 1"),
         ("training.stages=[{steps: 1, train: some}]", r"training\.stages="),
+        ("training.stages=[{steps: 1, n_passes: 0}]", r"n_passes=0 must be at least 1"),
         ("training.sampled_passes=[0]", r"training\.sampled_passes=\[0\]"),
     ],
 )
