@@ -26,7 +26,7 @@ from sleep_lightning.config.values import flatten
 from sleep_lightning.model import MEMORY_MIXERS, HybridLM, ModelConfig, WindowModel
 from sleep_lightning.ops import Rule
 from sleep_lightning.sleep import SleepConfig
-from sleep_lightning.sleep.schedule import Stack, check_checkpointing
+from sleep_lightning.sleep.schedule import Stack, check_checkpointing, check_looped
 from sleep_lightning.tasks import Anchored, Task, TaskConfig
 
 
@@ -73,6 +73,7 @@ class Experiment:
         """What only the hybrid model can do is refused before anything is computed."""
         t, model, name = self.training, outline(self), self.model.described
         check_checkpointing(model, t.checkpointing)
+        check_looped(model, self.sleep)
         if t.sharding != "none":
             raise ValueError(f"training.sharding={t.sharding} shards the hybrid model only, not {name}; use none")
         if t.compile and not hasattr(model, "compile_passes"):

@@ -20,6 +20,13 @@ def stage_of(experiment: Experiment, step: int) -> Stage:
     return next((stage for stage, end in zip(stages, ends, strict=True) if step < end), _AFTER_STAGES)
 
 
+def drawn_passes(experiment: Experiment) -> list[int]:
+    """All N that a step of the run may have."""
+    t = experiment.training
+    staged = [stage.n_passes for stage in t.stages if stage.n_passes is not None]
+    return staged + (t.sampled_passes or [experiment.sleep.n_passes])
+
+
 def sleep_of(experiment: Experiment, step: int) -> SleepConfig:
     """The sleep of a training step: N and eviction of its stage, or N drawn from ``training.sampled_passes``.
 

@@ -7,7 +7,8 @@ compares that with what the process took.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -48,23 +49,31 @@ def count_saved(model: WindowModel) -> Iterator[Saved]:
 @dataclass(frozen=True)
 class PassBytes:
     """Bytes kept for one sequence of a full window: by a pass of all ``n_blocks``, by one that only writes (of
-    ``writing_blocks``), and by a recomputed one."""
+    ``writing_blocks``), by a recomputed one, and by the MLPs of a pass of all (0 if no pass leaves them out)."""
 
     full: int
     write: int
     checkpointed: int
+    mlps: int
     n_blocks: int
     writing_blocks: int
 
     def of(self, p: Pass) -> float:
         """Bytes of a pass of some blocks: all keep alike but the last that writes, behind which nothing is kept."""
-        block = self.full / self.n_blocks
+        block, mlp = self.full / self.n_blocks, 0.0 if p.mlps else self.mlps / self.n_blocks
         if not p.writes_only:
-            return len(p.blocks) * block
-        return max(0.0, self.write - (self.writing_blocks - len(p.blocks)) * block)
+            return len(p.blocks) * (block - mlp)
+        left_out = (self.writing_blocks - len(p.blocks)) * block + (len(p.blocks) - 1) * mlp
+        return max(0.0, self.write - left_out)
 
 
-def probe_pass(model: WindowModel, window_size: int, rows: int = 1, policy: Checkpointing = "none") -> PassBytes:
+def probe_pass(
+    model: WindowModel,
+    window_size: int,
+    rows: int = 1,
+    policy: Checkpointing = "none",
+    looped: Literal["blocks", "mixers"] = "blocks",
+) -> PassBytes:
     """Run the two kinds of pass once over one sequence (or ``rows``, for what they keep together) and count.
 
     Under ``policy="mlp"`` they keep less; under the others a recomputed pass keeps what it does under none.
@@ -78,7 +87,14 @@ def probe_pass(model: WindowModel, window_size: int, rows: int = 1, policy: Chec
         h, _ = wake(model, tokens, memory, config, passes=reads)
     with count_saved(model) as write:
         sleep(model, tokens, memory, config, passes=writes)
-    return PassBytes(full.nbytes, write.nbytes, h.nbytes + memory.nbytes, model.n_blocks, len(writes[-1].blocks))
+    mlps = 0
+    if looped == "mixers":
+        alone = [replace(p, mlps=False, recompute="none") for p in reads]
+        with count_saved(model) as mixers:
+            wake(model, tokens, memory, config, passes=alone)
+        mlps = full.nbytes - mixers.nbytes
+    kept = h.nbytes + memory.nbytes
+    return PassBytes(full.nbytes, write.nbytes, kept, mlps, model.n_blocks, len(writes[-1].blocks))
 
 
 def predict_activations(passes: PassBytes, schedule: Sequence[Sequence[PlannedWindow]], batch_size: int) -> int:

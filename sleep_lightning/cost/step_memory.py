@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 
 from sleep_lightning.config import Experiment
+from sleep_lightning.config.stages import drawn_passes
 from sleep_lightning.cost.activation_memory import predict_peak, probe_pass
 from sleep_lightning.cost.flops import planned_windows
 from sleep_lightning.model import HybridLM, WindowModel
@@ -28,12 +29,12 @@ def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | Non
         return None
     device, L = next(iter(model.parameters())).device, min(experiment.sleep.window_size, task.sequence_length)
     with torch.autocast(device.type, torch.bfloat16, enabled=t.precision == "bf16"):
-        one, two = (probe_pass(model, L, rows, t.checkpointing) for rows in (1, 2))
+        one, two = (probe_pass(model, L, rows, t.checkpointing, experiment.sleep.looped) for rows in (1, 2))
     # without the weights' bf16 copies, which autocast caches for all sequences and passes
-    per_row = {key: getattr(two, key) - getattr(one, key) for key in ("full", "write", "checkpointed")}
+    per_row = {key: getattr(two, key) - getattr(one, key) for key in ("full", "write", "checkpointed", "mlps")}
     passes = replace(one, **per_row)
     windows = planned_windows(task.sequence_length, task.context_length, experiment.sleep.window_size)
-    n_passes, grad_passes = max(t.sampled_passes or [experiment.sleep.n_passes]), experiment.sleep.grad_passes
+    n_passes, grad_passes = max(drawn_passes(experiment)), experiment.sleep.grad_passes
     sleep = replace(experiment.sleep, n_passes=n_passes, grad_passes=grad_passes and min(grad_passes, n_passes))
     schedule = make_schedule(model, windows, sleep, checkpointing=t.checkpointing, tbptt_windows=t.tbptt_windows)
     activations = predict_peak(passes, schedule, t.batch_size // t.accumulate // t.processes)

@@ -61,6 +61,7 @@ class Block(nn.Module):
         *,
         read: bool = True,
         recompute_mlp: bool = False,
+        mlps: bool = True,
     ) -> BlockOutput:
         """One window.
 
@@ -72,6 +73,7 @@ class Block(nn.Module):
             pad: neutral tokens ``[B, T]``.
             read: False computes only what is kept for later windows.
             recompute_mlp: recompute the MLP in the backward instead of keeping its projections.
+            mlps: False leaves the MLP out.
         """
         if not isinstance(self.mixer, Attention):
             assert past is not None
@@ -81,9 +83,10 @@ class Block(nn.Module):
         else:
             assert present is not None
             y, past = self.mixer.slide(self.mixer_norm(h), past, present, pad, read)
-        return BlockOutput(
-            None if y is None else self.feed_forward(self._add(h, y), recompute=recompute_mlp), past, conv
-        )
+        if y is None:
+            return BlockOutput(None, past, conv)
+        h = self._add(h, y)
+        return BlockOutput(self.feed_forward(h, recompute=recompute_mlp) if mlps else h, past, conv)
 
     def run(self, f: Callable[Concatenate["Block", P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``f(self, ...)``, for other ways to run a block: sharded weights are gathered in here and in ``forward``."""
@@ -117,13 +120,13 @@ class Block(nn.Module):
     def _mlp(self, h: Tensor) -> Tensor:
         return self.mlp(self.mlp_norm(h))
 
-    def flops(self, T: int, cached_tokens: int = 0, *, read: bool = True) -> Flops | None:
+    def flops(self, T: int, cached_tokens: int = 0, *, read: bool = True, mlps: bool = True) -> Flops | None:
         """FLOPs of T tokens of one sequence, without ``read`` of the write alone; None if the mixer does not say."""
         if isinstance(self.mixer, Attention):
             mixer: Flops | None = self.mixer.flops(T, cached_tokens, read=read)
         else:
             mixer = self.mixer.flops(T, read=read)
-        if mixer is None or not read:
+        if mixer is None or not (read and mlps):
             return mixer
         matrix = 2 * T * self.mlp.in_proj.in_features * self.mlp.out_proj.in_features  # one of three equal products
         return mixer + products(mlp=3 * matrix) + Flops(mlp_recompute=2 * matrix)  # the last product is not needed

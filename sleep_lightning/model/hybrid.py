@@ -1,6 +1,7 @@
 """HybridLM: attention and fast-weight blocks in any order. It reads windows and knows nothing of sleep."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -158,6 +159,7 @@ class HybridLM(nn.Module, WindowModel):
         part: range | None = None,
         *,
         recompute_mlp: bool = False,
+        mlps: bool = True,
     ) -> tuple[Tensor, Memory]:
         """One pass over one window: ``h`` ``[B, T, d_model]`` and memory in, both out.
 
@@ -168,8 +170,9 @@ class HybridLM(nn.Module, WindowModel):
             part: consecutive blocks to run; None for all.
             recompute_mlp: recompute the MLPs in the backward instead of keeping their projections: 2 ``mlp_width``
                 numbers a token, the largest part of a block's activations.
+            mlps: False leaves out the MLPs.
         """
-        return self._run(h, memory, pad, range(self.n_blocks) if part is None else part, None, recompute_mlp)
+        return self._run(h, memory, pad, range(self.n_blocks) if part is None else part, None, recompute_mlp, mlps)
 
     def write(
         self,
@@ -179,6 +182,7 @@ class HybridLM(nn.Module, WindowModel):
         part: range | None = None,
         *,
         recompute_mlp: bool = False,
+        mlps: bool = True,
     ) -> Memory:
         """One pass of which only the memory is wanted: equal to ``blocks(...)[1]``, without the dead tail.
 
@@ -188,27 +192,33 @@ class HybridLM(nn.Module, WindowModel):
         writers = [i for i in self.writers(cached=bool(memory.kv)) if i in blocks]
         if not writers:
             return memory
-        return self._run(h, memory, pad, range(blocks.start, writers[-1] + 1), writers[-1], recompute_mlp)[1]
+        return self._run(h, memory, pad, range(blocks.start, writers[-1] + 1), writers[-1], recompute_mlp, mlps)[1]
 
     def _run(
-        self, h: Tensor, memory: Memory, pad: Tensor | None, part: range, stop_at: int | None, recompute_mlp: bool
+        self,
+        h: Tensor,
+        memory: Memory,
+        pad: Tensor | None,
+        part: range,
+        stop_at: int | None,
+        recompute_mlp: bool,
+        mlps: bool,
     ) -> tuple[Tensor, Memory]:
         states, conv, kv = list(memory.states), list(memory.conv), list(memory.kv)
         attention = sum(isinstance(block.mixer, Attention) for block in self.stack[: part.start])
         i = part.start - attention
         for index in part:
             block, read = self.stack[index], index != stop_at
+            run = partial(block, pad=pad, recompute_mlp=recompute_mlp, mlps=mlps)
             if isinstance(block.mixer, Attention):
                 if kv:
-                    out, kv[attention], _ = block(
-                        h, kv[attention], None, memory.present[0], pad, read=read, recompute_mlp=recompute_mlp
-                    )
+                    out, kv[attention], _ = run(h, kv[attention], present=memory.present[0], read=read)
                 else:
-                    out = block(h, pad=pad, recompute_mlp=recompute_mlp).h
+                    out = run(h).h
                 attention += 1
             else:
                 carried = conv[i] if conv else None
-                out, states[i], carried = block(h, states[i], carried, pad=pad, read=read, recompute_mlp=recompute_mlp)
+                out, states[i], carried = run(h, states[i], carried, read=read)
                 if carried is not None:
                     conv[i] = carried
                 i += 1
@@ -222,11 +232,13 @@ class HybridLM(nn.Module, WindowModel):
         logits, cap = at_least_fp32(self.head(self.norm(h))), self.config.logit_softcap
         return logits if cap is None else cap * (logits / cap).tanh()
 
-    def pass_flops(self, T: int, blocks: range, *, writes_only: bool = False, cached_tokens: int = 0) -> Flops | None:
+    def pass_flops(
+        self, T: int, blocks: range, *, writes_only: bool = False, cached_tokens: int = 0, mlps: bool = True
+    ) -> Flops | None:
         """FLOPs of a pass, known from the sizes; None if a memory rule does not say its own."""
         total = Flops()
         for i in blocks:
-            flops = self.stack[i].flops(T, cached_tokens, read=not writes_only or i < blocks.stop - 1)
+            flops = self.stack[i].flops(T, cached_tokens, read=not writes_only or i < blocks.stop - 1, mlps=mlps)
             if flops is None:
                 return None
             total += flops

@@ -97,7 +97,9 @@ class WindowModel(Protocol):
         """The learned slots ``[m, d_model]`` at a window's end, for ``summary_tokens`` above 0."""
         raise ValueError(f"{_name(self)} has summary_tokens={self.summary_tokens} and no summary_slots; set it to 0")
 
-    def pass_flops(self, T: int, blocks: range, *, writes_only: bool = False, cached_tokens: int = 0) -> Flops | None:
+    def pass_flops(
+        self, T: int, blocks: range, *, writes_only: bool = False, cached_tokens: int = 0, mlps: bool = True
+    ) -> Flops | None:
         """FLOPs of a pass of some blocks over T tokens of one sequence, known without running it.
 
         Args:
@@ -105,6 +107,7 @@ class WindowModel(Protocol):
             blocks: consecutive blocks; with ``writes_only`` up to the last that writes.
             writes_only: only the memory is wanted, as in ``write``.
             cached_tokens: earlier tokens that attention sees.
+            mlps: False: the blocks run without their MLPs; given only to models that can.
 
         Returns:
             None if the model does not say: ``cost`` then counts the products of its own operations.

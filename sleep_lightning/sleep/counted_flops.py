@@ -15,7 +15,9 @@ from sleep_lightning.model import Flops, Memory, WindowModel
 COMPONENT = "model"
 
 
-def counted_pass_flops(model: WindowModel, T: int, blocks: range, writes_only: bool, cached_tokens: int) -> Flops:
+def counted_pass_flops(
+    model: WindowModel, T: int, blocks: range, writes_only: bool, cached_tokens: int, **options: bool
+) -> Flops:
     """FLOPs of a pass of some blocks over T tokens of one sequence; arguments as in ``WindowModel.pass_flops``."""
     if not blocks:
         return Flops()
@@ -24,8 +26,8 @@ def counted_pass_flops(model: WindowModel, T: int, blocks: range, writes_only: b
 
     def run() -> list[Tensor]:
         if writes_only:
-            return _tensors(model.write(h, memory, None, blocks))
-        h_out, written = model.blocks(h, memory, None, blocks)
+            return _tensors(model.write(h, memory, None, blocks, **options))
+        h_out, written = model.blocks(h, memory, None, blocks, **options)
         return [h_out, *_tensors(written)]
 
     return _counted(run, [h, *_tensors(memory), *model.parameters()], COMPONENT)

@@ -55,6 +55,7 @@ LEGAL_SLEEP: dict[str, tuple[Any, ...]] = {
 LEGAL_SLEEP_ONCE = LEGAL_SLEEP | {
     "n_passes": (1,),
     "loop": ANY,
+    "looped": ANY,
     "pass_input": ANY,
     "reset_memory_between_passes": ANY,
 }

@@ -127,8 +127,9 @@ def _run_passes(
 
 
 def _options(p: Pass) -> dict[str, Any]:
-    """Arguments of the blocks; ``check_checkpointing`` has refused models without them."""
-    return {"recompute_mlp": True} if p.recompute == "mlp" else {}
+    """Arguments of the blocks; ``check_checkpointing`` and ``check_looped`` have refused models without them."""
+    recompute = {"recompute_mlp": True} if p.recompute == "mlp" else {}
+    return recompute if p.mlps else recompute | {"mlps": False}
 
 
 def _next_input(model: WindowModel, config: SleepConfig, entry: Tensor, h: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ nowhere else.
 import inspect
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from sleep_lightning.model import Flops, WindowModel
@@ -44,6 +44,7 @@ class Pass:
         writes_only: its hidden states are not wanted, only the memory.
         gradient: whether it is recorded for the backward.
         recompute: what the backward recomputes of this pass.
+        mlps: whether its blocks run their MLPs.
     """
 
     n: int
@@ -52,6 +53,7 @@ class Pass:
     writes_only: bool = False
     gradient: bool = True
     recompute: Literal["none", "mlp", "pass"] = "none"
+    mlps: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,16 @@ def plan_passes(
     for n in range(1, N + 1):
         writes_only = n == N and not wants_hidden and not tail
         blocks = until_last_write(stack, config, core) if writes_only else core
-        passes.append(Pass(n, "core", blocks, writes_only, gradient=n >= first))
+        mlps = n == 1 or not sleeps or config.looped == "blocks"
+        passes.append(Pass(n, "core", blocks, writes_only, gradient=n >= first, mlps=mlps))
     if tail:
         passes.append(Pass(N, "coda", tail, writes_only=not wants_hidden))
     return tuple(_recomputed(p, recompute) for p in passes)
 
 
 def _recomputed(p: Pass, recompute: Literal["none", "mlp", "pass"]) -> Pass:
-    return Pass(p.n, p.part, p.blocks, p.writes_only, p.gradient, recompute if p.gradient else "none")
+    nothing = not p.gradient or (recompute == "mlp" and not p.mlps)
+    return replace(p, recompute="none" if nothing else recompute)
 
 
 def until_last_write(stack: Stack, config: SleepConfig, part: range) -> range:
@@ -164,6 +168,15 @@ def recomputes_passes(checkpointing: Checkpointing) -> bool:
     return checkpointing in ("pass", "window")
 
 
+def check_looped(model: WindowModel, config: SleepConfig) -> None:
+    """Raises ValueError if passes are to run mixers alone and the model's blocks cannot."""
+    if config.looped == "mixers" and "mlps" not in inspect.signature(model.blocks).parameters:
+        raise ValueError(
+            f"sleep.looped=mixers needs a model that can leave out its MLPs: {type(model).__name__}.blocks has no "
+            f"mlps; use blocks"
+        )
+
+
 def check_checkpointing(model: WindowModel, checkpointing: Checkpointing) -> None:
     """Raises ValueError if the policy asks the blocks to recompute their MLPs and they cannot."""
     if checkpointing == "mlp" and "recompute_mlp" not in inspect.signature(model.blocks).parameters:
@@ -183,11 +196,11 @@ class PassFlops:
 
     def __init__(self, model: WindowModel, config: SleepConfig) -> None:
         self._model, self._cached_tokens = model, config.cached_tokens
-        self._known: dict[tuple[int, range, bool], Flops] = {}
+        self._known: dict[tuple[int, range, bool, bool], Flops] = {}
 
     def __call__(self, planned: PlannedWindow, p: Pass) -> Flops:
         """Forward and backward of a pass; the backward with what is recomputed in it, and nothing if it has none."""
-        key = (planned.tokens, p.blocks, p.writes_only)
+        key = (planned.tokens, p.blocks, p.writes_only, p.mlps)
         if key not in self._known:
             self._known[key] = self._flops(*key)
         flops = self._known[key]
@@ -200,6 +213,7 @@ class PassFlops:
             backward["mlp"] += flops.mlp_recompute
         return Flops(flops.forward, backward)
 
-    def _flops(self, T: int, blocks: range, writes_only: bool) -> Flops:
-        said = self._model.pass_flops(T, blocks, writes_only=writes_only, cached_tokens=self._cached_tokens)
-        return said or counted_pass_flops(self._model, T, blocks, writes_only, self._cached_tokens)
+    def _flops(self, T: int, blocks: range, writes_only: bool, mlps: bool) -> Flops:
+        options = {} if mlps else {"mlps": False}  # a model that has none need not know of them
+        said = self._model.pass_flops(T, blocks, writes_only=writes_only, cached_tokens=self._cached_tokens, **options)
+        return said or counted_pass_flops(self._model, T, blocks, writes_only, self._cached_tokens, **options)

@@ -27,7 +27,9 @@ def kept_and_predicted(
     schedule = make_schedule(model, windows, sleep, checkpointing=policy)
     with count_saved(model) as saved:
         run_windows(model, batch.tokens, schedule[0], model.zero_memory(batch_size), sleep, may_run_layerwise=False)
-    return saved.nbytes, predict_activations(probe_pass(model, L, policy=policy), schedule, batch_size)
+    return saved.nbytes, predict_activations(
+        probe_pass(model, L, policy=policy, looped=sleep.looped), schedule, batch_size
+    )
 
 
 @pytest.mark.parametrize(("strings", "n_passes", "batch_size"), [(3, 1, 4), (3, 4, 4), (8, 2, 8), (6, 3, 2)])
@@ -43,6 +45,14 @@ def test_what_autograd_keeps_is_predicted_within_ten_percent(
 def test_so_are_loops_over_a_part_of_the_stack(pattern: str, loop: str) -> None:
     kept, predicted = kept_and_predicted(3, 4, 4, pattern=pattern, loop=loop)
     assert kept == pytest.approx(predicted, rel=0.15)
+
+
+@pytest.mark.parametrize("policy", ["none", "mlp"])
+@pytest.mark.parametrize("n_passes", [2, 4])
+def test_so_are_passes_without_mlps(n_passes: int, policy: Checkpointing) -> None:
+    kept, predicted = kept_and_predicted(3, n_passes, 4, policy, looped="mixers")
+    assert kept == pytest.approx(predicted, rel=0.1)
+    assert kept < kept_and_predicted(3, n_passes, 4, policy)[0]
 
 
 def test_with_recomputed_mlps_a_third_less_is_kept() -> None:
