@@ -32,6 +32,9 @@ class SleepConfig:
     """Start every pass from the memory the window began with (a control: only h crosses passes)."""
     grad_passes: int | None = None
     """m: only the last m passes of a window (and the coda) carry gradient, none crosses windows if m < N; null: all."""
+    tolerance: float | None = None
+    """Adaptive sleep: a sequence's passes over a window end once one changed its memory by no more than this share of
+    its norm; at most N. Not in training, which runs all N (draw them: training.sampled_passes). null: always N."""
     carry_conv_state: bool = False
     """Carry the short convolution's last inputs over passes and windows instead of restarting it."""
 
@@ -53,6 +56,8 @@ class SleepConfig:
             raise ValueError(
                 f"sleep.n_passes={self.n_passes} must be at least 1: it counts ALL passes, and 1 is the plain hybrid"
             )
+        if self.tolerance is not None and not 0 <= self.tolerance < float("inf"):
+            raise ValueError(f"sleep.tolerance={self.tolerance} must be from 0 (0.05, for example), or null")
         if self.grad_passes is not None and not 1 <= self.grad_passes <= self.n_passes:
             raise ValueError(
                 f"sleep.grad_passes={self.grad_passes} must be from 1 to sleep.n_passes={self.n_passes}, "

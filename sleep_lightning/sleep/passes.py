@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from sleep_lightning.model import Memory, WindowModel
+from sleep_lightning.sleep.adaptive import Rows, change
 from sleep_lightning.sleep.compaction import behind_summaries, leave_summary
 from sleep_lightning.sleep.config import SleepConfig
 from sleep_lightning.sleep.schedule import Pass, plan_passes
@@ -55,7 +56,15 @@ def sleep(
     memory = memory.detach() if config.truncated else memory
     h, pad = behind_summaries(model, model.embed(tokens_BL), model.padding(tokens_BL), memory, leaves_one=True)
     h, memory = _run_passes(
-        model, passes, h, memory, pad, config, reset=config.reset_memory_between_passes, observe=observe
+        model,
+        passes,
+        h,
+        memory,
+        pad,
+        config,
+        reset=config.reset_memory_between_passes,
+        tolerance=config.tolerance,
+        observe=observe,
     )
     if model.summary_tokens:
         memory = leave_summary(model, h, memory)
@@ -102,28 +111,49 @@ def _run_passes(
     config: SleepConfig,
     *,
     reset: bool,
+    tolerance: float | None = None,
     observe: Callable[[PassRecord], None] | None = None,
 ) -> tuple[Tensor, Memory]:
     """Passes of the schedule in order; ``reset``: each of the core starts from the memory that the first did."""
-    entry, at_start = h, memory
+    entry, at_start, whole = h, memory, pad
+    rows = None if tolerance is None else Rows(torch.arange(len(h), device=h.device))
     for p, following in zip_longest(passes, passes[1:]):
-        core = p.part == "core"
+        core, before = p.part == "core", memory
+        again = core and following is not None and following.part == "core"
         if core and p.n == 1:
             entry, at_start = h, memory
         elif core:
             memory = at_start if reset else _with_cache_of(at_start, memory)
-        h_in, memory_in, h_out = h, memory, None
-        with nullcontext() if p.gradient else torch.no_grad():
-            if p.writes_only:
-                memory = call(partial(model.write, **_options(p)), p.recompute == "pass", h, memory, pad, p.blocks)
-            else:
-                run = partial(model.blocks, **_options(p))
-                h_out, memory = call(run, p.recompute == "pass", h, memory, pad, p.blocks)
-                again = core and following is not None and following.part == "core"
-                h = _next_input(model, config, entry, h_out) if again else h_out
-        if core and observe is not None:
-            observe(PassRecord(p.n, h_in, h_out, memory_in, memory))
+        if rows is None or len(h) or not core:
+            h_in, memory_in = h, memory
+            h_out, memory = _run_pass(model, p, h, memory, pad)
+            h = h if h_out is None else h_out
+            if core and observe is not None:
+                observe(PassRecord(p.n, h_in, h_out, memory_in, memory))
+        if again and rows is not None and tolerance is not None:
+            stay = rows.leave(change(before, memory) <= tolerance, h, memory)
+            h, entry, memory, at_start = h[stay], entry[stay], _rows(memory, stay), _rows(at_start, stay)
+            pad = None if pad is None else pad[stay]
+        if again:
+            h = _next_input(model, config, entry, h)
+        elif core and rows is not None:
+            (h, memory), pad = rows.together(h, memory), whole
     return h, memory
+
+
+def _run_pass(
+    model: WindowModel, p: Pass, h: Tensor, memory: Memory, pad: Tensor | None
+) -> tuple[Tensor | None, Memory]:
+    """Hidden states (None of a pass that only writes) and memory."""
+    with nullcontext() if p.gradient else torch.no_grad():
+        if p.writes_only:
+            return None, call(partial(model.write, **_options(p)), p.recompute == "pass", h, memory, pad, p.blocks)
+        h_out, memory = call(partial(model.blocks, **_options(p)), p.recompute == "pass", h, memory, pad, p.blocks)
+        return h_out, memory
+
+
+def _rows(memory: Memory, rows: Tensor) -> Memory:
+    return memory.map(lambda x: x[rows])
 
 
 def _options(p: Pass) -> dict[str, Any]:

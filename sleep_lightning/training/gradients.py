@@ -63,6 +63,7 @@ def accumulate_gradients(
         ValueError: the model cannot recompute what ``policy`` asks it to.
     """
     check_checkpointing(model, policy)
+    sleep = replace(sleep, tolerance=None)
     windows = plan_windows(batch.labels, sleep.window_size) if windows is None else windows
     n_labels = ((batch.labels != IGNORE).sum() if n_labels is None else n_labels).clamp(min=1)
     memory = zero_memory(model, len(batch.tokens), sleep)
