@@ -9,8 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sleep_lightning.cli.console import plain_console, score_table
+from sleep_lightning.cli.console import plain_console, print_facts, score_table
 from sleep_lightning.config import Experiment
+from sleep_lightning.cost.flops import sequence_cost
+from sleep_lightning.cost.pass_count import PassCount
+from sleep_lightning.formatting import with_unit
 from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.sleep import IGNORE, is_answer, plan_windows, retrieve, run_window_loop, wake, zero_memory
@@ -22,10 +25,19 @@ def evaluate(
     experiment: Experiment, model: WindowModel, split: Literal["validation", "test"], output: str | None = None
 ) -> int:
     """Print accuracy by slice beside the baselines; with ``output`` also write it as JSON."""
-    scores = score_split(experiment, model, split)
-    plain_console().print(score_table(scores, f"{split}, N={experiment.sleep.n_passes}"))
+    N, tolerance, count, console = experiment.sleep.n_passes, experiment.sleep.tolerance, PassCount(), plain_console()
+    scores = score_split(experiment, model, split, observe=None if tolerance is None else count.observe)
+    console.print(score_table(scores, f"{split}, N={N}" if tolerance is None else f"{split}, N up to {N}"))
+    content: dict[str, Any] = {"split": split, "n_passes": N}
+    if tolerance is not None:
+        adaptive = {"passes": count.mean, "forward_flops": count.flops(experiment)}
+        content |= {"tolerance": tolerance} | adaptive
+        whole = sequence_cost(experiment).forward.total()
+        spent = (
+            f"{with_unit(adaptive['forward_flops'])} FLOPs a sequence, {adaptive['forward_flops'] / whole:.0%} of N={N}"
+        )
+        print_facts(console, {"passes": f"{count.mean:.2f} a window, mean", "forward": spent})
     if output is not None:
-        content = {"split": split, "n_passes": experiment.sleep.n_passes}
         write_json(Path(output), content | {"slices": {name: asdict(s) for name, s in scores.items()}})
     return 0
 

@@ -14,6 +14,7 @@ from sleep_lightning.sleep import (
     IGNORE,
     AtBoundary,
     Checkpointing,
+    Observer,
     PlannedWindow,
     SleepConfig,
     Window,
@@ -93,6 +94,7 @@ def run_windows(
     *,
     may_run_layerwise: bool = True,
     at_boundary: AtBoundary | None = None,
+    observe: Observer | None = None,
     answers_BT: Tensor | None = None,
 ) -> tuple[list[tuple[Window, Tensor]], Memory]:
     """Consecutive windows of a schedule by the fastest legal executor.
@@ -103,20 +105,28 @@ def run_windows(
         planned: the windows.
         memory: memory before the first of them.
         sleep: N and its options.
-        may_run_layerwise: False: window by window in any case, as with ``at_boundary``.
-        at_boundary, answers_BT: as in ``run_window_loop``.
+        may_run_layerwise: False: window by window in any case, as with ``at_boundary`` and ``observe``.
+        at_boundary, observe, answers_BT: as in ``run_window_loop``.
 
     Returns:
         The windows that answer with their hidden states, and the memory after the last window.
     """
     awake: list[tuple[Window, Tensor]] = []
-    for run in _runs(model, planned, sleep, may_run_layerwise=may_run_layerwise and at_boundary is None):
+    layerwise = may_run_layerwise and at_boundary is None and observe is None
+    for run in _runs(model, planned, sleep, may_run_layerwise=layerwise):
         if run.model is not None:
             hidden, memory = run_layerwise(run.model, tokens_BT, run.planned, memory)
             awake += [(run.planned[i].window, h) for i, h in hidden.items()]
             continue
         executed = run_schedule(
-            model, tokens_BT, run.planned, memory, sleep, at_boundary=at_boundary, answers_BT=answers_BT
+            model,
+            tokens_BT,
+            run.planned,
+            memory,
+            sleep,
+            at_boundary=at_boundary,
+            observe=observe,
+            answers_BT=answers_BT,
         )
         for window, h, memory in executed:  # noqa: B007  # not a list, which would keep the memory after every window
             if h is not None:
@@ -155,19 +165,27 @@ def predict(
     sleep: SleepConfig,
     *,
     at_boundary: AtBoundary | None = None,
+    observe: Observer | None = None,
     windows: list[Window] | None = None,
 ) -> Tensor:
     """Logits ``[B, T, vocab]``, teacher-forced; zeros in windows that slept (they have none).
 
-    ``at_boundary`` may change the memory between windows (zero it, say), for ablations. ``windows`` are the batch's if
-    they are those of a larger batch.
+    ``at_boundary`` may change the memory between windows (zero it, say), for ablations; ``observe`` is called after
+    every sleeping pass. ``windows`` are the batch's if they are those of a larger batch.
     """
     windows = plan_windows(batch.labels, sleep.window_size) if windows is None else windows
     memory = zero_memory(model, len(batch.tokens), sleep)
     logits_BTV = torch.zeros(*batch.tokens.shape, model.vocab_size, device=batch.tokens.device)
     [planned] = make_schedule(model, windows, sleep)
     awake, _ = run_windows(
-        model, batch.tokens, planned, memory, sleep, at_boundary=at_boundary, answers_BT=is_answer(batch.labels)
+        model,
+        batch.tokens,
+        planned,
+        memory,
+        sleep,
+        at_boundary=at_boundary,
+        observe=observe,
+        answers_BT=is_answer(batch.labels),
     )
     for window, h in awake:
         logits_BTV[:, window.start : window.stop] = model.logits(h)
