@@ -242,7 +242,7 @@ def test_missing_state_is_not_a_fresh_start(
     run.last.unlink()
     assert main(["fit", "--resume", str(run.path)]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    command = f"cp {run.best} {run.last}"
+    command = f"cp -- {run.best} {run.last}"
     assert line == (f"error: {run.last} is missing, though the run has saved it; resume from its best one: {command}")
     shutil.copy(run.best, run.last)
     assert resume(str(run.path)) == 0
@@ -310,7 +310,7 @@ def test_a_checkpoint_of_another_run_or_without_its_state_is_refused(
     for change, said in (
         ({"experiment": another}, "is of another run: training.seed is 7, in config.yaml 0"),
         ({"optimizer_states": []}, "is damaged (it lacks optimizer_states)"),
-        ({"TaskDataModule": None}, "is damaged (it lacks TaskDataModule)"),
+        ({"TaskDataModule": None}, "is damaged (TaskDataModule is None)"),
     ):
         torch.save(checkpoint | change, run.last)
         assert main(["fit", "--resume", str(run.path)]) == 2
@@ -338,7 +338,10 @@ def test_a_store_left_behind_is_missed_and_none_is_made(
     [
         (["--resume", "x=y/z", "training.max_steps=3"], "x=y/z is not a run directory"),
         (["--resume", "k" * 300], "is not a run directory"),
-        (fit_arguments("locked", 2, "tracking.enabled=false"), "locked/lock cannot be opened: Is a directory"),
+        (
+            fit_arguments("locked", 2, "tracking.enabled=false"),
+            "locked/lock cannot be read (it is a directory); put it aside: mv",
+        ),
         (["training.search_path=[[a]]"], "training.search_path=[['a']] must be a list of directories"),
     ],
 )
