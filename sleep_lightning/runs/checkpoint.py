@@ -12,6 +12,7 @@ from packaging.version import InvalidVersion, Version
 from torch import Tensor
 
 from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.config.values import flatten
 from sleep_lightning.runs.damage import NUMBER, DamagedFile, Each, IfThere, UnreadableFile, check_archive, misfit
 from sleep_lightning.runs.directory import RunDirectory
 
@@ -130,6 +131,9 @@ def _wrong(content: dict[str, Any], needed: Collection[str]) -> str | None:
     like = {key: kind for key, kind in STRUCTURE.items() if key in needed or key in content}
     if (found := misfit(content, like)) is not None:
         return found
+    for key, value in flatten(content["experiment"]).items():
+        if isinstance(value, Tensor):
+            return f"experiment.{key} is {value!r}"
     for key in sorted(needed):
         if isinstance(content[key], dict | list) and not content[key] and key not in _MAY_BE_EMPTY:
             return f"it lacks {key}"

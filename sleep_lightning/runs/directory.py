@@ -157,7 +157,7 @@ class RunDirectory:
         if not self.record.exists():
             return {}
         remedy = "remove it, and what follows is recorded as a new MLflow run"
-        return read_json(self.record, IfThere(mlflow_run_id=str, sessions=[{"environment": dict}]), remedy)
+        return read_json(self.record, IfThere(mlflow_run_id=str, path=str, sessions=[{"environment": dict}]), remedy)
 
     def lock(self) -> IO[str]:
         """Lock the directory for this process, until the file is closed or the process has ended in any way.
@@ -217,7 +217,18 @@ class RunDirectory:
         write_text(self.config, experiment.to_yaml())
 
     def record_mlflow_run(self, run_id: str) -> None:
-        write_json(self.record, {**self.recorded(), "mlflow_run_id": run_id})
+        write_json(self.record, {**self.recorded(), "mlflow_run_id": run_id, "path": str(self.path.absolute())})
+
+    def original(self) -> "RunDirectory | None":
+        """The run of which this is a copy: it is still where the record says, with the same MLflow run."""
+        recorded = self.recorded()
+        other = RunDirectory(Path(recorded.get("path", self.path)))
+        try:
+            if "mlflow_run_id" not in recorded or os.path.samefile(other.path, self.path):
+                return None
+            return other if other.mlflow_run_id == recorded["mlflow_run_id"] else None
+        except (OSError, DamagedFile):
+            return None
 
 
 def _fresh(task: str) -> Path:

@@ -1,8 +1,10 @@
 """Whatever a disk does to the files of a run or a sweep: they are read, or one sentence names the file."""
 
 import copy
+import os
 import random
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,34 @@ def test_what_only_lightning_finds_is_one_sentence_too(
     assert main(["fit", "--resume", str(folder), "training.max_steps=6"]) == 2
     assert f"error: {file} is damaged (KeyError: 'param_groups'); use {folder}" in capsys.readouterr().err
     assert refused > 3
+
+
+@pytest.mark.parametrize("what", ["directory", "dangling link"])
+def test_no_file_in_its_place_is_one_sentence(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    """Said before anything is trained; what it says to do then works."""
+    for name in [*FILES[:-1], "lock", "checkpoints/.saved", "learning_curve.png"]:
+        folder = tmp_path / what / Path(name).name
+        shutil.copytree(trained, folder)
+        (folder / name).unlink()
+        if what == "directory":
+            (folder / name).mkdir()
+        else:
+            (folder / name).symlink_to("nowhere/at all")
+        for words in (
+            ["fit", "--resume", str(folder)],
+            ["test", "--checkpoint", str(folder / "checkpoints/last.ckpt")],
+        ):
+            capsys.readouterr()
+            if (code := main([*words])) or words[0] == "fit":
+                said = capsys.readouterr().err
+                assert code == 2 and said.startswith(f"error: {folder / name} cannot be read (it is "), said
+                assert said.count("\n") == 1
+        subprocess.run(said.partition("; put it aside: ")[2], shell=True, check=True)
+        assert not os.path.lexists(folder / name)
+        again = refusals(uses(folder, Path(name).name))
+        assert not any("cannot be read" in text for text in again), again
 
 
 def test_only_a_checkpoint_that_can_be_used_is_offered(trained: Path, tmp_path: Path) -> None:
