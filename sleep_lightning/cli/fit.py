@@ -225,13 +225,18 @@ def _train(job: Job, ending: _Ending) -> None:
 
 
 def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None:
-    """The MLflow run of a run directory, new or resumed. Raises ValueError if the store cannot be used."""
+    """The MLflow run of a run directory, new or resumed; a copied directory gets one of its own, with the tag
+    ``copied_from``. Raises ValueError if the store cannot be used."""
     t = experiment.tracking
     if not t.mlflow:
         return None
     name = t.run_name or run.path.name
-    logger = MLflowRun(t.uri, t.experiment, name, run.mlflow_run_id, t.flush_seconds, run.path / "metrics_unsent.jsonl")
+    before, original = run.mlflow_run_id, run.original()
+    run_id = before if original is None else None
+    logger = MLflowRun(t.uri, t.experiment, name, run_id, t.flush_seconds, run.path / "metrics_unsent.jsonl")
     run.record_mlflow_run(logger.run_id)
+    if original is not None and before is not None:
+        logger.set_tags({"copied_from": before})
     if t.parent_run_id is not None:
         logger.set_tags({"mlflow.parentRunId": t.parent_run_id})
     return logger
