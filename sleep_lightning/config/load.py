@@ -72,10 +72,7 @@ def load_experiment(
     merged = _merge(schema, values, texts, plugins)
     try:
         for section in map(str, merged):
-            for name, value in _resolved(merged[section]).items():
-                key = f"{section}.{name}"
-                if not key.endswith(".init_args"):
-                    check_numbers(key, value, _range_of(merged[section], name))
+            _check_numbers(section, merged[section])
         sections = {
             section: _BUILT[section](plugins[section].class_path, values_of(merged[section].init_args))
             if section in plugins
@@ -204,14 +201,18 @@ def _kind_of(schema: DictConfig, key: str) -> Any:
     return hints_of(holder).get(name, Any) if dataclasses.is_dataclass(holder) else Any
 
 
-def _resolved(section: DictConfig) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(section, resolve=True))
-
-
-def _range_of(section: DictConfig, name: str) -> Any:
-    holder = OmegaConf.get_type(section)
-    fields = {f.name: f.metadata for f in dataclasses.fields(holder)} if dataclasses.is_dataclass(holder) else {}
-    return fields.get(name)
+def _check_numbers(section: str, node: DictConfig) -> None:
+    """A class of the user's may take any number; of its config dataclass, the ranges hold."""
+    values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+    kind, init_args = OmegaConf.get_type(node), values.pop("init_args", None)
+    try:
+        check_numbers(section, values, kind)
+        if init_args is not None:
+            of = OmegaConf.get_type(node.init_args)
+            bounded = {f.name for f in dataclasses.fields(of) if f.metadata} if dataclasses.is_dataclass(of) else set()
+            check_numbers(f"{section}.init_args", {name: init_args[name] for name in bounded & init_args.keys()}, of)
+    except ValueError as error:
+        raise WrongValue(str(error)) from error
 
 
 def type_name(annotation: Any) -> str:

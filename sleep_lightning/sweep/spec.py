@@ -26,7 +26,7 @@ BOUNDS = ("state_bytes", "wake_flops_per_token", "sleep_flops_per_window", "trai
 
 @dataclass
 class Budget:
-    trials: int = 30
+    trials: int = field(default=30, metadata={"high": 2**31 - 1})
     """Finished or pruned trials; failed and infeasible ones are replaced."""
     flops: float | None = None
     """Training FLOPs of all trials, failed ones included; null: no limit."""
@@ -58,14 +58,14 @@ class SweepSpec:
     """Upper bounds on measures known before step 0; points above them are not run."""
     pruner: Literal["none", "median", "frontier"] = "frontier"
     """Which trials are stopped early."""
-    workers: int = 1
+    workers: int = field(default=1, metadata={"high": 4096})
     """Runs at a time, each of another trial; with pruner: none also other seeds, once no trial is left to start."""
-    threads: int = 1
+    threads: int = field(default=1, metadata={"high": 4096})
     """CPU threads of each run."""
-    devices: list[int] | None = None
+    devices: list[int] | None = field(default=None, metadata={"high": 4096})
     """Indices of visible GPUs, from 0: each run sees one, that with the fewest runs; with more workers than GPUs, runs
     share them. null: no GPU is assigned, a run sees the same GPUs as the sweep."""
-    retries: int = 1
+    retries: int = field(default=1, metadata={"high": 2**31 - 1})
     """How often a failed run is resumed from its last checkpoint; failures after progress since the last start do not
     count."""
     storage: str | None = None
@@ -188,8 +188,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
     content = as_meant(SweepSpec, content, written)
     try:
         check_type(SweepSpec, content)
-        for name, ranges in [(f.name, f.metadata) for f in fields(SweepSpec) if f.name in content]:
-            check_numbers(name, content[name], ranges)
+        check_numbers("", content, SweepSpec)
         spec = cast(SweepSpec, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepSpec), content)))
         base = load_experiment(path.parent / spec.base, spec.overrides, saved=saved).anchored()
         space = Space(read_parameters(key_types(base), spec.space, written["space"]))
