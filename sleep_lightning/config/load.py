@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
@@ -167,6 +167,8 @@ def _merge(schema: DictConfig, values: dict[str, Any], texts: dict[str, Any], pl
             raise WrongValue(f"{key}={value!r}: there is no key {key!r}; {fix}")
         kind, text = _kind_of(schema, key), texts.get(key)
         meant = as_meant(kind, value, text)
+        if MISSING in (meant.values() if isinstance(meant, dict) else meant if isinstance(meant, list) else [meant]):
+            raise WrongValue(f"{key}=??? stands for a value that is still to be given; give it one, or leave it out")
         if isinstance(text, Argument) and text.error and not is_text(kind):
             raise WrongValue(str(text.refused(key)))
         try:
