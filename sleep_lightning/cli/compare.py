@@ -14,6 +14,7 @@ from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.compare.runs import Run, execute, plan_runs
 from sleep_lightning.compare.table import Row, build_rows, check_data_order, draw_table, write_results
 from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.config.names import check_path
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.sleep.config import MOST_PASSES
@@ -62,6 +63,7 @@ def prepare(
     if not all(1 <= n <= MOST_PASSES for n in test_passes):
         raise ValueError(f"--test-passes {test_passes} must be numbers of passes from 1 to {MOST_PASSES}")
     folder = Path(output or f"runs/compare-{Path(config).stem}")
+    check_path("--output", folder)
     threads = base.training.threads or max(1, torch.get_num_threads() // jobs)
     own = [("training.threads", threads), ("tracking.uri", base.tracking.uri)]
     runs = plan_runs(base, build_arms(base, arms), seeds, folder, *own)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sleep_lightning.config import Experiment, Override, load_experiment
+from sleep_lightning.config.names import check_name
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.model import ModelConfig
 
@@ -116,6 +117,7 @@ def build_arms(base: Experiment, names: list[str], key: str = "--arms") -> list[
 
 def _build_arm(base: Experiment, text: str, key: str) -> Arm:
     name, colon, changes = text.partition(":")
+    check_name(key, name)
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise ValueError(f"{key} {text!r}: the name must be letters, digits, dots or dashes, for example wide:...")
     if colon:

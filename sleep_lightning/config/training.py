@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sleep_lightning.config.names import check_path
 from sleep_lightning.sleep import Checkpointing, Eviction
 from sleep_lightning.sleep.config import MOST_PASSES
 from sleep_lightning.sleep.layerwise import Executor
@@ -137,6 +138,7 @@ class TrainingConfig:
             )
         if self.run_dir == "":
             raise ValueError("training.run_dir is empty: name a directory, or use null for runs/<task>-<time>")
+        check_path("training.run_dir", self.run_dir or ".")
         if self.requeue and self.run_dir is None:
             raise ValueError("training.requeue=true needs a training.run_dir: a requeued job must find its run")
         if sum(stage.steps for stage in self.stages) > self.max_steps:

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.config import Experiment, Override, WrongValue, key_types, load_experiment, read_yaml
 from sleep_lightning.config.checks import check_numbers, check_type
+from sleep_lightning.config.names import check_name
 from sleep_lightning.config.reading import Argument, as_meant, first_line
 from sleep_lightning.cost.inference import inference_cost
 from sleep_lightning.sweep.launchers import RayOptions, SlurmOptions
@@ -22,6 +23,15 @@ MEASURES = ("exact_match", "token_accuracy", "loss", "train_flops", "wall_s")
 PASSES = "sleep.n_passes"
 BOUNDS = ("state_bytes", "wake_flops_per_token", "sleep_flops_per_window", "train_flops")
 """Known before step 0; a constraint bounds them from above."""
+
+OWN = {
+    "training.seed": "list seeds in seeds",
+    "training.run_dir": "give the sweep another name or --output",
+    "training.threads": "set threads",
+    "tracking.uri": "set it in overrides",
+    "tracking.parent_run_id": "drop it",
+}
+"""Keys of a run that the sweep sets, with what to do instead of varying them."""
 
 
 @dataclass
@@ -79,6 +89,7 @@ class SweepSpec:
     """The Ray cluster, and what a run asks of it."""
 
     def __post_init__(self) -> None:
+        check_name("name", self.name)
         if self.storage is not None:
             self.storage = check_url(self.storage)
         for key, allowed in (("objectives", MEASURES), ("constraints", BOUNDS)):
@@ -191,6 +202,8 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
         check_numbers("", content, SweepSpec)
         spec = cast(SweepSpec, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepSpec), content)))
         base = load_experiment(path.parent / spec.base, spec.overrides, saved=saved).anchored()
+        if own := [key for key in OWN if key in spec.space]:
+            raise ValueError(f"space.{own[0]} cannot vary: the sweep sets it itself; {OWN[own[0]]}")
         space = Space(read_parameters(key_types(base), spec.space, written["space"]))
         spec.space = space.parameters
         sweep = Sweep(spec, space, base)
