@@ -14,8 +14,19 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-BASE_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 INT64 = 2**63 - 1
+DEEPEST = 64
+"""Containers within each other at most: a compiled parser would crash on very many."""
+
+
+class _AsText(LOADER):  # type: ignore[misc, valid-type]
+    """Every scalar as its text; anchors and merge keys as in any YAML."""
+
+    yaml_constructors = LOADER.yaml_constructors | {
+        f"tag:yaml.org,2002:{name}": LOADER.construct_scalar
+        for name in ("null", "bool", "int", "float", "timestamp", "str")
+    }
 
 
 @dataclass(frozen=True)
@@ -48,8 +59,17 @@ class Argument:
 
 def parse_yaml(text: str) -> tuple[Any, Any]:
     """The content of a YAML, interpolations unresolved: as YAML reads it, and with every scalar as its text."""
+    _check_depth(text)
     value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"])).get("value")  # type: ignore[union-attr]
-    return value, yaml.load(text, BASE_LOADER)
+    return value, yaml.load(text, _AsText)
+
+
+def _check_depth(text: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"more than {DEEPEST} lists and mappings within each other")
 
 
 def first_line(error: Exception) -> str:
