@@ -18,6 +18,8 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 INT64 = 2**63 - 1
 DEEPEST = 64
 """Containers within each other at most: a compiled parser would crash on very many."""
+LARGEST = 1_000_000
+"""Values at most, aliases written out: aliases of aliases grow without end."""
 
 
 class _AsText(LOADER):  # type: ignore[misc, valid-type]
@@ -59,17 +61,33 @@ class Argument:
 
 def parse_yaml(text: str) -> tuple[Any, Any]:
     """The content of a YAML, interpolations unresolved: as YAML reads it, and with every scalar as its text."""
-    _check_depth(text)
+    _check_size(text)
     value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"])).get("value")  # type: ignore[union-attr]
     return value, yaml.load(text, _AsText)
 
 
-def _check_depth(text: str) -> None:
-    depth = 0
+def _check_size(text: str) -> None:
+    sizes: dict[str | None, int] = {}
+    outer: list[tuple[str | None, int]] = [(None, 0)]  # containers around: their anchors, and their sizes so far
     for event in yaml.parse(text, LOADER):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise ValueError(f"more than {DEEPEST} lists and mappings within each other")
+        if isinstance(event, yaml.CollectionStartEvent):
+            outer.append((event.anchor, 1))
+            if len(outer) > DEEPEST + 1:
+                raise ValueError(f"more than {DEEPEST} lists and mappings within each other")
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = outer.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            anchor, size = None, sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            anchor, size = event.anchor, 1
+        else:
+            continue
+        sizes[anchor] = size
+        around, before = outer.pop()
+        outer.append((around, before + size))
+        if before + size > LARGEST:
+            raise ValueError(f"more than {LARGEST} values")
 
 
 def first_line(error: Exception) -> str:

@@ -53,7 +53,7 @@ class DepoConfig:
                 f"task.name_symbols={self.name_symbols} with task.name_lengths={list(self.name_lengths)} makes "
                 f"{self.n_names} names; there must be from task.n_nodes={self.n_nodes} to {_MOST_NAMES}"
             )
-        if not 3 <= (self.min_nodes or self.n_nodes) <= self.n_nodes:
+        if not 3 <= (self.n_nodes if self.min_nodes is None else self.min_nodes) <= self.n_nodes:
             key = f"task.n_nodes={self.n_nodes}" if self.min_nodes is None else f"task.min_nodes={self.min_nodes}"
             raise ValueError(f"{key} must be from 3 to task.n_nodes={self.n_nodes} nodes")
         if self.max_hops < 1 or self.n_queries < 1:

@@ -18,6 +18,9 @@ TYPED = (
     "20250102_030405", "007", "no", "1e3", "1:30", "~", "a #1", "a: b", "[x", "{a: b}", '"q"', "*a", "&a b", "!!int 3",
     "2020-01-01", " x ", "a\nb", "é", "%41", "-", "null ",
 )  # fmt: skip
+_NINE = (b"a%d: &a%d [%s]\n" % (i, i, b", ".join([b"*a%d" % (i - 1)] * 9)) for i in range(1, 9))
+BOMB = b"a0: &a0 [x]\n" + b"".join(_NINE)
+"""Aliases of aliases: 400 bytes, 9^8 values."""
 
 
 def value_of(key: str, *overrides: Override) -> object:
@@ -159,6 +162,8 @@ def test_a_refused_value_is_named_with_what_is_accepted(argument: str, message: 
         (b"- " * 100_000, "is not valid YAML: more than 64 lists and mappings within each other"),
         (b"{a: " * 100_000, "is not valid YAML: more than 64 lists and mappings within each other"),
         (b"tracking: &a {run_name: *a}", "is not valid YAML: YAML recursive aliases are not supported"),
+        (BOMB, "is not valid YAML: more than 1000000 values"),
+        (b"training: &t [*t]\n", "is not valid YAML"),
         (b"\0", "is not valid YAML"),
     ],
 )
