@@ -1,6 +1,7 @@
 """``python -m sleep_lightning <command>``: dispatch, and one sentence with exit code 2 for bad input."""
 
 import argparse
+import errno
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ COMMANDS = {
     "doctor": ("doctor", "check the installation, say what to do"),
 }
 """Name: its module in ``cli.commands``, and what it does."""
+_OF_THE_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+"""Errors of paths that a user gave, or of what lies there: none of the program's own."""
 PROGRAM = "python -m sleep_lightning"
 HELP = {"-h", "--help"}
 
@@ -41,11 +44,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         except DamagedFile as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except OSError as error:
+            if error.errno not in _OF_THE_PLACE or error.filename is None:
+                raise
+            print(f"error: {error.filename}: {error.strerror}; check the path and its permissions", file=sys.stderr)
+            return 2
 
 
 def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
     """All that can go wrong before any compute: the exit code if something did, else what runs the command."""
     name, *words = argv or ["--help"]
+    for word in argv:
+        if not _is_text(word):
+            print(f"error: {word!a} is not UTF-8 text; give a name in UTF-8 (rename a file: mv)", file=sys.stderr)
+            return 2
     if name not in COMMANDS:
         _program(name).parse_args([name, *words])  # prints help or the error, and exits
     module, about = COMMANDS[name]
@@ -71,6 +83,14 @@ def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return run
+
+
+def _is_text(word: str) -> bool:
+    """Whether an argument's bytes were UTF-8: others are surrogates, which no file that we write can hold."""
+    try:
+        return bool(word.encode()) or not word
+    except UnicodeEncodeError:
+        return False
 
 
 def _program(first: str) -> argparse.ArgumentParser:

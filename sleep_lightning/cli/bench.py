@@ -16,6 +16,7 @@ from sleep_lightning.bench.startup import bench_startup
 from sleep_lightning.bench.step import bench_step
 from sleep_lightning.bench.storage import bench_storage
 from sleep_lightning.cli.console import plain_console
+from sleep_lightning.cli.seconds import check_seconds
 from sleep_lightning.runs.files import write_json
 from sleep_lightning.training.runtime.environment import describe_environment
 
@@ -59,8 +60,7 @@ def check(names: list[str], seconds: float) -> None:
     for name in names:
         if name not in BENCHES:
             raise ValueError(f"bench {name!r} is unknown; use one of {', '.join(BENCHES)}")
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"--seconds {seconds} must be a number above 0")
+    check_seconds(seconds)
 
 
 def _table(rows: list[dict[str, object]]) -> Table:

@@ -14,11 +14,15 @@ from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.compare.runs import Run, execute, plan_runs
 from sleep_lightning.compare.table import Row, build_rows, check_data_order, draw_table, write_results
 from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.config.names import check_path
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.signals import SignalsInterrupt
+from sleep_lightning.sleep.config import MOST_PASSES
 from sleep_lightning.tracking.figures.runs import draw_comparison
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.training.runtime.environment import check_device
+
+MOST_JOBS = 4096
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,14 @@ def prepare(
     """
     base = load_experiment(config, overrides)
     check_device(base)
-    if jobs < 1 or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
+    if not 1 <= jobs <= MOST_JOBS or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
         raise ValueError(
-            f"--jobs {jobs} must be at least 1, and --seeds {seeds} different numbers from 0 to {2**32 - 1}"
+            f"--jobs {jobs} must be from 1 to {MOST_JOBS}, and --seeds {seeds} different numbers from 0 to {2**32 - 1}"
         )
-    if min(test_passes, default=1) < 1:
-        raise ValueError(f"--test-passes {test_passes} must be numbers of passes from 1")
+    if not all(1 <= n <= MOST_PASSES for n in test_passes):
+        raise ValueError(f"--test-passes {test_passes} must be numbers of passes from 1 to {MOST_PASSES}")
     folder = Path(output or f"runs/compare-{Path(config).stem}")
+    check_path("--output", folder)
     threads = base.training.threads or max(1, torch.get_num_threads() // jobs)
     own = [("training.threads", threads), ("tracking.uri", base.tracking.uri)]
     runs = plan_runs(base, build_arms(base, arms), seeds, folder, *own)

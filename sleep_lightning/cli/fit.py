@@ -1,5 +1,6 @@
 """``fit``: train, validate, record, and say where everything lies."""
 
+import os
 import shlex
 import sys
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,8 @@ from sleep_lightning.cli.console import plain_console, print_facts, score_table
 from sleep_lightning.cli.fit_report import facts_of, headline, log_results, summarize
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.plugins import resolve
+from sleep_lightning.runs.checkpoint import RESUME, instead_of
+from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.resume import changes, checkpoint_to_resume, record_session
@@ -30,7 +33,7 @@ from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.distributed.launcher import RankLauncher
 from sleep_lightning.training.distributed.place import Place
-from sleep_lightning.training.errors import remedy
+from sleep_lightning.training.errors import is_of_restore, remedy
 from sleep_lightning.training.metrics import Score
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.runtime.environment import check_device, describe_environment
@@ -96,7 +99,7 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
     experiment, place = _checked(run.load_config(overrides))
     changed = changes(saved, experiment)
     if not place.first:  # rank zero looks into the checkpoint for all
-        return Job(experiment, place, run, run.last if run.last.exists() else None)
+        return Job(experiment, place, run, run.last if os.path.exists(run.last) else None)
     lock = run.lock()
     checkpoint, step = checkpoint_to_resume(run, saved, experiment.training.max_steps)
     if experiment.tracking.mlflow and "***" in experiment.tracking.uri:
@@ -151,6 +154,8 @@ def fit(job: Job) -> int:
                 )
         except Exception as error:
             if (sentence := remedy(error)) is None:
+                if (file := job.checkpoint) is not None and is_of_restore(error):
+                    raise DamagedFile(file, f"{type(error).__name__}: {error}", instead_of(file, RESUME)) from error
                 raise
             if job.place.first:
                 plain_console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True)
@@ -220,13 +225,18 @@ def _train(job: Job, ending: _Ending) -> None:
 
 
 def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None:
-    """The MLflow run of a run directory, new or resumed. Raises ValueError if the store cannot be used."""
+    """The MLflow run of a run directory, new or resumed; a copied directory gets one of its own, with the tag
+    ``copied_from``. Raises ValueError if the store cannot be used."""
     t = experiment.tracking
     if not t.mlflow:
         return None
     name = t.run_name or run.path.name
-    logger = MLflowRun(t.uri, t.experiment, name, run.mlflow_run_id, t.flush_seconds, run.path / "metrics_unsent.jsonl")
+    before, original = run.mlflow_run_id, run.original()
+    run_id = before if original is None else None
+    logger = MLflowRun(t.uri, t.experiment, name, run_id, t.flush_seconds, run.path / "metrics_unsent.jsonl")
     run.record_mlflow_run(logger.run_id)
+    if original is not None and before is not None:
+        logger.set_tags({"copied_from": before})
     if t.parent_run_id is not None:
         logger.set_tags({"mlflow.parentRunId": t.parent_run_id})
     return logger

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from sleep_lightning.cli import sweep
 from sleep_lightning.cli.console import plain_console, print_facts
+from sleep_lightning.cli.seconds import check_seconds
 from sleep_lightning.evidence.data_order import DataOrder, data_orders
 from sleep_lightning.evidence.figures import draw_all
 from sleep_lightning.evidence.findings import DEPO, PASSES, Finding, find
@@ -72,8 +73,7 @@ def prepare(sweeps: str, output: str, seconds: float, *, so_far: bool, page_only
         ValueError: no sweeps there, a bad one, no time, a place that cannot be written, no tables for ``page_only``,
             no runs or those of another definition for ``so_far``, or both options at once.
     """
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"--seconds {seconds} must be a number above 0")
+    check_seconds(seconds)
     if so_far and page_only:
         raise ValueError("--so-far scores what is finished and --page-only does not; give one of them")
     paths = sorted(Path(sweeps).glob(PATTERN))

@@ -13,6 +13,7 @@ from rich.table import Table
 from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.sweep_progress import watch
 from sleep_lightning.cli.sweep_show import frontier_table, report_facts
+from sleep_lightning.config.names import check_path
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.signals import SignalsInterrupt
@@ -47,6 +48,7 @@ def prepare(path: str, output: str | None) -> SweepJob:
             f"sweep {path}: neither a sweep file (its name ends in .yaml or .yml) nor one of run, resume, "
             f"report, list, show, best; python -m sleep_lightning sweep --help explains them"
         )
+    check_path("--output", output or ".")
     sweep = load_sweep(path)
     return _job(sweep, Path(output or f"runs/sweeps/{sweep.spec.name}"))
 

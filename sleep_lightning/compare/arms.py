@@ -1,10 +1,12 @@
 """Arms: the controls a claim about sleep needs, each a few ``key=value`` changes of one experiment."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sleep_lightning.config import Experiment, Override, load_experiment
+from sleep_lightning.config.names import check_name
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.model import ModelConfig
 
@@ -49,11 +51,13 @@ def _deeper(e: Experiment) -> list[str]:
     assert isinstance(model, ModelConfig)  # others have no period
     once = replace(e, sleep=replace(e.sleep, n_passes=1, grad_passes=None, loop="all"))
 
-    def difference(repeats: int) -> int:
-        return abs(_flops(replace(once, model=replace(model, pattern=period * repeats))) - wanted)
+    def flops(repeats: int) -> int:
+        return _flops(replace(once, model=replace(model, pattern=period * repeats)))
 
-    most = model.n_blocks * e.sleep.n_passes // len(period)
-    return [f"model.pattern={period * min(range(1, most + 1), key=difference)}", "sleep.n_passes=1", "sleep.loop=all"]
+    counts = range(1, model.n_blocks * e.sleep.n_passes // len(period) + 1)
+    after = bisect_left(counts, wanted, key=flops)
+    nearest = min(counts[max(0, after - 1) : after + 1], key=lambda repeats: abs(flops(repeats) - wanted))
+    return [f"model.pattern={period * nearest}", "sleep.n_passes=1", "sleep.loop=all"]
 
 
 def _more_tokens(e: Experiment) -> list[str]:
@@ -113,6 +117,7 @@ def build_arms(base: Experiment, names: list[str], key: str = "--arms") -> list[
 
 def _build_arm(base: Experiment, text: str, key: str) -> Arm:
     name, colon, changes = text.partition(":")
+    check_name(key, name)
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise ValueError(f"{key} {text!r}: the name must be letters, digits, dots or dashes, for example wide:...")
     if colon:

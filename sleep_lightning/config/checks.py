@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
-from types import NoneType
+from collections.abc import Mapping
+from types import MappingProxyType, NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from omegaconf import MISSING
 
 from sleep_lightning.config.reading import INT64, Argument, hints_of, inside, is_optional, is_union, without_null
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def shown(value: Any, written: Any) -> str:
@@ -59,33 +61,39 @@ def accepted(kind: Any, default: Any = None) -> str:
     return f"{text}, such as {default}" if plain and kind is not Any else text
 
 
-def check_numbers(where: str, value: Any, ranges: Any = None) -> None:
+def check_numbers(where: str, value: Any, kind: Any = Any, ranges: Mapping[str, Any] = _NONE) -> None:
     """Every number must be finite and fit into 64 bits, and be in the range that its field's ``metadata`` gives.
+
+    It costs no more than the containers are large, and comes before anything is built from their numbers.
 
     Args:
         where: the key.
         value: what it holds, plain containers.
-        ranges: ``metadata`` of the field: ``low`` and ``high``, both included, of it and of what it contains.
+        kind: its type, for the fields of dataclasses in it.
+        ranges: ``metadata`` of its field: ``low`` and ``high``, both included, of it and of what it contains.
 
     Raises:
         ValueError: naming the key and the number.
     """
-    low, high = (ranges or {}).get("low", -INT64 - 1), (ranges or {}).get("high", INT64)
-    for name, number in _numbers(where, value):
-        if isinstance(number, float) and not math.isfinite(number):
-            raise ValueError(f"{name}={number} must be a finite number")
-        if isinstance(number, int) and not low <= number <= high:
-            raise ValueError(
-                f"{name}={number} must be " + (f"from {low} to {high}" if ranges else "of at most 64 bits")
-            )
-
-
-def _numbers(where: str, value: Any) -> Iterator[tuple[str, int | float]]:
+    kind = without_null(kind)
     if isinstance(value, dict):
-        for key, x in value.items():
-            yield from _numbers(f"{where}.{key}", x)
+        own = {f.name: f.metadata for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else {}
+        for name, x in value.items():
+            check_numbers(f"{where}.{name}" if where else str(name), x, inside(kind, name), own.get(name) or ranges)
     elif isinstance(value, list | tuple):
+        of = get_args(kind)[0] if get_origin(kind) in (list, tuple) else Any
         for i, x in enumerate(value):
-            yield from _numbers(f"{where}[{i}]", x)
+            check_numbers(f"{where}[{i}]", x, of, ranges)
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield where, value
+        _check_number(where, value, ranges.get("low", -math.inf), ranges.get("high", math.inf))
+
+
+def _check_number(where: str, number: int | float, low: float, high: float) -> None:
+    if isinstance(number, float) and not math.isfinite(number):
+        raise ValueError(f"{where}={number} must be a finite number")
+    if not low <= number <= high:
+        raise ValueError(
+            f"{where}={number} must be " + (f"at most {high}" if low == -math.inf else f"from {low} to {high}")
+        )
+    if isinstance(number, int) and not -INT64 - 1 <= number <= INT64:
+        raise ValueError(f"{where}={number} must be of at most 64 bits")

@@ -3,10 +3,12 @@
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, cast
 
 from omegaconf import OmegaConf
 
+from sleep_lightning.config.names import check_name
 from sleep_lightning.config.outline import outline
 from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.config.plugin_task import PluginTask
@@ -24,10 +26,14 @@ from sleep_lightning.config.tracking import TrackingConfig, anchored_uri, redact
 from sleep_lightning.config.training import TrainingConfig
 from sleep_lightning.config.values import flatten
 from sleep_lightning.model import MEMORY_MIXERS, HybridLM, ModelConfig, WindowModel
+from sleep_lightning.model.config import divisors
 from sleep_lightning.ops import Rule
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.sleep.schedule import Stack, check_checkpointing, check_looped
 from sleep_lightning.tasks import Anchored, Task, TaskConfig
+
+SHOWN = 16
+"""Values that a message lists at most."""
 
 
 @dataclass
@@ -41,6 +47,7 @@ class Experiment:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
+        check_name("task.name", self.task.name)
         for kind, spec, key in self.plugins():
             check_plugin(kind, spec, key, self.training.search_path)
         self._check_windows()
@@ -106,7 +113,7 @@ class Experiment:
     def _check_windows(self) -> None:
         task, L = self.task.build(), self.sleep.window_size
         if L < task.sequence_length and task.context_length % L:
-            fits = [n for n in range(2, task.context_length + 1) if task.context_length % n == 0]
+            fits = divisors(task.context_length)[1:]
             raise ValueError(
                 f"sleep.window_size={L} puts evidence and answers into one window: it does not divide the "
                 f"{task.context_length} context tokens; use one of {fits} (or at least {task.sequence_length}: "
@@ -118,7 +125,7 @@ class Experiment:
         first, last = task.context_length // L, (task.sequence_length - 1) // L
         if k is None or first == 0 or any(i // k * k < first for i in range(first, last + 1)):
             return
-        fits = [n for n in range(2, last + 1) if first // n * n < first]
+        fits = list(islice((n for n in range(2, last + 1) if first // n * n < first), SHOWN))
         raise ValueError(
             f"training.tbptt_windows={k} cuts the loss off from every sleep: memory is detached every {k} windows, "
             f"the answers begin with window {first + 1}, so no gradient would reach a window that slept; "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
@@ -72,10 +72,7 @@ def load_experiment(
     merged = _merge(schema, values, texts, plugins)
     try:
         for section in map(str, merged):
-            for name, value in _resolved(merged[section]).items():
-                key = f"{section}.{name}"
-                if not key.endswith(".init_args"):
-                    check_numbers(key, value, _range_of(merged[section], name))
+            _check_numbers(section, merged[section])
         sections = {
             section: _BUILT[section](plugins[section].class_path, values_of(merged[section].init_args))
             if section in plugins
@@ -170,6 +167,8 @@ def _merge(schema: DictConfig, values: dict[str, Any], texts: dict[str, Any], pl
             raise WrongValue(f"{key}={value!r}: there is no key {key!r}; {fix}")
         kind, text = _kind_of(schema, key), texts.get(key)
         meant = as_meant(kind, value, text)
+        if MISSING in (meant.values() if isinstance(meant, dict) else meant if isinstance(meant, list) else [meant]):
+            raise WrongValue(f"{key}=??? stands for a value that is still to be given; give it one, or leave it out")
         if isinstance(text, Argument) and text.error and not is_text(kind):
             raise WrongValue(str(text.refused(key)))
         try:
@@ -204,14 +203,18 @@ def _kind_of(schema: DictConfig, key: str) -> Any:
     return hints_of(holder).get(name, Any) if dataclasses.is_dataclass(holder) else Any
 
 
-def _resolved(section: DictConfig) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(section, resolve=True))
-
-
-def _range_of(section: DictConfig, name: str) -> Any:
-    holder = OmegaConf.get_type(section)
-    fields = {f.name: f.metadata for f in dataclasses.fields(holder)} if dataclasses.is_dataclass(holder) else {}
-    return fields.get(name)
+def _check_numbers(section: str, node: DictConfig) -> None:
+    """A class of the user's may take any number; of its config dataclass, the ranges hold."""
+    values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+    kind, init_args = OmegaConf.get_type(node), values.pop("init_args", None)
+    try:
+        check_numbers(section, values, kind)
+        if init_args is not None:
+            of = OmegaConf.get_type(node.init_args)
+            bounded = {f.name for f in dataclasses.fields(of) if f.metadata} if dataclasses.is_dataclass(of) else set()
+            check_numbers(f"{section}.init_args", {name: init_args[name] for name in bounded & init_args.keys()}, of)
+    except ValueError as error:
+        raise WrongValue(str(error)) from error
 
 
 def type_name(annotation: Any) -> str:

@@ -14,8 +14,21 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-BASE_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 INT64 = 2**63 - 1
+DEEPEST = 64
+"""Containers within each other at most: a compiled parser would crash on very many."""
+LARGEST = 1_000_000
+"""Values at most, aliases written out: aliases of aliases grow without end."""
+
+
+class _AsText(LOADER):  # type: ignore[misc, valid-type]
+    """Every scalar as its text; anchors and merge keys as in any YAML."""
+
+    yaml_constructors = LOADER.yaml_constructors | {
+        f"tag:yaml.org,2002:{name}": LOADER.construct_scalar
+        for name in ("null", "bool", "int", "float", "timestamp", "str")
+    }
 
 
 @dataclass(frozen=True)
@@ -48,8 +61,33 @@ class Argument:
 
 def parse_yaml(text: str) -> tuple[Any, Any]:
     """The content of a YAML, interpolations unresolved: as YAML reads it, and with every scalar as its text."""
+    _check_size(text)
     value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"])).get("value")  # type: ignore[union-attr]
-    return value, yaml.load(text, BASE_LOADER)
+    return value, yaml.load(text, _AsText)
+
+
+def _check_size(text: str) -> None:
+    sizes: dict[str | None, int] = {}
+    outer: list[tuple[str | None, int]] = [(None, 0)]  # containers around: their anchors, and their sizes so far
+    for event in yaml.parse(text, LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            outer.append((event.anchor, 1))
+            if len(outer) > DEEPEST + 1:
+                raise ValueError(f"more than {DEEPEST} lists and mappings within each other")
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = outer.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            anchor, size = None, sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            anchor, size = event.anchor, 1
+        else:
+            continue
+        sizes[anchor] = size
+        around, before = outer.pop()
+        outer.append((around, before + size))
+        if before + size > LARGEST:
+            raise ValueError(f"more than {LARGEST} values")
 
 
 def first_line(error: Exception) -> str:

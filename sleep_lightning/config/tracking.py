@@ -20,7 +20,7 @@ class TrackingConfig:
     """MLflow run name; null: the name of the run directory."""
     parent_run_id: str | None = None
     """MLflow parent run (of a comparison or sweep)."""
-    flush_seconds: float = 10.0
+    flush_seconds: float = field(default=10.0, metadata={"high": 1e6})
     """Seconds between two writes of buffered metrics."""
 
     def __post_init__(self) -> None:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sleep_lightning.config.names import check_path
 from sleep_lightning.sleep import Checkpointing, Eviction
+from sleep_lightning.sleep.config import MOST_PASSES
 from sleep_lightning.sleep.layerwise import Executor
 
 
@@ -11,13 +13,13 @@ from sleep_lightning.sleep.layerwise import Executor
 class Stage:
     """A stage at the beginning of training."""
 
-    steps: int
+    steps: int = field(metadata={"high": 2**53})
     """Optimizer steps of the stage."""
     train: Literal["all", "memory"] = "all"
     """What learns: everything, or only the mixers that hold fast weights and the norms in front of them."""
     eviction: Eviction | None = None
     """Eviction during the stage; null: sleep.eviction."""
-    n_passes: int | None = None
+    n_passes: int | None = field(default=None, metadata={"high": MOST_PASSES})
     """N during the stage (a curriculum); null: sleep.n_passes, or drawn from sampled_passes."""
 
     def __post_init__(self) -> None:
@@ -31,22 +33,22 @@ class Stage:
 class TrainingConfig:
     """Section ``training``. Raises ValueError for values out of range or that do not go together."""
 
-    max_steps: int = 1000
+    max_steps: int = field(default=1000, metadata={"high": 2**53})
     """Optimizer steps."""
-    batch_size: int = 64
+    batch_size: int = field(default=64, metadata={"high": 2**24})
     """Sequences of an optimizer step, over all processes and micro-batches."""
-    accumulate: int = 1
+    accumulate: int = field(default=1, metadata={"high": 2**24})
     """Micro-batches of an optimizer step; divides batch_size."""
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list, metadata={"high": 2**53})
     """Initial stages, for example [{steps: 500, train: memory, eviction: hard}] or [{steps: 200, n_passes: 1}]; after
     them, as configured."""
-    sampled_passes: list[int] = field(default_factory=list)
+    sampled_passes: list[int] = field(default_factory=list, metadata={"high": MOST_PASSES})
     """N of each step, drawn uniformly from these; empty: sleep.n_passes. Validation always uses sleep.n_passes."""
     seed: int = field(default=0, metadata={"low": 0, "high": 2**32 - 1})
     """Seed of the initial weights and of the data stream."""
-    unique_sequences: int | None = None
+    unique_sequences: int | None = field(default=None, metadata={"high": 2**24})
     """Train on this many sequences again and again, in a new order each time; null: every sequence is new."""
-    tbptt_windows: int | None = None
+    tbptt_windows: int | None = field(default=None, metadata={"high": 2**53})
     """k: detach the memory every k windows; null: backpropagate through the whole sequence (the paper)."""
     checkpointing: Checkpointing = "none"
     """Recompute activations in the backward instead of keeping them. mlp: the MLPs' projections, a third less memory
@@ -91,31 +93,31 @@ class TrainingConfig:
     """Share of max_steps in which it falls to zero at the end (warm-up, stable, decay)."""
     clip_norm: float = 1.0
     """Clip the gradient to this L2 norm; 0: no clipping."""
-    val_every: int = 100
+    val_every: int = field(default=100, metadata={"high": 2**53})
     """Steps between validations."""
-    val_batches: int = 4
+    val_batches: int = field(default=4, metadata={"high": 2**53})
     """Batches of a validation."""
-    val_batch_size: int = 256
+    val_batch_size: int = field(default=256, metadata={"high": 2**24})
     """Sequences of a validation batch."""
-    checkpoint_every: int = 100
+    checkpoint_every: int = field(default=100, metadata={"high": 2**53})
     """Steps between checkpoints."""
-    log_every: int = 10
+    log_every: int = field(default=10, metadata={"high": 2**53})
     """Steps between logged training metrics."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """Device: auto uses CUDA if available."""
-    devices: int = 1
+    devices: int = field(default=1, metadata={"high": 4096})
     """Ranks per node, each on a GPU of its own or on a share of the cores."""
-    num_nodes: int = 1
+    num_nodes: int = field(default=1, metadata={"high": 2**16})
     """Nodes with that many ranks each; more than one needs torchrun or srun."""
     sharding: Literal["none", "full"] = "none"
     """full: each rank keeps a shard of the weights, gradients and optimizer state instead of a copy (FSDP2)."""
     reshard_after_forward: bool = False
     """With sharding=full: gather each block when it is used and free it again; false: gather all once per step."""
-    threads: int | None = None
+    threads: int | None = field(default=None, metadata={"high": 4096})
     """CPU threads of a rank; null: torch's default, divided among the ranks of a node."""
-    time_limit: float | None = None
+    time_limit: float | None = field(default=None, metadata={"high": 2**31 - 1})
     """Minutes that a process may run; null: no limit, or that of its SLURM job."""
-    time_margin: float = 2.0
+    time_margin: float = field(default=2.0, metadata={"high": 2**31 - 1})
     """Minutes before that limit at which the run saves and stops; must cover a step, a checkpoint and a validation."""
     requeue: bool = False
     """Under SLURM: requeue the job when SIGUSR1 or the limit stops it; its command then resumes the run."""
@@ -148,6 +150,7 @@ class TrainingConfig:
             )
         if self.run_dir == "":
             raise ValueError("training.run_dir is empty: name a directory, or use null for runs/<task>-<time>")
+        check_path("training.run_dir", self.run_dir or ".")
         if self.requeue and self.run_dir is None:
             raise ValueError("training.requeue=true needs a training.run_dir: a requeued job must find its run")
         if sum(stage.steps for stage in self.stages) > self.max_steps:

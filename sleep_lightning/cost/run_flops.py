@@ -1,6 +1,7 @@
 """FLOPs of optimiser steps and of a whole run, where N and eviction may change from step to step."""
 
 from dataclasses import replace
+from itertools import accumulate, pairwise
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.stages import sleep_of
@@ -31,4 +32,8 @@ class StepFlops:
 
     def run(self) -> int:
         """FLOPs of all steps of the experiment, with its stages and sampled passes."""
-        return sum(self(sleep_of(self._experiment, step)) for step in range(self._experiment.training.max_steps))
+        e, t = self._experiment, self._experiment.training
+        if t.sampled_passes:
+            return sum(self(sleep_of(e, step)) for step in range(t.max_steps))
+        ends = [0, *accumulate(stage.steps for stage in t.stages), t.max_steps]
+        return sum((end - start) * self(sleep_of(e, start)) for start, end in pairwise(ends) if start < end)

@@ -17,30 +17,36 @@ MEMORY_MIXERS: dict[str, type[FastWeights]] = {"G": GatedDeltaNet, "H": GatedHeb
 """The letters of ``model.pattern`` whose blocks hold memory."""
 
 
+def divisors(number: int) -> list[int]:
+    """All of them, in order, in a time that grows with the root of the number."""
+    low = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return sorted({*low, *(number // n for n in low)})
+
+
 @dataclass
 class ModelConfig:
     """Section ``model``: sizes and order of the blocks. Raises ValueError for sizes that do not fit together."""
 
-    d_model: int = 64
+    d_model: int = field(default=64, metadata={"high": 2**17})
     """Width of the residual stream."""
     pattern: str = "AGAG"
     """One letter per block, first to last: A attention; G gated delta net, H gated Hebbian, D DeltaNet, J Jet block;
     or a letter of memory_rules."""
     memory_rules: dict[str, Any] = field(default_factory=dict)
     """Further letters: {X: {class_path: my_package.Oja, init_args: {...}}}, subclasses of FastWeights."""
-    n_heads: int = 2
+    n_heads: int = field(default=2, metadata={"high": 2**17})
     """Attention heads."""
-    gdn_heads: int | None = None
+    gdn_heads: int | None = field(default=None, metadata={"high": 2**17})
     """Fast-weight heads; null: n_heads."""
-    key_dim: int | None = None
+    key_dim: int | None = field(default=None, metadata={"high": 2**17})
     """Key dim of a fast-weight head; null: d_model / gdn_heads."""
-    expand_v: float = 1.0
+    expand_v: float = field(default=1.0, metadata={"low": 0, "high": 1024})
     """Value dim of a fast-weight head over its key dim."""
-    d_ff: int | None = None
+    d_ff: int | None = field(default=None, metadata={"high": 2**20})
     """Width of the SwiGLU; null: 8/3 d_model rounded up to a multiple of 64."""
-    conv_size: int = 4
+    conv_size: int = field(default=4, metadata={"high": 2**16})
     """Taps of the short convolution in front of the fast weights; 0 for none."""
-    summary_tokens: int = 0
+    summary_tokens: int = field(default=0, metadata={"high": 2**16})
     """m: learned summary tokens that every window leaves in the context (a control: compaction)."""
     rope_base: float = 10000.0
     """Base of the rotary position embedding."""
@@ -106,7 +112,7 @@ class ModelConfig:
                 f"model.conv_size=4"
             )
         if self.d_model % self.n_heads or self.d_model // self.n_heads % 2:
-            fits = [n for n in range(1, self.d_model + 1) if self.d_model % n == 0 and self.d_model // n % 2 == 0]
+            fits = [n for n in divisors(self.d_model) if self.d_model // n % 2 == 0]
             raise ValueError(
                 f"model.n_heads={self.n_heads} does not divide model.d_model={self.d_model} into even head dims "
                 f"(RoPE turns pairs); use one of {fits}"

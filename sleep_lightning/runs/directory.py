@@ -1,5 +1,6 @@
 """A run on disk: one directory and one checkpoint lineage, however often it is interrupted."""
 
+import errno
 import fcntl
 import os
 import shlex
@@ -12,14 +13,18 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-
 from sleep_lightning.config import Experiment, Override, load_experiment
-from sleep_lightning.runs.damage import DamagedFile, check_archive, check_content, read_json
+from sleep_lightning.runs.damage import DamagedFile, IfThere, UnreadableFile, read_bytes, read_json
 from sleep_lightning.runs.files import write_json, write_text
 
 SAVED = ".saved"
 """Empty file beside the checkpoints of a run that has saved one, so that a lost ``last.ckpt`` is missed."""
+
+WRITTEN = [
+    *("config.yaml", "run.json", "history.json", "summary.json", "metrics_unsent.jsonl", "learning_curve.png"),
+    *(f"checkpoints/{name}" for name in ("last.ckpt", "best.ckpt", "exception.ckpt", SAVED)),
+]
+"""Files that training writes into a run's directory, besides its lock."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,13 @@ class RunDirectory:
         """
         name = experiment.training.run_dir
         try:
+            experiment.to_yaml().encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"the experiment holds {error.object[error.start : error.end]!a}, which is not UTF-8 text (perhaps in "
+                f"training.run_dir={name!a}, or in the name of the current directory); give a name in UTF-8"
+            ) from error
+        try:
             run = cls(_fresh(experiment.task.name) if name is None else Path(name))
             run.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -73,9 +85,9 @@ class RunDirectory:
     def open(cls, path: str | Path) -> "RunDirectory":
         """An existing run. Raises ValueError if the directory holds none."""
         run = cls(Path(path))
-        if not os.path.exists(run.config):  # False, too, for names that are too long
+        if not os.path.lexists(run.config):  # False, too, for names that are too long
             raise ValueError(f"{path} is not a run directory (no config.yaml); runs are in runs/ by default")
-        if not run.config.stat().st_size:
+        if not read_bytes(run.config):
             raise ValueError(
                 f"{run.config} is empty, perhaps since a disk was full; the checkpoints hold the experiment as well: "
                 f"give --checkpoint to validate, test and predict, or start a new run"
@@ -145,10 +157,7 @@ class RunDirectory:
         if not self.record.exists():
             return {}
         remedy = "remove it, and what follows is recorded as a new MLflow run"
-        like = {"mlflow_run_id": str, "sessions": [{"environment": dict}]}
-        content = read_json(self.record, {}, remedy)
-        check_content(self.record, content, {key: kind for key, kind in like.items() if key in content}, remedy)
-        return content
+        return read_json(self.record, IfThere(mlflow_run_id=str, path=str, sessions=[{"environment": dict}]), remedy)
 
     def lock(self) -> IO[str]:
         """Lock the directory for this process, until the file is closed or the process has ended in any way.
@@ -156,10 +165,7 @@ class RunDirectory:
         Raises:
             ValueError: another process trains this run, or the directory cannot be written.
         """
-        try:
-            file = (self.path / "lock").open("a+")
-        except OSError as error:
-            raise ValueError(f"{self.path / 'lock'} cannot be opened: {error.strerror}; make it writable") from error
+        file = self._open_lock()
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -172,6 +178,28 @@ class RunDirectory:
         print(os.getpid(), socket.gethostname(), file=file, flush=True)
         return file
 
+    def _open_lock(self) -> IO[str]:
+        """Also finds out whether all that a run writes can be written: later it would be in vain."""
+        lock = self.path / "lock"
+        for file in (lock, *(self.path / name for name in WRITTEN)):
+            if os.path.isdir(file) or (os.path.islink(file) and not os.path.exists(file)):
+                raise UnreadableFile(file, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+        if os.path.lexists(self.checkpoints) and not os.path.isdir(self.checkpoints):
+            aside = f"mv -T -- {shlex.quote(str(self.checkpoints))} {shlex.quote(f'{self.checkpoints}.aside')}"
+            raise DamagedFile(self.checkpoints, "it is no directory", f"put it aside: {aside}")
+        where = self.path
+        try:
+            for where in filter(os.path.isdir, (self.path, self.checkpoints)):
+                if not os.access(where, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            where = lock
+            return lock.open("a+")
+        except OSError as error:
+            raise ValueError(
+                f"{where} cannot be written ({error.strerror}), and training writes there; make it writable, or train "
+                f"in a copy: cp -r -- {shlex.quote(str(self.path))} COPY"
+            ) from error
+
     def holder(self) -> Holder | None:
         """The process that has locked the directory; None if none has."""
         try:
@@ -181,7 +209,7 @@ class RunDirectory:
                 except BlockingIOError:
                     pid, _, host = file.read().strip().partition(" ")
                     return Holder(int(pid), host or socket.gethostname()) if pid.isdecimal() else None
-        except FileNotFoundError:
+        except OSError:  # there is none, or it cannot be read
             return None
         return None
 
@@ -189,7 +217,18 @@ class RunDirectory:
         write_text(self.config, experiment.to_yaml())
 
     def record_mlflow_run(self, run_id: str) -> None:
-        write_json(self.record, {**self.recorded(), "mlflow_run_id": run_id})
+        write_json(self.record, {**self.recorded(), "mlflow_run_id": run_id, "path": str(self.path.absolute())})
+
+    def original(self) -> "RunDirectory | None":
+        """The run of which this is a copy: it is still where the record says, with the same MLflow run."""
+        recorded = self.recorded()
+        other = RunDirectory(Path(recorded.get("path", self.path)))
+        try:
+            if "mlflow_run_id" not in recorded or os.path.samefile(other.path, self.path):
+                return None
+            return other if other.mlflow_run_id == recorded["mlflow_run_id"] else None
+        except (OSError, DamagedFile):
+            return None
 
 
 def _fresh(task: str) -> Path:
@@ -203,40 +242,3 @@ def _fresh(task: str) -> Path:
             break
         path = first.with_name(f"{first.name}-{i}")
     return path
-
-
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint file, or the best (else the last) one of a run directory, without running code from it.
-
-    Raises:
-        ValueError: there is none, or it was not written by this package.
-    """
-    file = Path(path)
-    if file.is_dir():
-        run = RunDirectory.open(file)
-        file = run.best if run.best.exists() else run.last
-    try:
-        check_archive(file)
-        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ValueError(f"--checkpoint {file} does not exist; give a run directory or a .ckpt file") from error
-    except PermissionError as error:
-        raise ValueError(f"--checkpoint {file} cannot be read: {error.strerror}; check its permissions") from error
-    except Exception as error:  # zip, pickle and torch each have their own
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DamagedFile(file, reason if file.stat().st_size else "it is empty", _instead_of(file)) from error
-    if not isinstance(checkpoint, dict) or not {"experiment", "state_dict"} <= checkpoint.keys():
-        raise ValueError(f"--checkpoint {file} was not written by sleep_lightning (it holds no experiment)")
-    return checkpoint
-
-
-def _instead_of(checkpoint: Path) -> str:
-    others = [one for one in sorted(checkpoint.parent.glob("*.ckpt")) if one != checkpoint]
-    if not others:
-        return "train again, in another directory"
-    return f"use {others[0]} instead, or copy that to {checkpoint.name}"
-
-
-def experiment_of(checkpoint: dict[str, Any], overrides: list[str]) -> Experiment:
-    """The experiment a checkpoint was trained in, with ``key=value`` changes on top."""
-    return load_experiment(checkpoint["experiment"], overrides, saved=True)

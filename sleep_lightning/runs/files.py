@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from sleep_lightning.runs.damage import read_json
+from sleep_lightning.runs.damage import UnreadableFile, read_json
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -55,6 +55,8 @@ class JsonFile:
             seen = (status.st_mtime_ns, status.st_size, status.st_ino)
             if seen != self._seen:
                 self._content, self._seen = read_json(self._path, self._like, self._remedy), seen
-        except FileNotFoundError:
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                raise UnreadableFile(self._path, error) from error
             self._content = self._seen = None
         return self._content

@@ -1,5 +1,6 @@
 """What a resume may change, what it needs, and what it records."""
 
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,14 +8,12 @@ from typing import Any
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.values import flatten
-from sleep_lightning.runs.damage import DamagedFile, read_json
-from sleep_lightning.runs.directory import SAVED, RunDirectory, load_checkpoint
+from sleep_lightning.runs.checkpoint import RESUME, copying, is_readable, load_checkpoint
+from sleep_lightning.runs.damage import read_json
+from sleep_lightning.runs.directory import SAVED, RunDirectory
 from sleep_lightning.runs.files import write_json
 
 Sections = Mapping[str, Any]
-NEEDED: dict[str, type] = {"experiment": dict, "state_dict": dict, "global_step": int, "optimizer_states": list}
-NEEDED |= {"lr_schedulers": list, "loops": dict, "callbacks": dict, "TaskDataModule": dict}
-"""What a checkpoint must hold to be resumed from."""
 CHANGEABLE = frozenset(
     {"max_steps", "val_every", "checkpoint_every", "log_every", "callbacks", "search_path"}
     | {"accelerator", "devices", "num_nodes", "sharding", "reshard_after_forward", "threads", "allocator"}
@@ -71,26 +70,25 @@ def checkpoint_to_resume(run: RunDirectory, saved: Experiment, max_steps: int) -
     Raises:
         ValueError: it cannot be resumed from, or the run must have had one and it is gone.
     """
-    if run.last.exists():
-        checkpoint = load_checkpoint(run.last)
-        _check_whole(run.last, checkpoint, saved)
+    if os.path.lexists(run.last):
+        checkpoint = load_checkpoint(run.last, RESUME)
+        _check_own(run.last, checkpoint, saved)
         if (step := checkpoint["global_step"]) > max_steps:
             raise ValueError(f"training.max_steps={max_steps}: the run has trained {step} steps; give more, or drop it")
         return run.last, step
+    usable = is_readable(run.best, RESUME)
     trained = max((int(one.get("step", 0)) for one in run.recorded().get("sessions", [])), default=0)
-    if run.best.exists():
-        trained = max(trained, int(load_checkpoint(run.best)["global_step"]))
-    had_one = (run.checkpoints / SAVED).exists() or run.summary.exists()
+    if usable:
+        trained = max(trained, load_checkpoint(run.best)["global_step"])
+    had_one = os.path.exists(run.checkpoints / SAVED) or os.path.exists(run.summary)
     if not had_one and trained < saved.training.checkpoint_every:
         return None, 0
-    offer = f"resume from its best one: cp {run.best} {run.last}" if run.best.exists() else "start a new run"
+    offer = f"resume from its best one: {copying(run.best, run.last)}" if usable else "start a new run"
     raise ValueError(f"{run.last} is missing, though the run has saved it; {offer}")
 
 
-def _check_whole(file: Path, checkpoint: dict[str, Any], saved: Experiment) -> None:
-    for key, kind in NEEDED.items():
-        if not isinstance(checkpoint.get(key), kind) or checkpoint[key] in ({}, []):
-            raise DamagedFile(file, f"it lacks {key}", "restore it, or copy best.ckpt there")
+def _check_own(file: Path, checkpoint: dict[str, Any], saved: Experiment) -> None:
+    """Refuse a checkpoint of another run."""
     theirs = _keys(checkpoint["experiment"])
     for key, (old, new) in differing(checkpoint["experiment"], saved.to_dict()).items():
         if key in theirs and not _changeable(key) and key != "training.run_dir":

@@ -1,18 +1,20 @@
 """Options of the sleep."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import Literal
 
 Eviction = Literal["hard", "sliding"]
+MOST_PASSES = 4096
 
 
 @dataclass
 class SleepConfig:
     """Section ``sleep``: windows, passes and eviction. Raises ValueError for values out of range."""
 
-    window_size: int = 24
+    window_size: int = field(default=24, metadata={"high": 2**24})
     """L: tokens of a window, and of the attention cache."""
-    n_passes: int = 1
+    n_passes: int = field(default=1, metadata={"high": MOST_PASSES})
     """N: TOTAL passes over a window before it is evicted; 1 is the plain hybrid."""
     eviction: Eviction = "hard"
     """What happens to attention's cache at a window's end: hard forgets it, sliding keeps its last L - 1 tokens."""
@@ -20,9 +22,9 @@ class SleepConfig:
     """Blocks that are looped: all, or prelude/core/coda as counts (7/14/7: only the middle 14 run N times)."""
     looped: Literal["blocks", "mixers"] = "blocks"
     """What passes 2 to N run of each block: all of it, or its mixer alone (the memory is looped, the MLP runs once)."""
-    wake_passes: int = 1
+    wake_passes: int = field(default=1, metadata={"high": MOST_PASSES})
     """Passes over a window with answers, each from the memory the window began with (a control: loops when awake)."""
-    retrieved_windows: int = 0
+    retrieved_windows: int = field(default=0, metadata={"high": 2**24})
     """k: evicted windows put back in front of a question, those most like it (a control: retrieval)."""
     pass_input: Literal["hidden", "embed", "inject"] = "hidden"
     """Input of pass n + 1: hidden states of pass n (the paper), the embeddings again, or the sum of both."""
@@ -30,7 +32,7 @@ class SleepConfig:
     """Apply the model's final norm to the hidden states between passes (as Ouro does)."""
     reset_memory_between_passes: bool = False
     """Start every pass from the memory the window began with (a control: only h crosses passes)."""
-    grad_passes: int | None = None
+    grad_passes: int | None = field(default=None, metadata={"high": MOST_PASSES})
     """m: only the last m passes of a window (and the coda) carry gradient, none crosses windows if m < N; null: all."""
     tolerance: float | None = None
     """Adaptive sleep: a sequence's passes over a window end once one changed its memory by no more than this share of
@@ -39,13 +41,11 @@ class SleepConfig:
     """Carry the short convolution's last inputs over passes and windows instead of restarting it."""
 
     def __post_init__(self) -> None:
-        if self.loop != "all":
-            counts = self.loop.split("/")
-            if len(counts) != 3 or not all(n.isdecimal() for n in counts) or not int(counts[1]):
-                raise ValueError(
-                    f"sleep.loop={self.loop!r} must be all, or the numbers of blocks before, in and after the loop as "
-                    f"prelude/core/coda, for example 1/2/1"
-                )
+        if self.loop != "all" and not re.fullmatch(r"\d{1,9}/0*[1-9]\d{0,8}/\d{1,9}", self.loop):
+            raise ValueError(
+                f"sleep.loop={self.loop!r} must be all, or the numbers of blocks before, in and after the loop as "
+                f"prelude/core/coda, for example 1/2/1"
+            )
         if self.wake_passes < 1:
             raise ValueError(f"sleep.wake_passes={self.wake_passes} must be at least 1: one ordinary pass")
         if self.retrieved_windows < 0:

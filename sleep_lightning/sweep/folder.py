@@ -11,6 +11,7 @@ from typing import IO, Any
 from omegaconf import OmegaConf
 
 from sleep_lightning.config import load_experiment
+from sleep_lightning.config.names import check_path
 from sleep_lightning.runs.files import write_text
 from sleep_lightning.sweep.spec import Sweep, load_sweep
 from sleep_lightning.sweep.storage import JOURNAL, SPEC, is_sweep, saved_url, url_to_save
@@ -25,6 +26,7 @@ LOOK_SECONDS = 0.3
 
 def find_sweep(name: str) -> Path:
     """The folder of a sweep, by name or path. Raises ValueError, naming the known ones, if there is none."""
+    check_path("NAME", name)
     for folder in (SWEEPS / name, Path(name)):
         if is_sweep(folder):
             return folder

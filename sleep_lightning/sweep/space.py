@@ -1,8 +1,8 @@
 """The search space: which keys of an experiment vary, and how."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import isfinite
+from math import isfinite, prod
 from typing import Any
 
 import optuna
@@ -13,6 +13,8 @@ from sleep_lightning.config.reading import as_meant
 
 MOST_STEPS = 1e9
 """Values of a parameter with a step at most."""
+MOST_POINTS = 100_000
+"""Points of a grid at most: Optuna lists them all."""
 ARM = "arm"
 """The one key of a space that is not a key of an experiment."""
 
@@ -144,7 +146,7 @@ class Space:
 
     def grid(self) -> dict[str, list[Any]]:
         """Every value of every key, for an exhaustive search. Raises ValueError for a continuous or conditional one."""
-        grid = {}
+        grid: dict[str, Sequence[Any]] = {}
         for key, parameter in self.parameters.items():
             d = parameter.distribution(key)
             if parameter.when:
@@ -152,10 +154,15 @@ class Space:
             if isinstance(d, CategoricalDistribution):
                 grid[key] = list(d.choices)
             elif isinstance(d, IntDistribution) and not d.log:
-                grid[key] = list(range(d.low, d.high + 1, d.step))
+                grid[key] = range(d.low, d.high + 1, d.step)
             else:
                 raise ValueError(f"space.{key}: sampler=grid needs choices or whole numbers; list them as choices")
-        return grid
+        if (points := prod(map(len, grid.values()))) > MOST_POINTS:
+            raise ValueError(
+                f"space.{max(grid, key=lambda key: len(grid[key]))}: sampler=grid would list {points} points, and "
+                f"{MOST_POINTS} are the most; narrow it, or give a step"
+            )
+        return {key: list(values) for key, values in grid.items()}
 
 
 def written(values: Mapping[str, Any]) -> str:

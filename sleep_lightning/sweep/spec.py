@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.config import Experiment, Override, WrongValue, key_types, load_experiment, read_yaml
 from sleep_lightning.config.checks import check_numbers, check_type
+from sleep_lightning.config.names import check_name
 from sleep_lightning.config.reading import Argument, as_meant, first_line
 from sleep_lightning.cost.inference import inference_cost
 from sleep_lightning.sweep.launchers import RayOptions, SlurmOptions
@@ -23,10 +24,19 @@ PASSES = "sleep.n_passes"
 BOUNDS = ("state_bytes", "wake_flops_per_token", "sleep_flops_per_window", "train_flops")
 """Known before step 0; a constraint bounds them from above."""
 
+OWN = {
+    "training.seed": "list seeds in seeds",
+    "training.run_dir": "give the sweep another name or --output",
+    "training.threads": "set threads",
+    "tracking.uri": "set it in overrides",
+    "tracking.parent_run_id": "drop it",
+}
+"""Keys of a run that the sweep sets, with what to do instead of varying them."""
+
 
 @dataclass
 class Budget:
-    trials: int = 30
+    trials: int = field(default=30, metadata={"high": 2**31 - 1})
     """Finished or pruned trials; failed and infeasible ones are replaced."""
     flops: float | None = None
     """Training FLOPs of all trials, failed ones included; null: no limit."""
@@ -58,14 +68,14 @@ class SweepSpec:
     """Upper bounds on measures known before step 0; points above them are not run."""
     pruner: Literal["none", "median", "frontier"] = "frontier"
     """Which trials are stopped early."""
-    workers: int = 1
+    workers: int = field(default=1, metadata={"high": 4096})
     """Runs at a time, each of another trial; with pruner: none also other seeds, once no trial is left to start."""
-    threads: int = 1
+    threads: int = field(default=1, metadata={"high": 4096})
     """CPU threads of each run."""
-    devices: list[int] | None = None
+    devices: list[int] | None = field(default=None, metadata={"high": 4096})
     """Indices of visible GPUs, from 0: each run sees one, that with the fewest runs; with more workers than GPUs, runs
     share them. null: no GPU is assigned, a run sees the same GPUs as the sweep."""
-    retries: int = 1
+    retries: int = field(default=1, metadata={"high": 2**31 - 1})
     """How often a failed run is resumed from its last checkpoint; failures after progress since the last start do not
     count."""
     storage: str | None = None
@@ -79,6 +89,7 @@ class SweepSpec:
     """The Ray cluster, and what a run asks of it."""
 
     def __post_init__(self) -> None:
+        check_name("name", self.name)
         if self.storage is not None:
             self.storage = check_url(self.storage)
         for key, allowed in (("objectives", MEASURES), ("constraints", BOUNDS)):
@@ -188,10 +199,11 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
     content = as_meant(SweepSpec, content, written)
     try:
         check_type(SweepSpec, content)
-        for name, ranges in [(f.name, f.metadata) for f in fields(SweepSpec) if f.name in content]:
-            check_numbers(name, content[name], ranges)
+        check_numbers("", content, SweepSpec)
         spec = cast(SweepSpec, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepSpec), content)))
         base = load_experiment(path.parent / spec.base, spec.overrides, saved=saved).anchored()
+        if own := [key for key in OWN if key in spec.space]:
+            raise ValueError(f"space.{own[0]} cannot vary: the sweep sets it itself; {OWN[own[0]]}")
         space = Space(read_parameters(key_types(base), spec.space, written["space"]))
         spec.space = space.parameters
         sweep = Sweep(spec, space, base)

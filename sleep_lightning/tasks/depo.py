@@ -6,7 +6,7 @@ right, the queries the rest from the left. Start node and k are random, so the m
 are ``[ANS]`` and the answer's name, each at the position before it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -25,21 +25,21 @@ _MOST_NAMES = 20_000
 class DepoConfig:
     name: str = "depo"
     """Name of the task."""
-    n_nodes: int = 8
+    n_nodes: int = field(default=8, metadata={"high": 2**16})
     """Nodes of a cycle, the most there are; validation and test always have that many."""
-    min_nodes: int | None = None
+    min_nodes: int | None = field(default=None, metadata={"high": 2**16})
     """Fewest nodes in training, n drawn with weight 1 / (n + sqrt(n_nodes)); null: always n_nodes."""
-    max_hops: int = 4
+    max_hops: int = field(default=4, metadata={"high": 2**16})
     """K: hops of a query are uniform in 1..K."""
-    test_hops: list[int] | None = None
+    test_hops: list[int] | None = field(default=None, metadata={"high": 2**16})
     """Hops of validation and test queries, uniform; null: 1..K as in training."""
-    n_queries: int = 8
+    n_queries: int = field(default=8, metadata={"high": 2**16})
     """Queries after each cycle (of n nodes at most n), from different nodes."""
-    name_symbols: int = 8
+    name_symbols: int = field(default=8, metadata={"high": 2**16})
     """Alphabet of each token of a name; last tokens have an alphabet of their own of the same size."""
-    name_lengths: tuple[int, int] = (1, 1)
+    name_lengths: tuple[int, int] = field(default=(1, 1), metadata={"high": 64})
     """Fewest and most tokens of a name, uniform."""
-    context_tokens: int | None = None
+    context_tokens: int | None = field(default=None, metadata={"high": 2**24})
     """Length of the padded context; null: what the longest cycle needs."""
     pad: Literal["token", "neutral"] = "token"
     """Pads are ordinary tokens, or neutral: not attended to, no write, no decay."""
@@ -53,7 +53,7 @@ class DepoConfig:
                 f"task.name_symbols={self.name_symbols} with task.name_lengths={list(self.name_lengths)} makes "
                 f"{self.n_names} names; there must be from task.n_nodes={self.n_nodes} to {_MOST_NAMES}"
             )
-        if not 3 <= (self.min_nodes or self.n_nodes) <= self.n_nodes:
+        if not 3 <= (self.n_nodes if self.min_nodes is None else self.min_nodes) <= self.n_nodes:
             key = f"task.n_nodes={self.n_nodes}" if self.min_nodes is None else f"task.min_nodes={self.min_nodes}"
             raise ValueError(f"{key} must be from 3 to task.n_nodes={self.n_nodes} nodes")
         if self.max_hops < 1 or self.n_queries < 1:

@@ -22,11 +22,11 @@ _ODD = 0x5851F42D4C957F2D
 class Rule110Config:
     name: str = "rule110"
     """Name of the task."""
-    ring_size: int = 24
+    ring_size: int = field(default=24, metadata={"high": 2**16})
     """Bits of a string; neighbours wrap around."""
-    n_strings: int = 4
+    n_strings: int = field(default=4, metadata={"high": 2**16})
     """Strings of a sequence, one label each."""
-    steps: list[int] = field(default_factory=lambda: [32])
+    steps: list[int] = field(default_factory=lambda: [32], metadata={"high": 2**16})
     """t: steps of the automaton; each sequence draws one of them, which its query token tells."""
 
     def __post_init__(self) -> None:

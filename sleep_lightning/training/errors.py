@@ -2,6 +2,7 @@
 
 import math
 import re
+import traceback
 
 import torch
 from torch import nn
@@ -15,6 +16,8 @@ LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "Timed out
 
 _SOURCE = re.compile(r"^\[[^]]*:\d+\] ")
 """The source location with which a library's error begins."""
+_CONNECTOR = "trainer.connectors.checkpoint_connector"
+"""Lightning's module that puts a checkpoint's content in place."""
 _TAKEN = re.compile(r"port: (\d+),.* name: EADDRINUSE")
 
 
@@ -47,6 +50,14 @@ def check_weights(
         finite = exchange.gather(finite)
     if not all(finite):
         raise Diverged("a weight is NaN or infinite", step, training)
+
+
+def is_of_restore(error: Exception) -> bool:
+    """Whether what a checkpoint holds was the cause, as far as we, Lightning and torch raised it, not a plug-in."""
+    restoring = ("restore", "resume_start")
+    frames = [(f.f_globals.get("__name__", ""), f.f_code.co_name) for f, _ in traceback.walk_tb(error.__traceback__)]
+    restores = any(module.endswith(_CONNECTOR) and name.startswith(restoring) for module, name in frames)
+    return restores and frames[-1][0].partition(".")[0] in {"torch", "lightning", "sleep_lightning"}
 
 
 def remedy(error: Exception) -> str | None:

@@ -4,7 +4,8 @@ import torch
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import WindowModel
-from sleep_lightning.runs.directory import experiment_of, load_checkpoint
+from sleep_lightning.runs.checkpoint import WEIGHTS, checkpoint_file, experiment_of, instead_of, load_checkpoint
+from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.sleep import AtBoundary, Observer
 from sleep_lightning.tasks import Split
 from sleep_lightning.training.gradients import predict
@@ -18,8 +19,9 @@ def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, Win
     Raises:
         ValueError: no such checkpoint, bad overrides, or overrides that change the model's shape.
     """
-    content = load_checkpoint(checkpoint)
-    experiment = experiment_of(content, overrides)
+    file = checkpoint_file(checkpoint)
+    content = load_checkpoint(file)
+    experiment = experiment_of(content, overrides, file)
     device = check_device(experiment)
     model = experiment.build_model()
     weights = {name.removeprefix("model."): x for name, x in content["state_dict"].items()}
@@ -27,6 +29,8 @@ def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, Win
         model.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
+        if not overrides:
+            raise DamagedFile(file, reason, instead_of(file, WEIGHTS)) from error
         raise ValueError(
             f"--checkpoint {checkpoint} does not fit the overrides {overrides}: {reason}; leave model.* and the task's "
             f"vocabulary as trained"

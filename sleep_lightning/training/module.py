@@ -1,8 +1,11 @@
 """The LightningModule: one training step is one optimizer step over one batch, window by window."""
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Self, cast
 
 import lightning.pytorch as pl
 import torch
@@ -13,6 +16,7 @@ from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.stages import sleep_of, stage_of
 from sleep_lightning.model import HybridLM
 from sleep_lightning.model.parameter_groups import set_trained
+from sleep_lightning.runs.checkpoint import MODULE, checkpoint_file, experiment_of, load_checkpoint
 from sleep_lightning.sleep import IGNORE, plan_windows
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.any_trainer import default_callbacks, refuse_unsupported
@@ -23,6 +27,9 @@ from sleep_lightning.training.metrics import Answers, Score, score
 from sleep_lightning.training.optimizer import build_optimizer
 from sleep_lightning.training.schedule import build_schedule
 from sleep_lightning.training.step_gradients import StepGradients
+
+_RESTORING = ContextVar("restoring", default=False)
+"""Whether a module's experiment comes from a checkpoint, and so was written by an earlier version maybe."""
 
 
 class SleepModule(pl.LightningModule):
@@ -36,8 +43,9 @@ class SleepModule(pl.LightningModule):
     baselines, over all answers and by slice).
 
     Args:
-        experiment: the experiment, or its plain form (``Experiment.to_dict``), which is the module's only
-            hyperparameter and travels in every checkpoint.
+        experiment: the experiment, or its plain form (``Experiment.to_dict``, or a dict of one's own: keys that it
+            lacks have today's defaults). The plain form is the module's only hyperparameter and travels in every
+            checkpoint, from which ``load_from_checkpoint`` restores it as it was meant then.
 
     Attributes:
         model: the window model.
@@ -51,7 +59,7 @@ class SleepModule(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False  # one step has many backward calls: one a segment of truncated BPTT
         if not isinstance(experiment, Experiment):
-            experiment = load_experiment(dict(experiment), saved=True)
+            experiment = load_experiment(dict(experiment), saved=_RESTORING.get())
         self.experiment = experiment
         self.save_hyperparameters({"experiment": self.experiment.to_dict()})
         self.task = self.experiment.task.build()
@@ -63,6 +71,36 @@ class SleepModule(pl.LightningModule):
         self.scores: dict[str, Score] = {}
         self.history: list[dict[str, float]] = []
         self._answers: list[Answers] = []
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Lightning's, of a checkpoint that has been checked.
+
+        Args:
+            checkpoint_path: file or run directory; what is no local path is read as it is.
+            args, kwargs: as for Lightning's; ``experiment`` replaces the saved one.
+
+        Raises:
+            ValueError: it is damaged, was not written by this package, or its weights do not fit.
+        """
+        if isinstance(checkpoint_path, str | os.PathLike) and "://" not in str(checkpoint_path):
+            checkpoint_path = checkpoint_file(Path(checkpoint_path))
+            content = load_checkpoint(checkpoint_path, MODULE, weights_only=kwargs.get("weights_only") is not False)
+            if "experiment" not in kwargs:
+                kwargs["experiment"] = experiment_of(content, (), checkpoint_path)
+        token = _RESTORING.set("experiment" not in kwargs)
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):
+                raise
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"{checkpoint_path} does not fit {cls.__name__} and its experiment: {reason}; give the class and the "
+                f"experiment that saved it, or strict=False"
+            ) from error
+        finally:
+            _RESTORING.reset(token)
 
     @property
     def steps(self) -> int:

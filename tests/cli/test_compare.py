@@ -98,7 +98,7 @@ def test_a_run_that_fails_is_named_with_its_log(tmp_path: Path) -> None:
         (["--arms", "bogus"], "--arms 'bogus' is unknown"),
         (["--arms", "n1", "sleep.n_passes=2"], "write those behind the YAML, before --arms"),
         (["--seeds", "0", "0", "--arms", "n1"], "different numbers from 0"),
-        (["--jobs", "0", "--arms", "n1"], "--jobs 0 must be at least 1"),
+        (["--jobs", "0", "--arms", "n1"], "--jobs 0 must be from 1 to 4096"),
         (["--test-passes", "0", "--arms", "n1"], "--test-passes [0]"),
     ],
 )

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
+import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +18,8 @@ import torch
 from sleep_lightning.__main__ import main
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.signals import STOP_SIGNALS, StopReason
-from tests.cli.cli import fit_arguments, start
+from sleep_lightning.tracking.mlflow_logger import open_client
+from tests.cli.cli import command, environment, fit_arguments, start
 from tests.cli.test_fit import mlflow_run
 
 pytestmark = pytest.mark.long
@@ -242,7 +245,7 @@ def test_missing_state_is_not_a_fresh_start(
     run.last.unlink()
     assert main(["fit", "--resume", str(run.path)]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    command = f"cp {run.best} {run.last}"
+    command = f"cp -- {run.best} {run.last}"
     assert line == (f"error: {run.last} is missing, though the run has saved it; resume from its best one: {command}")
     shutil.copy(run.best, run.last)
     assert resume(str(run.path)) == 0
@@ -310,7 +313,7 @@ def test_a_checkpoint_of_another_run_or_without_its_state_is_refused(
     for change, said in (
         ({"experiment": another}, "is of another run: training.seed is 7, in config.yaml 0"),
         ({"optimizer_states": []}, "is damaged (it lacks optimizer_states)"),
-        ({"TaskDataModule": None}, "is damaged (it lacks TaskDataModule)"),
+        ({"TaskDataModule": None}, "is damaged (TaskDataModule is None)"),
     ):
         torch.save(checkpoint | change, run.last)
         assert main(["fit", "--resume", str(run.path)]) == 2
@@ -324,6 +327,7 @@ def test_a_store_left_behind_is_missed_and_none_is_made(
     monkeypatch.chdir(tmp_path / "a")
     assert main(fit_arguments("run", 2)) == 0
     shutil.copytree("run", tmp_path / "b" / "run")
+    shutil.move("run", "moved")
     monkeypatch.chdir(tmp_path / "b")
     assert main(["fit", "--resume", "run", "training.max_steps=4"]) == 2
     assert f"there is no file {tmp_path}/b/mlflow.db, though the run is recorded in it" in capsys.readouterr().err
@@ -333,12 +337,55 @@ def test_a_store_left_behind_is_missed_and_none_is_made(
     assert main(["fit", "--resume", "run"]) == 0
 
 
+def test_a_copied_run_has_an_mlflow_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    assert main(fit_arguments("run", 2, f"tracking.uri={store}")) == 0
+    first = RunDirectory(Path("run")).mlflow_run_id
+    shutil.copytree("run", "copy")
+    assert main(["fit", "--resume", "copy", "training.max_steps=3"]) == 0
+    own = RunDirectory(Path("copy")).mlflow_run_id
+    client = open_client(store)
+    assert own is not None and own != first and client.get_run(own).data.tags["copied_from"] == first
+    assert main(["fit", "--resume", "copy", "training.max_steps=4"]) == 0
+    shutil.move("run", "moved")
+    assert main(["fit", "--resume", "moved", "training.max_steps=3"]) == 0
+    assert [RunDirectory(Path(name)).mlflow_run_id for name in ("copy", "moved")] == [own, first]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs a mount of its own")
+@pytest.mark.process
+def test_a_run_on_a_read_only_disk_is_evaluated_and_not_resumed(
+    whole: dict[tuple[int, int], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(whole[6, 6], tmp_path / "run")
+    mount = "mount --bind run run && mount -o remount,ro,bind run run"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], cwd=tmp_path, capture_output=True).returncode:
+        pytest.skip("mounts are not allowed")
+    said = {}
+    for words in ("test --checkpoint run", "fit --resume run training.max_steps=30", "fit training.run_dir=run/new"):
+        asked = f"{mount} && exec {shlex.join(command())} {words}"
+        options: dict[str, Any] = {"cwd": tmp_path, "env": environment(), "capture_output": True, "text": True}
+        said[words] = subprocess.run(["unshare", "-m", "sh", "-c", asked], **options)
+    evaluated, resumed, new = said.values()
+    assert evaluated.returncode == 0, evaluated.stderr
+    where = "error: run cannot be written (Permission denied), and training writes there; make it writable, or train in"
+    assert resumed.returncode == 2 and resumed.stderr.startswith(where) and resumed.stderr.count("\n") == 1
+    refused = "error: training.run_dir='run/new' cannot be written: Read-only file system; choose another\n"
+    assert (new.returncode, new.stderr) == (2, refused)
+
+
 @pytest.mark.parametrize(
     ("request_", "said"),
     [
         (["--resume", "x=y/z", "training.max_steps=3"], "x=y/z is not a run directory"),
         (["--resume", "k" * 300], "is not a run directory"),
-        (fit_arguments("locked", 2, "tracking.enabled=false"), "locked/lock cannot be opened: Is a directory"),
+        (
+            fit_arguments("locked", 2, "tracking.enabled=false"),
+            "locked/lock cannot be read (it is a directory); put it aside: mv",
+        ),
+        (["training.run_dir=a\udcff"], "'training.run_dir=a\\udcff' is not UTF-8 text; give a name in UTF-8"),
+        (["--resume", "a\udcff"], "'a\\udcff' is not UTF-8 text"),
         (["training.search_path=[[a]]"], "training.search_path=[['a']] must be a list of directories"),
     ],
 )

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
+from sleep_lightning.runs.checkpoint import load_checkpoint
+from sleep_lightning.runs.directory import RunDirectory
 from tests.cli.cli import ROOT, SMALL
 
 STEPS = 60

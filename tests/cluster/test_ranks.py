@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.config import load_experiment
-from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
+from sleep_lightning.runs.checkpoint import load_checkpoint
+from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.launchers import SlurmLauncher, SlurmOptions
 from sleep_lightning.training.distributed.srun import SrunStep

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.__main__ import main
-from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
+from sleep_lightning.runs.checkpoint import load_checkpoint
+from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.training.distributed import strategy
 from tests.cluster.nodes import TwoNodes, why_no_nodes
 from tests.cluster.services import wait_until

@@ -1,6 +1,7 @@
 """Saved experiments of earlier versions mean what was done then, wherever they are read."""
 
 from copy import deepcopy
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 from sleep_lightning.cli import fit
 from sleep_lightning.config import load_experiment
 from sleep_lightning.config.legacy import LEGACY_DEFAULTS
-from sleep_lightning.runs.directory import experiment_of
+from sleep_lightning.runs.checkpoint import experiment_of
 from sleep_lightning.training.module import SleepModule
 
 KEY = "model.qk_l2norm_eps"
@@ -46,12 +47,30 @@ def test_a_model_of_ones_own_gets_no_key_of_the_hybrids(old: dict[str, Any]) -> 
     assert KEY not in load_experiment(plugin, ["sleep.n_passes=1"], saved=True).flat()
 
 
-def test_a_run_a_checkpoint_and_a_module_are_saved_experiments(old: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_and_a_checkpoint_are_saved_experiments(old: dict[str, Any], tmp_path: Path) -> None:
     assert experiment_of({"experiment": old}, []).flat()[KEY] is None
-    assert SleepModule(deepcopy(old)).experiment.flat()[KEY] is None
     (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(old)))
     job = fit.prepare(None, [], str(tmp_path))
     assert job.experiment.flat()[KEY] is None
+
+
+def test_a_module_knows_what_it_was_given(old: dict[str, Any], tmp_path: Path) -> None:
+    """A dict of one's own has today's defaults, one from a checkpoint those of its time."""
+    module, file = SleepModule(deepcopy(old)), tmp_path / "old.ckpt"
+    assert module.experiment.flat()[KEY] == 1e-6
+    saved = {"experiment": old, "hyper_parameters": {"experiment": old}, "rng": torch.get_rng_state()}
+    saved |= {"state_dict": module.state_dict(), "pytorch-lightning_version": "2.5.0"}
+    torch.save(saved, file)
+    for source in (file, str(file), BytesIO(file.read_bytes())):
+        assert SleepModule.load_from_checkpoint(source, weights_only=True).experiment.flat()[KEY] is None
+    assert SleepModule.load_from_checkpoint(file, experiment=deepcopy(old)).experiment.flat()[KEY] == 1e-6
+    torch.save(saved | {"experiment": module.experiment.to_dict(), "hyper_parameters": module.hparams}, file)
+    with file.open("rb") as stream:
+        assert SleepModule.load_from_checkpoint(stream, weights_only=False).experiment.flat()[KEY] == 1e-6
+    del saved["rng"]
+    torch.save(saved, file)
+    with pytest.raises(ValueError, match=r"old\.ckpt is damaged \(it lacks rng\); train again"):
+        SleepModule.load_from_checkpoint(file)
 
 
 def test_what_was_done_then_is_division_by_the_norm(old: dict[str, Any]) -> None:

@@ -18,6 +18,9 @@ TYPED = (
     "20250102_030405", "007", "no", "1e3", "1:30", "~", "a #1", "a: b", "[x", "{a: b}", '"q"', "*a", "&a b", "!!int 3",
     "2020-01-01", " x ", "a\nb", "é", "%41", "-", "null ",
 )  # fmt: skip
+_NINE = (b"a%d: &a%d [%s]\n" % (i, i, b", ".join([b"*a%d" % (i - 1)] * 9)) for i in range(1, 9))
+BOMB = b"a0: &a0 [x]\n" + b"".join(_NINE)
+"""Aliases of aliases: 400 bytes, 9^8 values."""
 
 
 def value_of(key: str, *overrides: Override) -> object:
@@ -67,6 +70,28 @@ def test_text_in_a_yaml_file_is_what_was_written(tmp_path: Path) -> None:
     e = load_experiment(file)
     assert (e.training.run_dir, e.training.seed) == ("20250102_030405", 10)
     assert (e.tracking.run_name, e.tracking.experiment, e.sleep.grad_passes) == ("no", "1e3", None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tracking: {<<: {run_name: 007, experiment: yes}, experiment: no}\n",
+        "tracking: {<<: [{run_name: 007}, {run_name: 8, experiment: no}]}\n",
+        "tracking: &t {run_name: &n 007, parent_run_id: *n, experiment: no}\n",
+    ],
+)
+def test_merged_and_repeated_text_is_what_was_written(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text(text)
+    e = load_experiment(file)
+    assert (e.tracking.run_name, e.tracking.experiment) == ("007", "no")
+
+
+@pytest.mark.parametrize("argument", ["tracking.run_name=???", "training.run_dir=???", "tracking.loggers=['???']"])
+def test_the_mark_of_a_missing_value_is_refused_with_the_reason(argument: str) -> None:
+    key = argument.partition("=")[0]
+    with pytest.raises(ValueError, match=rf"^{key}=\?\?\? stands for a value that is still to be given; give it one"):
+        load_experiment(BASE.to_dict(), [argument])
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -133,6 +158,12 @@ def test_a_refused_value_is_named_with_what_is_accepted(argument: str, message: 
         ("tracking: {run_name: \u00e9}\n".encode("latin-1"), "is not UTF-8 text (byte 21: invalid continuation byte)"),
         (b"", "must hold sections (task, model, sleep, training, tracking), not an empty file"),
         (b"[" * 10_000, "is not valid YAML"),
+        (b"[" * 200_000, "is not valid YAML: more than 64 lists and mappings within each other"),
+        (b"- " * 100_000, "is not valid YAML: more than 64 lists and mappings within each other"),
+        (b"{a: " * 100_000, "is not valid YAML: more than 64 lists and mappings within each other"),
+        (b"tracking: &a {run_name: *a}", "is not valid YAML: YAML recursive aliases are not supported"),
+        (BOMB, "is not valid YAML: more than 1000000 values"),
+        (b"training: &t [*t]\n", "is not valid YAML"),
         (b"\0", "is not valid YAML"),
     ],
 )

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
+from sleep_lightning.runs.checkpoint import load_checkpoint
+from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.tasks import Rule110Config
 from tests.cli.cli import environment, run

@@ -1,17 +1,22 @@
 """Whatever a disk does to the files of a run or a sweep: they are read, or one sentence names the file."""
 
+import copy
+import os
 import random
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.cli import compare, fit, sweep
 from sleep_lightning.compare.table import final_scores
 from sleep_lightning.config import load_experiment
+from sleep_lightning.runs.checkpoint import RESUME, load_checkpoint
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.folder import save_sweep
@@ -19,6 +24,7 @@ from sleep_lightning.sweep.report.content import read_report
 from sleep_lightning.sweep.study import open_study
 from sleep_lightning.sweep.supervisor import Supervisor
 from sleep_lightning.training.evaluation import load_trained
+from sleep_lightning.training.module import SleepModule
 from tests.cli.cli import ROOT, fit_arguments
 from tests.sweep.studies import ToldStudy
 
@@ -131,6 +137,103 @@ def test_damage_is_one_line_and_exit_code_2(
     assert main([*command, str(folder)]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {folder}/checkpoints/") and " is damaged (" in said and said.count("\n") == 1
+
+
+def restructured(content: Any, chance: random.Random) -> Any:
+    """With a key gone or a value replaced by one of another type, one or two levels down."""
+    content = copy.copy(content)
+    key = chance.choice(sorted(content) if isinstance(content, dict) else range(len(content)))
+    if isinstance(value := content[key], dict | list) and value and chance.random() < 0.6:
+        content[key] = restructured(value, chance)
+    elif chance.random() < 0.4:
+        del content[key]
+    else:
+        content[key] = chance.choice(["text", None, [], torch.zeros(3, 3)])
+    return content
+
+
+def test_a_checkpoint_of_another_structure_is_named_or_read(trained: Path, tmp_path: Path) -> None:
+    folder, chance, refused = tmp_path / "run", random.Random(0), 0
+    shutil.copytree(trained, folder)
+    file = RunDirectory(folder).last
+    whole = torch.load(file, weights_only=True)
+    for number in range(5 * DAMAGES):
+        torch.save(restructured(whole, chance), file)
+        reads = [*uses(folder, file.name), lambda: SleepModule.load_from_checkpoint(file, weights_only=True)]
+        said = refusals(reads)
+        assert all("\n" not in text and str(file) in text for text in said), f"damage {number}: {said}"
+        refused += bool(said)
+    assert refused > 2 * DAMAGES
+
+
+def test_what_only_lightning_finds_is_one_sentence_too(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Deeper than the structure that is checked, of an optimizer say."""
+    folder, chance, refused = tmp_path / "run", random.Random(1), 0
+    shutil.copytree(trained, folder)
+    file, config = RunDirectory(folder).last, (folder / "config.yaml").read_bytes()
+    whole = torch.load(file, weights_only=True)
+    for number in range(12):
+        key = ("optimizer_states", "loops", "callbacks", "lr_schedulers")[number % 4]
+        torch.save(whole | {key: restructured(whole[key], chance)}, file)
+        (folder / "config.yaml").write_bytes(config)
+        capsys.readouterr()
+        code = main(["fit", "--resume", str(folder), "training.max_steps=6"])
+        said = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+        assert code == 0 or (code == 2 and len(said) == 1 and f"{file} is damaged (" in said[0]), f"{number}: {said}"
+        refused += code == 2
+    whole["optimizer_states"][0]["adamw"]["state"][0]["exp_avg"] = torch.zeros(2)
+    del whole["optimizer_states"][0]["muon"]["param_groups"]
+    torch.save(whole, file)
+    assert main(["fit", "--resume", str(folder), "training.max_steps=6"]) == 2
+    assert f"error: {file} is damaged (KeyError: 'param_groups'); use {folder}" in capsys.readouterr().err
+    assert refused > 3
+
+
+@pytest.mark.parametrize("what", ["directory", "dangling link"])
+def test_no_file_in_its_place_is_one_sentence(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    """Said before anything is trained; what it says to do then works."""
+    for name in [*FILES[:-1], "lock", "checkpoints/.saved", "learning_curve.png"]:
+        folder = tmp_path / what / Path(name).name
+        shutil.copytree(trained, folder)
+        (folder / name).unlink()
+        if what == "directory":
+            (folder / name).mkdir()
+        else:
+            (folder / name).symlink_to("nowhere/at all")
+        for words in (
+            ["fit", "--resume", str(folder)],
+            ["test", "--checkpoint", str(folder / "checkpoints/last.ckpt")],
+        ):
+            capsys.readouterr()
+            if (code := main([*words])) or words[0] == "fit":
+                said = capsys.readouterr().err
+                assert code == 2 and said.startswith(f"error: {folder / name} cannot be read (it is "), said
+                assert said.count("\n") == 1
+        subprocess.run(said.partition("; put it aside: ")[2], shell=True, check=True)
+        assert not os.path.lexists(folder / name)
+        again = refusals(uses(folder, Path(name).name))
+        assert not any("cannot be read" in text for text in again), again
+
+
+def test_only_a_checkpoint_that_can_be_used_is_offered(trained: Path, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(trained, run.path)
+    shutil.copy(run.last, other := run.checkpoints / "other.ckpt")
+    run.last.write_bytes(b"")
+    run.best.write_bytes(b"")
+    [said] = refusals([lambda: load_checkpoint(run.last)])
+    assert said.endswith(f"; use {other} instead, or copy it there: cp -- {other} {run.last}")
+    content = torch.load(other, weights_only=True)
+    torch.save({key: x for key, x in content.items() if key != "rng"}, other)
+    [said] = refusals([lambda: load_checkpoint(run.last, RESUME)])
+    assert said.endswith("; train again, in another directory")
+    run.last.unlink()
+    [said] = refusals(uses(run.path, "last.ckpt")[:1])
+    assert said == f"{run.last} is missing, though the run has saved it; start a new run"
 
 
 def test_compare_refuses_damage_before_it_trains(tmp_path: Path) -> None:

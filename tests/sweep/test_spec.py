@@ -68,14 +68,14 @@ def test_what_varies_includes_the_value_a_condition_leaves(tmp_path: Path) -> No
 
 def test_choices_are_read_as_their_keys_read_them(tmp_path: Path) -> None:
     space = (
-        "space: {tracking.experiment: {choices: [007, no, 'a #1']}, training.seed: {low: 010, high: 12},"
+        "space: {tracking.experiment: {choices: [007, no, 'a #1']}, training.log_every: {low: 010, high: 12},"
         " sleep.n_passes: {choices: [010], when: {tracking.experiment: [no]}}}"
     )
     file = written(tmp_path, f"name: 007\nbase: {ROOT}/conf/depo.yaml\n{space}\nslurm: {{extra: [--account=007]}}\n")
     sweep = load_sweep(file, ["slurm.partition=007", "storage=sqlite:///a #1.db", "budget.trials=010"])
     parameters = sweep.space.parameters
     assert parameters["tracking.experiment"].choices == ["007", "no", "a #1"]
-    assert (parameters["training.seed"].low, parameters["sleep.n_passes"].choices) == (10, [10])
+    assert (parameters["training.log_every"].low, parameters["sleep.n_passes"].choices) == (10, [10])
     assert parameters["sleep.n_passes"].when == {"tracking.experiment": ["no"]}
     assert sweep.experiment({"tracking.experiment": "no"}).tracking.experiment == "no"
     assert (sweep.spec.name, sweep.spec.slurm.partition, sweep.spec.budget.trials) == ("007", "007", 10)
@@ -187,6 +187,9 @@ def test_bad_specs_end_in_one_sentence(tmp_path: Path, text: str, message: str) 
 @pytest.mark.parametrize(
     ("space", "message"),
     [
+        ("{training.seed: {choices: [1, 2]}}", r"space\.training\.seed cannot vary: .*; list seeds in seeds$"),
+        ("{training.run_dir: {choices: [a]}}", r"space\.training\.run_dir cannot vary: the sweep sets it itself"),
+        ("{training.threads: {low: 1, high: 2}}", r"space\.training\.threads cannot vary: .*; set threads$"),
         ("{}", r"space is empty; let at least one key vary"),
         ("{sleep.n_pases: {choices: [1]}}", r"space\.sleep\.n_pases=1: there is no key .*did you mean sleep\.n_passes"),
         ("{model.d_model: {choices: [abc]}}", r"space\.model\.d_model=abc must be a whole number, such as"),
@@ -221,6 +224,13 @@ def test_bad_specs_end_in_one_sentence(tmp_path: Path, text: str, message: str) 
 def test_bad_spaces_end_in_one_sentence(tmp_path: Path, space: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_sweep(written(tmp_path, f"name: s\nbase: {ROOT}/conf/depo.yaml\nspace: {space}\n"))
+
+
+@pytest.mark.parametrize("name", ["''", ".", "..", "a/b", "/", '"a\\0b"', '"a\\nb"', "x" * 300, "\u00e9" * 150])
+def test_a_sweep_has_the_name_of_a_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r": name='.*' cannot be the name of a folder; use 1 to 200 bytes") as caught:
+        load_sweep(written(tmp_path, PLAIN.replace("name: s", f"name: {name}")))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
 def test_files_that_are_no_sweeps(tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ def test_names_are_drawn_by_length_then_uniformly() -> None:
             r"context_tokens=200 cannot",
         ),
         ({"n_nodes": 2}, r"task\.n_nodes=2 must be from 3"),
+        ({"min_nodes": 0}, r"task\.min_nodes=0 must be from 3 to task\.n_nodes=8"),
         ({"min_nodes": 9}, r"task\.min_nodes=9 must be from 3 to task\.n_nodes=8"),
         ({"n_nodes": 9}, r"makes 8 names; there must be from task\.n_nodes=9"),
         ({"name_lengths": (2, 1)}, r"task\.name_lengths=\[2, 1\]"),

@@ -8,7 +8,8 @@ import torch
 from torch import distributed
 
 from sleep_lightning.config import TrainingConfig
-from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
+from sleep_lightning.runs.checkpoint import load_checkpoint
+from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.training.callbacks.exception_checkpoint import SaveOnException
 from sleep_lightning.training.errors import Diverged, check_loss, check_weights, remedy
 from sleep_lightning.training.module import SleepModule

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.runs.directory import RunDirectory, load_checkpoint
+from sleep_lightning.runs.checkpoint import load_checkpoint
+from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.training.callbacks.exception_checkpoint import SaveOnException
 from sleep_lightning.training.checkpoint_io import AtomicCheckpointIO
 from sleep_lightning.training.datamodule import TaskDataModule

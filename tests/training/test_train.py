@@ -5,7 +5,7 @@ import torch
 
 from sleep_lightning.cli import fit
 from sleep_lightning.config import load_experiment
-from sleep_lightning.runs.directory import load_checkpoint
+from sleep_lightning.runs.checkpoint import load_checkpoint
 from sleep_lightning.training.train import train
 from tests.cli.cli import ROOT, SMALL
 

@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Callable
 
+MOST_ROWS = 2**20
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a key, e.g. sleep.n_passes=4")
@@ -16,8 +18,8 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli import evaluate
     from sleep_lightning.training.evaluation import load_trained
 
-    if a.command == "predict" and a.rows < 1:
-        raise ValueError(f"--rows {a.rows} must be at least 1")
+    if a.command == "predict" and not 1 <= a.rows <= MOST_ROWS:
+        raise ValueError(f"--rows {a.rows} must be from 1 to {MOST_ROWS}")
     experiment, model = load_trained(a.checkpoint, a.overrides)
     if a.command == "predict":
         return lambda: evaluate.predict(experiment, model, a.rows, a.output)

@@ -14,9 +14,9 @@ OWN_KEYS = {"CPU": "num_cpus", "GPU": "num_gpus"}
 class RayOptions:
     address: str = "auto"
     """Address of the cluster: auto (that of this machine, or RAY_ADDRESS) or host:port of its head."""
-    num_cpus: float | None = None
+    num_cpus: float | None = field(default=None, metadata={"high": 2**16})
     """CPUs of a run; null: threads x training.devices."""
-    num_gpus: float = 0
+    num_gpus: float = field(default=0, metadata={"high": 2**16})
     """GPUs of a run; it sees these only. Below 1: runs share a GPU."""
     resources: dict[str, float] = field(default_factory=dict)
     """Custom resources of a run, by name, as given to ray start --resources."""

@@ -23,23 +23,23 @@ _OPTION = re.compile(r"--([a-z][a-z-]*)(=[^\x00-\x1f\x7f]+)?")
 class SlurmOptions:
     partition: str | None = None
     """Partition of the jobs; null: the cluster's default."""
-    time_limit: int | None = None
+    time_limit: int | None = field(default=None, metadata={"high": 2**31 - 1})
     """Minutes of a job; a run that takes longer saves and resumes in another job. null: the partition's limit."""
-    nodes: int = 1
+    nodes: int = field(default=1, metadata={"high": 2**16})
     """Nodes of a trial."""
-    tasks: int = 1
+    tasks: int = field(default=1, metadata={"high": 2**16})
     """Processes of a trial, over all its nodes (training.devices x training.num_nodes); more than one by srun."""
-    gpus_per_node: int = 0
+    gpus_per_node: int = field(default=0, metadata={"high": 4096})
     """GPUs of a trial on each of its nodes."""
-    cpus: int | None = None
+    cpus: int | None = field(default=None, metadata={"high": 4096})
     """CPUs of each process; null: as many as threads."""
     extra: list[str] = field(default_factory=list)
     """More options of sbatch, as --key=value."""
     setup: list[str] = field(default_factory=list)
     """Lines of bash before the trial begins, for example [module load cuda]."""
-    poll_seconds: float = 5.0
+    poll_seconds: float = field(default=5.0, metadata={"high": 1e6})
     """Seconds between two queries of a job's state."""
-    settle_seconds: float = 10.0
+    settle_seconds: float = field(default=10.0, metadata={"high": 1e6})
     """Seconds after a job's end within which a shared file system shows its result."""
 
     def __post_init__(self) -> None:

@@ -15,25 +15,25 @@ class GSMInfiniteKeys:
 
     name: str = "gsm_infinite"
     """Name of the task."""
-    ops: list[int] = field(default_factory=lambda: list(range(1, 9)))
+    ops: list[int] = field(default_factory=lambda: list(range(1, 9)), metadata={"high": 2**16})
     """Operations of a problem; each problem draws one (those read from a file: of those the file has)."""
     settings: list[str] = field(default_factory=lambda: ["zoo", "zoo", "schools", "movies"])
     """Settings, of zoo, schools and movies; each problem draws one, so a name listed twice is twice as likely."""
     modes: list[str] = field(default_factory=lambda: ["forward"])
     """forward asks for what follows from the facts; reverse gives a total and asks for an unknown below it."""
-    min_tokens: int = 2000
+    min_tokens: int = field(default=2000, metadata={"high": 2**24})
     """Fewest tokens of question and context; distractors fill up to it."""
-    max_tokens: int = 3300
+    max_tokens: int = field(default=3300, metadata={"high": 2**24})
     """Most tokens of question and context; rows are padded to it."""
-    depth: int = 3
+    depth: int = field(default=3, metadata={"high": 2**16})
     """Levels of the hierarchy: 2 counts the kinds of a place, 3 also the members of every kind (the hard subset)."""
-    max_constant: int = 4
+    max_constant: int = field(default=4, metadata={"high": 2**16})
     """Constants are drawn from 1 to this."""
-    max_value: int = 1000
+    max_value: int = field(default=1000, metadata={"high": 2**16})
     """No quantity is larger; the word tokenizer has a token for every number up to it."""
-    n_places: int = PLACES
+    n_places: int = field(default=PLACES, metadata={"high": 2**16})
     """Names of places in use, of every setting; with few, validation and test have few problems of one operation."""
-    n_kinds: int = KINDS
+    n_kinds: int = field(default=KINDS, metadata={"high": 2**16})
     """Names of kinds in use, of every setting."""
     jsonl: str | None = None
     """File in the published format to read problems from; null: generate them."""

@@ -7,7 +7,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from sleep_lightning.runs.directory import SAVED, load_checkpoint
+from sleep_lightning.runs.checkpoint import load_checkpoint
+from sleep_lightning.runs.directory import SAVED
 from sleep_lightning.training.callbacks.preemption import Preemption
 
 

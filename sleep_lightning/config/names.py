@@ -1,0 +1,33 @@
+"""Names of files and folders that a user gives."""
+
+import re
+from pathlib import Path
+
+LONGEST = 200
+"""Bytes of a name at most: file systems take 255, and what is made of it is longer (``NAME-seed0``)."""
+_MOST = 255
+
+
+def check_name(where: str, name: str) -> None:
+    """Raises ValueError, beginning with ``where``, if no folder can have that name."""
+    if name in ("", ".", "..") or re.search(r"[/\x00-\x1f\x7f]", name) or _size(name) > LONGEST:
+        raise ValueError(
+            f"{where}={_shown(name)} cannot be the name of a folder; use 1 to {LONGEST} bytes without slashes and "
+            f"control characters, and neither . nor .."
+        )
+
+
+def check_path(where: str, path: str | Path) -> None:
+    """Raises ValueError, beginning with ``where``, if no file or folder can have that path."""
+    if "\0" in str(path) or any(_size(part) > _MOST for part in Path(path).parts):
+        raise ValueError(
+            f"{where}={_shown(str(path))} cannot be a path: a name in it has over {_MOST} bytes, or a NUL; shorten it"
+        )
+
+
+def _size(name: str) -> int:
+    return len(name.encode(errors="surrogatepass"))
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= 60 else f"{name[:50]}...")
