@@ -6,6 +6,10 @@ from sleep_lightning.config.values import PLUGIN_SECTIONS
 
 LEGACY_DEFAULTS: dict[str, Any] = {
     "model.qk_l2norm_eps": None,  # q and k over their norm itself
+    "model.embedding_std": None,  # d_model^-1/2
+    "model.qk_norm": False,
+    "model.max_decay_rate": 16.0,
+    "model.gate_proj": "fused",
 }
 """Keys whose default is not what the package did before it had them, with the value that is.
 

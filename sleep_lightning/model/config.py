@@ -50,23 +50,23 @@ class ModelConfig:
     """m: learned summary tokens that every window leaves in the context (a control: compaction)."""
     rope_base: float = 10000.0
     """Base of the rotary position embedding."""
-    tie_embeddings: bool = True
+    tie_embeddings: bool = False
     """Use the embedding matrix as the output head."""
-    embedding_std: float | None = None
-    """Standard deviation of the initial embeddings; null: d_model^-1/2."""
+    embedding_std: float | None = 1.0
+    """Standard deviation of the initial embeddings, against block outputs of about 1; null: d_model^-1/2."""
     residual_scale: float = 1.0
     """Factor on what mixers and MLPs add to the residual stream."""
     output_init: Literal["depth", "zero"] = "depth"
     """Initial output projections of mixers and MLPs: scaled by (2 n_blocks)^-1/2, or zero."""
-    qk_norm: bool = False
+    qk_norm: bool = True
     """RMSNorm of the queries and keys of attention, head by head, in front of RoPE."""
     logit_softcap: float | None = None
     """c: logits are c tanh(logits / c); null: as they are."""
-    max_decay_rate: float = 16.0
+    max_decay_rate: float = 1.0
     """A of the decay gates starts uniform in (0, this): 16 as in Mamba-2 and GDN; less: a memory that starts slow."""
-    gate_proj: Literal["fused", "own"] = "fused"
-    """Decay and write gates: rows of the fused input projection, or a projection of their own with a bias, which
-    AdamW updates."""
+    gate_proj: Literal["fused", "separate"] = "separate"
+    """Decay and write gates: rows of the fused input projection, which Muon updates, or a projection of their own with
+    a bias, which AdamW updates."""
     allow_neg_eigval: bool = False
     """Write strengths in (0, 2) instead of (0, 1)."""
     norm_eps: float = 1e-6

@@ -80,7 +80,7 @@ class HybridLM(nn.Module, WindowModel):
         )
         mixer.qk_l2norm_eps = c.qk_l2norm_eps
         mixer.slow_down(c.max_decay_rate)
-        if c.gate_proj == "own":
+        if c.gate_proj == "separate":
             mixer.split_gates()
         return mixer
 

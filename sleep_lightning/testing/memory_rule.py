@@ -40,18 +40,19 @@ class MemoryRuleTestCase:
     def model(self, **overrides: object) -> HybridLM:
         return tiny_model(**({"pattern": self.letter} | overrides))  # type: ignore[arg-type]
 
-    def case(self, dtype: torch.dtype = torch.float32) -> tuple[FastWeights, Tensor, Tensor]:
+    def case(self, dtype: torch.dtype = torch.float32, **overrides: object) -> tuple[FastWeights, Tensor, Tensor]:
         """A mixer with value dim 2 K, inputs ``[3, T, E]`` and a state."""
-        mixer = self.model(expand_v=2.0).memory_layers[0]
+        mixer = self.model(expand_v=2.0, **overrides).memory_layers[0]
         generator = torch.Generator().manual_seed(5)
         x = torch.randn(3, T, 16, generator=generator)
         state = torch.randn(mixer.zero_state(3).shape, generator=generator)
         return mixer.to(dtype), x.to(dtype), state.to(dtype)
 
     @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
-    def test_is_the_definition(self, dtype: torch.dtype, tolerance: float) -> None:
+    @pytest.mark.parametrize("gate_proj", ["separate", "fused"])
+    def test_is_the_definition(self, gate_proj: str, dtype: torch.dtype, tolerance: float) -> None:
         """Output, state and every gradient."""
-        mixer, x, state = self.case(torch.float64)
+        mixer, x, state = self.case(torch.float64, gate_proj=gate_proj)
         d_y, d_state = torch.randn(3, T, 16, dtype=torch.float64), torch.randn_like(state)
 
         def results(y: Tensor | None, final: Tensor, leaves: list[Tensor]) -> list[Tensor]:
@@ -134,13 +135,17 @@ class MemoryRuleTestCase:
         assert all(x.dtype == torch.float32 for x in (*memory.states, *memory.conv))
 
     def test_every_parameter_is_optimised_once_and_by_its_kind(self) -> None:
-        """Muon takes the blocks' matrices, split into their parts; AdamW, without decay, vectors and fixed taps."""
+        """Muon takes the blocks' matrices, split into their parts; AdamW, without decay, gates, vectors, taps."""
         model = self.model(pattern=f"A{self.letter}")
         optimizer = build_optimizer(model, TrainingConfig())
         optimised = [p for group in optimizer.param_groups for p in group["params"]]
         assert len(optimised) == len(set(optimised)) == len(list(model.parameters()))
         hidden = dict(hidden_matrices(model))
-        assert set(hidden) == {p for n, p in model.named_parameters() if n.endswith("proj.weight")}
+        assert set(hidden) == {
+            p
+            for n, p in model.named_parameters()
+            if n.endswith(("in_proj.weight", "out_proj.weight", "tap_proj.weight"))
+        }
         assert all(sum(splits) == len(p) for p, splits in hidden.items())
         decayed = {p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
         for name, p in model.layers.named_parameters():

@@ -54,7 +54,7 @@ def test_references_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
         ("training.muon_lr=1e-3", 1e-3),
         ("task.steps=[010, 2]", [10, 2]),
         ("training.search_path=[/a/007, /no]", ["/a/007", "/no"]),
-        ("training.stages=[{steps: 010}]", [{"steps": 10, "train": "all", "eviction": None}]),
+        ("training.stages=[{steps: 010}]", [{"steps": 10, "train": "all", "eviction": None, "n_passes": None}]),
     ],
 )
 def test_numbers_are_decimal_and_words_in_lists_stay_words(argument: str, value: object) -> None:
@@ -135,9 +135,9 @@ def test_every_number_is_finite(key: str, text: str) -> None:
         ("training.seed=1:30", r"^training\.seed=1:30 must be a whole number"),
         ("training.max_steps=many", r"^training\.max_steps=many must be a whole number, such as 1000$"),
         ("training.max_steps=[", r"^training\.max_steps=\[ cannot be read: .*; quote the value$"),
-        ("training.max_steps=10000000000000000000", r"^training\.max_steps=1\d+ must be of at most 64 bits$"),
-        ("task.steps=[99999999999999999999]", r"^task\.steps\[0\]=9+ must be of at most 64 bits$"),
-        ("training.stages=[{stepz: 1}]", r"must be a list, each item a mapping of steps, train, eviction$"),
+        ("training.max_steps=10000000000000000000", r"^training\.max_steps=1\d+ must be at most 9007199254740992$"),
+        ("task.steps=[99999999999999999999]", r"^task\.steps\[0\]=9+ must be at most \d+$"),
+        ("training.stages=[{stepz: 1}]", r"must be a list, each item a mapping of steps, train, eviction, n_passes$"),
         ("training.run_dir=", r"^training\.run_dir is empty: name a directory, or use null"),
         ("training.run_dir=${x", r"^training\.run_dir=\$\{x holds a \$\{\.\.\.\} reference that cannot be read"),
         ("task.name=[rule110]", r"^task\.name='\[rule110\]' is unknown; did you mean rule110\?$"),

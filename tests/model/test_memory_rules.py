@@ -14,8 +14,16 @@ Parts = tuple[Tensor, ...]
 
 
 def parts(mixer: FastWeights, x_BTE: Tensor) -> Parts:
-    """The rows of ``in_proj`` one by one."""
-    return mixer.in_proj(x_BTE).split(mixer.in_splits, -1)
+    """The parts of the input projection one by one: its gates may be a projection of their own, b with a bias."""
+    if mixer.gate_proj is None:
+        return mixer.in_proj(x_BTE).split(mixer.in_splits, -1)
+    own, gates = (
+        iter(mixer.in_proj(x_BTE).split(mixer.matrix_rows, -1)),
+        mixer.gate_proj(x_BTE).split(mixer.n_heads, -1),
+    )
+    a_and_b = [*gates[:-1], gates[-1] + mixer.write_bias]
+    before = [next(own) for _ in range(mixer.gate_parts)]
+    return (*before, *a_and_b, *own)
 
 
 def fixed_conv(mixer: FastWeights, qkv: Parts) -> Parts:

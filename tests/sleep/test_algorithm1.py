@@ -51,6 +51,11 @@ def plain_hybrid(model: HybridLM, tokens_BT: Tensor, eviction: str = "hard") -> 
         if isinstance(block.mixer, Attention):
             heads = (len(tokens_BT), T, block.mixer.n_heads, -1)
             q, k, v = (y.view(heads) for y in block.mixer.in_proj(x).chunk(3, -1))
+            if block.mixer.q_norm is not None and block.mixer.k_norm is not None:
+                q, k = (
+                    F.rms_norm(y, n.weight.shape, n.weight, n.eps)
+                    for y, n in ((q, block.mixer.q_norm), (k, block.mixer.k_norm))
+                )
             q, k = rotate(q), rotate(k)
             o = F.scaled_dot_product_attention(*(y.transpose(1, 2) for y in (q, k, v)), attn_mask=mask_TT)
             h = h + block.mixer.out_proj(o.transpose(1, 2).flatten(2))
