@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
+from sleep_lightning.bench.coordinates import bench_coordinates
 from sleep_lightning.bench.memory import bench_memory
 from sleep_lightning.bench.operator import bench_operator
 from sleep_lightning.bench.overhead import bench_overhead
@@ -28,6 +29,7 @@ BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
     "ranks": bench_ranks,
     "startup": bench_startup,
     "storage": bench_storage,
+    "coordinates": bench_coordinates,
 }
 
 

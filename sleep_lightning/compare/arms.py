@@ -65,6 +65,14 @@ def _more_tokens(e: Experiment) -> list[str]:
     return ["sleep.n_passes=1", f"training.max_steps={round(e.training.max_steps * _flops(e) / _flops(once))}"]
 
 
+def _curriculum(e: Experiment) -> list[str]:
+    """N = 1, 2, ... in stages of equal length over the first half of training."""
+    N = e.sleep.n_passes
+    steps = max(1, e.training.max_steps // (2 * (N - 1)))
+    stages = ", ".join(f"{{steps: {steps}, n_passes: {n}}}" for n in range(1, N))
+    return [f"training.stages=[{stages}]"]
+
+
 ARMS: dict[str, tuple[str, Callable[[Experiment], list[str]]]] = {
     "attention": ("attention only, hard eviction: cannot remember", _attention_only),
     "full-attention": (
@@ -91,9 +99,14 @@ ARMS: dict[str, tuple[str, Callable[[Experiment], list[str]]]] = {
         "N drawn each step from 1 to the base's",
         lambda e: [f"training.sampled_passes={list(range(1, e.sleep.n_passes + 1))}"],
     ),
+    "curriculum": ("N grows from 1 over the first half of training", _curriculum),
+    "mixers": ("passes 2 to N without the MLPs", lambda e: ["sleep.looped=mixers"]),
     "sliding": ("sliding-window eviction", lambda e: ["sleep.eviction=sliding"]),
 }
 """Name -> description, and what derives its changes from the base. Also: ``n<N>`` and ``name:key=value;...``."""
+
+NEEDS_PASSES = ("deeper", "more-tokens", "wake-loops", "sampled-n", "curriculum", "mixers")
+"""Arms that say something only against a base of several passes."""
 
 
 def build_arms(base: Experiment, names: list[str], key: str = "--arms") -> list[Arm]:
@@ -130,7 +143,7 @@ def _build_arm(base: Experiment, text: str, key: str) -> Arm:
         raise ValueError(
             f"{key} {name!r} is unknown; use n1, n2, ... for passes, one of {', '.join(ARMS)}, or name:key=value;..."
         )
-    if base.sleep.n_passes == 1 and name in ("deeper", "more-tokens", "wake-loops", "sampled-n"):
+    if base.sleep.n_passes == 1 and name in NEEDS_PASSES:
         raise ValueError(
             f"{key} {name} compares with the base's N passes, and sleep.n_passes=1; set it, for example to 4"
         )

@@ -9,6 +9,7 @@ VERBS = {
     "report": "rewrite report.html, frontier.html, .png, .json and trials.csv from the folder alone",
     "list": "list the sweeps in runs/sweeps/",
     "show": "list all trials of a sweep",
+    "solved": "count the seeds that solve the task at each point, with Wilson's intervals",
     "best": "print a sweep's frontier; write its best trial as an experiment",
 }
 NAME = "name of a sweep (its folder in runs/sweeps/), or path of its folder"
@@ -33,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             one.add_argument("name", metavar="NAME", help=NAME)
         if verb == "resume":
             one.add_argument("changes", nargs="*", metavar="key=value", help="change its file, e.g. launcher=slurm")
+        if verb == "solved":
+            one.add_argument("--threshold", type=float, default=0.95, metavar="X", help="exact match (default: 0.95)")
+            one.add_argument("--csv", metavar="FILE", help="write every run with its validations")
         if verb == "best":
             one.add_argument("--export", metavar="FILE", help="write the best trial as an experiment (YAML) for fit")
             one.add_argument("--max-flops", type=float, metavar="X", help="the best with at most X training FLOPs")
@@ -47,6 +51,11 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     if a.verb == "list":
         return sweep_show.list_sweeps
     found = sweep_show.find(a.name)
+    if a.verb == "solved":
+        from sleep_lightning.cli import sweep_solved
+
+        counted = sweep_solved.prepare(found, a.threshold, a.csv)
+        return lambda: sweep_solved.show(counted)
     if a.verb == "best":
         export = sweep_show.prepare_export(found, a.max_flops, a.export)
         return lambda: sweep_show.best(found, a.max_flops, export)

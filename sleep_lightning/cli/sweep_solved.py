@@ -1,0 +1,61 @@
+"""``sweep solved``: how many seeds solve the task at each point."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from sleep_lightning.cli.console import plain_console, print_facts
+from sleep_lightning.cli.sweep_show import Found
+from sleep_lightning.runs.files import write_text
+from sleep_lightning.sweep.solved import SeedResult, as_csv, seed_results, solved
+from sleep_lightning.sweep.space import written
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A checked request: the finished runs, and where they are written."""
+
+    name: str
+    runs: list[SeedResult]
+    threshold: float
+    csv: Path | None
+
+
+def prepare(found: Found, threshold: float, csv: str | None) -> Counted:
+    """The finished runs of the sweep.
+
+    Raises:
+        ValueError: the threshold is no exact match, no run has finished, or there is no folder for the file.
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"--threshold {threshold} must be an exact match above 0, at most 1; try 0.95")
+    if csv is not None and not Path(csv).parent.is_dir():
+        raise ValueError(f"--csv {csv}: there is no folder {Path(csv).parent}; create it first")
+    runs = seed_results(found.folder, found.report, threshold)
+    if not runs:
+        raise ValueError(f"{found.folder}: no run has finished yet; go on with: sweep resume {found.name}")
+    return Counted(found.name, runs, threshold, None if csv is None else Path(csv))
+
+
+def show(counted: Counted) -> int:
+    """Print a row per point. Returns the exit code: 2 if the file cannot be written."""
+    console, percent = plain_console(), f"{counted.threshold:.0%}"
+    table = Table(title=f"{counted.name}: seeds that end with exact match of {percent} or more", title_justify="left")
+    for column in ("point", "solved", "share [95%]", "steps, median", "exact match by seed"):
+        table.add_column(column)
+    for point in solved(counted.runs, counted.threshold):
+        n, share = len(point.runs), f"{point.solved / len(point.runs):.2f} [{point.low:.2f}, {point.high:.2f}]"
+        by_seed = " ".join(f"{run.exact_match:.2f}" for run in point.runs)
+        steps = "-" if point.steps is None else str(point.steps)
+        table.add_row(written(point.values), f"{point.solved} of {n}", share, steps, by_seed)
+    console.print(table)
+    if counted.csv is not None:
+        try:
+            write_text(counted.csv, as_csv(counted.runs))
+        except OSError as error:
+            reason = f"error: --csv {counted.csv} cannot be written: {error.strerror}; choose another place"
+            plain_console(stderr=True).print(reason, highlight=False, soft_wrap=True)
+            return 2
+        print_facts(console, {"runs": str(counted.csv)})
+    return 0

@@ -1,0 +1,95 @@
+"""Seeds that solve a task, counted from a sweep's runs."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from sleep_lightning.__main__ import main
+from sleep_lightning.sweep.report.content import read_report
+from sleep_lightning.sweep.solved import SeedResult, seed_results, solved, wilson
+from tests.sweep.studies import ToldStudy
+
+
+def run(seed: int, exact: float, steps: int | None, n: int = 1) -> SeedResult:
+    return SeedResult({"sleep.n_passes": n}, seed, exact, steps, ())
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "expected"),
+    [(10, 10, (0.7225, 1.0)), (9, 10, (0.5958, 0.9821)), (0, 10, (0.0, 0.2775)), (1, 2, (0.0945, 0.9055))],
+)
+def test_wilson(successes: int, trials: int, expected: tuple[float, float]) -> None:
+    """Against the closed form, (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), by hand."""
+    assert wilson(successes, trials) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_point_is_solved_by_the_final_weights() -> None:
+    """One that was there and fell below is not; the median counts seeds that never get there as last."""
+    [one, two] = solved([run(0, 0.99, 300), run(1, 0.90, 200), run(2, 0.5, None), run(0, 0.95, 100, n=2)], 0.95)
+    assert (one.solved, len(one.runs), one.steps) == (1, 3, 300)
+    assert (two.solved, len(two.runs), two.steps) == (1, 1, 100)
+    assert solved([run(0, 0.1, None), run(1, 0.99, 100), run(2, 0.2, None)], 0.95)[0].steps is None
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToldStudy:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    study = ToldStudy(Path("runs/sweeps/small"), seeds=[0, 1])
+    study.finish(2, 0.8, 2e12, seeds=[0.97, 0.63])
+    study.finish(4, 0.98, 4e12, seeds=[0.99, 0.96])
+    for directory in (study.folder / "trials").iterdir():
+        exact = json.loads((directory / "summary.json").read_text())["exact_match"]
+        rows = [{"step": s, "exact_match": e, "cost/train_flops": 1.0} for s, e in ((100, exact / 2), (200, exact))]
+        (directory / "history.json").write_text(json.dumps({"history": rows}))
+    return study
+
+
+def test_runs_are_read_from_the_folder(study: ToldStudy) -> None:
+    found = seed_results(study.folder, read_report(study.folder), 0.95)
+    assert [(r.values["sleep.n_passes"], r.seed, r.exact_match) for r in found] == [
+        (2, 0, 0.97),
+        (2, 1, 0.63),
+        (4, 0, 0.99),
+        (4, 1, 0.96),
+    ]
+    assert [r.steps_to_solve for r in found] == [200, None, 200, 200]
+    unfinished = study.folder / "trials" / "0001-seed1" / "summary.json"
+    unfinished.unlink()
+    assert len(seed_results(study.folder, read_report(study.folder), 0.95)) == 3
+
+
+def test_the_table_and_the_csv(study: ToldStudy, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "solved", "small", "--csv", "runs.csv"]) == 0
+    out = capsys.readouterr().out
+    assert "n_passes=2" in out and "1 of 2" in out and "0.50 [0.09, 0.91]" in out
+    assert "2 of 2" in out and "1.00 [0.34, 1.00]" in out
+    with Path("runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["steps_to_solve"] for row in rows] == ["200", "", "200", "200"]
+    assert rows[0]["validations"] == "100:0.4850 200:0.9700"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threshold", "0"], "--threshold 0.0 must be an exact match above 0"),
+        (["--threshold", "nan"], "--threshold nan must be an exact match"),
+        (["--csv", "nowhere/runs.csv"], "there is no folder nowhere; create it first"),
+    ],
+)
+def test_bad_requests(study: ToldStudy, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    assert main(["sweep", "solved", "small", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_nothing_has_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ToldStudy(Path("runs/sweeps/young")).ask(1)
+    assert main(["sweep", "solved", "young"]) == 2
+    assert "no run has finished yet; go on with: sweep resume young" in capsys.readouterr().err
