@@ -123,15 +123,6 @@ class FastWeights(nn.Module):
         first, last = self.gate_parts, self.gate_parts + (2 if self.decays else 1)
         return self.in_splits if self.gate_proj is None else self.in_splits[:first] + self.in_splits[last:]
 
-    def _all_rows(self) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of the fused projection, its rows as in ``in_splits``."""
-        if self.gate_proj is None:
-            return self.in_proj.weight, None
-        before = sum(self.in_splits[: self.gate_parts])
-        above, below = self.in_proj.weight.tensor_split((before,))
-        bias = F.pad(self.write_bias, (before + len(self.gate_proj.weight) - self.n_heads, len(below)))
-        return torch.cat((above, self.gate_proj.weight, below)), bias
-
     def _fixed_taps(self) -> Tensor:
         return self.conv_weight
 
@@ -202,11 +193,16 @@ class FastWeights(nn.Module):
         return delta_inputs_after(conv, projected, self.conv_weight, self.A_log, self.dt_bias, self._wanted(True)[0])
 
     def project_in(self, x_BTE: Tensor, rows: slice | None = None) -> Tensor:
-        """The fused projection ``[B, T, sum(in_splits)]``, or some of its rows."""
-        weight, bias = self._all_rows()
+        """The fused projection ``[B, T, sum(in_splits)]``, or some of its rows, those of the gates among them."""
+        before, weight = sum(self.in_splits[: self.gate_parts]), self.in_proj.weight
+        if self.gate_proj is None:
+            return F.linear(x_BTE, weight if rows is None else weight[rows])
         if rows is not None:  # else the weight stays whole: autocast then caches its bf16 copy
-            weight, bias = weight[rows], None if bias is None else bias[rows]
-        return F.linear(x_BTE, weight, bias)
+            weight, before = weight[rows], before - rows.start
+        above, below = F.linear(x_BTE, weight).tensor_split((before,), -1)
+        a, b = self.gate_proj(x_BTE).tensor_split((-self.n_heads,), -1)
+        # outputs are joined, not weights: no backward keeps them
+        return torch.cat((above, a, b + self.write_bias.to(b.dtype), below), -1)
 
     def _wanted(self, read: bool) -> tuple[Layout, slice | None, Tensor | None]:
         """The layout of the projection, the rows of ``in_proj`` it consists of (None: all), and its channels' taps."""

@@ -24,7 +24,7 @@ def test_help_lists_keys_with_type_and_default() -> None:
     assert done.returncode == 0
     assert "sleep.n_passes = 1  (int)" in done.stdout
     assert "training.tbptt_windows = null  (int or null)" in done.stdout
-    assert "model.tie_embeddings = true  (bool)" in done.stdout
+    assert "model.tie_embeddings = false  (bool)" in done.stdout
 
 
 @pytest.mark.process

@@ -75,7 +75,7 @@ def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
         ([*SHIPPED, "--page-only"], "--page-only: results has no scores.csv yet; run reproduce without it first"),
         ([*SHIPPED, "--so-far"], f"--so-far: no sweep of {ROOT / 'sweeps'} has begun in runs/sweeps; run reproduce"),
         (["--so-far", "--page-only"], "--so-far scores what is finished and --page-only does not; give one of them"),
-        (["--seconds", "0"], "--seconds 0.0 must be a number above 0"),
+        (["--seconds", "0"], "--seconds 0 must be a number above 0"),
         ([*SHIPPED, "--output", "/proc/none"], "--output /proc/none cannot be written: No such file or directory"),
     ],
 )

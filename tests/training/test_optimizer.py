@@ -43,11 +43,12 @@ def test_every_parameter_is_optimised_once_and_gates_do_not_decay() -> None:
     optimised = [p for group in optimizer.param_groups for p in group["params"]]
     assert len(optimised) == len(set(optimised)) == len(list(model.parameters()))
     assert {p for p, _ in hidden_matrices(model)} == {
-        p for n, p in model.named_parameters() if n.endswith("proj.weight")
+        p for n, p in model.named_parameters() if n.endswith(("in_proj.weight", "out_proj.weight"))
     }
     decayed = {p for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     for name, p in model.named_parameters():
-        assert (p in decayed) == (name.endswith("proj.weight") or name.startswith("embedding")), name
+        matrix = name.endswith(("in_proj.weight", "out_proj.weight"))
+        assert (p in decayed) == (matrix or name.startswith(("embedding", "head"))), name
 
 
 def test_state_round_trip_continues_to_the_bit() -> None:
