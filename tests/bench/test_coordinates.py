@@ -10,6 +10,7 @@ def test_rms() -> None:
     assert rms(torch.tensor([3.0, -4.0])) == pytest.approx((12.5) ** 0.5)
 
 
+@pytest.mark.long
 def test_larger_embeddings_are_seen_in_the_hidden_states() -> None:
     """And nothing moves at a learning rate of 0."""
     still = ("training.muon_lr=0", "training.adamw_lr=0")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.__main__ import main
+from sleep_lightning.sweep.folder import save_sweep
 from sleep_lightning.sweep.report.content import read_report
 from sleep_lightning.sweep.solved import SeedResult, seed_results, solved, wilson
 from tests.sweep.studies import ToldStudy
@@ -38,6 +39,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToldStudy:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     study = ToldStudy(Path("runs/sweeps/small"), seeds=[0, 1])
+    save_sweep(study.sweep, study.folder)
     study.finish(2, 0.8, 2e12, seeds=[0.97, 0.63])
     study.finish(4, 0.98, 4e12, seeds=[0.99, 0.96])
     for directory in (study.folder / "trials").iterdir():
@@ -90,6 +92,8 @@ def test_nothing_has_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ToldStudy(Path("runs/sweeps/young")).ask(1)
+    study = ToldStudy(Path("runs/sweeps/young"))
+    study.ask(1)
+    save_sweep(study.sweep, study.folder)
     assert main(["sweep", "solved", "young"]) == 2
     assert "no run has finished yet; go on with: sweep resume young" in capsys.readouterr().err
