@@ -48,18 +48,16 @@ def bench_coordinates(seconds: float) -> Iterator[dict[str, object]]:
     ):
         for d_model, n_passes in settings:
             before, after = run(d_model, n_passes)
-            yield (
-                {"what": what, "shape": f"Rule 110, {STEPS} steps"}
-                | {"d_model": d_model, "N": n_passes}
-                | {
-                    key: value
-                    for name in ("hidden", "memory", "logits")
-                    for key, value in (
-                        (name, rms(getattr(before, name))),
-                        (f"{name}_update", rms(getattr(after, name) - getattr(before, name))),
-                    )
-                }
-            )
+            row: dict[str, object] = {
+                "what": what,
+                "shape": f"Rule 110, {STEPS} steps",
+                "d_model": d_model,
+                "N": n_passes,
+            }
+            for name in ("hidden", "memory", "logits"):
+                old, new = getattr(before, name), getattr(after, name)
+                row |= {name: rms(old), f"{name}_update": rms(new - old)}
+            yield row
 
 
 def run(d_model: int, n_passes: int, *changes: str) -> tuple[Coordinates, Coordinates]:

@@ -30,12 +30,9 @@ def evaluate(
     console.print(score_table(scores, f"{split}, N={N}" if tolerance is None else f"{split}, N up to {N}"))
     content: dict[str, Any] = {"split": split, "n_passes": N}
     if tolerance is not None:
-        adaptive = {"passes": count.mean, "forward_flops": count.flops(experiment)}
-        content |= {"tolerance": tolerance} | adaptive
-        whole = sequence_cost(experiment).forward.total()
-        spent = (
-            f"{with_unit(adaptive['forward_flops'])} FLOPs a sequence, {adaptive['forward_flops'] / whole:.0%} of N={N}"
-        )
+        flops, whole = count.flops(experiment), sequence_cost(experiment).forward.total()
+        content |= {"tolerance": tolerance, "passes": count.mean, "forward_flops": flops}
+        spent = f"{with_unit(flops)} FLOPs a sequence, {flops / whole:.0%} of N={N}"
         print_facts(console, {"passes": f"{count.mean:.2f} a window, mean", "forward": spent})
     if output is not None:
         write_json(Path(output), content | {"slices": {name: asdict(s) for name, s in scores.items()}})

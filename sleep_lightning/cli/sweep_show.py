@@ -127,7 +127,7 @@ def best(found: Found, max_flops: float | None, export: Export | None) -> int:
         try:
             write_text(export.file, head + OmegaConf.to_yaml(OmegaConf.create(content)))
         except OSError as error:
-            return _refuse(f"--export {export.file} cannot be written: {error.strerror}; choose another place")
+            return refuse(f"--export {export.file} cannot be written: {error.strerror}; choose another place")
         facts["written"] = str(export.file)
         facts["train it"] = f"python -m sleep_lightning fit --config {shlex.quote(str(export.file))}"
     print_facts(console, facts)
@@ -139,9 +139,7 @@ def report(found: Found) -> int:
     try:
         files = write_report(found.report, found.folder)
     except OSError as error:
-        return _refuse(
-            f"{found.folder} cannot be written: {error.strerror}; copy the sweep elsewhere and name its path"
-        )
+        return refuse(f"{found.folder} cannot be written: {error.strerror}; copy the sweep elsewhere and name its path")
     console = _console()
     for file in files:
         console.print(str(file), highlight=False, soft_wrap=True)
@@ -196,6 +194,7 @@ def _console() -> Console:
     return console
 
 
-def _refuse(reason: str) -> int:
+def refuse(reason: str) -> int:
+    """Say why a command that was checked failed all the same. Returns the exit code."""
     plain_console(stderr=True).print(f"error: {reason}", highlight=False, soft_wrap=True)
     return 2

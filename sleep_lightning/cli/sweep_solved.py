@@ -1,12 +1,13 @@
 """``sweep solved``: how many seeds solve the task at each point."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
 
 from sleep_lightning.cli.console import plain_console, print_facts
-from sleep_lightning.cli.sweep_show import Found
+from sleep_lightning.cli.sweep_show import Found, refuse
 from sleep_lightning.runs.files import write_text
 from sleep_lightning.sweep.solved import SeedResult, as_csv, seed_results, solved
 from sleep_lightning.sweep.space import written
@@ -34,7 +35,7 @@ def prepare(found: Found, threshold: float, csv: str | None) -> Counted:
         raise ValueError(f"--csv {csv}: there is no folder {Path(csv).parent}; create it first")
     runs = seed_results(found.folder, found.report, threshold)
     if not runs:
-        raise ValueError(f"{found.folder}: no run has finished yet; go on with: sweep resume {found.name}")
+        raise ValueError(f"{found.folder}: no run has finished yet; go on with: sweep resume {shlex.quote(found.name)}")
     return Counted(found.name, runs, threshold, None if csv is None else Path(csv))
 
 
@@ -54,8 +55,6 @@ def show(counted: Counted) -> int:
         try:
             write_text(counted.csv, as_csv(counted.runs))
         except OSError as error:
-            reason = f"error: --csv {counted.csv} cannot be written: {error.strerror}; choose another place"
-            plain_console(stderr=True).print(reason, highlight=False, soft_wrap=True)
-            return 2
+            return refuse(f"--csv {counted.csv} cannot be written: {error.strerror}; choose another place")
         print_facts(console, {"runs": str(counted.csv)})
     return 0

@@ -8,7 +8,6 @@ compares that with what the process took.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from sleep_lightning.model import WindowModel
 from sleep_lightning.sleep import Checkpointing, Pass, PlannedWindow, SleepConfig, plan_passes, sleep, wake
+from sleep_lightning.sleep.config import Looped
 
 
 class Saved:
@@ -72,7 +72,7 @@ def probe_pass(
     window_size: int,
     rows: int = 1,
     policy: Checkpointing = "none",
-    looped: Literal["blocks", "mixers"] = "blocks",
+    looped: Looped = "blocks",
 ) -> PassBytes:
     """Run the two kinds of pass once over one sequence (or ``rows``, for what they keep together) and count.
 

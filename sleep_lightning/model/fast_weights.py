@@ -83,8 +83,12 @@ class FastWeights(nn.Module):
         q, k, v side by side are the convolution's input as they come; k to b those of a pass that only writes.
         """
         keys, values = self.n_heads * self.key_dim, self.n_heads * self.value_dim
-        gates = (self.n_heads,) * (2 if self.decays else 1)
-        return keys, keys, values, *gates, values
+        return keys, keys, values, *(self.n_heads,) * self.n_gates, values
+
+    @property
+    def n_gates(self) -> int:
+        """Gates of a head: a, if there is decay, and b."""
+        return 2 if self.decays else 1
 
     @property
     def conv_channels(self) -> int:
@@ -112,7 +116,7 @@ class FastWeights(nn.Module):
 
     def split_gates(self) -> None:
         """Take the rows of a and b out of ``in_proj``, into a projection of their own with a bias of b."""
-        d_model, gates = self.in_proj.in_features, self.n_heads * (2 if self.decays else 1)
+        d_model, gates = self.in_proj.in_features, self.n_heads * self.n_gates
         self.in_proj = nn.Linear(d_model, self.in_proj.out_features - gates, bias=False)
         self.gate_proj = nn.Linear(d_model, gates, bias=False)
         self.write_bias = nn.Parameter(torch.zeros(self.n_heads))  # a's is dt_bias
@@ -120,7 +124,7 @@ class FastWeights(nn.Module):
     @property
     def matrix_rows(self) -> tuple[int, ...]:
         """Rows of the matrices that are stacked in the weight of ``in_proj``."""
-        first, last = self.gate_parts, self.gate_parts + (2 if self.decays else 1)
+        first, last = self.gate_parts, self.gate_parts + self.n_gates
         return self.in_splits if self.gate_proj is None else self.in_splits[:first] + self.in_splits[last:]
 
     def _fixed_taps(self) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Eviction = Literal["hard", "sliding"]
+Looped = Literal["blocks", "mixers"]
 MOST_PASSES = 4096
 
 
@@ -20,7 +21,7 @@ class SleepConfig:
     """What happens to attention's cache at a window's end: hard forgets it, sliding keeps its last L - 1 tokens."""
     loop: str = "all"
     """Blocks that are looped: all, or prelude/core/coda as counts (7/14/7: only the middle 14 run N times)."""
-    looped: Literal["blocks", "mixers"] = "blocks"
+    looped: Looped = "blocks"
     """What passes 2 to N run of each block: all of it, or its mixer alone (the memory is looped, the MLP runs once)."""
     wake_passes: int = field(default=1, metadata={"high": MOST_PASSES})
     """Passes over a window with answers, each from the memory the window began with (a control: loops when awake)."""

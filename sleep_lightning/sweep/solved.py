@@ -14,8 +14,6 @@ from sleep_lightning.sweep.report.content import Report
 from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.trial import build_trial
 
-THRESHOLD = 0.95
-
 
 @dataclass(frozen=True)
 class SeedResult:
