@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: fit reproduce test test-fast test-slow test-cluster notebooks docs lint chromium clean
+.PHONY: fit reproduce panel test test-fast test-slow test-cluster notebooks docs lint chromium clean
 
 fit: .venv/.runtime
 	@echo '== Training conf/rule110.yaml: about two minutes on two cores, after compiling the C++ kernels once'
@@ -15,6 +15,13 @@ fit: .venv/.runtime
 # Hours on two cores; rerun the command to resume. RESULTS.md is written from the runs.
 reproduce: .venv/.runtime
 	$(BIN)/python -m sleep_lightning reproduce
+
+# The panel of docs/recipe.md: hours; rerun the command to resume.
+panel: .venv/.runtime
+	$(BIN)/python -m sleep_lightning sweep run sweeps/panel_rule110.yaml
+	$(BIN)/python -m sleep_lightning sweep solved panel_rule110 --csv results/panel_rule110.csv
+	$(BIN)/python -m sleep_lightning sweep run sweeps/panel_depo.yaml
+	$(BIN)/python -m sleep_lightning sweep solved panel_depo --csv results/panel_depo.csv
 
 # Two workers with one thread each. Files stay whole, because their tests share what was trained once.
 test: .venv/.dev lint chromium
