@@ -14,9 +14,9 @@ from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.runs.files import write_text
 from sleep_lightning.sweep.folder import SWEEPS, find_sweep, is_supervised, known_sweeps
+from sleep_lightning.sweep.point import apply_point
 from sleep_lightning.sweep.report.content import Report, Row, read_report
 from sleep_lightning.sweep.report.files import write_report
-from sleep_lightning.sweep.spec import apply_point
 
 SHOWN_BEST = 20
 WIDE = 160

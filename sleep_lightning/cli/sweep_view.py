@@ -11,9 +11,10 @@ from rich.text import Text
 from sleep_lightning.cli.terminal_plot import plot_frontier
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.sweep.frontier import Point, dominated_share
+from sleep_lightning.sweep.point import passes_of
 from sleep_lightning.sweep.snapshot import Snapshot, predict_seconds
 from sleep_lightning.sweep.space import written
-from sleep_lightning.sweep.spec import Sweep, passes_of
+from sleep_lightning.sweep.spec import Sweep
 
 STYLES = {"running": "cyan", "complete": "green", "pruned": "yellow", "failed": "red", "infeasible": "", "waiting": ""}
 LOWEST_PLOT, HIGHEST_PLOT = 8, 16

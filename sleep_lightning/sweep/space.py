@@ -15,8 +15,6 @@ MOST_STEPS = 1e9
 """Values of a parameter with a step at most."""
 MOST_POINTS = 100_000
 """Points of a grid at most: Optuna lists them all."""
-ARM = "arm"
-"""The one key of a space that is not a key of an experiment."""
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """A sweep as a YAML: what varies, the objectives, the budget. All of it is validated before the first trial."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -15,12 +16,12 @@ from sleep_lightning.config.names import check_name
 from sleep_lightning.config.reading import Argument, as_meant, first_line
 from sleep_lightning.cost.inference import inference_cost
 from sleep_lightning.sweep.launchers import RayOptions, SlurmOptions
-from sleep_lightning.sweep.space import ARM, Parameter, Space, read_parameters
+from sleep_lightning.sweep.point import ARM, PASSES, STEPS, TRAIN_FLOPS, apply_point
+from sleep_lightning.sweep.space import Parameter, Space, read_parameters
 from sleep_lightning.sweep.storage import check_url
 
 MEASURES = ("exact_match", "token_accuracy", "loss", "train_flops", "wall_s")
 """What a finished run reports, and an objective may be."""
-PASSES = "sleep.n_passes"
 BOUNDS = ("state_bytes", "wake_flops_per_token", "sleep_flops_per_window", "train_flops")
 """Known before step 0; a constraint bounds them from above."""
 
@@ -51,7 +52,8 @@ class SweepSpec:
     base: str
     """Experiment YAML that the points change; relative to the spec's folder."""
     space: dict[str, Parameter]
-    """Keys that vary; arm: arms of compare, each a change of the base with the point's other values."""
+    """Keys that vary. arm: arms of compare, each a change of the base with the other values. train_flops: budgets
+    of training FLOPs; max_steps is what they buy."""
     overrides: list[str] = field(default_factory=list)
     """key=value changes for all points."""
     objectives: dict[str, str] = field(default_factory=lambda: {"exact_match": "maximize", "train_flops": "minimize"})
@@ -142,6 +144,9 @@ class Sweep:
             if key == ARM:  # not a key of a run; most arms differ in this one
                 found.setdefault(PASSES, [self.base.sleep.n_passes])
                 continue
+            if key == TRAIN_FLOPS:
+                found.setdefault(STEPS, [self.base.training.max_steps])
+                continue
             found[key] = [p.low, p.high] if p.choices is None else list(p.choices)
             found[key] += [base.get(key)] if p.when else []
         return found
@@ -151,25 +156,6 @@ class Sweep:
         known = vars(inference_cost(experiment)) | {"train_flops": train_flops}
         broken = [(name, bound) for name, bound in self.spec.constraints.items() if known[name] > bound]
         return f"{broken[0][0]} {known[broken[0][0]]:.4g} is above {broken[0][1]:.4g}" if broken else None
-
-
-def apply_point(base: Experiment, values: Mapping[str, Any], *more: Override) -> Experiment:
-    """The experiment of a point: the base with its values, then its arm's changes, then ``more``.
-
-    Raises:
-        ValueError: values that do not go together.
-    """
-    # a choice that is text is read as on the command line: "[4, 8]" is a list where the key takes one
-    keys = [f"{key}={x}" if isinstance(x, str) else (key, x) for key, x in values.items() if key != ARM]
-    changed = load_experiment(base.to_dict(), [*keys, *more])
-    if ARM not in values:
-        return changed
-    return build_arms(changed, [values[ARM]], f"space.{ARM}")[0].apply(changed, *more)
-
-
-def passes_of(base: Experiment, values: Mapping[str, Any]) -> int:
-    """N of a point."""
-    return int(apply_point(base, values).sleep.n_passes if ARM in values else values.get(PASSES, base.sleep.n_passes))
 
 
 def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool = False) -> Sweep:
@@ -204,7 +190,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
         base = load_experiment(path.parent / spec.base, spec.overrides, saved=saved).anchored()
         if own := [key for key in OWN if key in spec.space]:
             raise ValueError(f"space.{own[0]} cannot vary: the sweep sets it itself; {OWN[own[0]]}")
-        space = Space(read_parameters(key_types(base), spec.space, written["space"]))
+        space = Space(read_parameters(key_types(base) | {TRAIN_FLOPS: float}, spec.space, written["space"]))
         spec.space = space.parameters
         sweep = Sweep(spec, space, base)
         if not {"training.devices", "training.num_nodes"} & spec.space.keys():
@@ -242,6 +228,10 @@ def _check_values(sweep: Sweep) -> None:
             build_arms(sweep.base, parameter.choices, f"space.{ARM}")
             continue
         ends = parameter.choices if parameter.choices is not None else [parameter.low, parameter.high]
+        if key == TRAIN_FLOPS:
+            for value in ends:
+                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < inf:
+                    raise ValueError(f"space.{key}={value!r} must be a number of FLOPs above 0, for example 1.0e+12")
         refused = []
         for value in ends:
             try:

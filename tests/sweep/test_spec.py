@@ -1,13 +1,17 @@
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
 
 from sleep_lightning.config import load_experiment
+from sleep_lightning.config.training import Stage
 from sleep_lightning.cost.flops import sequence_cost
-from sleep_lightning.sweep.space import ARM, Parameter, Space
+from sleep_lightning.sweep.point import ARM, TRAIN_FLOPS, passes_of
+from sleep_lightning.sweep.space import Parameter, Space
 from sleep_lightning.sweep.space import written as as_text
-from sleep_lightning.sweep.spec import Sweep, SweepSpec, load_sweep, passes_of
+from sleep_lightning.sweep.spec import Sweep, SweepSpec, load_sweep
+from sleep_lightning.sweep.trial import predict_flops
 from tests.cli.cli import ROOT
 
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
@@ -58,6 +62,37 @@ def test_an_arm_changes_the_point_it_is_part_of() -> None:
     assert [passes_of(sweep.base, {ARM: name}) for name in ("n1", "n2", "re-embed")] == [1, 2, 4]
     assert as_text({"training.max_steps": 200, ARM: "n1"}) == "max_steps=200, arm=n1"
     assert sweep.varying()["sleep.n_passes"] == [4]
+
+
+def test_training_flops_become_the_steps_they_buy() -> None:
+    base = load_experiment(ROOT / "conf" / "depo.yaml")
+    four = predict_flops(base)
+    space = Space(
+        {TRAIN_FLOPS: Parameter([four, four / 8]), "sleep.n_passes": Parameter([1, 4]), ARM: Parameter(["n1"])}
+    )
+    sweep = Sweep(SweepSpec("budgets", "-", space.parameters), space, base)
+    assert sweep.experiment({TRAIN_FLOPS: four}).training.max_steps == base.training.max_steps == 1200
+    assert sweep.experiment({TRAIN_FLOPS: four / 8, "sleep.n_passes": 4}).training.max_steps == 150
+    for n_passes in (1, 2, 3, 6):
+        found = sweep.experiment({TRAIN_FLOPS: four, "sleep.n_passes": n_passes})
+        step = predict_flops(found) / found.training.max_steps
+        assert four - step < predict_flops(found) <= four
+    assert sweep.experiment({TRAIN_FLOPS: four, ARM: "n1"}) == sweep.experiment(
+        {TRAIN_FLOPS: four, "sleep.n_passes": 1}
+    )
+    staged = replace(base, training=replace(base.training, stages=[Stage(steps=100, n_passes=1)]))
+    found = replace(sweep, base=staged).experiment({TRAIN_FLOPS: four})
+    assert found.training.max_steps > 1200
+    assert four - step < predict_flops(found) <= four
+    with pytest.raises(ValueError, match=r"space.train_flops=1e\+06 buys no step; give at least \d"):
+        sweep.experiment({TRAIN_FLOPS: 1e6})
+
+
+@pytest.mark.parametrize("value", ["0", "-1e12", ".inf", ".nan", "true", "many", "null"])
+def test_training_flops_of_a_space_are_numbers(value: str, tmp_path: Path) -> None:
+    file = written(tmp_path, PLAIN + f"  train_flops: {{choices: [{value}]}}\n")
+    with pytest.raises(ValueError, match=r"space\.train_flops"):
+        load_sweep(file)
 
 
 def test_what_varies_includes_the_value_a_condition_leaves(tmp_path: Path) -> None:

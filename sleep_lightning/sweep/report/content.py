@@ -16,9 +16,9 @@ from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.runs.damage import read_json, reading
 from sleep_lightning.runs.process import SUMMARY
 from sleep_lightning.sweep.frontier import Point, frontier, hypervolume
+from sleep_lightning.sweep.point import passes_of
 from sleep_lightning.sweep.report.importances import importances
 from sleep_lightning.sweep.space import written
-from sleep_lightning.sweep.spec import passes_of
 from sleep_lightning.sweep.storage import JOURNAL, REMEDY
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
 
