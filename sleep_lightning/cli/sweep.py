@@ -17,11 +17,14 @@ from sleep_lightning.config.names import check_path
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.signals import SignalsInterrupt
+from sleep_lightning.sweep.finished_runs import finished_runs
 from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor
 from sleep_lightning.sweep.gpus import check_gpus
 from sleep_lightning.sweep.launchers.choose import choose_launcher
+from sleep_lightning.sweep.records import Records, open_records
 from sleep_lightning.sweep.report.content import build_report
 from sleep_lightning.sweep.report.publisher import Publisher
+from sleep_lightning.sweep.share import share_of
 from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.spec import Sweep, load_sweep
 from sleep_lightning.sweep.study import open_study
@@ -35,14 +38,31 @@ SHOWN_DRY = 8
 
 @dataclass(frozen=True)
 class SweepJob:
-    """A checked request to search."""
+    """A checked request to search.
+
+    Attributes:
+        sweep: to run.
+        folder: of the sweep.
+        records: finished runs, to be taken and added.
+    """
 
     sweep: Sweep
     folder: Path
+    records: Records | None = None
 
 
-def prepare(path: str, output: str | None) -> SweepJob:
-    """All that can go wrong before any compute. Raises ValueError: bad input."""
+def prepare(path: str, output: str | None, share: str | None = None, records: str | None = None) -> SweepJob:
+    """All that can go wrong before any compute.
+
+    Args:
+        path: of the sweep's YAML.
+        output: its folder; None: by its name.
+        share: ``I/N``, of its seeds.
+        records: file of finished runs.
+
+    Raises:
+        ValueError: bad input.
+    """
     if not path.endswith((".yaml", ".yml")):
         raise ValueError(
             f"sweep {path}: neither a sweep file (its name ends in .yaml or .yml) nor one of run, resume, "
@@ -50,10 +70,12 @@ def prepare(path: str, output: str | None) -> SweepJob:
         )
     check_path("--output", output or ".")
     sweep = load_sweep(path)
-    return _job(sweep, Path(output or f"runs/sweeps/{sweep.spec.name}"))
+    if share is not None:
+        sweep = share_of(sweep, share)
+    return _job(sweep, Path(output or f"runs/sweeps/{sweep.spec.name}"), records)
 
 
-def prepare_resume(name: str, overrides: Sequence[str] = ()) -> SweepJob:
+def prepare_resume(name: str, overrides: Sequence[str] = (), records: str | None = None) -> SweepJob:
     """A sweep that was started, from its saved copy, with ``key=value`` changes of its file.
 
     Raises:
@@ -62,14 +84,14 @@ def prepare_resume(name: str, overrides: Sequence[str] = ()) -> SweepJob:
     folder = find_sweep(name)
     if is_supervised(folder):
         raise ValueError(f"{folder} is being run by another process; look at it with: sweep show {shlex.quote(name)}")
-    return _job(load_saved(folder, overrides), folder)
+    return _job(load_saved(folder, overrides), folder, records)
 
 
-def _job(sweep: Sweep, folder: Path) -> SweepJob:
+def _job(sweep: Sweep, folder: Path, records: str | None) -> SweepJob:
     check_device(sweep.base)
     check_gpus(sweep.spec.devices, torch.cuda.device_count())
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return SweepJob(sweep, folder)
+    return SweepJob(sweep, folder, None if records is None else open_records(records))
 
 
 def dry_run(job: SweepJob) -> int:
@@ -112,7 +134,9 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
             publisher.begin(job.sweep.spec)
             _show_charts(publisher, console)
             overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
-            supervisor = Supervisor(job.sweep, study, job.folder, overrides, launcher=launcher)
+            if job.records is not None:
+                _collect(job.records, study, job.folder, console)
+            supervisor = Supervisor(job.sweep, study, job.folder, overrides, launcher=launcher, records=job.records)
             watch(supervisor, live, publisher.refresh)
             publisher.publish()
             report = build_report(study, job.folder)
@@ -133,6 +157,13 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
             if logger is not None:
                 logger.end(status)
     return 0
+
+
+def _collect(records: Records, study: optuna.Study, folder: Path, console: Console) -> None:
+    """Add what was finished before without the records."""
+    console.print(f"{records.path}: {len(records)} finished runs", highlight=False, soft_wrap=True)
+    for run in finished_runs(folder, build_report(study, folder)):
+        records.add(run.process)
 
 
 def _open_tracking(job: SweepJob) -> MLflowRun | None:

@@ -9,6 +9,7 @@ from rich.table import Table
 from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.sweep_show import Found, refuse
 from sleep_lightning.runs.files import write_text
+from sleep_lightning.sweep.finished_runs import finished_runs
 from sleep_lightning.sweep.solved import SeedResult, as_csv, seed_results, solved
 from sleep_lightning.sweep.space import written
 
@@ -33,7 +34,7 @@ def prepare(found: Found, threshold: float, csv: str | None) -> Counted:
         raise ValueError(f"--threshold {threshold} must be an exact match above 0, at most 1; try 0.95")
     if csv is not None and not Path(csv).parent.is_dir():
         raise ValueError(f"--csv {csv}: there is no folder {Path(csv).parent}; create it first")
-    runs = seed_results(found.folder, found.report, threshold)
+    runs = seed_results(finished_runs(found.folder, found.report), threshold)
     if not runs:
         raise ValueError(f"{found.folder}: no run has finished yet; go on with: sweep resume {shlex.quote(found.name)}")
     return Counted(found.name, runs, threshold, None if csv is None else Path(csv))

@@ -2,17 +2,13 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median_low
 from typing import Any
 
-from sleep_lightning.runs.process import FitProcess
-from sleep_lightning.sweep.folder import load_saved
-from sleep_lightning.sweep.report.content import Report
+from sleep_lightning.sweep.finished_runs import FinishedRun
 from sleep_lightning.sweep.space import written
-from sleep_lightning.sweep.trial import build_trial
 
 
 @dataclass(frozen=True)
@@ -54,24 +50,15 @@ class Solved:
     steps: int | None
 
 
-def seed_results(folder: Path, report: Report, threshold: float) -> list[SeedResult]:
-    """All finished runs of a sweep, those of unfinished trials included; trial by trial, in order of seeds."""
-    sweep, found = load_saved(folder), []
-    for trial in report.trials:
-        if trial.state == "infeasible" or not trial.values:
-            continue
-        runs = build_trial(sweep, trial.number, trial.values, folder).runs
-        for seed, run in zip(sweep.spec.seeds, runs, strict=True):
-            if run.summary is not None:
-                found.append(_seed_result(trial.values, seed, run, threshold))
-    return found
+def seed_results(runs: Iterable[FinishedRun], threshold: float) -> list[SeedResult]:
+    """What each run reached, in their order."""
+    return [_seed_result(run, threshold) for run in runs]
 
 
-def _seed_result(values: dict[str, Any], seed: int, run: FitProcess, threshold: float) -> SeedResult:
-    curve = tuple((int(row["step"]), float(row["exact_match"])) for row in run.history)
+def _seed_result(run: FinishedRun, threshold: float) -> SeedResult:
+    curve = tuple((int(row["step"]), float(row["exact_match"])) for row in run.process.history)
     reached = next((step for step, exact in curve if exact >= threshold), None)
-    assert run.summary is not None
-    return SeedResult(values, seed, float(run.summary["exact_match"]), reached, curve)
+    return SeedResult(run.values, run.seed, float(run.summary["exact_match"]), reached, curve)
 
 
 def solved(runs: Sequence[SeedResult], threshold: float) -> list[Solved]:

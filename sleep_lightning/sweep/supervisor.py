@@ -16,10 +16,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.config import Override
 from sleep_lightning.runs.damage import reading
+from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.active_runs import ActiveRun, ActiveRuns
 from sleep_lightning.sweep.launchers import Launcher, LocalLauncher
 from sleep_lightning.sweep.ledger import Ledger, point_key
 from sleep_lightning.sweep.pruning import Pruner
+from sleep_lightning.sweep.records import Records
 from sleep_lightning.sweep.snapshot import RunningTrial, Snapshot
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.storage import JOURNAL, REMEDY
@@ -43,6 +45,7 @@ class Supervisor:
         overrides: for every run (tracking).
         events: what happened, a line each, for display.
         launcher: of the runs; None: processes of this machine.
+        records: finished runs, which are taken from there and added to it.
     """
 
     sweep: Sweep
@@ -51,6 +54,7 @@ class Supervisor:
     overrides: list[Override] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     launcher: Launcher | None = None
+    records: Records | None = None
 
     def __post_init__(self) -> None:
         spec = self.sweep.spec
@@ -103,6 +107,7 @@ class Supervisor:
                 self._prune(one)
             elif one.run.summary is not None:
                 self._active.remove(one)
+                self._record_run(one.run)
                 self._go_on(one.trial)
             else:
                 self._failed(one, ended)
@@ -175,8 +180,22 @@ class Supervisor:
             self._tell(number, TrialState.FAIL, infeasible=str(error))
             return False
         self._note(number, values=values, train_flops=trial.train_flops)
+        if self.records is not None and (restored := sum(map(self.records.restore, trial.runs))):
+            self.events.append(f"trial {number}: {restored} of {len(trial.runs)} runs taken from {self.records.path}")
+        for run in trial.runs:
+            self._record_run(run)
         self._go_on(trial)
         return True
+
+    def _record_run(self, run: FitProcess) -> None:
+        if self.records is None:
+            return
+        try:
+            self.records.add(run)
+        except OSError as error:  # the run itself is on disk
+            self.events.append(
+                f"{self.records.path} cannot be written: {error.strerror}; rerun the command to add to it"
+            )
 
     def _go_on(self, trial: Trial) -> None:
         """Train the next seed, or tell the result after the last."""

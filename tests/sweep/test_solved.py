@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.__main__ import main
+from sleep_lightning.sweep.finished_runs import finished_runs
 from sleep_lightning.sweep.folder import save_sweep
 from sleep_lightning.sweep.report.content import read_report
 from sleep_lightning.sweep.solved import SeedResult, seed_results, solved, wilson
@@ -50,7 +51,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToldStudy:
 
 
 def test_runs_are_read_from_the_folder(study: ToldStudy) -> None:
-    found = seed_results(study.folder, read_report(study.folder), 0.95)
+    found = seed_results(finished_runs(study.folder, read_report(study.folder)), 0.95)
     assert [(r.values["sleep.n_passes"], r.seed, r.exact_match) for r in found] == [
         (2, 0, 0.97),
         (2, 1, 0.63),
@@ -60,7 +61,7 @@ def test_runs_are_read_from_the_folder(study: ToldStudy) -> None:
     assert [r.steps_to_solve for r in found] == [200, None, 200, 200]
     unfinished = study.folder / "trials" / "0001-seed1" / "summary.json"
     unfinished.unlink()
-    assert len(seed_results(study.folder, read_report(study.folder), 0.95)) == 3
+    assert len(seed_results(finished_runs(study.folder, read_report(study.folder)), 0.95)) == 3
 
 
 def test_the_table_and_the_csv(study: ToldStudy, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,8 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             one.add_argument("spec", metavar="SPEC.yaml", help="sweep file, e.g. sweeps/depo_depth_cost.yaml")
             one.add_argument("--dry-run", action="store_true", help="print points and their cost, train nothing")
             one.add_argument("--output", metavar="DIR", help="folder of the sweep (default: runs/sweeps/<name>)")
+            one.add_argument(
+                "--share", metavar="I/N", help="train the I-th of N shares of the seeds, in its own folder"
+            )
         elif verb != "list":
             one.add_argument("name", metavar="NAME", help=NAME)
+        if verb in ("run", "resume"):
+            one.add_argument(
+                "--records", metavar="FILE", help="take finished runs from this file, and add those of here"
+            )
         if verb == "resume":
             one.add_argument("changes", nargs="*", metavar="key=value", help="change its file, e.g. launcher=slurm")
         if verb == "solved":
@@ -46,7 +53,10 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli import sweep, sweep_show
 
     if a.verb in ("run", "resume"):
-        job = sweep.prepare(a.spec, a.output) if a.verb == "run" else sweep.prepare_resume(a.name, a.changes)
+        if a.verb == "run":
+            job = sweep.prepare(a.spec, a.output, a.share, a.records)
+        else:
+            job = sweep.prepare_resume(a.name, a.changes, a.records)
         return lambda: sweep.dry_run(job) if a.verb == "run" and a.dry_run else sweep.sweep(job)
     if a.verb == "list":
         return sweep_show.list_sweeps

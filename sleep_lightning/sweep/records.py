@@ -1,0 +1,117 @@
+"""Finished runs in one file of JSON lines: committed, joined by ``cat``, and not trained a second time.
+
+A record holds the whole experiment, its validations and its summary, so that a sweep on another machine finds the runs
+of its own points among those of any sweep. Checkpoints are not in it.
+"""
+
+import fcntl
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.config.names import check_path
+from sleep_lightning.runs.damage import DamagedFile, misfit
+from sleep_lightning.runs.files import write_json
+from sleep_lightning.runs.process import HISTORY, SUMMARY, FitProcess
+
+LIKE: dict[str, Any] = {"experiment": dict, "summary": SUMMARY, **HISTORY}
+ELSEWHERE = ("checkpoint", "best_checkpoint", "mlflow_run_id")
+"""Of a summary: what only the machine that trained has."""
+SHARED = ("cost/wall_s", "cost/tokens_per_s", "cost/peak_memory_bytes", "cost/step_memory_bytes")
+"""Of a validation: what depends on the machine and who else used it; the summary holds its last."""
+DIGITS = 7
+REMEDY = "remove that line, and the run is trained again"
+
+
+class Records:
+    """The file of records.
+
+    Args:
+        path: of the file; created with the first record.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def _by_key(self) -> dict[str, dict[str, Any]]:
+        """What the file holds, by experiment; the first of equal ones. Raises DamagedFile: a line that is no record."""
+        found: dict[str, dict[str, Any]] = {}
+        if not self.path.exists():
+            return found
+        lines = self.path.read_text(errors="replace").split("\n")
+        for number, line in enumerate(lines[:-1], 1):  # what follows the last newline was cut off by a crash
+            try:
+                record = json.loads(line)
+                if (lacking := misfit(record, LIKE)) is not None:
+                    raise ValueError(lacking)
+                found.setdefault(_key(load_experiment(record["experiment"], saved=True)), record)
+            except (ValueError, RecursionError) as error:
+                raise DamagedFile(self.path, f"line {number}: {error}", REMEDY) from error
+        return found
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def restore(self, run: FitProcess) -> bool:
+        """Write a recorded run, unless it was begun here, into its directory. Returns whether it was."""
+        directory, record = run.directory, self._by_key.get(_key(run.experiment))
+        if record is None or directory.config.exists():
+            return False
+        directory.path.mkdir(parents=True, exist_ok=True)
+        write_json(directory.history, {"history": record["history"]})
+        write_json(directory.summary, record["summary"] | {"restored_from": str(self.path)})
+        directory.record_experiment(run.experiment)
+        return True
+
+    def add(self, run: FitProcess) -> bool:
+        """Append a finished run, unless the file has it. Returns whether it was added."""
+        summary, key = run.summary, _key(run.experiment)
+        if summary is None or key in self._by_key:
+            return False
+        experiment = run.experiment.to_dict()
+        del experiment["tracking"]
+        record = {
+            "experiment": experiment,
+            "history": [{k: x for k, x in row.items() if k not in SHARED} for row in run.history],
+            "summary": {k: x for k, x in summary.items() if k not in ELSEWHERE},
+        }
+        self._by_key[key] = record
+        with self.path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # sweeps that share the file
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(json.dumps(_rounded(record)).encode() + b"\n")
+        return True
+
+
+def open_records(name: str) -> Records:
+    """The records of a file that can be read and written. Raises ValueError."""
+    check_path("--records", name)
+    path = Path(name)
+    try:
+        with path.open("a+b"):
+            pass
+    except OSError as error:
+        raise ValueError(f"--records {name} cannot be written: {error.strerror}; choose another place") from error
+    records = Records(path)
+    len(records)  # damage is found now
+    return records
+
+
+def _key(experiment: Experiment) -> str:
+    """Equal for experiments that train alike, wherever they are written and tracked."""
+    content = experiment.to_dict()
+    del content["tracking"]
+    content["training"] |= {"run_dir": None, "threads": None, "search_path": []}
+    return json.dumps(content, sort_keys=True)
+
+
+def _rounded(content: Any) -> Any:
+    if isinstance(content, float):
+        return float(f"{content:.{DIGITS}g}")
+    if isinstance(content, dict):
+        return {key: _rounded(value) for key, value in content.items()}
+    return [_rounded(value) for value in content] if isinstance(content, list) else content

@@ -1,0 +1,134 @@
+"""Finished runs travel in a file: what one sweep has trained, another does not train again."""
+
+import json
+from pathlib import Path
+
+import optuna
+import pytest
+
+from sleep_lightning.__main__ import main
+from sleep_lightning.config import load_experiment
+from sleep_lightning.runs.damage import DamagedFile
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.process import FitProcess
+from sleep_lightning.sweep.records import Records, open_records
+from sleep_lightning.sweep.share import parse_share, share_of
+from sleep_lightning.sweep.space import Parameter, Space
+from sleep_lightning.sweep.spec import Sweep
+from sleep_lightning.sweep.study import finished, open_study
+from sleep_lightning.sweep.supervisor import Supervisor
+from tests.cli.cli import ROOT
+from tests.sweep.stand_in import stand_for_fit
+from tests.sweep.sweeps import small_sweep
+
+
+def run_in(folder: Path, seed: int = 0, **done: float) -> FitProcess:
+    """A run in a folder; finished with an exact match if one is given."""
+    base = load_experiment(ROOT / "conf" / "depo.yaml", [f"training.seed={seed}", f"training.run_dir={folder}"])
+    run = FitProcess(base, RunDirectory(folder))
+    if done:
+        folder.mkdir(parents=True)
+        row = {"step": 6, "cost/train_flops": 3.0, "cost/wall_s": 7.0, "exact_match": 1 / 3}
+        (folder / "history.json").write_text(json.dumps({"history": [row]}))
+        scores = {"token_accuracy": 0.5, "loss": 1.0, "train_flops": 3.0, "wall_s": 7.0, "checkpoint": "x"} | done
+        (folder / "summary.json").write_text(json.dumps({"status": "FINISHED", **scores}))
+        run.directory.record_experiment(base)
+    return run
+
+
+def test_a_run_is_found_by_what_it_trains_and_not_by_its_place(tmp_path: Path) -> None:
+    records = Records(tmp_path / "records.jsonl")
+    assert records.add(run_in(tmp_path / "a", exact_match=1 / 3))
+    assert not records.add(run_in(tmp_path / "again", exact_match=0.7))
+    assert not records.add(run_in(tmp_path / "unfinished", seed=5))
+    read = Records(records.path)
+    assert len(read) == 1
+    other, same = run_in(tmp_path / "b", seed=1), run_in(tmp_path / "c")
+    assert not read.restore(other)
+    assert not other.directory.path.exists()
+    assert read.restore(same)
+    assert same.summary is not None
+    assert same.summary["exact_match"] == pytest.approx(1 / 3, abs=1e-7)
+    assert "checkpoint" not in same.summary
+    assert same.history == [{"step": 6, "cost/train_flops": 3.0, "exact_match": pytest.approx(1 / 3, abs=1e-7)}]
+    assert same.directory.load_config() == same.experiment
+    assert not read.restore(same)  # begun here
+
+
+def test_a_line_cut_off_is_dropped_and_files_are_joined_by_cat(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    Records(path).add(run_in(tmp_path / "a", exact_match=0.1))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:100])
+    cut = Records(path)
+    assert len(cut) == 1
+    cut.add(run_in(tmp_path / "b", seed=1, exact_match=0.2))
+    assert path.read_bytes().startswith(whole)
+    assert path.read_bytes().count(b"\n") == 2
+    path.write_bytes(path.read_bytes() + whole)
+    assert len(Records(path)) == 2
+
+
+@pytest.mark.parametrize("line", ["", "{}", "[]", "nonsense", '{"experiment": {"nonsense": 1}, "summary": {}}'])
+def test_a_damaged_line_is_named(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    Records(path).add(run_in(tmp_path / "a", exact_match=0.1))
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(DamagedFile, match=r"line 2: .*; remove that line"):
+        open_records(str(path))
+
+
+@pytest.mark.parametrize("name", ["", "no/folder/file", ".", "x" * 300])
+def test_records_must_be_a_file_that_can_be_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", str(ROOT / "sweeps" / "panel_depo.yaml"), "--records", name]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: --records")
+    assert error.count("\n") == 1
+
+
+def run(folder: Path, records: Path, sweep: Sweep) -> tuple[optuna.Study, int]:
+    """The study at its end, and the number of runs that were trained."""
+    study = open_study(sweep, folder)
+    for _ in Supervisor(sweep, study, folder, records=Records(records)).run(poll_seconds=0.01):
+        pass
+    return study, len(list(folder.glob("trials/*/steps")))
+
+
+@pytest.mark.process
+def test_shares_of_a_sweep_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with monkeypatch.context() as patch:
+        for name in ("command", "begin_command", "resume_command"):
+            patch.setattr(FitProcess, name, getattr(FitProcess, name))  # restored at the end
+        stand_for_fit()
+        space = {"sleep.n_passes": Parameter([1, 2])}
+        whole = small_sweep(trials=2, sampler="grid", seeds=[3, 4, 5])
+        whole = Sweep(whole.spec, Space(space), whole.base)
+        files = []
+        for share, seeds in (("1/2", [3, 5]), ("2/2", [4])):
+            part = share_of(whole, share)
+            assert part.spec.seeds == seeds
+            files.append(tmp_path / f"{part.spec.name}.jsonl")
+            _, trained = run(tmp_path / part.spec.name, files[-1], part)
+            assert trained == 2 * len(seeds)
+            assert run(tmp_path / part.spec.name, files[-1], part)[1] == trained
+        together = tmp_path / "all.jsonl"
+        together.write_text("".join(file.read_text() for file in files))
+        study, trained = run(tmp_path / "whole", together, whole)
+    assert trained == 0
+    assert [t.user_attrs["exact_match_by_seed"] for t in finished(study)] == [[0.1] * 3, [0.2] * 3]
+    assert len(Records(together)) == 6
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/2", "3/2", "1/2/3", "a/b", "-1/2", "1/99999", "1 /2"])
+def test_a_share_is_i_of_n(text: str) -> None:
+    with pytest.raises(ValueError, match=r"--share .* must be I/N"):
+        parse_share(text)
+
+
+def test_a_share_without_seeds_is_refused() -> None:
+    with pytest.raises(ValueError, match="--share 4/4 is empty: the sweep has 3 seeds"):
+        share_of(small_sweep(seeds=[1, 2, 3]), "4/4")
