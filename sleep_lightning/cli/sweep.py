@@ -17,7 +17,6 @@ from sleep_lightning.config.names import check_path
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.signals import SignalsInterrupt
-from sleep_lightning.sweep.finished_runs import finished_runs
 from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor
 from sleep_lightning.sweep.gpus import check_gpus
 from sleep_lightning.sweep.launchers.choose import choose_launcher
@@ -135,7 +134,7 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
             _show_charts(publisher, console)
             overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
             if job.records is not None:
-                _collect(job.records, study, job.folder, console)
+                _collect(job.records, job.sweep, study, job.folder, console)
             supervisor = Supervisor(job.sweep, study, job.folder, overrides, launcher=launcher, records=job.records)
             watch(supervisor, live, publisher.refresh)
             publisher.publish()
@@ -159,11 +158,13 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
     return 0
 
 
-def _collect(records: Records, study: optuna.Study, folder: Path, console: Console) -> None:
+def _collect(records: Records, sweep: Sweep, study: optuna.Study, folder: Path, console: Console) -> None:
     """Add what was finished before without the records."""
     console.print(f"{records.path}: {len(records)} finished runs", highlight=False, soft_wrap=True)
-    for run in finished_runs(folder, build_report(study, folder)):
-        records.add(run.process)
+    for trial in build_report(study, folder).trials:
+        if trial.values and trial.state != "infeasible":
+            for run in build_trial(sweep, trial.number, trial.values, folder).runs:
+                records.add(run)
 
 
 def _open_tracking(job: SweepJob) -> MLflowRun | None:

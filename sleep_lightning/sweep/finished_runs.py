@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sleep_lightning.runs.process import FitProcess
-from sleep_lightning.sweep.folder import load_saved
+from sleep_lightning.runs.damage import read_json
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.process import HISTORY, SUMMARY
 from sleep_lightning.sweep.report.content import Report
-from sleep_lightning.sweep.trial import build_trial
+from sleep_lightning.sweep.trial import run_path
+
+REMEDY = "remove it and resume the sweep, which writes it again"
 
 
 @dataclass(frozen=True)
@@ -17,24 +20,32 @@ class FinishedRun:
 
     Attributes:
         values: its point.
+        n_passes: N of the point.
         seed: of its training.
-        process: it.
+        directory: of the run.
         summary: its ``summary.json``.
     """
 
     values: dict[str, Any]
+    n_passes: int
     seed: int
-    process: FitProcess
+    directory: RunDirectory
     summary: dict[str, Any]
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Its validations. Raises DamagedFile."""
+        return list(read_json(self.directory.history, HISTORY, REMEDY)["history"])
 
 
 def finished_runs(folder: Path, report: Report) -> Iterator[FinishedRun]:
-    """Trial by trial, in order of seeds."""
-    sweep = load_saved(folder)
+    """Trial by trial, in order of seeds. Raises DamagedFile: a summary."""
     for trial in report.trials:
-        if trial.state == "infeasible" or not trial.values:
-            continue
-        runs = build_trial(sweep, trial.number, trial.values, folder).runs
-        for seed, run in zip(sweep.spec.seeds, runs, strict=True):
-            if (summary := run.summary) is not None:
-                yield FinishedRun(trial.values, seed, run, summary)
+        for seed in report.definition["seeds"] if trial.values else ():
+            directory = RunDirectory(run_path(folder, trial.number, seed))
+            try:
+                summary = read_json(directory.summary, SUMMARY, REMEDY)
+            except FileNotFoundError:
+                continue
+            if summary["status"] == "FINISHED":
+                yield FinishedRun(trial.values, report.n_passes(trial), seed, directory, summary)

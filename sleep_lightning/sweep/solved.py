@@ -56,7 +56,7 @@ def seed_results(runs: Iterable[FinishedRun], threshold: float) -> list[SeedResu
 
 
 def _seed_result(run: FinishedRun, threshold: float) -> SeedResult:
-    curve = tuple((int(row["step"]), float(row["exact_match"])) for row in run.process.history)
+    curve = tuple((int(row["step"]), float(row["exact_match"])) for row in run.history)
     reached = next((step for step, exact in curve if exact >= threshold), None)
     return SeedResult(run.values, run.seed, float(run.summary["exact_match"]), reached, curve)
 

@@ -10,6 +10,7 @@ VERBS = {
     "list": "list the sweeps in runs/sweeps/",
     "show": "list all trials of a sweep",
     "solved": "count the seeds that solve the task at each point, with Wilson's intervals",
+    "law": "loss over N at equal training FLOPs, its minimum with intervals, and what a pass is worth in tokens",
     "best": "print a sweep's frontier; write its best trial as an experiment",
 }
 NAME = "name of a sweep (its folder in runs/sweeps/), or path of its folder"
@@ -66,6 +67,11 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
 
         counted = sweep_solved.prepare(found, a.threshold, a.csv)
         return lambda: sweep_solved.show(counted)
+    if a.verb == "law":
+        from sleep_lightning.cli import sweep_law
+
+        request = sweep_law.prepare(found)
+        return lambda: sweep_law.show(request)
     if a.verb == "best":
         export = sweep_show.prepare_export(found, a.max_flops, a.export)
         return lambda: sweep_show.best(found, a.max_flops, export)

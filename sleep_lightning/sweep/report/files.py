@@ -10,6 +10,7 @@ from typing import Any
 from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.sweep.folder import SWEEPS
 from sleep_lightning.sweep.report.content import COSTS, SHARES, Report, Row
+from sleep_lightning.sweep.report.law import Laws
 from sleep_lightning.sweep.report.page import report_page
 from sleep_lightning.tracking.figures.frontier_plot import Dot, FrontierPlot
 from sleep_lightning.tracking.figures.runs import draw_frontier
@@ -18,9 +19,18 @@ from sleep_lightning.tracking.figures.sweeps import frontier_figure, write_page
 LABELS = {"train_flops": "training FLOPs", "wall_s": "wall time (s)"}
 
 
-def write_report(report: Report, folder: Path) -> list[Path]:
+def write_report(report: Report, folder: Path, laws: Laws | None = None) -> list[Path]:
     """Write ``frontier.json``, ``trials.csv`` and ``report.html``, and once a trial is finished ``frontier.png`` and
-    ``frontier.html``; returns them. Raises OSError if the folder cannot be written."""
+    ``frontier.html``, over budgets of FLOPs ``law.json`` and ``law.png``; returns them.
+
+    Args:
+        report: what is written.
+        folder: of the sweep.
+        laws: over its budgets; None: those of the report.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     table, figures, page = folder / "trials.csv", folder / "frontier.json", folder / "report.html"
     write_json(figures, as_json(report))
     write_text(table, as_csv(report))
@@ -31,8 +41,12 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         draw_frontier(plot, picture)
         write_page(frontier_figure(plot), interactive, plot.title)
         files += [picture, interactive]
+    laws = laws or Laws.over_budgets(folder, report)
+    if laws is not None:
+        files += laws.write(folder, report.name)
     reach = report.name if folder.resolve() == (SWEEPS / report.name).resolve() else str(folder)
-    write_text(page, report_page(report, plot, [as_dot(report, t) for t in report.trials if t.curve], reach))
+    drawn = [as_dot(report, t) for t in report.trials if t.curve]
+    write_text(page, report_page(report, plot, drawn, reach, () if laws is None else laws.slices))
     return [*files, page]
 
 

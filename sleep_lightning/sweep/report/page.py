@@ -6,7 +6,9 @@ from html import escape
 
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.sweep.report.content import Report, Row
+from sleep_lightning.sweep.report.law import SliceLaw
 from sleep_lightning.tracking.figures.frontier_plot import Dot, FrontierPlot
+from sleep_lightning.tracking.figures.law_plot import law_figure
 from sleep_lightning.tracking.figures.sweeps import (
     as_div,
     curves_figure,
@@ -26,21 +28,25 @@ code { font-size: 0.92em; background: #f5f5f5; padding: 0.1em 0.3em; } .note { c
 """
 
 
-def report_page(report: Report, plot: FrontierPlot | None, drawn: Sequence[Dot], reach: str) -> str:
-    """The page: facts, frontier, its trials and how to train them, gain over FLOPs spent, learning curves, importances,
-    failures.
+def report_page(
+    report: Report, plot: FrontierPlot | None, drawn: Sequence[Dot], reach: str, laws: Sequence[SliceLaw] = ()
+) -> str:
+    """The page: facts, frontier, its trials and how to train them, loss over N by budget, gain over FLOPs spent,
+    learning curves, importances, failures.
 
     Args:
         report: what is reported.
         plot: the frontier; None while no trial is finished.
         drawn: the trials that have a curve.
         reach: name or path by which the command line finds the sweep.
+        laws: by slice, of a sweep over budgets.
     """
     parts = [f"<h1>{escape(report.name)}</h1>", _table((), _facts(report))]
     if plot is None:
         parts.append("<p>No trial is finished yet.</p>")
     else:
         parts += _frontier(report, plot, reach)
+    parts += _laws(laws)
     if points := report.progress():
         several = len(report.objectives) > 1
         label = "hypervolume" if several else f"best {report.value.replace('_', ' ')}"
@@ -91,6 +97,19 @@ def _frontier(report: Report, plot: FrontierPlot, reach: str) -> Iterable[str]:
     yield _table(("trial", plot.cost_label, plot.value_label, "point"), rows)
     for t in report.best[:SHOWN] if several and report.cost == "train_flops" else report.best[:1]:
         yield f"<p>{t.number}: <code>{escape(export_command(report, t, reach))}</code></p>"
+
+
+def _laws(laws: Sequence[SliceLaw]) -> Iterable[str]:
+    if laws:
+        yield _head("Loss over N at equal training FLOPs", "Means over the seeds; bars from the best to the worst.")
+    for law in laws:
+        if law.curves:
+            yield as_div(law_figure(law.panel()))
+            yield _table(
+                ("training FLOPs", "N* [95%]", "at the edge"),
+                [[with_unit(c.budget), str(c.best), "yes" if c.at_edge else "no"] for c in law.curves],
+            )
+        yield f"<p>{escape(law.name)}: {escape(law.verdict())}.</p>"
 
 
 def _result(report: Report, trial: Row) -> str:

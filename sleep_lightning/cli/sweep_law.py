@@ -1,0 +1,82 @@
+"""``sweep law``: loss over N at equal training FLOPs, its minimum, and what a pass is worth in tokens."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from sleep_lightning.cli.console import plain_console, print_facts
+from sleep_lightning.cli.sweep_show import Found, refuse
+from sleep_lightning.formatting import with_unit
+from sleep_lightning.sweep.cells import Selected
+from sleep_lightning.sweep.report.files import write_report
+from sleep_lightning.sweep.report.law import Laws, SliceLaw
+from sleep_lightning.sweep.space import written
+
+
+@dataclass(frozen=True)
+class LawRequest:
+    """A checked request: a sweep, and what follows from its runs by N and budget."""
+
+    found: Found
+    laws: Laws
+
+
+def prepare(found: Found) -> LawRequest:
+    """Fit. Raises ValueError: no run, or no seed, has finished at every N and budget."""
+    try:
+        return LawRequest(found, Laws.of(found.folder, found.report))
+    except ValueError as error:
+        raise ValueError(f"{found.folder}: {error}; go on with: sweep resume {shlex.quote(found.name)}") from error
+
+
+def show(request: LawRequest) -> int:
+    """Print a table for each slice, and write the files. Returns the exit code: 2 if they cannot be written."""
+    console, found = plain_console(), request.found
+    for law in request.laws.slices:
+        console.print(_table(law))
+        exponent = "none: a minimum at the edge, or fewer than three budgets" if law.exponent is None else law.exponent
+        print_facts(console, {"N* ~ C^a, a": str(exponent), "law": law.verdict()})
+    if any(one.others for one in request.laws.selected):
+        console.print(_others(request.laws.selected))
+    try:
+        files = write_report(found.report, found.folder, request.laws)
+    except OSError as error:
+        return refuse(f"{found.folder} cannot be written: {error.strerror}; copy the sweep elsewhere and name its path")
+    for file in files:
+        console.print(str(file), highlight=False, soft_wrap=True)
+    return 0
+
+
+def _table(law: SliceLaw) -> Table:
+    depths = sorted({cell.n_passes for cell in law.cells})
+    seeds = len(set.intersection(*(set(cell.losses) for cell in law.cells)))
+    table = Table(title=f"{law.name}: mean loss over {seeds} seed(s), nats per label", title_justify="left")
+    for column in ("budget, FLOPs", *(f"N = {n}" for n in depths), "N* [95%]", "lowest mean"):
+        table.add_column(column)
+    for row in _rows(law, depths):
+        table.add_row(*row)
+    return table
+
+
+def _rows(law: SliceLaw, depths: list[int]) -> Iterator[list[str]]:
+    curves = {curve.budget: curve for curve in law.curves}
+    for budget in sorted({cell.budget for cell in law.cells}):
+        means = {c.n_passes: sum(c.losses.values()) / len(c.losses) for c in law.cells if c.budget == budget}
+        cells = [f"{means[n]:.3f}" if n in means else "-" for n in depths]
+        if (curve := curves.get(budget)) is None:
+            yield [with_unit(budget), *cells, "-", "-"]
+            continue
+        n, share = max(curve.wins.items(), key=lambda item: item[1])
+        edge = " (edge)" if curve.at_edge else ""
+        yield [with_unit(budget), *cells, f"{curve.best}{edge}", f"N = {n} in {share:.0%}"]
+
+
+def _others(selected: Sequence[Selected]) -> Table:
+    table = Table(title="the other keys, chosen by the mean loss of all answers", title_justify="left")
+    for column in ("budget, FLOPs", "N", "chosen", "of"):
+        table.add_column(column)
+    for one in selected:
+        table.add_row(with_unit(one.budget), str(one.n_passes), written(one.others), str(one.tried))
+    return table

@@ -1,0 +1,117 @@
+"""Loss over N at equal training FLOPs, as a picture and as an interactive figure. Libraries are imported when drawn."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sleep_lightning.formatting import with_unit
+from sleep_lightning.tracking.figures.frontier_plot import depth_colors
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class Bowl:
+    """A budget.
+
+    Attributes:
+        budget: training FLOPs.
+        depths: every N.
+        means, lows, highs: loss by N: mean over seeds, of the best seed, of the worst.
+        best: N with the least loss, with its interval; unbounded ends are not drawn.
+    """
+
+    budget: float
+    depths: tuple[int, ...]
+    means: tuple[float, ...]
+    lows: tuple[float, ...]
+    highs: tuple[float, ...]
+    best: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class LawPanel:
+    """A slice of the answers.
+
+    Attributes:
+        title: its name.
+        bowls: by budget, the smallest first.
+    """
+
+    title: str
+    bowls: tuple[Bowl, ...]
+
+
+def _colors(bowls: Sequence[Bowl]) -> list[str]:
+    return list(depth_colors(range(len(bowls))).values())
+
+
+def draw_law(panels: Sequence[LawPanel], path: Path, title: str) -> None:
+    """Loss over N, a line for each budget with a mark at ``N*`` and its interval; a panel for each slice (PNG)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(4 * columns + 1, 3.4 * rows + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    for axes, panel in zip(grid, panels, strict=False):
+        for bowl, color in zip(panel.bowls, _colors(panel.bowls), strict=True):
+            axes.plot(bowl.depths, bowl.means, "o-", color=color, markersize=4, label=f"{with_unit(bowl.budget)}FLOP")
+            axes.fill_between(bowl.depths, bowl.lows, bowl.highs, color=color, alpha=0.12, linewidth=0)
+            value, low, high = bowl.best
+            level = _at(bowl, value)
+            axes.plot([value], [level], "*", color=color, markersize=13, markeredgecolor="black", zorder=3)
+            if math.isfinite(low):
+                axes.plot([low, high], [level, level], color="black", linewidth=1, zorder=2)
+        axes.set_xscale("log", base=2)
+        depths = sorted({n for bowl in panel.bowls for n in bowl.depths})
+        axes.set_xticks(depths, [str(n) for n in depths])
+        axes.minorticks_off()
+        axes.set(xlabel="passes N", title=panel.title)
+        axes.grid(alpha=0.3)
+    grid[0].set_ylabel("validation loss, nats per label")
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", title="budget; star: N*")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def _at(bowl: Bowl, n: float) -> float:
+    """The line of means at N, straight in log N between its points."""
+    import numpy as np
+
+    return float(np.interp(math.log(n), [math.log(depth) for depth in bowl.depths], bowl.means))
+
+
+def law_figure(panel: LawPanel) -> "Figure":
+    """One slice: a line for each budget, with bars from the best seed to the worst."""
+    from plotly.graph_objects import Figure
+
+    figure = Figure(layout={"template": "simple_white", "margin": {"t": 40, "r": 20}, "title": escape(panel.title)})
+    for bowl, color in zip(panel.bowls, _colors(panel.bowls), strict=True):
+        bars = {
+            "array": [high - mean for mean, high in zip(bowl.means, bowl.highs, strict=True)],
+            "arrayminus": [mean - low for mean, low in zip(bowl.means, bowl.lows, strict=True)],
+        }
+        figure.add_scatter(
+            x=bowl.depths,
+            y=bowl.means,
+            error_y={"type": "data", "symmetric": False, "thickness": 1, **bars},
+            mode="lines+markers",
+            line={"color": color},
+            name=f"{with_unit(bowl.budget)}FLOP, N* {bowl.best[0]:.2f}",
+        )
+    depths = sorted({n for bowl in panel.bowls for n in bowl.depths})
+    figure.update_xaxes(title="passes N", type="log", tickvals=depths, ticktext=[str(n) for n in depths])
+    figure.update_yaxes(title="validation loss, nats per label", showgrid=True)
+    return figure

@@ -1,0 +1,101 @@
+"""``sweep law`` on a sweep whose runs were recorded: nothing is trained."""
+
+import json
+from itertools import product
+from math import log
+from pathlib import Path
+
+import pytest
+
+from sleep_lightning.__main__ import main
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.process import FitProcess
+from sleep_lightning.sweep.records import Records
+from sleep_lightning.sweep.spec import Sweep, load_sweep
+from tests.cli.cli import ROOT
+
+BUDGETS, DEPTHS, SEEDS = (2e12, 4e12, 8e12), (1, 2, 4), (0, 1)
+SPEC = f"""
+name: budgets
+base: {ROOT}/conf/depo.yaml
+overrides: [tracking.enabled=false]
+space:
+  train_flops: {{choices: [2.0e+12, 4.0e+12, 8.0e+12]}}
+  sleep.n_passes: {{choices: [1, 2, 4]}}
+sampler: grid
+seeds: [0, 1]
+budget: {{trials: 9}}
+pruner: none
+"""
+
+
+def bowl(n: int, budget: float, seed: int) -> float:
+    """Its minimum is at N = 2 for every budget; seed 1 is worse."""
+    return 0.2 + 0.1 * seed + 0.1 * (log(n / 2)) ** 2 + 0.1 * (2e12 / budget)
+
+
+def made_up(sweep: Sweep, folder: Path, n: int, budget: float, seed: int) -> FitProcess:
+    experiment = sweep.experiment({"train_flops": budget, "sleep.n_passes": n}, ("training.seed", seed))
+    run = FitProcess(experiment, RunDirectory(folder / "made_up" / f"{n}-{budget:.0f}-{seed}"))
+    run.directory.path.mkdir(parents=True)
+    scores = {"exact_match": 0.5, "token_accuracy": 0.5, "loss": bowl(n, budget, seed)}
+    both = {"all": scores, "hop_1": {**scores, "loss": 2 * scores["loss"]}}
+    cost = {"train_flops": budget, "wall_s": 1.0, "tokens": budget / n}
+    run.directory.summary.write_text(json.dumps({"status": "FINISHED", **scores, **cost, "slices": both}))
+    row = {"step": 1, "exact_match": 0.5, "cost/train_flops": budget}
+    run.directory.history.write_text(json.dumps({"history": [row]}))
+    return run
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("budgets")
+    (folder / "budgets.yaml").write_text(SPEC)
+    records, sweep = Records(folder / "records.jsonl"), load_sweep(folder / "budgets.yaml")
+    for n, budget, seed in product(DEPTHS, BUDGETS, SEEDS):
+        assert records.add(made_up(sweep, folder, n, budget, seed))
+    return folder
+
+
+@pytest.mark.long
+def test_law(recorded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(recorded)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["sweep", "budgets.yaml", "--records", "records.jsonl"]) == 0
+    folder = recorded / "runs" / "sweeps" / "budgets"
+    assert not list(folder.glob("trials/*/checkpoints"))
+    capsys.readouterr()
+    assert main(["sweep", "law", "budgets"]) == 0
+    printed = capsys.readouterr().out
+    assert "all: mean loss over 2 seed(s)" in printed
+    assert "2.00 [2.00, 2.00]" in printed
+    assert "N = 2 in 100%" in printed
+    assert "N* ~ C^a, a  0.00 [-0.00, 0.00]" in printed.replace("-0.00 [", "0.00 [")
+    law = json.loads((folder / "law.json").read_text())
+    everything, one_hop = law["slices"]
+    for curve in everything["curves"]:
+        assert curve["best"]["value"] == pytest.approx(2.0, abs=1e-6)
+        expected = {str(n): 0.5 * (bowl(n, curve["budget"], 0) + bowl(n, curve["budget"], 1)) for n in DEPTHS}
+        assert curve["losses"] == pytest.approx(expected, abs=1e-6)
+    assert one_hop["name"] == "hop_1"
+    assert one_hop["curves"][0]["losses"]["1"] == pytest.approx(2 * everything["curves"][0]["losses"]["1"])
+    assert not everything["fits"]  # a bowl over N is no power law
+    assert (folder / "law.png").stat().st_size > 10_000
+    page = (folder / "report.html").read_text()
+    assert "Loss over N at equal training FLOPs" in page
+    assert "no law is stated" in page
+
+
+@pytest.mark.long
+def test_law_of_what_is_not_there(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(recorded)
+    assert main(["sweep", "law", "nothing"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main(["sweep", "budgets.yaml", "--records", "records.jsonl", "--output", str(tmp_path / "copy")]) == 0
+    for summary in (tmp_path / "copy").glob("trials/*/summary.json"):
+        summary.unlink()
+    capsys.readouterr()
+    assert main(["sweep", "law", str(tmp_path / "copy")]) == 2
+    assert "no run has finished yet; go on with: sweep resume" in capsys.readouterr().err

@@ -1,0 +1,94 @@
+"""Curves and laws of made-up losses, whose minima and exponents are known."""
+
+import numpy as np
+import pytest
+
+from sleep_lightning.sweep.iso_flop import Cell, Seeds, curves, minimum
+from sleep_lightning.sweep.law import fit_law
+
+BUDGETS, DEPTHS = (1e12, 2e12, 4e12, 8e12), (1, 2, 3, 4, 6)
+COST, PHI, ALPHA, FLOOR, SCALE = 0.8, 0.5, 0.4, 0.05, 2e4
+
+
+def cells_of(loss: "object", seeds: int = 5, noise: float = 0.01) -> list[Cell]:
+    """Cells of a loss over N and tokens; a token with N passes costs 1e6 N^COST FLOPs; seeds differ by a factor."""
+    rng, found = np.random.default_rng(1), []
+    for budget in BUDGETS:
+        for n in DEPTHS:
+            tokens = budget / (1e6 * n**COST)
+            drawn = {seed: loss(n, tokens, budget) * float(np.exp(noise * rng.normal())) for seed in range(seeds)}  # type: ignore[operator]
+            found.append(Cell(budget, n, tokens, budget, drawn))
+    return found
+
+
+def law(n: float, tokens: float, _: float) -> float:
+    return float(FLOOR + (SCALE / (tokens * n**PHI)) ** ALPHA)
+
+
+def bowl(n: float, _: float, budget: float) -> float:
+    """Its minimum is at N = 2 (C / 1e12)^0.3."""
+    return float(0.3 + 0.1 * (np.log(n) - np.log(2) - 0.3 * np.log(budget / 1e12)) ** 2)
+
+
+def test_the_law_is_found() -> None:
+    cells = cells_of(law)
+    found = fit_law(cells, Seeds(cells))
+    assert found is not None
+    assert found.phi.low <= PHI <= found.phi.high
+    assert found.phi.value == pytest.approx(PHI, abs=0.05)
+    assert found.cost == pytest.approx(COST, abs=1e-9)
+    assert found.r2 > 0.99
+    assert found.miss is not None
+    assert found.miss < 0.05
+    assert found.fits
+    assert found.loss(2, 1e6) == pytest.approx(law(2, 1e6, 0), rel=0.02)
+    exact = fit_law(exactly := cells_of(law, noise=0.0), Seeds(exactly))
+    assert exact is not None
+    assert [exact.phi.value, exact.alpha, exact.floor] == pytest.approx([PHI, ALPHA, FLOOR], rel=0.01)
+
+
+def test_what_is_no_law_does_not_fit() -> None:
+    """A jump that later budgets make: predicted from the earlier ones it is missed."""
+    jump = cells_of(lambda n, tokens, budget: 0.05 if budget > 4e12 and n > 2 else 0.6 + 0.001 * n)
+    found = fit_law(jump, Seeds(jump))
+    assert found is not None
+    assert not found.fits
+    few = cells_of(law)[:5]
+    assert fit_law(few, Seeds(few)) is None
+    flat = [cell for cell in cells_of(law) if cell.n_passes == 1] * 2
+    assert fit_law(flat, Seeds(flat)) is None
+
+
+def test_minima_and_their_exponent() -> None:
+    cells = cells_of(bowl)
+    found, exponent = curves(cells, Seeds(cells))
+    assert [curve.budget for curve in found] == list(BUDGETS)
+    for curve in found:
+        true = 2 * (curve.budget / 1e12) ** 0.3
+        assert curve.best.low <= curve.best.value <= curve.best.high
+        assert curve.best.value == pytest.approx(true, rel=0.1)
+        assert not curve.at_edge
+        assert sum(curve.wins.values()) == pytest.approx(1)
+    assert exponent is not None
+    assert exponent.low <= 0.3 <= exponent.high
+    assert exponent.value == pytest.approx(0.3, abs=0.07)
+
+
+def test_a_minimum_at_the_edge_gives_no_exponent() -> None:
+    cells = cells_of(lambda n, tokens, budget: 0.1 * n)
+    found, exponent = curves(cells, Seeds(cells))
+    assert exponent is None
+    assert [(curve.best.value, curve.at_edge) for curve in found] == [(1.0, True)] * 4
+    assert minimum(np.array([1, 2, 4]), np.array([0.3, 0.5, 0.2])) == 4.0  # opens downwards
+
+
+def test_only_seeds_that_have_finished_everywhere_count() -> None:
+    cells = cells_of(bowl, seeds=3)
+    first = cells[0]
+    cells[0] = Cell(first.budget, first.n_passes, first.tokens, first.flops, {1: first.losses[1]})
+    seeds = Seeds(cells)
+    assert seeds.losses.shape == (20, 1)
+    assert str(curves(cells, seeds)[0][0].best).count("[") == 0  # no interval from a single seed
+    cells[1] = Cell(first.budget, 2, first.tokens, first.flops, {2: 0.1})
+    with pytest.raises(ValueError, match="no seed has finished"):
+        Seeds(cells)
