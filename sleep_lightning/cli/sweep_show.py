@@ -19,6 +19,8 @@ from sleep_lightning.sweep.report.content import Report, Row, read_report
 from sleep_lightning.sweep.report.files import write_report
 
 SHOWN_BEST = 20
+ON = "on frontier"
+"""Share of the resamples of the seeds in which a point is on the frontier."""
 WIDE = 160
 """Columns of a table that is not shown on a terminal."""
 
@@ -151,11 +153,11 @@ def frontier_table(report: Report) -> Table:
     several = len(report.objectives) > 1
     what = f"what no other trial beats in {_name(report.value)} and {_name(report.cost)}" if several else "best trials"
     table = Table(title=f"{report.name}: {what}", title_justify="left")
-    for column in ("trial", _name(report.cost), _name(report.value), "point"):
+    for column in ("trial", _name(report.cost), _name(report.value), "seeds", ON, "point"):
         table.add_column(column, justify="left" if column == "point" else "right")
     for trial in report.best[:SHOWN_BEST]:
         cost, value = trial.result[report.cost], trial.result[report.value]
-        table.add_row(str(trial.number), with_unit(cost), f"{value:.3f}", trial.written())
+        table.add_row(str(trial.number), with_unit(cost), f"{value:.3f}", *report.sureness(trial), trial.written())
     return table
 
 

@@ -9,7 +9,7 @@ from sleep_lightning.runs.damage import read_json
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import HISTORY, SUMMARY
 from sleep_lightning.sweep.report.content import Report
-from sleep_lightning.sweep.trial import run_path
+from sleep_lightning.sweep.trial import run_path, seeds_of
 
 REMEDY = "remove it and resume the sweep, which writes it again"
 
@@ -39,9 +39,9 @@ class FinishedRun:
 
 
 def finished_runs(folder: Path, report: Report) -> Iterator[FinishedRun]:
-    """Trial by trial, in order of seeds. Raises DamagedFile: a summary."""
+    """Trial by trial, by seed. Raises DamagedFile: a summary."""
     for trial in report.trials:
-        for seed in report.definition["seeds"] if trial.values else ():
+        for seed in seeds_of(folder, trial.number) if trial.values else ():
             directory = RunDirectory(run_path(folder, trial.number, seed))
             try:
                 summary = read_json(directory.summary, SUMMARY, REMEDY)

@@ -46,6 +46,16 @@ class Budget:
 
 
 @dataclass
+class Reseed:
+    seeds: int = field(default=0, metadata={"low": 0, "high": 2**16})
+    """Most seeds of a point, those of the sweep included; 0: none are added."""
+    confidence: float = field(default=0.95, metadata={"low": 0.5, "high": 1})
+    """A point is decided if it is on the frontier, or off it, in this share of the resamples of the seeds."""
+    flops: float | None = None
+    """Training FLOPs of all further seeds; null: no limit of their own."""
+
+
+@dataclass
 class SweepSpec:
     name: str
     """Name of the sweep, its study and its MLflow parent run."""
@@ -66,6 +76,8 @@ class SweepSpec:
     """Training seeds of every trial, a run for each; the result of the trial is their mean."""
     budget: Budget = field(default_factory=Budget)
     """When to stop."""
+    reseed: Reseed = field(default_factory=Reseed)
+    """Once no more points are tried: further seeds for those that decide the frontier."""
     constraints: dict[str, float] = field(default_factory=dict)
     """Upper bounds on measures known before step 0; points above them are not run."""
     pruner: Literal["none", "median", "frontier"] = "frontier"
@@ -114,9 +126,10 @@ class SweepSpec:
         for key, (value, low) in at_least.items():
             if value < low:
                 raise ValueError(f"{key}={value} must be at least {low}")
-        for key in ("flops", "hours"):
-            if (bound := getattr(self.budget, key)) is not None and not bound > 0:
-                raise ValueError(f"budget.{key}={bound} must be above 0, or null")
+        bounds = {f"budget.{key}": getattr(self.budget, key) for key in ("flops", "hours")}
+        for key, bound in (bounds | {"reseed.flops": self.reseed.flops}).items():
+            if bound is not None and not bound > 0:
+                raise ValueError(f"{key}={bound} must be above 0, or null")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from sleep_lightning.sweep.launchers import Launcher, LocalLauncher
 from sleep_lightning.sweep.ledger import Ledger, point_key
 from sleep_lightning.sweep.pruning import Pruner
 from sleep_lightning.sweep.records import Records
+from sleep_lightning.sweep.reseeding import Reseeding
 from sleep_lightning.sweep.snapshot import RunningTrial, Snapshot
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.storage import JOURNAL, REMEDY
@@ -67,6 +68,7 @@ class Supervisor:
         self._enqueued = self._count_enqueued()
         with reading(self.folder / JOURNAL, REMEDY):
             self._ledger = Ledger(self.study.get_trials(deepcopy=False))
+        self._reseeding = Reseeding(self.sweep, self.study, self.folder, self.overrides)
         self._pruner = Pruner(self.sweep.spec.pruner)
         self._deadline = time.monotonic() + 3600 * (self.sweep.spec.budget.hours or float("inf"))
 
@@ -77,7 +79,7 @@ class Supervisor:
             ended=dict(self._ledger.counts),
             waiting=self._enqueued + len(self._waiting),
             finished=tuple(self._ledger.finished),
-            ended_flops=self._ledger.flops_spent,
+            ended_flops=self._ledger.flops_spent + self._reseeding.flops_spent,
             seconds_left=None if self._deadline == float("inf") else self._deadline - time.monotonic(),
         )
 
@@ -115,7 +117,9 @@ class Supervisor:
         self._launcher.events.clear()
 
     def _fill(self) -> None:
-        while len(self._active) < self.sweep.spec.workers and (self._begin_another() or self._begin_beside()):
+        while len(self._active) < self.sweep.spec.workers and (
+            self._begin_another() or self._begin_beside() or self._begin_further_seed()
+        ):
             pass
 
     def _begin_another(self) -> bool:
@@ -145,10 +149,28 @@ class Supervisor:
             return False
         return any(self._active.start_next(trial) for trial in self._active.trials())
 
+    def _begin_further_seed(self) -> bool:
+        """Start another seed of a point that decides the frontier, once all trials have ended."""
+        active = [trial.number for trial in self._active.trials()]
+        points_left = any(not trial.reseeds for trial in self._active.trials())
+        if not self.sweep.spec.reseed.seeds or points_left or self._out_of_budget():
+            return False
+        if (found := self._reseeding.next(active)) is None:
+            return False
+        trial, share = found
+        seed = trial.runs[0].experiment.training.seed
+        self.events.append(f"trial {trial.number}: seed {seed}; it is on the frontier in {share:.0%} of the resamples")
+        if self.records is not None:
+            self.records.restore(trial.runs[0])
+        if not self._active.start_next(trial):  # it was recorded
+            self._reseeding.changed()
+        return True
+
     def _out_of_budget(self) -> bool:
         flops = self.sweep.spec.budget.flops
         running = sum(trial.flops_spent() for trial in self._active.trials())
-        return time.monotonic() > self._deadline or (flops is not None and self._ledger.flops_spent + running >= flops)
+        spent = self._ledger.flops_spent + self._reseeding.flops_spent + running
+        return time.monotonic() > self._deadline or (flops is not None and spent >= flops)
 
     def _ask(self) -> bool:
         """Start a new point; False if it cannot be run (it is recorded as failed, with the reason)."""
@@ -199,6 +221,9 @@ class Supervisor:
 
     def _go_on(self, trial: Trial) -> None:
         """Train the next seed, or tell the result after the last."""
+        if trial.reseeds:
+            self._reseeding.changed()
+            return
         if self._active.start_next(trial) or self._active.of(trial):
             return
         result = trial.result()
@@ -219,7 +244,7 @@ class Supervisor:
 
     def _prune(self, one: ActiveRun) -> None:
         seen = len(one.run.history), len(self._ledger.curves)
-        if seen == one.judged:
+        if seen == one.judged or one.trial.reseeds:
             return
         one.judged, curve = seen, curve_of(one.run)
         reason = self._pruner.why_stop(curve, one.trial.run_flops, self._ledger.curves)
@@ -245,6 +270,10 @@ class Supervisor:
             return
         self._active.remove(one)
         self._active.stop(one.trial)
+        if one.trial.reseeds:
+            self._reseeding.give_up(one.trial.number)
+            self.events.append(f"trial {one.trial.number}: another seed failed: {reason}")
+            return
         tail, spent = one.run.log_tail(), one.trial.flops_spent()
         self._tell(one.trial.number, TrialState.FAIL, failed=reason, log_tail=tail, flops_spent=spent)
 
@@ -259,6 +288,7 @@ class Supervisor:
         """Facts first: a reader that sees the trial ended must see them too."""
         self._note(number, **facts)
         self._ledger.add(self.study.tell(number, values, state=state))
+        self._reseeding.changed()
         if "infeasible" not in facts:
             self._failed_in_a_row = self._failed_in_a_row + 1 if state == TrialState.FAIL else 0
 

@@ -23,12 +23,14 @@ class Trial:
         values: the point.
         runs: one for each seed, in order.
         run_flops: training FLOPs of one whole run, known before its first step.
+        reseeds: it has a result already, and its run is another seed.
     """
 
     number: int
     values: dict[str, Any]
     runs: tuple[FitProcess, ...]
     run_flops: float
+    reseeds: bool = False
 
     @property
     def train_flops(self) -> float:
@@ -73,6 +75,12 @@ def build_trial(sweep: Sweep, number: int, values: dict[str, Any], folder: Path,
 def run_path(folder: Path, number: int, seed: int) -> Path:
     """Directory of a trial's run with a seed."""
     return runs_path(folder) / f"{number:04d}-seed{seed}"
+
+
+def seeds_of(folder: Path, number: int) -> list[int]:
+    """Seeds of a trial that have a directory."""
+    found = (path.name.rpartition("-seed")[2] for path in runs_path(folder).glob(f"{number:04d}-seed*/"))
+    return sorted(int(seed) for seed in found if seed.isdecimal())
 
 
 def runs_path(folder: Path) -> Path:

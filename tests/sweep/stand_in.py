@@ -21,7 +21,7 @@ def step_seconds() -> str:
     return os.environ.get("STAND_IN_SECONDS", "0.02")
 
 
-def fit(directory: Path, n_passes: int, seconds: float) -> None:
+def fit(directory: Path, n_passes: float, seconds: float) -> None:
     """Six steps, a checkpoint every second one; every step leaves a line."""
     (directory / "config.yaml").touch()
     with (directory / "gpus").open("a") as file:
@@ -104,6 +104,6 @@ def supervise(folder: Path, trials: int, workers: int, options: dict[str, Any]) 
 if __name__ == "__main__":
     what, path, *numbers = sys.argv[1:]
     if what == "fit":
-        fit(Path(path), int(numbers[0]), float(numbers[1] if numbers[1:] else step_seconds()))
+        fit(Path(path), float(numbers[0]), float(numbers[1] if numbers[1:] else step_seconds()))
     else:
         supervise(Path(path), *map(int, numbers[:2]), json.loads(numbers[2]) if numbers[2:] else {})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import optuna
@@ -18,9 +19,11 @@ from sleep_lightning.runs.process import SUMMARY
 from sleep_lightning.sweep.frontier import Point, frontier, hypervolume
 from sleep_lightning.sweep.point import passes_of
 from sleep_lightning.sweep.report.importances import importances
+from sleep_lightning.sweep.settled import Seeded, frontier_shares
 from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.storage import JOURNAL, REMEDY
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
+from sleep_lightning.sweep.trial import run_path, seeds_of
 
 COSTS = ("train_flops", "wall_s")
 """Measures that are costs."""
@@ -46,6 +49,7 @@ class Row:
         by_seed: each seed's result, by measure.
         curve: training FLOPs of one run and exact match at its validations, mean over seeds.
         flops_spent: training FLOPs of all its runs.
+        further_seeds: runs since it had its first result.
         reason: why it was stopped or failed.
         ended: when.
     """
@@ -60,6 +64,7 @@ class Row:
     flops_spent: float
     reason: str
     ended: datetime | None
+    further_seeds: int = 0
 
     def written(self) -> str:
         """Its point, for display."""
@@ -117,6 +122,27 @@ class Report:
         rows = sorted(self.finished, key=lambda t: t.number)
         return [rows[i] for i in frontier([self.as_point(t) for t in rows])]
 
+    @cached_property
+    def frontier_shares(self) -> dict[int, float]:
+        """Share of resamples of the seeds in which a finished trial, by number, is on the frontier."""
+        return dict(zip((t.number for t in self.finished), frontier_shares(self.seeded), strict=True))
+
+    def sureness(self, trial: Row) -> tuple[str, str]:
+        """Seeds of a finished trial, and the share of their resamples with it on the frontier: - for a seed each."""
+        several = any(len(one.values) > 1 for one in self.seeded)
+        return str(len(self._values(trial))), f"{self.frontier_shares[trial.number]:.0%}" if several else "-"
+
+    @property
+    def seeded(self) -> list[Seeded]:
+        """The finished trials with their seeds; of a single objective all cost the same, and the best one counts."""
+        return [Seeded(self._cost_of(t), tuple(self._worth(x) for x in self._values(t))) for t in self.finished]
+
+    def _values(self, trial: Row) -> list[float]:
+        return trial.by_seed.get(self.value) or [trial.result[self.value]]
+
+    def _cost_of(self, trial: Row) -> float:
+        return self.as_point(trial).cost if len(self.objectives) > 1 else 0.0
+
     def best_within(self, max_flops: float | None) -> Row:
         """The trial with the highest value whose runs cost at most so many training FLOPs; of equal ones the cheapest.
 
@@ -137,9 +163,11 @@ class Report:
         cost, value = self._measured(trial)
         if self.objectives.get(self.cost) == "maximize":
             cost = self._most(self.cost) - cost
-        if self.objectives[self.value] == "minimize":
-            value = self._most(self.value) - value
-        return Point(cost, value)
+        return Point(cost, self._worth(value))
+
+    def _worth(self, value: float) -> float:
+        """A value of which more is better."""
+        return self._most(self.value) - value if self.objectives[self.value] == "minimize" else value
 
     def gain(self, trials: Sequence[Row]) -> float:
         """Hypervolume of finished trials: the share that they dominate of the area below the largest cost of all
@@ -219,8 +247,9 @@ def build_report(study: optuna.Study, folder: Path) -> Report:
 
 
 def _summaries(folder: Path, number: int) -> list[dict[str, Any]]:
-    files = sorted((folder / "trials").glob(f"{number:04d}-seed*/summary.json"))
-    return [read_json(file, SUMMARY, "remove it: the report does without") for file in files]
+    files = [run_path(folder, number, seed) / "summary.json" for seed in seeds_of(folder, number)]
+    found = [read_json(file, SUMMARY, "remove it: the report does without") for file in files if file.exists()]
+    return [summary for summary in found if summary["status"] == "FINISHED"]
 
 
 def _row(trial: FrozenTrial, summaries: list[dict[str, Any]]) -> Row:
@@ -228,8 +257,12 @@ def _row(trial: FrozenTrial, summaries: list[dict[str, Any]]) -> Row:
     state = "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
     result = facts.get("result", {})
     by_seed = {name: [float(run[name]) for run in summaries if name in run] for name in result}
-    if "exact_match_by_seed" in facts:  # recorded: the run directories may be gone
-        by_seed["exact_match"] = facts["exact_match_by_seed"]
+    recorded = facts.get("exact_match_by_seed", [])  # the run directories may be gone
+    further = max(len(summaries) - len(recorded), 0) if recorded else 0
+    if further:  # seeds since the trial was told
+        result = {name: mean(values) for name, values in by_seed.items()}
+    elif recorded:
+        by_seed["exact_match"] = recorded
     return Row(
         number=trial.number,
         state="infeasible" if "infeasible" in facts else state,
@@ -238,7 +271,8 @@ def _row(trial: FrozenTrial, summaries: list[dict[str, Any]]) -> Row:
         result=result,
         by_seed=by_seed,
         curve=tuple(Point(*point) for point in facts.get("curve", [])),
-        flops_spent=facts.get("flops_spent", 0.0),
+        flops_spent=facts.get("flops_spent", 0.0) + further * result.get("train_flops", 0.0),
+        further_seeds=further,
         reason=next((facts[key] for key in ("infeasible", "pruned", "failed") if key in facts), ""),
         ended=trial.datetime_complete,
     )

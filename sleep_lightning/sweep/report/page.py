@@ -19,6 +19,7 @@ from sleep_lightning.tracking.figures.sweeps import (
 )
 
 SHOWN, SHOWN_FAILED = 20, 50
+SURE = "Means over seeds. On frontier: in this share of the resamples of the seeds, by their standard errors."
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1000px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.6em; } h2 { font-size: 1.2em; margin-top: 2.2em; border-bottom: 1px solid #ccc; }
@@ -88,13 +89,14 @@ def _facts(report: Report) -> Iterable[Sequence[str]]:
 def _frontier(report: Report, plot: FrontierPlot, reach: str) -> Iterable[str]:
     several = len(report.objectives) > 1
     what = "no other trial beats in cost and value" if several else "ranks highest"
-    yield _head("Frontier" if several else "Ranking", f"Means over {len(report.definition['seeds'])} seed(s).")
+    yield _head("Frontier" if several else "Ranking", SURE if several else "Means over seeds.")
     yield as_div(frontier_figure(plot))
     yield f"<p>What {what}, and the command that writes each as an experiment:</p>"
     rows = [
-        [str(t.number), with_unit(t.result[report.cost]), _result(report, t), t.written()] for t in report.best[:SHOWN]
+        [str(t.number), with_unit(t.result[report.cost]), _result(report, t), *report.sureness(t), t.written()]
+        for t in report.best[:SHOWN]
     ]
-    yield _table(("trial", plot.cost_label, plot.value_label, "point"), rows)
+    yield _table(("trial", plot.cost_label, plot.value_label, "seeds", "on frontier", "point"), rows)
     for t in report.best[:SHOWN] if several and report.cost == "train_flops" else report.best[:1]:
         yield f"<p>{t.number}: <code>{escape(export_command(report, t, reach))}</code></p>"
 

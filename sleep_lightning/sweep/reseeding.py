@@ -1,0 +1,93 @@
+"""Further seeds for the points that decide the frontier, once no more points are tried."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import optuna
+
+from sleep_lightning.config import Override
+from sleep_lightning.sweep.report.content import Report, Row, build_report
+from sleep_lightning.sweep.settled import next_to_seed
+from sleep_lightning.sweep.spec import Sweep
+from sleep_lightning.sweep.trial import Trial, build_trial, run_path, seeds_of
+
+
+class Reseeding:
+    """Chooses them from what lies in the sweep's folder, so that another supervisor goes on with the same.
+
+    Args:
+        sweep: with its ``reseed``.
+        study: its trials.
+        folder: of the sweep.
+        overrides: for every run.
+
+    Attributes:
+        flops_spent: training FLOPs of all finished runs that it has asked for.
+    """
+
+    def __init__(self, sweep: Sweep, study: optuna.Study, folder: Path, overrides: Sequence[Override]) -> None:
+        self._sweep, self._study, self._folder, self._overrides = sweep, study, folder, overrides
+        self._failed: set[int] = set()
+        self._report: Report | None = None
+        self.flops_spent = sum(map(self._flops, self._read().trials)) if sweep.spec.reseed.seeds else 0.0
+
+    def _flops(self, trial: Row) -> float:
+        return trial.further_seeds * trial.result.get("train_flops", 0.0)
+
+    def _read(self) -> Report:
+        if self._report is None:
+            self._report = build_report(self._study, self._folder)
+        return self._report
+
+    def changed(self) -> None:
+        """A run or trial has ended."""
+        self._report = None
+        if self._sweep.spec.reseed.seeds:
+            self.flops_spent = sum(map(self._flops, self._read().trials))
+
+    def give_up(self, number: int) -> None:
+        """A seed of this trial has failed for good."""
+        self._failed.add(number)
+
+    def next(self, active: Sequence[int]) -> tuple[Trial, float] | None:
+        """A trial with one run, that of its next seed, and the share of resamples with its point on the frontier.
+
+        Args:
+            active: trials that train now.
+
+        Returns:
+            None if every point is decided, has all its seeds, trains, or has failed; or the FLOPs are used up.
+        """
+        asked, report = self._sweep.spec.reseed, self._read()
+        rows = report.finished
+        costs = [t.result["train_flops"] for t in rows]
+        spent = self.flops_spent + sum(cost for t, cost in zip(rows, costs, strict=True) if t.number in active)
+        allowed = [
+            t.number not in self._failed
+            and t.number not in active
+            and len(t.by_seed.get(report.value, [])) < asked.seeds
+            and (asked.flops is None or spent + cost <= asked.flops)
+            for t, cost in zip(rows, costs, strict=True)
+        ]
+        shares = [report.frontier_shares[t.number] for t in rows]
+        begun = [ok and self._begun(t) for t, ok in zip(rows, allowed, strict=True)]
+        for among in (begun, allowed):  # what was interrupted first
+            if (i := next_to_seed(shares, costs, among, asked.confidence)) is not None:
+                return self._trial(rows[i]), shares[i]
+        return None
+
+    def _begun(self, trial: Row) -> bool:
+        return (run_path(self._folder, trial.number, self._seed(trial.number)) / "config.yaml").exists()
+
+    def _seed(self, number: int) -> int:
+        """The first one after those of the sweep that has no result."""
+        done = {
+            s for s in seeds_of(self._folder, number) if (run_path(self._folder, number, s) / "summary.json").exists()
+        }
+        return next(seed for seed in count(max(self._sweep.spec.seeds) + 1) if seed not in done)
+
+    def _trial(self, trial: Row) -> Trial:
+        once = replace(self._sweep, spec=replace(self._sweep.spec, seeds=[self._seed(trial.number)]))
+        return replace(build_trial(once, trial.number, trial.values, self._folder, *self._overrides), reseeds=True)

@@ -1,0 +1,63 @@
+"""How sure a frontier is: for each point, the share of resamples of the seeds in which it lies on it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sleep_lightning.sweep.frontier import Point, frontier
+
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """A point with a value for each seed, of which more is better; its cost is exact."""
+
+    cost: float
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.values) / len(self.values)
+
+
+def frontier_shares(points: Sequence[Seeded]) -> list[float]:
+    """Share of the resamples in which each point is on the frontier.
+
+    Means are drawn around the measured ones with a point's standard error. Its variance over seeds is that of its own
+    values and, as one more degree of freedom, the mean over all points: two seeds that agree by chance make no
+    point certain. As long as no point has two seeds, those on the frontier get 1/2, the others 0.
+    """
+    spread = [(float(np.var(point.values, ddof=1)), len(point.values) - 1) for point in points if len(point.values) > 1]
+    if not spread:
+        edge = frontier([Point(point.cost, point.mean) for point in points])
+        return [0.5 if i in edge else 0.0 for i in range(len(points))]
+    pooled = sum(variance * freedom for variance, freedom in spread) / sum(freedom for _, freedom in spread)
+    deviations = np.array([_standard_error(point, pooled) for point in points])
+    noise = np.random.default_rng(0).standard_normal((RESAMPLES, len(points)))
+    on = np.zeros(len(points))
+    for row in np.array([point.mean for point in points]) + noise * deviations:
+        on[frontier([Point(point.cost, float(value)) for point, value in zip(points, row, strict=True)])] += 1
+    return [float(share) for share in on / RESAMPLES]
+
+
+def _standard_error(point: Seeded, pooled: float) -> float:
+    n = len(point.values)
+    own = float(np.var(point.values, ddof=1)) * (n - 1) if n > 1 else 0.0
+    return float(((own + pooled) / n / n) ** 0.5)
+
+
+def next_to_seed(
+    shares: Sequence[float], costs: Sequence[float], allowed: Sequence[bool], confidence: float
+) -> int | None:
+    """The allowed point that is least decided for what another seed of it costs; None if all are decided.
+
+    Args:
+        shares: as ``frontier_shares``.
+        costs: of another seed of each.
+        allowed: which may get one.
+        confidence: a point is decided if it is on the frontier, or off it, in this share of the resamples.
+    """
+    undecided = [i for i, p in enumerate(shares) if allowed[i] and max(p, 1 - p) < confidence]
+    return max(undecided, key=lambda i: shares[i] * (1 - shares[i]) / costs[i], default=None)

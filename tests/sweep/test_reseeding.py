@@ -1,0 +1,116 @@
+"""Further seeds go where they decide the frontier, and stop once it is decided."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from sleep_lightning.runs.process import FitProcess
+from sleep_lightning.sweep.report.content import build_report
+from sleep_lightning.sweep.settled import Seeded, frontier_shares, next_to_seed
+from sleep_lightning.sweep.spec import Reseed
+from sleep_lightning.sweep.study import finished, open_study
+from sleep_lightning.sweep.supervisor import Supervisor
+from tests.sweep import stand_in
+from tests.sweep.sweeps import small_sweep
+
+
+def test_shares_without_and_with_a_second_seed() -> None:
+    once = [Seeded(1.0, (0.5,)), Seeded(2.0, (0.4,)), Seeded(3.0, (0.9,))]
+    assert frontier_shares(once) == [0.5, 0.0, 0.5]
+    sure = [Seeded(1.0, (0.50, 0.51)), Seeded(2.0, (0.40, 0.41)), Seeded(3.0, (0.90, 0.91))]
+    assert frontier_shares(sure) == [1.0, 0.0, 1.0]
+    assert frontier_shares([]) == []
+
+
+def test_shares_are_those_of_a_normal_difference() -> None:
+    """Two points with the same variance: the dearer one is on the frontier if its mean is the larger one."""
+    spread = (-0.1, 0.0, 0.1)
+    points = [Seeded(1.0, tuple(0.5 + x for x in spread)), Seeded(2.0, tuple(0.55 + x for x in spread))]
+    error = np.sqrt((2 * 0.01 + 0.01) / 3 / 3)  # own sum of squares plus the pooled variance, over n, of a mean
+    from scipy.stats import norm
+
+    assert frontier_shares(points) == pytest.approx([1.0, norm.cdf(0.05 / (error * np.sqrt(2)))], abs=0.04)
+
+
+def test_the_least_decided_point_for_its_cost_is_next() -> None:
+    assert next_to_seed([1.0, 0.6, 0.5], [1.0, 1.0, 1.0], [True] * 3, 0.95) == 2
+    assert next_to_seed([1.0, 0.6, 0.5], [1.0, 1.0, 2.0], [True] * 3, 0.95) == 1
+    assert next_to_seed([1.0, 0.6, 0.5], [1.0, 1.0, 2.0], [True, False, False], 0.95) is None
+    assert next_to_seed([0.97, 0.03], [1.0, 1.0], [True] * 2, 0.95) is None
+
+
+def run(folder: Path, values: dict[tuple[int, int], float], **reseed: float) -> tuple[optuna.Study, list[str]]:
+    """A sweep over N = 1 to 4 at seed 0 whose runs end with the values of (N, seed)."""
+
+    def begin(self: FitProcess) -> list[str]:
+        key = self.experiment.sleep.n_passes, self.experiment.training.seed
+        return [sys.executable, "-S", stand_in.__file__, "fit", str(self.directory.path), str(10 * values[key])]
+
+    sweep = small_sweep(
+        trials=4,
+        sampler="grid",
+        many_points=False,
+        space_only_passes=True,
+        reseed=Reseed(**reseed),  # type: ignore[arg-type]
+    )
+    study = open_study(sweep, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("command", "begin_command", "resume_command"):
+            patch.setattr(FitProcess, name, begin)
+        supervisor = Supervisor(sweep, study, folder)
+        for _ in supervisor.run(poll_seconds=0.01):
+            pass
+    return study, supervisor.events
+
+
+def seeds_of(folder: Path) -> dict[int, int]:
+    """Finished runs by N."""
+    report = build_report(
+        open_study(small_sweep(sampler="grid", many_points=False, space_only_passes=True), folder), folder
+    )
+    return {t.values["sleep.n_passes"]: len(t.by_seed["exact_match"]) for t in report.trials}
+
+
+@pytest.mark.process
+def test_points_in_doubt_get_seeds_and_the_others_none(tmp_path: Path) -> None:
+    """N = 2 and 3 are close, at costs that rise with N; N = 1 is far below, and N = 4 far above."""
+    noise = {0: 0.0, 1: 0.03, 2: -0.03, 3: 0.02, 4: -0.02, 5: 0.01}
+    means = {1: 0.1, 2: 0.5, 3: 0.51, 4: 0.9}
+    values = {
+        (n, seed): mean + (0.3 if (n, seed) == (2, 1) else 1) * x
+        for n, mean in means.items()
+        for seed, x in noise.items()
+    }
+    study, events = run(tmp_path, values, seeds=5)
+    seeds = seeds_of(tmp_path)
+    assert seeds[3] > 1
+    assert sum(seeds.values()) > 5
+    assert max(seeds.values()) <= 5
+    assert any("on the frontier in" in event for event in events)
+    assert [len(t.user_attrs["exact_match_by_seed"]) for t in finished(study)] == [1] * 4  # as told
+    report = build_report(study, tmp_path)
+    three = next(t for t in report.trials if t.values["sleep.n_passes"] == 3)
+    expected = [values[3, seed] for seed in range(seeds[3])]
+    assert three.by_seed["exact_match"] == pytest.approx(expected)
+    assert three.result["exact_match"] == pytest.approx(sum(expected) / len(expected))
+    assert three.flops_spent == pytest.approx(seeds[3] * three.result["train_flops"])
+    before = seeds
+    run(tmp_path, values, seeds=5)  # decided, or all seeds are used: nothing more
+    assert seeds_of(tmp_path) == before
+
+
+@pytest.mark.process
+def test_equal_seeds_decide_at_once(tmp_path: Path) -> None:
+    values = {(n, seed): 0.1 * n for n in (1, 2, 3, 4) for seed in range(6)}
+    run(tmp_path, values, seeds=6)
+    assert sorted(seeds_of(tmp_path).values()) == [1, 1, 1, 2]
+
+
+@pytest.mark.process
+def test_its_own_flops_are_a_limit(tmp_path: Path) -> None:
+    values = {(n, seed): 0.1 + 0.01 * n + 0.05 * (seed % 2) for n in (1, 2, 3, 4) for seed in range(40)}
+    run(tmp_path, values, seeds=40, flops=1.0)
+    assert set(seeds_of(tmp_path).values()) == {1}
