@@ -10,6 +10,11 @@ from sleep_lightning.config.names import check_name
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.model import ModelConfig
 
+REPEATS = 10
+"""How often the arm with repeated data sees a sequence."""
+TOLERANCE = 0.1
+"""``sleep.tolerance`` of the adaptive arm."""
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -73,6 +78,22 @@ def _curriculum(e: Experiment) -> list[str]:
     return [f"training.stages=[{stages}]"]
 
 
+def _sampled(e: Experiment) -> list[str]:
+    return [f"training.sampled_passes={list(range(1, e.sleep.n_passes + 1))}"]
+
+
+def _repeated(e: Experiment) -> list[str]:
+    """As many different sequences as a tenth of the base's steps see."""
+    t = e.training
+    return [f"training.unique_sequences={t.batch_size * max(1, t.max_steps // REPEATS)}"]
+
+
+def _staged(e: Experiment) -> list[str]:
+    """The memory alone, under hard eviction, for the first third."""
+    steps = max(1, e.training.max_steps // 3)
+    return ["sleep.eviction=sliding", f"training.stages=[{{steps: {steps}, train: memory, eviction: hard}}]"]
+
+
 ARMS: dict[str, tuple[str, Callable[[Experiment], list[str]]]] = {
     "attention": ("attention only, hard eviction: cannot remember", _attention_only),
     "full-attention": (
@@ -95,17 +116,27 @@ ARMS: dict[str, tuple[str, Callable[[Experiment], list[str]]]] = {
         lambda e: ["sleep.n_passes=1", "sleep.retrieved_windows=1"],
     ),
     "compaction": ("attention only; each window leaves L / 4 summary tokens", _summaries),
-    "sampled-n": (
-        "N drawn each step from 1 to the base's",
-        lambda e: [f"training.sampled_passes={list(range(1, e.sleep.n_passes + 1))}"],
+    "sampled-n": ("N drawn each step from 1 to the base's", _sampled),
+    "adaptive": (
+        f"the same, tested with passes until the memory changes by {TOLERANCE:.0%} at most",
+        lambda e: [*_sampled(e), f"sleep.tolerance={TOLERANCE}"],
     ),
     "curriculum": ("N grows from 1 over the first half of training", _curriculum),
     "mixers": ("passes 2 to N without the MLPs", lambda e: ["sleep.looped=mixers"]),
     "sliding": ("sliding-window eviction", lambda e: ["sleep.eviction=sliding"]),
+    "sliding-staged": ("the same, after a third of the steps on memory alone under hard eviction", _staged),
+    "repeated": (f"the same sequences seen {REPEATS} times", _repeated),
+    "repeated-tokens": (
+        "the same sequences, one pass, equal FLOPs by more steps",
+        lambda e: [*_repeated(e), *_more_tokens(e)],
+    ),
 }
 """Name -> description, and what derives its changes from the base. Also: ``n<N>`` and ``name:key=value;...``."""
 
-NEEDS_PASSES = ("deeper", "more-tokens", "wake-loops", "sampled-n", "curriculum", "mixers")
+NEEDS_PASSES = (
+    *("deeper", "more-tokens", "repeated-tokens", "wake-loops"),
+    *("sampled-n", "adaptive", "curriculum", "mixers"),
+)
 """Arms that say something only against a base of several passes."""
 
 

@@ -35,6 +35,19 @@ def test_equal_flops_are_equal(name: str, config: str) -> None:
     assert flops(changed) == pytest.approx(flops(base), rel=0.15 if name == "deeper" else 0.002)
 
 
+def test_repeated_data_is_the_same_for_one_pass_and_many() -> None:
+    many, once = arm("repeated"), arm("repeated-tokens")
+    assert many.training.unique_sequences == once.training.unique_sequences == 128 * 10
+    assert (many.sleep.n_passes, once.sleep.n_passes) == (4, 1)
+    assert flops(once) == pytest.approx(flops(many), rel=0.01)
+
+
+def test_the_staged_arm_trains_the_memory_first() -> None:
+    stages = arm("sliding-staged").training.stages
+    assert [(s.steps, s.train, s.eviction) for s in stages] == [(33, "memory", "hard")]
+    assert arm("sliding-staged").sleep.eviction == arm("sliding").sleep.eviction == "sliding"
+
+
 def test_passes_by_number() -> None:
     assert [arm(f"n{n}").sleep.n_passes for n in (1, 2, 8)] == [1, 2, 8]
 
