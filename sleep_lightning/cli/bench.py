@@ -19,6 +19,7 @@ from sleep_lightning.bench.storage import bench_storage
 from sleep_lightning.cli.console import plain_console
 from sleep_lightning.cli.seconds import check_seconds
 from sleep_lightning.runs.files import write_json
+from sleep_lightning.tracking.figures.coordinates import draw_coordinates
 from sleep_lightning.training.runtime.environment import describe_environment
 
 BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
@@ -34,7 +35,9 @@ BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
 
 
 def bench(names: list[str], seconds: float, output: str | None) -> int:
-    """Run benches by name (all if none is given); rows are printed as each is done and written as JSON at the end.
+    """Run benches by name (all if none is given).
+
+    Rows are printed as each is done and written as JSON at the end, with a picture (PNG) of coordinates beside it.
 
     Raises:
         ValueError: an unknown name, or no time.
@@ -54,6 +57,8 @@ def bench(names: list[str], seconds: float, output: str | None) -> int:
         rows += done
     if output is not None:
         write_json(Path(output), {"environment": environment, "rows": rows})
+        if drawn := [row for row in rows if str(row["what"]).startswith("coordinates")]:
+            draw_coordinates(drawn, Path(output).with_suffix(".png"))
     return 0
 
 

@@ -22,7 +22,7 @@ def test_larger_embeddings_are_seen_in_the_hidden_states() -> None:
 @pytest.mark.long
 def test_a_row_for_every_width_and_n() -> None:
     rows = list(bench_coordinates(1.0))
-    assert len({(row["what"], row["d_model"], row["N"]) for row in rows}) == len(rows) == 8
+    assert len({(row["what"], row["d_model"], row["N"]) for row in rows}) == len(rows) == 12
     base = [row for row in rows if (row["d_model"], row["N"]) == (BASE_WIDTH, BASE_PASSES)]
-    assert len(base) == 2 and base[0]["hidden"] == base[1]["hidden"]
+    assert len(base) == 3 and base[0]["hidden"] == base[1]["hidden"] != base[2]["hidden"]
     assert all(float(str(row[key])) > 0 for row in rows for key in ("hidden_update", "memory_update", "logits_update"))

@@ -9,10 +9,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="BENCH",
-        help="operator, step, memory, overhead, ranks, startup, storage (default: all)",
+        help="operator, step, memory, overhead, ranks, startup, storage, coordinates (default: all)",
     )
     parser.add_argument("--seconds", type=float, default=20, help="time per table (default: 20)")
-    parser.add_argument("--output", metavar="FILE", help="write the rows to a file (JSON)")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="write the rows to a file (JSON); of coordinates also a picture beside it (PNG)",
+    )
 
 
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
