@@ -204,7 +204,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
         base = load_experiment(path.parent / spec.base, spec.overrides, saved=saved).anchored()
         if own := [key for key in OWN if key in spec.space]:
             raise ValueError(f"space.{own[0]} cannot vary: the sweep sets it itself; {OWN[own[0]]}")
-        space = Space(read_parameters(key_types(base), spec.space, written["space"]))
+        space = Space(read_parameters(key_types(base, spec.space), spec.space, written["space"]))
         spec.space = space.parameters
         sweep = Sweep(spec, space, base)
         if not {"training.devices", "training.num_nodes"} & spec.space.keys():
