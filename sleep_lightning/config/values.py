@@ -100,7 +100,7 @@ def _drop_replaced(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _nest(values: dict[str, Any], texts: dict[str, Any], spec_key: str) -> None:
-    """Put ``key.class_path`` and ``key.init_args.*`` into one value under the key of the plug-in, with what was written."""
+    """Put ``key.class_path`` and ``key.init_args.*`` into one value under the plug-in's key; so what was written."""
     spec, written = values.get(spec_key), _tree(texts.get(spec_key))
     for key in [key for key in values if key.startswith(f"{spec_key}.")]:
         value, text, (part, *names) = values.pop(key), texts.pop(key, None), key.removeprefix(f"{spec_key}.").split(".")
