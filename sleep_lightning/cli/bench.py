@@ -33,7 +33,7 @@ BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
 }
 
 
-def bench(names: list[str], seconds: float, output: str | None) -> int:
+def bench(names: list[str], seconds: float, output: Path | None) -> int:
     """Run benches by name (all if none is given); rows are printed as each is done and written as JSON at the end.
 
     Raises:
@@ -53,7 +53,7 @@ def bench(names: list[str], seconds: float, output: str | None) -> int:
             console.print(_table(list(group)))
         rows += done
     if output is not None:
-        write_json(Path(output), {"environment": environment, "rows": rows})
+        write_json(output, {"environment": environment, "rows": rows})
     return 0
 
 

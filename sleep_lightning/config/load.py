@@ -14,6 +14,7 @@ from sleep_lightning.config.checks import accepted, check_numbers, shown
 from sleep_lightning.config.experiment import Experiment
 from sleep_lightning.config.init_args import PLUGIN_KEYS, specs_as_meant
 from sleep_lightning.config.legacy import add_legacy_defaults
+from sleep_lightning.config.names import check_path
 from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.config.plugin_task import PluginTask
 from sleep_lightning.config.plugins import KindName, Plugin, find_plugin, instead_of
@@ -147,6 +148,7 @@ def read_yaml(path: Path, name: str, where_else: str) -> tuple[Any, Any]:
     Raises:
         ValueError: it cannot be read; begins with ``name``.
     """
+    check_path(name.partition(" ")[0], path)
     try:
         return parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
