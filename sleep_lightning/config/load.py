@@ -67,13 +67,13 @@ def load_experiment(
         config: YAML file or nested dict.
         overrides: ``key=value`` arguments.
         saved: it was written by ``Experiment.to_yaml`` or ``to_dict``, maybe of an earlier version: a key that it lacks
-            means what was done then (``LEGACY_DEFAULTS``), not the default of today.
+            means what was done then (``LEGACY_DEFAULTS``), not the default of today, and its values are plain YAML.
 
     Raises:
         ValueError: one sentence naming the key, the value and the fix.
     """
     tree, written = (config or {}, None) if isinstance(config, dict | None) else _read_yaml(Path(config))
-    values, texts = merged_values(tree, written, overrides)
+    values, texts = merged_values(tree, None if saved else written, overrides)
     if saved:
         add_legacy_defaults(values)
     values |= {key: as_meant(kind, values[key], texts.get(key)) for key, kind in _FIRST.items() if key in values}
