@@ -155,6 +155,8 @@ def fit(job: Job) -> int:
         except Exception as error:
             if (sentence := remedy(error)) is None:
                 if (file := job.checkpoint) is not None and is_of_restore(error):
+                    if not job.place.first:  # rank zero says it: a failure here might end it before
+                        return 0
                     raise DamagedFile(file, f"{type(error).__name__}: {error}", instead_of(file, RESUME)) from error
                 raise
             if job.place.first:
