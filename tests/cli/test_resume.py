@@ -234,6 +234,15 @@ def test_a_lost_best_score_is_that_of_best_or_the_run_is_refused(
     assert f"{other.last} is damaged (LookupError: it lacks the state of ModelCheckpoint, so the best score" in line
 
 
+def test_a_plugin_that_its_class_does_not_build_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optimizer = "training.optimizer={class_path: torch.optim.SGD, init_args: {lr: [1]}}"
+    assert main(arguments(6, 6, optimizer, run=str(tmp_path / "a"))) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: training.optimizer.class_path='torch.optim.SGD' cannot be built: TypeError: ")
+
+
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_of_ranks_the_first_says_what_all_find(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str
