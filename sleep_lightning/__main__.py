@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -42,13 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"stopped by {name}", file=sys.stderr)
             return signals.exit_code
         except DamagedFile as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+            return _refused(error)
         except OSError as error:
             if error.errno not in _OF_THE_PLACE or error.filename is None:
                 raise
-            print(f"error: {error.filename}: {error.strerror}; check the path and its permissions", file=sys.stderr)
-            return 2
+            return _refused(f"{error.filename}: {error.strerror}; check the path and its permissions")
 
 
 def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
@@ -80,9 +79,15 @@ def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
     try:
         run: Callable[[], int] = command.prepare(arguments)
     except ValueError as error:  # the user's mistakes, all found before any compute
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refused(error)
     return run
+
+
+def _refused(error: object) -> int:
+    """Say why; of the ranks that torchrun started on a node, which all find the same, the first alone."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"error: {error}", file=sys.stderr)
+    return 2
 
 
 def _is_text(word: str) -> bool:

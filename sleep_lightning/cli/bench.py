@@ -34,7 +34,7 @@ BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
 }
 
 
-def bench(names: list[str], seconds: float, output: str | None) -> int:
+def bench(names: list[str], seconds: float, output: Path | None) -> int:
     """Run benches by name (all if none is given).
 
     Rows are printed as each is done and written as JSON at the end, with a picture (PNG) of coordinates beside it.
@@ -56,9 +56,9 @@ def bench(names: list[str], seconds: float, output: str | None) -> int:
             console.print(_table(list(group)))
         rows += done
     if output is not None:
-        write_json(Path(output), {"environment": environment, "rows": rows})
+        write_json(output, {"environment": environment, "rows": rows})
         if drawn := [row for row in rows if str(row["what"]).startswith("coordinates")]:
-            draw_coordinates(drawn, Path(output).with_suffix(".png"))
+            draw_coordinates(drawn, output.with_suffix(".png"))
     return 0
 
 

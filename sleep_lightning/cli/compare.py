@@ -62,8 +62,9 @@ def prepare(
         )
     if not all(1 <= n <= MOST_PASSES for n in test_passes):
         raise ValueError(f"--test-passes {test_passes} must be numbers of passes from 1 to {MOST_PASSES}")
-    folder = Path(output or f"runs/compare-{Path(config).stem}")
-    check_path("--output", folder)
+    place = f"runs/compare-{Path(config).stem}" if output is None else output
+    check_path("--output", place)
+    folder = Path(place)
     threads = base.training.threads or max(1, torch.get_num_threads() // jobs)
     own = [("training.threads", threads), ("tracking.uri", base.tracking.uri)]
     runs = plan_runs(base, build_arms(base, arms), seeds, folder, *own)

@@ -22,7 +22,7 @@ from sleep_lightning.training.evaluation import score_split
 
 
 def evaluate(
-    experiment: Experiment, model: WindowModel, split: Literal["validation", "test"], output: str | None = None
+    experiment: Experiment, model: WindowModel, split: Literal["validation", "test"], output: Path | None = None
 ) -> int:
     """Print accuracy by slice beside the baselines; with ``output`` also write it as JSON."""
     N, tolerance, count, console = experiment.sleep.n_passes, experiment.sleep.tolerance, PassCount(), plain_console()
@@ -35,11 +35,11 @@ def evaluate(
         spent = f"{with_unit(flops)} FLOPs a sequence, {flops / whole:.0%} of N={N}"
         print_facts(console, {"passes": f"{count.mean:.2f} a window, mean", "forward": spent})
     if output is not None:
-        write_json(Path(output), content | {"slices": {name: asdict(s) for name, s in scores.items()}})
+        write_json(output, content | {"slices": {name: asdict(s) for name, s in scores.items()}})
     return 0
 
 
-def predict(experiment: Experiment, model: WindowModel, rows: int, output: str | None = None) -> int:
+def predict(experiment: Experiment, model: WindowModel, rows: int, output: Path | None = None) -> int:
     """Answer sequences of the test split, each token from the model's own answers before; JSON lines."""
     task = experiment.task.build()
     batch = task.batch(rows, seed=0, position=0, split="test").to(next(model.parameters()).device)
@@ -48,7 +48,7 @@ def predict(experiment: Experiment, model: WindowModel, rows: int, output: str |
     if output is None:
         print("\n".join(lines))
     else:
-        write_text(Path(output), "\n".join(lines) + "\n")
+        write_text(output, "\n".join(lines) + "\n")
     return 0
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from sleep_lightning.cli import sweep
 from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.seconds import check_seconds
+from sleep_lightning.config.names import check_path
 from sleep_lightning.evidence.data_order import DataOrder, data_orders
 from sleep_lightning.evidence.figures import draw_all
 from sleep_lightning.evidence.findings import DEPO, PASSES, Finding, find
@@ -22,7 +23,7 @@ from sleep_lightning.evidence.page import results_page
 from sleep_lightning.evidence.scores import FinishedRun, RunScore, finished_runs, score_run
 from sleep_lightning.evidence.tables import Row, read_table, write_table
 from sleep_lightning.evidence.throughput import Speed, measure
-from sleep_lightning.runs.files import write_text
+from sleep_lightning.runs.files import check_writable, write_text
 from sleep_lightning.sweep.folder import SWEEPS, load_saved
 from sleep_lightning.sweep.storage import is_sweep
 from sleep_lightning.sweep.study import definition
@@ -74,6 +75,8 @@ def prepare(sweeps: str, output: str, seconds: float, *, so_far: bool, page_only
             no runs or those of another definition for ``so_far``, or both options at once.
     """
     check_seconds(seconds)
+    check_path("--sweeps", sweeps)
+    check_path("--output", output)
     if so_far and page_only:
         raise ValueError("--so-far scores what is finished and --page-only does not; give one of them")
     paths = sorted(Path(sweeps).glob(PATTERN))
@@ -83,6 +86,8 @@ def prepare(sweeps: str, output: str, seconds: float, *, so_far: bool, page_only
     asked = Reproduction(jobs, Path(output), seconds, train=not so_far and not page_only, score=not page_only)
     try:
         asked.tables.mkdir(parents=True, exist_ok=True)
+        for file in (asked.output / PAGE, asked.tables / SCORES):
+            check_writable(file)
     except OSError as error:
         raise ValueError(f"--output {output} cannot be written: {error.strerror}; choose another") from error
     if page_only and not (asked.tables / SCORES).exists():

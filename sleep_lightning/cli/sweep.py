@@ -67,11 +67,12 @@ def prepare(path: str, output: str | None, share: str | None = None, records: st
             f"sweep {path}: neither a sweep file (its name ends in .yaml or .yml) nor one of run, resume, "
             f"report, list, show, best; python -m sleep_lightning sweep --help explains them"
         )
-    check_path("--output", output or ".")
+    if output is not None:
+        check_path("--output", output)
     sweep = load_sweep(path)
     if share is not None:
         sweep = share_of(sweep, share)
-    return _job(sweep, Path(output or f"runs/sweeps/{sweep.spec.name}"), records)
+    return _job(sweep, Path(f"runs/sweeps/{sweep.spec.name}" if output is None else output), records)
 
 
 def prepare_resume(name: str, overrides: Sequence[str] = (), records: str | None = None) -> SweepJob:

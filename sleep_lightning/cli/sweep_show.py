@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import optuna
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sleep_lightning.cli.console import plain_console, print_facts
+from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.runs.files import write_text
@@ -95,18 +97,16 @@ def prepare_export(found: Found, max_flops: float | None, target: str | None) ->
     """Select the trial whose experiment is to be written, if any.
 
     Raises:
-        ValueError: no trial is finished, or is that cheap; the file exists already, or its folder does not.
+        ValueError: no trial is finished, or is that cheap; the file exists already, or cannot be written.
     """
-    if max_flops is not None and not max_flops > 0:
-        raise ValueError(f"--max-flops {max_flops} must be a number above 0")
+    if max_flops is not None and not 0 < max_flops < inf:
+        raise ValueError(f"--max-flops {max_flops} must be a finite number above 0")
+    file = file_to_write("--export", target)
     trial = found.report.best_within(max_flops)
-    if target is None:
+    if file is None:
         return None
-    file = Path(target)
     if file.exists():
         raise ValueError(f"--export {target} exists already; choose another name, or remove it")
-    if not file.parent.is_dir():
-        raise ValueError(f"--export {target}: there is no folder {file.parent}; create it first")
     seed = found.report.definition["seeds"][0]
     base = load_experiment(found.report.definition["base"], saved=True)
     own = {"training.seed": seed, "training.run_dir": None}

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from sleep_lightning.cli.console import plain_console, print_facts
+from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.cli.sweep_show import Found, refuse
 from sleep_lightning.runs.files import write_text
 from sleep_lightning.sweep.finished_runs import finished_runs
@@ -28,16 +29,15 @@ def prepare(found: Found, threshold: float, csv: str | None) -> Counted:
     """The finished runs of the sweep.
 
     Raises:
-        ValueError: the threshold is no exact match, no run has finished, or there is no folder for the file.
+        ValueError: the threshold is no exact match, no run has finished, or the file cannot be written.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"--threshold {threshold} must be an exact match above 0, at most 1; try 0.95")
-    if csv is not None and not Path(csv).parent.is_dir():
-        raise ValueError(f"--csv {csv}: there is no folder {Path(csv).parent}; create it first")
+    file = file_to_write("--csv", csv)
     runs = seed_results(finished_runs(found.folder, found.report), threshold)
     if not runs:
         raise ValueError(f"{found.folder}: no run has finished yet; go on with: sweep resume {shlex.quote(found.name)}")
-    return Counted(found.name, runs, threshold, None if csv is None else Path(csv))
+    return Counted(found.name, runs, threshold, file)
 
 
 def show(counted: Counted) -> int:

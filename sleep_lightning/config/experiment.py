@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 
-from sleep_lightning.config.names import check_name
 from sleep_lightning.config.outline import outline
 from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.config.plugin_task import PluginTask
@@ -47,7 +46,6 @@ class Experiment:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
-        check_name("task.name", self.task.name)
         for kind, spec, key in self.plugins():
             check_plugin(kind, spec, key, self.training.search_path)
         self._check_windows()

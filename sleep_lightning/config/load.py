@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -12,12 +12,23 @@ from yaml import YAMLError
 
 from sleep_lightning.config.checks import accepted, check_numbers, shown
 from sleep_lightning.config.experiment import Experiment
+from sleep_lightning.config.init_args import PLUGIN_KEYS, specs_as_meant
 from sleep_lightning.config.legacy import add_legacy_defaults
+from sleep_lightning.config.names import check_path
 from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.config.plugin_task import PluginTask
 from sleep_lightning.config.plugins import KindName, Plugin, find_plugin, instead_of
-from sleep_lightning.config.reading import Argument, as_meant, first_line, hints_of, is_text, parse_yaml
-from sleep_lightning.config.schema import schema_of, values_of
+from sleep_lightning.config.reading import (
+    Argument,
+    as_meant,
+    first_line,
+    hints_of,
+    inside,
+    is_text,
+    parse_yaml,
+    without_null,
+)
+from sleep_lightning.config.schema import parameter_types, schema_of, values_of
 from sleep_lightning.config.search_path import home_of
 from sleep_lightning.config.tracking import TrackingConfig
 from sleep_lightning.config.training import TrainingConfig
@@ -56,20 +67,20 @@ def load_experiment(
         config: YAML file or nested dict.
         overrides: ``key=value`` arguments.
         saved: it was written by ``Experiment.to_yaml`` or ``to_dict``, maybe of an earlier version: a key that it lacks
-            means what was done then (``LEGACY_DEFAULTS``), not the default of today.
+            means what was done then (``LEGACY_DEFAULTS``), not the default of today, and its values are plain YAML.
 
     Raises:
         ValueError: one sentence naming the key, the value and the fix.
     """
     tree, written = (config or {}, None) if isinstance(config, dict | None) else _read_yaml(Path(config))
-    values, texts = merged_values(tree, written, overrides)
+    values, texts = merged_values(tree, None if saved else written, overrides)
     if saved:
         add_legacy_defaults(values)
     values |= {key: as_meant(kind, values[key], texts.get(key)) for key, kind in _FIRST.items() if key in values}
     search = _search_path(values)
     beside = [] if config is None or isinstance(config, dict) else [Path(config).absolute().parent]
     schema, plugins = _schema(values, [*search, *beside])
-    merged = _merge(schema, values, texts, plugins)
+    merged = _merge(schema, values, texts, plugins, [*search, *beside])
     try:
         for section in map(str, merged):
             _check_numbers(section, merged[section])
@@ -137,6 +148,7 @@ def read_yaml(path: Path, name: str, where_else: str) -> tuple[Any, Any]:
     Raises:
         ValueError: it cannot be read; begins with ``name``.
     """
+    check_path(name.partition(" ")[0], path)
     try:
         return parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -148,7 +160,9 @@ def read_yaml(path: Path, name: str, where_else: str) -> tuple[Any, Any]:
         raise ValueError(f"{name} is not valid YAML: {reason}; correct it") from error
 
 
-def _merge(schema: DictConfig, values: dict[str, Any], texts: dict[str, Any], plugins: dict[str, Plugin]) -> DictConfig:
+def _merge(
+    schema: DictConfig, values: dict[str, Any], texts: dict[str, Any], plugins: dict[str, Plugin], search: list[Path]
+) -> DictConfig:
     known = [f"{section}.{key}" for section in map(str, schema) for key in map(str, schema[section])]
     for section, plugin in plugins.items():
         known.remove(f"{section}.init_args")
@@ -165,8 +179,8 @@ def _merge(schema: DictConfig, values: dict[str, Any], texts: dict[str, Any], pl
         if top not in known and not (of and of.takes_anything):
             fix = instead_of(of, names[1]) if of else _suggest(key, known)
             raise WrongValue(f"{key}={value!r}: there is no key {key!r}; {fix}")
-        kind, text = _kind_of(schema, key), texts.get(key)
-        meant = as_meant(kind, value, text)
+        kind, text = _kind_of(schema, plugins, key), texts.get(key)
+        meant = specs_as_meant(key, value, text, search) if key in PLUGIN_KEYS else as_meant(kind, value, text)
         if MISSING in (meant.values() if isinstance(meant, dict) else meant if isinstance(meant, list) else [meant]):
             raise WrongValue(f"{key}=??? stands for a value that is still to be given; give it one, or leave it out")
         if isinstance(text, Argument) and text.error and not is_text(kind):
@@ -184,23 +198,30 @@ def _merge(schema: DictConfig, values: dict[str, Any], texts: dict[str, Any], pl
     return schema
 
 
-def key_types(experiment: Experiment) -> dict[str, Any]:
-    """The type of every key of an experiment, those of plug-ins included."""
+def key_types(experiment: Experiment, keys: Iterable[str]) -> dict[str, Any]:
+    """The types of keys of an experiment, of those of plug-ins too; without those that it has not."""
     types: dict[str, Any] = {}
     for section, content in vars(experiment).items():
         if isinstance(content, PluginTask | PluginModel):
-            hints = hints_of(cast(type, OmegaConf.get_type(schema_of(content.plugin))))
-            types |= {f"{section}.init_args.{name}": kind for name, kind in hints.items()}
+            types |= {f"{section}.init_args.{name}": kind for name, kind in parameter_types(content.plugin).items()}
         else:
             types |= {f"{section}.{name}": kind for name, kind in hints_of(type(content)).items()}
+    for kind, spec, key in experiment.plugins():
+        if any(one.startswith(f"{key}.init_args.") for one in keys):
+            plugin = find_plugin(kind, spec, key, experiment.training.search_path)
+            types |= {f"{key}.init_args.{name}": of for name, of in parameter_types(plugin).items()}
     return types
 
 
-def _kind_of(schema: DictConfig, key: str) -> Any:
+def _kind_of(schema: DictConfig, plugins: dict[str, Plugin], key: str) -> Any:
     """The type of a key; Any where it is not known."""
-    parent, _, name = key.rpartition(".")
-    holder = OmegaConf.get_type(OmegaConf.select(schema, parent))
-    return hints_of(holder).get(name, Any) if dataclasses.is_dataclass(holder) else Any
+    section, *names = key.split(".")
+    kind = OmegaConf.get_type(schema[section])
+    if section in plugins and names[0] == "init_args" and names[1:]:
+        kind, names = parameter_types(plugins[section]).get(names[1], Any), names[2:]
+    for name in names:
+        kind = inside(without_null(kind), name)
+    return kind
 
 
 def _check_numbers(section: str, node: DictConfig) -> None:

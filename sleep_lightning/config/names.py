@@ -19,6 +19,8 @@ def check_name(where: str, name: str) -> None:
 
 def check_path(where: str, path: str | Path) -> None:
     """Raises ValueError, beginning with ``where``, if no file or folder can have that path."""
+    if path == "":
+        raise ValueError(f"{where} is empty; name a file or folder, or drop it")
     if "\0" in str(path) or any(_size(part) > _MOST for part in Path(path).parts):
         raise ValueError(
             f"{where}={_shown(str(path))} cannot be a path: a name in it has over {_MOST} bytes, or a NUL; shorten it"

@@ -102,6 +102,10 @@ KINDS: dict[KindName, Kind] = {
 _SHAPE = "a registered name, or {class_path: package.module.Class, init_args: {...}}"
 
 
+class CannotBuild(ValueError):
+    """A plug-in that its class does not build from these ``init_args``. Its text is one sentence."""
+
+
 @dataclass(frozen=True)
 class Plugin:
     """An imported plug-in: the class or function, and the arguments that the YAML gives it.
@@ -155,18 +159,18 @@ class Plugin:
             **offered: keyword arguments, given if it takes them and ``init_args`` does not have them.
 
         Raises:
-            ValueError: it refuses its arguments, raises, or returns something of another kind.
+            CannotBuild: it refuses its arguments, raises, or returns something of another kind.
         """
         known = [p.name for p in _parameters(self.target)]
         taken = {name: x for name, x in offered.items() if self.takes_anything or name in known}
         try:
             made = self.target(*arguments, **(taken | self.init_args))
         except ValueError as error:
-            raise ValueError(f"{self.named}: {' '.join(str(error).split())}") from error
+            raise CannotBuild(f"{self.named}: {' '.join(str(error).split())}") from error
         except Exception as error:
-            raise ValueError(f"{self.named} cannot be built: {described(error)}") from error
+            raise CannotBuild(f"{self.named} cannot be built: {described(error)}") from error
         if not isinstance(self.target, type) and (reason := _why_not(KINDS[self.kind], type(made))) is not None:
-            raise ValueError(f"{self.named} returns a {type(made).__name__}, which {reason}")
+            raise CannotBuild(f"{self.named} returns a {type(made).__name__}, which {reason}")
         return made
 
 
@@ -232,7 +236,8 @@ def read_spec(spec: Any, key: str) -> tuple[str, dict[str, Any]]:
     if isinstance(spec, Mapping):
         class_path, init_args = spec.get("class_path"), spec.get("init_args")
         names = {} if init_args is None else init_args
-        if set(spec) <= {"class_path", "init_args"} and isinstance(class_path, str) and isinstance(names, Mapping):
+        named = isinstance(names, Mapping) and all(isinstance(name, str) for name in names)
+        if set(spec) <= {"class_path", "init_args"} and isinstance(class_path, str) and named:
             return class_path, dict(names)
     raise ValueError(f"{key}={spec!r} is not {_SHAPE}")
 

@@ -4,7 +4,9 @@ YAML alone would make 7 of ``run_name: 007``, False of ``no`` and 8 of ``seed: 0
 """
 
 import dataclasses
+import os
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import NoneType, UnionType
@@ -103,15 +105,15 @@ def as_meant(kind: Any, value: Any, written: Any) -> Any:
         value: as YAML reads it.
         written: the same, with every scalar as its text; or an ``Argument``.
     """
-    optional, kind = is_optional(kind), without_null(kind)
     if isinstance(written, Argument):
         if is_text(kind):
-            return None if optional and written.text == "null" else written.text
+            return None if is_optional(kind) and written.text == "null" else written.text
         written = written.written
     if isinstance(written, str):
         return _scalar(kind, value, written)
+    kind = without_null(kind)
     if isinstance(value, list) and isinstance(written, list) and len(value) == len(written):
-        inner = get_args(kind)[:1] if get_origin(kind) in (list, tuple) else ()
+        inner = get_args(kind)[:1] if _holds(kind, Iterable) else ()
         return [as_meant(inner[0] if inner else Any, *pair) for pair in zip(value, written, strict=True)]
     if isinstance(value, dict) and isinstance(written, dict) and len(value) == len(written):
         pairs = zip(value.items(), written.items(), strict=True)
@@ -122,6 +124,7 @@ def as_meant(kind: Any, value: Any, written: Any) -> Any:
 def _scalar(kind: Any, value: Any, text: str) -> Any:
     if is_text(kind) and isinstance(value, bool | int | float):
         return text
+    kind = without_null(kind)
     if kind in (int, float) and isinstance(value, int | float):
         try:
             return kind(text)
@@ -134,7 +137,12 @@ def inside(kind: Any, name: str) -> Any:
     """The type of a value in a mapping."""
     if dataclasses.is_dataclass(kind):
         return hints_of(kind).get(name, Any)
-    return get_args(kind)[1] if get_origin(kind) is dict else Any
+    return get_args(kind)[1] if _holds(kind, Mapping) else Any
+
+
+def _holds(kind: Any, container: type) -> bool:
+    origin = get_origin(kind)
+    return isinstance(origin, type) and issubclass(origin, container)
 
 
 def hints_of(kind: Any) -> dict[str, Any]:
@@ -161,9 +169,13 @@ def without_null(kind: Any) -> Any:
 
 
 def is_text(kind: Any) -> bool:
-    """Whether a key of that type holds text."""
-    kind = without_null(kind)
-    return kind is str or (get_origin(kind) is Literal and all(isinstance(one, str) for one in get_args(kind)))
+    """Whether a key of that type holds text, or a path."""
+    if is_union(kind):
+        return all(is_text(one) for one in get_args(kind) if one is not NoneType)
+    if get_origin(kind) is Literal:
+        return all(isinstance(one, str) for one in get_args(kind))
+    kind = get_origin(kind) or kind
+    return kind is str or (isinstance(kind, type) and issubclass(kind, os.PathLike))
 
 
 def literal(value: Any) -> Any:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import inspect
+from contextlib import suppress
 from copy import copy
 from dataclasses import field, make_dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -28,10 +30,10 @@ def schema_of(plugin: Plugin) -> DictConfig:
         except OmegaConfBaseException as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{plugin.named}: field {error.full_key}: {reason}; use plain types") from error
-    hints, fields = _hints(plugin.target), []
+    hints, fields = parameter_types(plugin), []
     for name, parameter in plugin.parameters().items():
         default = MISSING if parameter.default is parameter.empty else parameter.default
-        for kind in (hints.get(name, Any), Any):
+        for kind in (hints[name], Any):
             one = (name, kind, field(default_factory=partial(copy, default)))
             try:
                 OmegaConf.structured(make_dataclass("InitArgs", [one]))
@@ -48,8 +50,13 @@ def values_of(node: DictConfig) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != MISSING}
 
 
-def _hints(target: Any) -> dict[str, Any]:
-    try:
-        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except NameError:  # a name that only type checkers import
-        return {}
+def parameter_types(plugin: Plugin) -> dict[str, Any]:
+    """The annotated types of its ``init_args``; Any where there is none, or a name that only type checkers import."""
+    target: Any = inspect.unwrap(plugin.target)
+    function = target.__init__ if inspect.isclass(target) else target
+    annotations, names = getattr(function, "__annotations__", {}), getattr(function, "__globals__", {})
+    types = dict.fromkeys(plugin.parameters(), Any)
+    for name in types.keys() & annotations.keys():
+        with suppress(NameError):
+            types |= get_type_hints(SimpleNamespace(__annotations__={name: annotations[name]}), names)
+    return types

@@ -28,18 +28,24 @@ def drawn_passes(experiment: Experiment) -> list[int]:
 
 
 def sleep_of(experiment: Experiment, step: int) -> SleepConfig:
-    """The sleep of a training step: N and eviction of its stage, or N drawn from ``training.sampled_passes``.
+    """The sleep of a training step: N and eviction of its stage, or N drawn from ``training.sampled_passes``."""
+    stage, choices = stage_of(experiment, step), experiment.training.sampled_passes
+    drawn = choices and stage.n_passes is None
+    return sleep_in(experiment.sleep, stage, draw_passes(experiment, step) if drawn else stage.n_passes)
 
-    N depends on the seed and the step only, so that a resumed run draws the same values.
-    """
-    sleep, choices, stage = experiment.sleep, experiment.training.sampled_passes, stage_of(experiment, step)
+
+def sleep_in(sleep: SleepConfig, stage: Stage, n_passes: int | None) -> SleepConfig:
+    """The sleep of a stage with this N; None: as configured."""
     if stage.eviction is not None:
         sleep = replace(sleep, eviction=stage.eviction)
-    if stage.n_passes is not None:
-        choices = [stage.n_passes]
-    if choices:
-        generator = torch.Generator().manual_seed(random_seed(experiment.training.seed, step))
-        n_passes = choices[int(torch.randint(len(choices), (), generator=generator))]
-        gradient = None if sleep.grad_passes is None else min(sleep.grad_passes, n_passes)
-        sleep = replace(sleep, n_passes=n_passes, grad_passes=gradient)
-    return sleep
+    if n_passes is None:
+        return sleep
+    gradient = None if sleep.grad_passes is None else min(sleep.grad_passes, n_passes)
+    return replace(sleep, n_passes=n_passes, grad_passes=gradient)
+
+
+def draw_passes(experiment: Experiment, step: int) -> int:
+    """N of a step, from ``training.sampled_passes``: by seed and step only, so that a resumed run draws the same."""
+    choices = experiment.training.sampled_passes
+    generator = torch.Generator().manual_seed(random_seed(experiment.training.seed, step))
+    return choices[int(torch.randint(len(choices), (), generator=generator))]

@@ -150,7 +150,8 @@ class TrainingConfig:
             )
         if self.run_dir == "":
             raise ValueError("training.run_dir is empty: name a directory, or use null for runs/<task>-<time>")
-        check_path("training.run_dir", self.run_dir or ".")
+        if self.run_dir is not None:
+            check_path("training.run_dir", self.run_dir)
         if self.requeue and self.run_dir is None:
             raise ValueError("training.requeue=true needs a training.run_dir: a requeued job must find its run")
         if sum(stage.steps for stage in self.stages) > self.max_steps:

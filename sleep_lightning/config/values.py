@@ -49,8 +49,8 @@ def merged_values(
         if values.get(f"{section}.init_args", ...) is None:
             del values[f"{section}.init_args"]
     for key in SPECS:
-        _nest(values, key)
-    _nest_rules(values)
+        _nest(values, texts, key)
+    _nest_rules(values, texts)
     return values, texts
 
 
@@ -85,8 +85,6 @@ def _change(one: Override) -> tuple[str, Any, Argument | None]:
     argument = Argument.of(text)
     if key in NAMES:
         return key, None if text == "null" else text, argument
-    if argument.error and key.startswith((*SPECS, RULES)):
-        raise argument.refused(key)
     return key, argument.value, argument
 
 
@@ -101,14 +99,14 @@ def _drop_replaced(values: dict[str, Any], key: str, value: Any) -> None:
         del values[other]
 
 
-def _nest(values: dict[str, Any], spec_key: str) -> None:
-    """Put ``key.class_path`` and ``key.init_args.*`` into one value under the key of the plug-in."""
-    spec = values.get(spec_key)
+def _nest(values: dict[str, Any], texts: dict[str, Any], spec_key: str) -> None:
+    """Put ``key.class_path`` and ``key.init_args.*`` into one value under the plug-in's key; so what was written."""
+    spec, written = values.get(spec_key), _tree(texts.get(spec_key))
     for key in [key for key in values if key.startswith(f"{spec_key}.")]:
-        value, (part, *names) = values.pop(key), key.removeprefix(f"{spec_key}.").split(".")
+        value, text, (part, *names) = values.pop(key), texts.pop(key, None), key.removeprefix(f"{spec_key}.").split(".")
         if part == "class_path" and not names:
-            same = isinstance(spec, dict) and spec.get("class_path") == value
-            spec = spec if same else {"class_path": value, "init_args": {}}
+            if not (isinstance(spec, dict) and spec.get("class_path") == value):
+                spec, written = {"class_path": value, "init_args": {}}, None
             continue
         if part != "init_args" or not (names or isinstance(value, dict)):
             raise ValueError(
@@ -116,30 +114,36 @@ def _nest(values: dict[str, Any], spec_key: str) -> None:
             )
         if not isinstance(spec, dict):
             default = getattr(TrainingConfig, spec_key.partition(".")[2], None)
-            spec = {"class_path": default if spec is None else spec}
-        spec = spec | {"init_args": dict(spec.get("init_args") or {})}
-        inner = spec["init_args"]
-        for name in names[:-1]:
-            inner[name] = dict(inner.get(name) or {})
-            inner = inner[name]
-        if names:
-            inner[names[-1]] = value
-        else:
-            spec["init_args"] = dict(value)
+            spec, written = {"class_path": default if spec is None else spec}, None
+        written = _put(spec, written, [part, *names], text if names else _tree(text))
+        spec = _put(spec, spec, [part, *names], value)
     if spec is not None:
         values[spec_key] = spec
+        texts[spec_key] = written
 
 
-def _nest_rules(values: dict[str, Any]) -> None:
-    given = values.get(RULES)
+def _put(tree: Any, copied: Any, names: list[str], value: Any) -> dict[str, Any]:
+    """A nested mapping with a value at the end of ``names``; where it is none, the keys of ``tree``, unknown."""
+    name, *deeper = names
+    keys = tree if isinstance(tree, Mapping) else {}
+    copy = dict(copied) if isinstance(copied, Mapping) else dict.fromkeys(keys)
+    return copy | {name: _put(keys.get(name), copy.get(name), deeper, value) if deeper else value}
+
+
+def _tree(text: Any) -> Any:
+    return text.written if isinstance(text, Argument) else text
+
+
+def _nest_rules(values: dict[str, Any], texts: dict[str, Any]) -> None:
+    given, written = values.get(RULES), _tree(texts.get(RULES))
     letters = [key.split(".")[2] for key in values if key.startswith(f"{RULES}.")]
     if not letters or not isinstance(given, Mapping | None):
         return
-    rules = dict(given or {})
+    rules, known = dict(given or {}), dict(written) if isinstance(written, Mapping) else dict.fromkeys(given or {})
     for letter in dict.fromkeys(letters):
         key = f"{RULES}.{letter}"
         if key not in values and letter in rules:
-            values[key] = rules[letter]
-        _nest(values, key)
-        rules[letter] = values.pop(key)
-    values[RULES] = rules
+            values[key], texts[key] = rules[letter], known.get(letter)
+        _nest(values, texts, key)
+        rules[letter], known[letter] = values.pop(key), texts.pop(key, None)
+    values[RULES], texts[RULES] = rules, known

@@ -4,11 +4,14 @@ from dataclasses import replace
 from itertools import accumulate, pairwise
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.config.stages import sleep_of
+from sleep_lightning.config.stages import draw_passes, sleep_in, sleep_of, stage_of
 from sleep_lightning.cost.flops import optimizer_cost, sequence_cost
 from sleep_lightning.model import WindowModel
 from sleep_lightning.model.parameter_groups import hidden_matrices
 from sleep_lightning.sleep import SleepConfig
+
+DRAWN = 20_000
+"""Steps of a run whose N is drawn to count it: a drawing takes 10 us."""
 
 
 class StepFlops:
@@ -31,9 +34,20 @@ class StepFlops:
         return self._experiment.training.batch_size * self._by_sleep[key] + self.optimizer
 
     def run(self) -> int:
-        """FLOPs of all steps of the experiment, with its stages and sampled passes."""
-        e, t = self._experiment, self._experiment.training
-        if t.sampled_passes:
-            return sum(self(sleep_of(e, step)) for step in range(t.max_steps))
+        """FLOPs of all steps of the experiment, with its stages and sampled passes.
+
+        The first ``DRAWN`` steps count with the N that is drawn for them, later ones with the mean.
+        """
+        t = self._experiment.training
         ends = [0, *accumulate(stage.steps for stage in t.stages), t.max_steps]
-        return sum((end - start) * self(sleep_of(e, start)) for start, end in pairwise(ends) if start < end)
+        return sum(self._steps(start, end) for start, end in pairwise(ends) if start < end)
+
+    def _steps(self, start: int, end: int) -> int:
+        """FLOPs of steps of one stage."""
+        e, stage = self._experiment, stage_of(self._experiment, start)
+        if stage.n_passes is not None or not (choices := e.training.sampled_passes):
+            return (end - start) * self(sleep_of(e, start))
+        flops = {N: self(sleep_in(e.sleep, stage, N)) for N in choices}
+        drawn = max(start, min(end, DRAWN))
+        exact = sum(flops[draw_passes(e, step)] for step in range(start, drawn))
+        return exact + (end - drawn) * sum(flops[N] for N in choices) // len(choices)

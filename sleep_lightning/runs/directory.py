@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sleep_lightning.config import Experiment, Override, load_experiment
+from sleep_lightning.config.names import check_name
 from sleep_lightning.runs.damage import DamagedFile, IfThere, UnreadableFile, read_bytes, read_json
 from sleep_lightning.runs.files import write_json, write_text
 
@@ -55,7 +56,8 @@ class RunDirectory:
         """A directory for a new run, which begins with ``record_experiment``, and its lock.
 
         Raises:
-            ValueError: it holds a run already, another process uses it, or it cannot be created.
+            ValueError: the task's name cannot be a folder's, it holds a run already, another process uses it, or it
+                cannot be created.
         """
         name = experiment.training.run_dir
         try:
@@ -65,6 +67,8 @@ class RunDirectory:
                 f"the experiment holds {error.object[error.start : error.end]!a}, which is not UTF-8 text (perhaps in "
                 f"training.run_dir={name!a}, or in the name of the current directory); give a name in UTF-8"
             ) from error
+        if name is None:
+            check_name("task.name", experiment.task.name)
         try:
             run = cls(_fresh(experiment.task.name) if name is None else Path(name))
             run.checkpoints.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,11 @@
 """Files that other processes read, and that a crash or a full disk must leave whole."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 from sleep_lightning.runs.damage import UnreadableFile, read_json
@@ -25,7 +27,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         with path.open("wb") as file:
             write(file)
         return
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
     try:
         with partial.open("wb") as file:
             write(file)
@@ -34,6 +36,22 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raises OSError where ``write_atomically`` would, a full disk aside."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return
+    with NamedTemporaryFile(dir=path.parent, prefix=_partial(path).name):
+        pass
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
 
 
 class JsonFile:

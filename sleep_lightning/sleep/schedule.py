@@ -82,7 +82,12 @@ def plan_passes(
 
     Of the last pass of a window that sleeps only the memory is used, so what follows the last write is left out; with
     summary tokens their hidden states are used, too.
+
+    Raises:
+        ValueError: the model's blocks lack what ``looped`` or the policy asks of them.
     """
+    check_looped(stack, config)
+    check_checkpointing(stack, checkpointing)
     recompute: Literal["none", "mlp", "pass"] = "none"
     if checkpointing == "mlp" or (checkpointing == "pass" and sleeps):
         recompute = checkpointing
@@ -168,22 +173,27 @@ def recomputes_passes(checkpointing: Checkpointing) -> bool:
     return checkpointing in ("pass", "window")
 
 
-def check_looped(model: WindowModel, config: SleepConfig) -> None:
+def check_looped(stack: Stack, config: SleepConfig) -> None:
     """Raises ValueError if passes are to run mixers alone and the model's blocks cannot."""
-    if config.looped == "mixers" and "mlps" not in inspect.signature(model.blocks).parameters:
+    if config.looped == "mixers" and _lacks(stack, "mlps"):
         raise ValueError(
-            f"sleep.looped=mixers needs a model that can leave out its MLPs: {type(model).__name__}.blocks has no "
+            f"sleep.looped=mixers needs a model that can leave out its MLPs: {type(stack).__name__}.blocks has no "
             f"mlps; use blocks"
         )
 
 
-def check_checkpointing(model: WindowModel, checkpointing: Checkpointing) -> None:
+def check_checkpointing(stack: Stack, checkpointing: Checkpointing) -> None:
     """Raises ValueError if the policy asks the blocks to recompute their MLPs and they cannot."""
-    if checkpointing == "mlp" and "recompute_mlp" not in inspect.signature(model.blocks).parameters:
+    if checkpointing == "mlp" and _lacks(stack, "recompute_mlp"):
         raise ValueError(
-            f"training.checkpointing=mlp needs a model that recomputes its MLPs: {type(model).__name__}.blocks has no "
+            f"training.checkpointing=mlp needs a model that recomputes its MLPs: {type(stack).__name__}.blocks has no "
             f"recompute_mlp; use pass, window or none"
         )
+
+
+def _lacks(stack: Stack, option: str) -> bool:
+    """Whether a model's blocks do not take the option; a configuration has none."""
+    return hasattr(stack, "blocks") and option not in inspect.signature(stack.blocks).parameters
 
 
 class PassFlops:

@@ -120,9 +120,13 @@ class Space:
                     f"space.{key}: when names {min(unknown)}, which is not in the space; use one of "
                     f"{', '.join(k for k in self.parameters if k != key)}"
                 )
+        list(self._ordered())
+
+    def check_conditions(self) -> None:
+        """Raises ValueError for one that never holds."""
+        for key, parameter in self.parameters.items():
             for other, allowed in parameter.when.items():
                 self.parameters[other].check_reachable(f"space.{key}: when {other}", allowed)
-        list(self._ordered())
 
     def _ordered(self) -> Iterator[str]:
         done: set[str] = set()

@@ -103,7 +103,6 @@ class SweepSpec:
     """The Ray cluster, and what a run asks of it."""
 
     def __post_init__(self) -> None:
-        check_name("name", self.name)
         if self.storage is not None:
             self.storage = check_url(self.storage)
         for key, allowed in (("objectives", MEASURES), ("constraints", BOUNDS)):
@@ -177,7 +176,8 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
     Args:
         path: of its YAML.
         overrides: ``key=value`` changes of the YAML.
-        saved: it is the copy in a sweep's folder, with the base of its time (``load_experiment``).
+        saved: it is the copy in a sweep's folder, with the base of its time (``load_experiment``), and is taken as it
+            stands: it was checked then, maybe less strictly than a new one is today.
 
     Raises:
         ValueError: one sentence naming the file, the key, the value and the fix.
@@ -201,16 +201,17 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
         check_numbers("", content, SweepSpec)
         spec = cast(SweepSpec, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepSpec), content)))
         base = load_experiment(path.parent / spec.base, spec.overrides, saved=saved).anchored()
-        if own := [key for key in OWN if key in spec.space]:
-            raise ValueError(f"space.{own[0]} cannot vary: the sweep sets it itself; {OWN[own[0]]}")
-        space = Space(read_parameters(key_types(base) | {TRAIN_FLOPS: float}, spec.space, written["space"]))
-        spec.space = space.parameters
-        sweep = Sweep(spec, space, base)
+        if not saved:
+            check_name("name", spec.name)
+            if own := [key for key in OWN if key in spec.space]:
+                raise ValueError(f"space.{own[0]} cannot vary: the sweep sets it itself; {OWN[own[0]]}")
+            types = key_types(base, spec.space) | {TRAIN_FLOPS: float}
+            spec.space = read_parameters(types, spec.space, written["space"])
+        sweep = Sweep(spec, Space(spec.space), base)
         if not {"training.devices", "training.num_nodes"} & spec.space.keys():
             sweep.experiment({})
-        _check_values(sweep)
-        if spec.sampler == "grid":
-            space.grid()
+        if not saved:
+            _check_values(sweep)
     except OmegaConfBaseException as error:
         raise ValueError(f"sweep {path}, {error.full_key}: {first_line(error)}") from error
     except ValueError as error:
@@ -234,6 +235,9 @@ def _change(content: dict[Any, Any], written: Any, overrides: Sequence[str]) -> 
 
 def _check_values(sweep: Sweep) -> None:
     """Each key must exist and accept its choices or bounds; whether they are compatible depends on the point."""
+    sweep.space.check_conditions()
+    if sweep.spec.sampler == "grid":
+        sweep.space.grid()
     for key, parameter in sweep.space.parameters.items():
         if key == ARM:
             if parameter.choices is None or not all(isinstance(name, str) for name in parameter.choices):

@@ -1,4 +1,4 @@
-"""Failures with a known remedy: training that diverged, and memory that ran out."""
+"""Failures with a known remedy: training that diverged, memory that ran out, plug-ins that cannot be built."""
 
 import math
 import re
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sleep_lightning.config import TrainingConfig
+from sleep_lightning.config.plugins import CannotBuild
 from sleep_lightning.training.distributed.exchange import Exchange
 from sleep_lightning.training.distributed.sharded_muon import local
 
@@ -62,7 +63,7 @@ def is_of_restore(error: Exception) -> bool:
 
 def remedy(error: Exception) -> str | None:
     """One sentence on what to change after an error; None for errors without a known remedy."""
-    if isinstance(error, Diverged):
+    if isinstance(error, Diverged | CannotBuild):
         return str(error)
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, RuntimeError) and any(text in str(error) for text in LOST_RANK):

@@ -25,7 +25,7 @@ from sleep_lightning.sleep import (
     zero_memory,
 )
 from sleep_lightning.sleep.layerwise import Executor, is_layerwise_legal, run_layerwise
-from sleep_lightning.sleep.schedule import check_checkpointing, recomputes_passes
+from sleep_lightning.sleep.schedule import recomputes_passes
 from sleep_lightning.tasks import TaskBatch
 
 
@@ -61,9 +61,8 @@ def accumulate_gradients(
         The detached mean loss, unweighted.
 
     Raises:
-        ValueError: the model cannot recompute what ``policy`` asks it to.
+        ValueError: the model cannot recompute what ``policy`` asks it to, or leave out its MLPs as ``sleep`` does.
     """
-    check_checkpointing(model, policy)
     sleep = replace(sleep, tolerance=None)
     windows = plan_windows(batch.labels, sleep.window_size) if windows is None else windows
     n_labels = ((batch.labels != IGNORE).sum() if n_labels is None else n_labels).clamp(min=1)

@@ -209,6 +209,49 @@ def test_the_best_of_lightnings_own_callback_is_read(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "checkpoints" / "best.ckpt").read_bytes() == best
 
 
+def test_a_lost_best_score_is_that_of_best_or_the_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Killed):
+        main(arguments(6, 6, interrupt(13, "step"), run=str(tmp_path / "a")))
+    run = RunDirectory(tmp_path / "a")
+    saved, best = (torch.load(file, weights_only=True) for file in (run.last, run.best))
+    [key] = [key for key in saved["callbacks"] if key.startswith("ModelCheckpoint{'monitor': 'val/exact_match'")]
+    saved["callbacks"] = {"EarlyStopping": {"wait_count": 1}}
+    torch.save(saved, run.last)
+    best["callbacks"][key] |= dict.fromkeys(("best_model_score", "kth_value"), torch.tensor(2.0))  # out of reach
+    best["callbacks"][key]["best_k_models"] = {"best.ckpt": torch.tensor(2.0)}
+    torch.save(best, run.best)
+    content = run.best.read_bytes()
+    shutil.copytree(run.path, tmp_path / "b")
+    assert resume(str(run.path)) == 0
+    assert "the checkpoint lacks the best score: it is that of best.ckpt, 2.000" in capsys.readouterr().err
+    assert run.best.read_bytes() == content
+    other = RunDirectory(tmp_path / "b")
+    other.best.unlink()
+    assert resume(str(other.path)) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert f"{other.last} is damaged (LookupError: it lacks the state of ModelCheckpoint, so the best score" in line
+
+
+def test_a_plugin_that_its_class_does_not_build_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optimizer = "training.optimizer={class_path: torch.optim.SGD, init_args: {lr: [1]}}"
+    assert main(arguments(6, 6, optimizer, run=str(tmp_path / "a"))) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: training.optimizer.class_path='torch.optim.SGD' cannot be built: TypeError: ")
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_ranks_the_first_says_what_all_find(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert main(["fit", "--resume", "none"]) == 2
+    assert capsys.readouterr().err.count("none is not a run directory") == (rank == "0")
+
+
 def test_what_a_resume_changes_is_kept(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     with pytest.raises(Killed):

@@ -73,6 +73,9 @@ def test_best_is_exported_as_an_experiment_that_runs(capsys: pytest.CaptureFixtu
     assert "--export best.yaml exists already; choose another name, or remove it" in capsys.readouterr().err
     assert main(["sweep", "best", "small", "--export", "no/best.yaml"]) == 2
     assert "there is no folder no; create it first" in sentence(capsys)
+    for number in ("nan", "inf", "-1", "0", "1e999"):
+        assert main(["sweep", "best", "small", f"--max-flops={number}"]) == 2
+        assert f"--max-flops {float(number)} must be a finite number above 0" in sentence(capsys)
     assert main(["sweep", "best", "small", "--max-flops", "1e12"]) == 2
     assert "--max-flops 1e+12: the cheapest finished trial took 2e+12; allow as much" in sentence(capsys)
 

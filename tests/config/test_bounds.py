@@ -156,3 +156,19 @@ def test_the_flops_of_a_run_are_counted_by_its_stages() -> None:
     endless = replace(e, training=replace(e.training, max_steps=2**53))
     with at_once():
         assert StepFlops(endless, short.build_model()).run() > 2**53
+
+
+@pytest.mark.parametrize("stages", ["[]", "[{steps: 3, eviction: sliding}, {steps: 2, n_passes: 1}]"])
+def test_the_flops_of_an_endless_run_with_sampled_passes(monkeypatch: pytest.MonkeyPatch, stages: str) -> None:
+    changes = ["training.sampled_passes=[1, 2, 4, 4]", "sleep.grad_passes=2", f"training.stages={stages}"]
+    e = load_experiment(FILES["depo"], [*changes, "training.max_steps=40"])
+    flops = StepFlops(e, e.build_model())
+    walked = sum(flops(sleep_of(e, step)) for step in range(40))
+    assert flops.run() == walked
+    endless = replace(e, training=replace(e.training, max_steps=2**53))
+    each = [flops(replace(e.sleep, n_passes=N, grad_passes=min(2, N))) for N in (1, 2, 4, 4)]
+    with at_once():
+        assert StepFlops(endless, e.build_model()).run() == pytest.approx(2**53 * sum(each) / 4, rel=1e-9)
+    monkeypatch.setattr("sleep_lightning.cost.run_flops.DRAWN", 30)
+    shortened = StepFlops(e, e.build_model()).run()
+    assert shortened != walked and shortened == pytest.approx(walked, rel=0.2)

@@ -91,6 +91,8 @@ def test_a_task_made_in_a_script_is_written_by_its_class_path(project: Path) -> 
         (["training.optimizer=muon_adam"],
          r"^training\.optimizer='muon_adam' is unknown; did you mean muon_adamw\?$"),
         (["training.optimizer=[1]"], r"^training\.optimizer=\[1\] is not a registered name, or \{class_path: "),
+        (["training.optimizer={class_path: torch.optim.SGD, init_args: {1: 2}}"],
+         r"^training\.optimizer=\{.*\{1: 2\}\} is not a registered name, or \{class_path: "),
         (["training.optimizer.lr=1"],
          r"there is no key 'training\.optimizer\.lr'; use training\.optimizer\.class_path or"),
         (["training.schedule.init_args={}"],

@@ -9,7 +9,7 @@ from torch import Tensor
 from sleep_lightning.model import HybridLM, Memory
 from sleep_lightning.model.attention import Attention
 from sleep_lightning.ops.cpp import build
-from sleep_lightning.sleep import Checkpointing, SleepConfig, plan_passes, plan_windows, sleep
+from sleep_lightning.sleep import Checkpointing, SleepConfig, plan_passes, plan_windows, run_window_loop, sleep
 from sleep_lightning.sleep.counted_flops import counted_pass_flops
 from sleep_lightning.sleep.schedule import check_looped
 from sleep_lightning.training.gradients import accumulate_gradients
@@ -93,3 +93,17 @@ def test_a_model_that_cannot_is_refused() -> None:
     check_looped(tiny_model(), SleepConfig(T, 2, looped="mixers"))
     with pytest.raises(ValueError, match=r"sleep\.looped=mixers .*OwnModel\.blocks has no mlps; use blocks"):
         check_looped(own_model(), SleepConfig(T, 2, looped="mixers"))
+
+
+def test_every_executor_refuses_it_in_one_sentence() -> None:
+    model, config, batch = own_model(), SleepConfig(T, 2, looped="mixers"), tiny_batch(ring=T)
+    windows, memory = plan_windows(batch.labels, T), model.zero_memory(len(batch.tokens))
+    for run in (
+        lambda: accumulate_gradients(model, batch, config),
+        lambda: list(run_window_loop(model, batch.tokens, windows, memory, config)),
+        lambda: sleep(model, batch.tokens[:, :T], memory, config),
+    ):
+        with pytest.raises(ValueError, match=r"sleep\.looped=mixers .*OwnModel\.blocks has no mlps; use blocks"):
+            run()
+    with pytest.raises(ValueError, match=r"training\.checkpointing=mlp .*OwnModel\.blocks has no recompute_mlp"):
+        accumulate_gradients(model, batch, SleepConfig(T, 2), policy="mlp")

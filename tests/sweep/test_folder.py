@@ -167,3 +167,15 @@ def test_a_lost_journal_is_not_a_fresh_start(tmp_path: Path) -> None:
     (tmp_path / "journal.log").unlink()
     with pytest.raises(ValueError, match=r"the trials of journal\.log are gone, though .*0000-seed0 was trained"):
         open_study(sweep, tmp_path)
+
+
+def test_a_sweep_begun_under_a_name_that_is_refused_today(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = ToldStudy(Path("runs/sweeps/old"), name="a/b", trials=1)
+    study.finish(2, 0.5, 1e12)
+    save_sweep(study.sweep, study.folder)
+    for words in (["show", "old"], ["report", "old"], ["list"], ["best", "old"], ["resume", "old"]):
+        assert main(["sweep", *words]) == 0, capsys.readouterr().err
+    assert "a/b" in (study.folder / "report.html").read_text() and "error" not in capsys.readouterr().err

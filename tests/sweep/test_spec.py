@@ -283,3 +283,19 @@ def test_files_that_are_no_sweeps(tmp_path: Path) -> None:
 def test_ranges_that_cannot_be_drawn_from_are_refused(bounds: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"space\.k: low=.* is too wide; narrow it, or drop step"):
         Parameter(**bounds).distribution("k")
+
+
+def test_a_saved_sweep_is_taken_as_it_stands(tmp_path: Path) -> None:
+    """Its names and space may be refused today; changes of a resume are checked all the same."""
+    space = (
+        "{training.seed: {choices: [1, 2]}, task.max_hops: {choices: [1], when: {training.seed: [3]}},"
+        " tracking.run_name: {choices: [7, 8]}, training.log_every: {low: 1, high: 1000000, step: 1}}"
+    )
+    text = f"name: {'x' * 300}\nbase: {ROOT}/conf/depo.yaml\nspace: {space}\n"
+    with pytest.raises(ValueError, match=r"name='xxx.*cannot be the name of a folder"):
+        load_sweep(written(tmp_path, text))
+    sweep = load_sweep(written(tmp_path, text), saved=True)
+    assert sweep.spec.name == "x" * 300
+    assert sweep.space.parameters["tracking.run_name"].choices == [7, 8], "what its study was begun with"
+    with pytest.raises(ValueError, match=r"workers=0 must be at least 1"):
+        load_sweep(written(tmp_path, text), ["workers=0"], saved=True)

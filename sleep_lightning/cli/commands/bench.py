@@ -21,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli import bench
+    from sleep_lightning.cli.places import file_to_write
 
+    output = file_to_write("--output", a.output)
     bench.check(a.names, a.seconds)
-    return lambda: bench.bench(a.names, a.seconds, a.output)
+    return lambda: bench.bench(a.names, a.seconds, output)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sleep_lightning.cli.doctor import kernels, memory, stores, versions
 from sleep_lightning.cli.doctor.finding import Check, Finding, run_checks
+from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.runs.files import write_text
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
     """Read all input; what is returned checks. Raises ValueError: bad input."""
-    if a.output is not None and not Path(a.output).absolute().parent.is_dir():
-        raise ValueError(f"--output {a.output}: there is no folder {Path(a.output).parent}; make it first")
+    output = file_to_write("--output", a.output)
     experiment = None
     if a.config is not None or a.overrides:
         try:
@@ -37,7 +37,7 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
             experiment = load_experiment(a.config, a.overrides)
         except ImportError:  # the check of versions names the package
             pass
-    return lambda: doctor(experiment, None if a.output is None else Path(a.output))
+    return lambda: doctor(experiment, output)
 
 
 def checks(experiment: "Experiment | None") -> list[tuple[str, Check]]:

@@ -16,11 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli import evaluate
+    from sleep_lightning.cli.places import file_to_write
+    from sleep_lightning.config.names import check_path
     from sleep_lightning.training.evaluation import load_trained
 
     if a.command == "predict" and not 1 <= a.rows <= MOST_ROWS:
         raise ValueError(f"--rows {a.rows} must be from 1 to {MOST_ROWS}")
+    output = file_to_write("--output", a.output)
+    check_path("--checkpoint", a.checkpoint)
     experiment, model = load_trained(a.checkpoint, a.overrides)
     if a.command == "predict":
-        return lambda: evaluate.predict(experiment, model, a.rows, a.output)
-    return lambda: evaluate.evaluate(experiment, model, "validation" if a.command == "validate" else "test", a.output)
+        return lambda: evaluate.predict(experiment, model, a.rows, output)
+    return lambda: evaluate.evaluate(experiment, model, "validation" if a.command == "validate" else "test", output)

@@ -5,18 +5,28 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from sleep_lightning.config.names import check_path
+
+NEWEST = object()
+"""``--resume`` without a directory."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a key, e.g. sleep.n_passes=4")
     parser.add_argument("--config", metavar="YAML", help="experiment file, e.g. conf/rule110.yaml")
-    parser.add_argument("--resume", nargs="?", const="", metavar="RUN_DIR", help="resume a run (default: the newest)")
+    parser.add_argument(
+        "--resume", nargs="?", const=NEWEST, metavar="RUN_DIR", help="resume a run (default: the newest)"
+    )
 
 
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli import fit
 
-    if re.match(r"[a-z_]+(\.\w+)+=", a.resume or "") and not Path(a.resume).is_dir():  # the newest run, changed
-        a.overrides.insert(0, a.resume)
-        a.resume = ""
-    job = fit.prepare(a.config, a.overrides, a.resume)
+    newest = a.resume is NEWEST
+    if not newest and a.resume is not None:
+        check_path("--resume", a.resume)
+        if re.match(r"[a-z_]+(\.\w+)+=", a.resume) and not Path(a.resume).is_dir():  # the newest run, changed
+            a.overrides.insert(0, a.resume)
+            newest = True
+    job = fit.prepare(a.config, a.overrides, "" if newest else a.resume)
     return lambda: fit.fit(job)

@@ -1,5 +1,6 @@
 """The two checkpoints of a run: ``last.ckpt``, from which it resumes, and ``best.ckpt``."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +84,31 @@ class BestCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(_replace_paths(state_dict, str(self.dirpath)))
+        own, known = self._state_in_best(), self.best_model_score
+        if own and (known is None or own["best_model_score"] > known):  # saved after the checkpoint resumed from
+            super().load_state_dict(_replace_paths(own, str(self.dirpath)))
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Recover the best score from ``best.ckpt`` if the checkpoint has lost it. Raises LookupError if that fails."""
+        if checkpoint["callbacks"].get(self.state_key) or not checkpoint.get("history"):
+            return
+        if not (own := self._state_in_best()):
+            raise LookupError("it lacks the state of ModelCheckpoint, so the best score, which best.ckpt lacks as well")
+        super().load_state_dict(_replace_paths(own, str(self.dirpath)))
+        if trainer.is_global_zero:
+            score = f"{float(own['best_model_score']):.3f}"
+            print(f"the checkpoint lacks the best score: it is that of best.ckpt, {score}", file=sys.stderr)
+
+    def _state_in_best(self) -> dict[str, Any]:
+        """The state that ``best.ckpt`` holds; empty where it has none."""
         file = Path(str(self.dirpath)) / "best.ckpt"
         try:
-            own = load_checkpoint(file)["callbacks"][self.state_key] if file.exists() else {}
+            own: dict[str, Any] = load_checkpoint(file)["callbacks"][self.state_key] if file.exists() else {}
         except (ValueError, LookupError):
-            return
-        known, there = self.best_model_score, own.get("best_model_score")
-        if there is not None and (known is None or there > known):  # saved after the checkpoint that is resumed from
-            super().load_state_dict(_replace_paths(own, str(self.dirpath)))
+            return {}
+        return own if own.get("best_model_score") is not None else {}
 
 
 def _replace_paths(state: dict[str, Any], directory: str) -> dict[str, Any]:
