@@ -124,6 +124,7 @@ def _tracked(job: Job) -> Job:
 
 def _checked(experiment: Experiment) -> tuple[Experiment, Place]:
     check_device(experiment)
+    experiment = experiment.pinned()
     return experiment, Place.of(experiment.training)
 
 

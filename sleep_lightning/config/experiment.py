@@ -185,7 +185,18 @@ class Experiment:
         if isinstance(self.model, PluginModel):
             return self.model.build(len(task.vocab), task.neutral_pad)
         rules = {letter: plugin.build for letter, plugin in self._memory_plugins().items()}
-        return HybridLM(self.model, len(task.vocab), task.neutral_pad, rules)
+        config = self.pinned().model
+        assert isinstance(config, ModelConfig)
+        return HybridLM(config, len(task.vocab), task.neutral_pad, rules)
+
+    def pinned(self) -> "Experiment":
+        """The same with what follows from N written out: ``model.residual_scale``.
+
+        A model that was trained keeps it when it is tested with another N.
+        """
+        if isinstance(self.model, PluginModel) or self.model.residual_scale is not None:
+            return self
+        return replace(self, model=replace(self.model, residual_scale=1 / self.sleep.n_passes))
 
     def anchored(self) -> "Experiment":
         """The same with absolute paths of the files it names (SQLite database, a task's JSONL), for any directory."""

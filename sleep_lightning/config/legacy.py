@@ -10,6 +10,7 @@ LEGACY_DEFAULTS: dict[str, Any] = {
     "model.qk_norm": False,
     "model.max_decay_rate": 16.0,
     "model.gate_proj": "fused",
+    "model.residual_scale": 1.0,
 }
 """Keys whose default is not what the package did before it had them, with the value that is.
 

@@ -54,8 +54,9 @@ class ModelConfig:
     """Use the embedding matrix as the output head."""
     embedding_std: float | None = 1.0
     """Standard deviation of the initial embeddings, against block outputs of about 1; null: d_model^-1/2."""
-    residual_scale: float = 1.0
-    """Factor on what mixers and MLPs add to the residual stream."""
+    residual_scale: float | None = None
+    """Factor on what mixers and MLPs add to the residual stream; null: 1 / N of the training: N passes add as much
+    as one."""
     output_init: Literal["depth", "zero"] = "depth"
     """Initial output projections of mixers and MLPs: scaled by (2 n_blocks)^-1/2, or zero."""
     qk_norm: bool = True

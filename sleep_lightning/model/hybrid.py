@@ -42,8 +42,9 @@ class HybridLM(nn.Module, WindowModel):
         self.config, self.neutral_pad = config, neutral_pad
         self.n_blocks, self.vocab_size, self.summary_tokens = config.n_blocks, vocab_size, config.summary_tokens
         self.embedding = nn.Embedding(vocab_size, config.d_model)
+        scale = 1.0 if config.residual_scale is None else config.residual_scale  # a model alone has no N
         self.layers = nn.ModuleList(
-            Block(self._mixer(letter), config.d_model, config.mlp_width, config.norm_eps, config.residual_scale)
+            Block(self._mixer(letter), config.d_model, config.mlp_width, config.norm_eps, scale)
             for letter in config.pattern
         )
         self.norm = RMSNorm(config.d_model, config.norm_eps)

@@ -60,7 +60,7 @@ class SleepModule(pl.LightningModule):
         self.automatic_optimization = False  # one step has many backward calls: one a segment of truncated BPTT
         if not isinstance(experiment, Experiment):
             experiment = load_experiment(dict(experiment), saved=_RESTORING.get())
-        self.experiment = experiment
+        self.experiment = experiment.pinned()
         self.save_hyperparameters({"experiment": self.experiment.to_dict()})
         self.task = self.experiment.task.build()
         self.model = self.experiment.build_model(self.task)

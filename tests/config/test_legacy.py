@@ -56,6 +56,23 @@ def test_a_run_and_a_checkpoint_are_saved_experiments(old: dict[str, Any], tmp_p
     assert job.experiment.flat()[KEY] is None
 
 
+def test_the_residual_scale_follows_the_n_of_the_training(tmp_path: Path) -> None:
+    """And stays what it was when the model is tested with another."""
+    experiment = load_experiment(None, ["sleep.n_passes=4", "model.d_model=16"])
+    assert experiment.model.residual_scale is None  # type: ignore[union-attr]
+    module = SleepModule(experiment)
+    tested = load_experiment(module.hparams["experiment"], ["sleep.n_passes=2"], saved=True)
+    for built in (experiment.build_model(), module.model, tested.build_model()):
+        assert [block.residual_scale for block in built.layers] == [0.25] * 4  # type: ignore[union-attr, operator]
+    assert load_experiment(experiment.to_dict(), ["sleep.n_passes=2"]).build_model().layers[0].residual_scale == 0.5  # type: ignore[union-attr, index]
+    job = fit.prepare(
+        None, ["sleep.n_passes=3", "tracking.enabled=false", f"training.run_dir={tmp_path / 'run'}"], None
+    )
+    assert job.run is not None
+    assert job.run.load_config().model.residual_scale == pytest.approx(1 / 3)  # type: ignore[union-attr]
+    assert load_experiment({"model": {"d_model": 16}}, saved=True).model.residual_scale == 1  # type: ignore[union-attr]
+
+
 def test_a_module_knows_what_it_was_given(old: dict[str, Any], tmp_path: Path) -> None:
     """A dict of one's own has today's defaults, one from a checkpoint those of its time."""
     module, file = SleepModule(deepcopy(old)), tmp_path / "old.ckpt"

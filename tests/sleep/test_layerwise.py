@@ -78,6 +78,21 @@ def test_equals_the_window_loop(
         assert (a - b).norm() <= (1e-13 if dtype == torch.float64 else 1e-5) * largest
 
 
+@pytest.mark.parametrize("scale", [0.25, 3.0])
+def test_residual_scales_are_equal_too(scale: float) -> None:
+    model, config = tiny_model(residual_scale=scale).double(), SleepConfig(L, 3, pass_input="embed")
+    tokens, windows = torch.randint(2, (3, 4 * L)), plan_windows(labels("answer last", 4 * L), L)
+    start = model.zero_memory(3).map(torch.randn_like)
+    steps = list(run_window_loop(model, tokens, windows, start, config))
+    expected = outcome(model, {i: h for i, (_, h, _) in enumerate(steps) if h is not None}, steps[-1][2])
+    actual = outcome(model, *run_layerwise(model, tokens, planned(model, windows, config), start))
+    for a, b in zip(actual, expected, strict=True):
+        assert (a - b).norm() <= 1e-13 * max(float(x.norm()) for x in expected)
+    block, h = model.layers[0], torch.randn(3, L, model.config.d_model, dtype=torch.float64)
+    added = block.mixer(block.mixer_norm(h))  # type: ignore[operator]
+    assert torch.allclose(block.attend(h), h + scale * added)  # type: ignore[operator]
+
+
 @pytest.mark.parametrize("kind", ["answer last", "all awake", "mixed"])
 @pytest.mark.parametrize("pattern", ["AGAG", "GAH"])
 def test_answers_are_run_at_once_between_windows_that_sleep(
