@@ -63,7 +63,7 @@ class ModelConfig:
     """RMSNorm of the queries and keys of attention, head by head, in front of RoPE."""
     logit_softcap: float | None = None
     """c: logits are c tanh(logits / c); null: as they are."""
-    max_decay_rate: float = 1.0
+    max_decay_rate: float = 0.25
     """A of the decay gates starts uniform in (0, this): 16 as in Mamba-2 and GDN; less: a memory that starts slow."""
     gate_proj: Literal["fused", "separate"] = "separate"
     """Decay and write gates: rows of the fused input projection, which Muon updates, or a projection of their own with

@@ -67,6 +67,7 @@ class FitProcess:
                     f"{key}={path!r} cannot be imported by a child process; define the class at the top level of a "
                     f"file and give its class_path, for example my_module.{path.rpartition('.')[2]}"
                 )
+        object.__setattr__(self, "experiment", self.experiment.pinned())  # as fit records it
         name = shlex.quote(str(self.directory.path))
         again = f"remove it and resume the run, which writes it again: fit --resume {name}"
         object.__setattr__(self, "_summary", JsonFile(self.directory.summary, SUMMARY, again))
