@@ -41,18 +41,18 @@ class Coordinates:
 
 
 def bench_coordinates(seconds: float) -> Iterator[dict[str, object]]:
-    """A row for each width at N = 4, and for each N at d = 64, also with what a pass adds divided by N.
+    """A row for each width at N = 4, and for each N at d = 64, also without dividing by N what a pass adds.
 
     ``seconds`` is not used: the steps are counted.
     """
     over_n = [(BASE_WIDTH, n) for n in PASSES]
-    for what, settings, divided in (
-        ("coordinates over width", [(d, BASE_PASSES) for d in WIDTHS], False),
-        ("coordinates over N", over_n, False),
-        ("coordinates over N, residual_scale = 1 / N", over_n, True),
+    for what, settings, changes in (
+        ("coordinates over width", [(d, BASE_PASSES) for d in WIDTHS], []),
+        ("coordinates over N", over_n, []),
+        ("coordinates over N, residual_scale = 1", over_n, ["model.residual_scale=1"]),
     ):
         for d_model, n_passes in settings:
-            before, after = run(d_model, n_passes, *([f"model.residual_scale={1 / n_passes}"] if divided else []))
+            before, after = run(d_model, n_passes, *changes)
             row: dict[str, object] = {
                 "what": what,
                 "shape": f"Rule 110, {STEPS} steps",
