@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "sleep_lightning"
 FLOORS = [
     "formatting",
+    "names",
     "ops",
     "model",
     "sleep",

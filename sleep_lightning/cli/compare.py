@@ -14,7 +14,7 @@ from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.compare.runs import Run, execute, plan_runs
 from sleep_lightning.compare.table import Row, build_rows, check_data_order, draw_table, write_results
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.config.names import check_path
+from sleep_lightning.names import check_path
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.sleep.config import MOST_PASSES

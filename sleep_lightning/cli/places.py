@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sleep_lightning.config.names import check_path
+from sleep_lightning.names import check_path
 from sleep_lightning.runs.files import check_writable
 
 

@@ -15,7 +15,6 @@ from rich.table import Table
 from sleep_lightning.cli import sweep
 from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.seconds import check_seconds
-from sleep_lightning.config.names import check_path
 from sleep_lightning.evidence.data_order import DataOrder, data_orders
 from sleep_lightning.evidence.figures import draw_all
 from sleep_lightning.evidence.findings import DEPO, PASSES, Finding, find
@@ -23,6 +22,7 @@ from sleep_lightning.evidence.page import results_page
 from sleep_lightning.evidence.scores import FinishedRun, RunScore, finished_runs, score_run
 from sleep_lightning.evidence.tables import Row, read_table, write_table
 from sleep_lightning.evidence.throughput import Speed, measure
+from sleep_lightning.names import check_path
 from sleep_lightning.runs.files import check_writable, write_text
 from sleep_lightning.sweep.folder import SWEEPS, load_saved
 from sleep_lightning.sweep.storage import is_sweep

@@ -13,8 +13,8 @@ from rich.table import Table
 from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.sweep_progress import watch
 from sleep_lightning.cli.sweep_show import frontier_table, report_facts
-from sleep_lightning.config.names import check_path
 from sleep_lightning.formatting import with_unit
+from sleep_lightning.names import check_path
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sleep_lightning.config import Experiment, Override, load_experiment
-from sleep_lightning.config.names import check_name
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.model import ModelConfig
+from sleep_lightning.names import check_name
 
 REPEATS = 10
 """How often the arm with repeated data sees a sequence."""

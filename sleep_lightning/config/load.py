@@ -14,7 +14,6 @@ from sleep_lightning.config.checks import accepted, check_numbers, shown
 from sleep_lightning.config.experiment import Experiment
 from sleep_lightning.config.init_args import PLUGIN_KEYS, specs_as_meant
 from sleep_lightning.config.legacy import add_legacy_defaults
-from sleep_lightning.config.names import check_path
 from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.config.plugin_task import PluginTask
 from sleep_lightning.config.plugins import KindName, Plugin, find_plugin, instead_of
@@ -34,6 +33,7 @@ from sleep_lightning.config.tracking import TrackingConfig
 from sleep_lightning.config.training import TrainingConfig
 from sleep_lightning.config.values import NAMES, PLUGIN_SECTIONS, Override, merged_values
 from sleep_lightning.model import ModelConfig
+from sleep_lightning.names import check_path
 from sleep_lightning.sleep import SleepConfig
 
 SECTIONS: dict[str, type] = {

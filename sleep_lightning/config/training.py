@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sleep_lightning.config.names import check_path
+from sleep_lightning.names import check_path
 from sleep_lightning.sleep import Checkpointing, Eviction
 from sleep_lightning.sleep.config import MOST_PASSES
 from sleep_lightning.sleep.layerwise import Executor

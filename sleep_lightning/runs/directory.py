@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sleep_lightning.config import Experiment, Override, load_experiment
-from sleep_lightning.config.names import check_name
+from sleep_lightning.names import check_name
 from sleep_lightning.runs.damage import DamagedFile, IfThere, UnreadableFile, read_bytes, read_json
 from sleep_lightning.runs.files import write_json, write_text
 

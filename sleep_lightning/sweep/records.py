@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.config.names import check_path
+from sleep_lightning.names import check_path
 from sleep_lightning.runs.damage import DamagedFile, misfit
 from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.process import HISTORY, SUMMARY, FitProcess

@@ -12,9 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.config import Experiment, Override, WrongValue, key_types, load_experiment, read_yaml
 from sleep_lightning.config.checks import check_numbers, check_type
-from sleep_lightning.config.names import check_name
 from sleep_lightning.config.reading import Argument, as_meant, first_line
 from sleep_lightning.cost.inference import inference_cost
+from sleep_lightning.names import check_name
 from sleep_lightning.sweep.launchers import RayOptions, SlurmOptions
 from sleep_lightning.sweep.point import ARM, PASSES, STEPS, TRAIN_FLOPS, apply_point
 from sleep_lightning.sweep.space import Parameter, Space, read_parameters

@@ -76,7 +76,7 @@ def test_command_writes_json(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setitem(BENCHES, "operator", lambda s: bench_operator(s, (Shape(1, 4, 1, 4, 4),)))
-    assert bench(["operator"], 0.01, str(tmp_path / "b.json")) == 0
+    assert bench(["operator"], 0.01, tmp_path / "b.json") == 0
     content = json.loads((tmp_path / "b.json").read_text())
     assert content["rows"]
     assert content["environment"]["threads"]

@@ -112,7 +112,7 @@ def test_a_child_reads_the_experiment_it_was_given(tmp_path: Path, text: str) ->
     run = FitProcess(experiment, RunDirectory(tmp_path / "run"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(URI_VARIABLE, experiment.tracking.uri)
-        assert load_experiment(run.write_experiment(), [TRACKING]) == experiment
+        assert load_experiment(run.write_experiment(), [TRACKING]) == run.experiment == experiment.pinned()
     assert load_experiment(json.loads(json.dumps(experiment.to_dict()))) == experiment
 
 

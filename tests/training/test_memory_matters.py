@@ -22,7 +22,8 @@ def train(pattern: str, sleep: SleepConfig, steps: int) -> tuple[HybridLM, Task]
     """First-bit retrieval (t = 0) of two strings."""
     torch.manual_seed(1)
     task = Rule110Config(ring_size=RING, n_strings=STRINGS, steps=[0]).build()
-    model = HybridLM(ModelConfig(d_model=32, pattern=pattern, n_heads=2), len(task.vocab))
+    sizes = ModelConfig(d_model=32, pattern=pattern, n_heads=2, residual_scale=1 / sleep.n_passes)
+    model = HybridLM(sizes, len(task.vocab))
     config = TrainingConfig(max_steps=steps)
     optimizer = build_optimizer(model, config)
     schedule = build_schedule(optimizer, config)
@@ -45,7 +46,7 @@ def evaluate(model: HybridLM, task: Task, sleep: SleepConfig, zero_before_window
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[HybridLM, Task]:
-    return train("AG", SLEEP, 250)
+    return train("AG", SLEEP, 350)
 
 
 def test_first_bits_are_recalled_over_two_evictions(trained: tuple[HybridLM, Task]) -> None:

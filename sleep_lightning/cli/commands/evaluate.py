@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli import evaluate
     from sleep_lightning.cli.places import file_to_write
-    from sleep_lightning.config.names import check_path
+    from sleep_lightning.names import check_path
     from sleep_lightning.training.evaluation import load_trained
 
     if a.command == "predict" and not 1 <= a.rows <= MOST_ROWS:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from sleep_lightning.config.names import check_path
+from sleep_lightning.names import check_path
 
 NEWEST = object()
 """``--resume`` without a directory."""
