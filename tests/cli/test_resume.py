@@ -234,6 +234,25 @@ def test_a_lost_best_score_is_that_of_best_or_the_run_is_refused(
     assert f"{other.last} is damaged (LookupError: it lacks the state of ModelCheckpoint, so the best score" in line
 
 
+@pytest.mark.parametrize("content", [None, b"", b"PK nonsense"])
+def test_a_lost_best_checkpoint_is_said_and_replaced(
+    content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its score is forgotten: whatever is best from then on is kept."""
+    with pytest.raises(Killed):
+        main(arguments(6, 6, interrupt(13, "step"), run=str(tmp_path / "a")))
+    run = RunDirectory(tmp_path / "a")
+    run.best.unlink()
+    if content is not None:
+        run.best.write_bytes(content)
+    assert resume(str(run.path)) == 0
+    assert f"{run.best} is missing or damaged, and with it the best" in capsys.readouterr().err
+    step = torch.load(run.best, weights_only=True)["global_step"]
+    later = [row for row in json.loads(run.history.read_text())["history"] if row["step"] > 12]
+    best = max(later, key=lambda row: (row["exact_match"], -row["step"]))
+    assert step == best["step"]
+
+
 def test_a_plugin_that_its_class_does_not_build_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
 
-from sleep_lightning.runs.checkpoint import load_checkpoint
+from sleep_lightning.runs.checkpoint import is_readable, load_checkpoint
 from sleep_lightning.runs.directory import SAVED
 from sleep_lightning.training.callbacks.preemption import Preemption
 
@@ -87,6 +89,12 @@ class BestCheckpoint(ModelCheckpoint):
         own, known = self._state_in_best(), self.best_model_score
         if own and (known is None or own["best_model_score"] > known):  # saved after the checkpoint resumed from
             super().load_state_dict(_replace_paths(own, str(self.dirpath)))
+        if self.best_model_score is not None and not is_readable(file := self._file, ()):
+            self.best_model_score, self.kth_value = None, torch.tensor(-torch.inf)
+            self.best_k_models, self.best_model_path, self.kth_best_model_path = {}, "", ""
+            self._say(
+                f"{file} is missing or damaged, and with it the best checkpoint so far; the next one is kept there"
+            )
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -97,15 +105,23 @@ class BestCheckpoint(ModelCheckpoint):
         if not (own := self._state_in_best()):
             raise LookupError("it lacks the state of ModelCheckpoint, so the best score, which best.ckpt lacks as well")
         super().load_state_dict(_replace_paths(own, str(self.dirpath)))
-        if trainer.is_global_zero:
-            score = f"{float(own['best_model_score']):.3f}"
-            print(f"the checkpoint lacks the best score: it is that of best.ckpt, {score}", file=sys.stderr)
+        score = f"{float(own['best_model_score']):.3f}"
+        self._say(f"the checkpoint lacks the best score: it is that of best.ckpt, {score}")
+
+    @property
+    def _file(self) -> Path:
+        return Path(str(self.dirpath)) / "best.ckpt"
+
+    @rank_zero_only
+    def _say(self, text: str) -> None:
+        print(text, file=sys.stderr)
 
     def _state_in_best(self) -> dict[str, Any]:
         """The state that ``best.ckpt`` holds; empty where it has none."""
-        file = Path(str(self.dirpath)) / "best.ckpt"
         try:
-            own: dict[str, Any] = load_checkpoint(file)["callbacks"][self.state_key] if file.exists() else {}
+            own: dict[str, Any] = (
+                load_checkpoint(self._file)["callbacks"][self.state_key] if self._file.exists() else {}
+            )
         except (ValueError, LookupError):
             return {}
         return own if own.get("best_model_score") is not None else {}
