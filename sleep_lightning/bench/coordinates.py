@@ -14,6 +14,7 @@ from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.model import Memory, WindowModel
 from sleep_lightning.sleep import PassRecord, plan_windows, run_window_loop, zero_memory
 from sleep_lightning.tasks import TaskBatch
+from sleep_lightning.tracking.figures.coordinates import SIZES
 from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.optimizer import build_optimizer
 
@@ -59,7 +60,7 @@ def bench_coordinates(seconds: float) -> Iterator[dict[str, object]]:
                 "d_model": d_model,
                 "N": n_passes,
             }
-            for name in ("hidden", "memory", "logits"):
+            for name in SIZES:
                 old, new = getattr(before, name), getattr(after, name)
                 row |= {name: rms(old), f"{name}_update": rms(new - old)}
             yield row

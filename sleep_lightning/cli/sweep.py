@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sleep_lightning.cli.console import plain_console, print_facts
+from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.cli.sweep_progress import watch
 from sleep_lightning.cli.sweep_show import frontier_table, report_facts
 from sleep_lightning.formatting import with_unit
@@ -20,7 +21,7 @@ from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor
 from sleep_lightning.sweep.gpus import check_gpus
 from sleep_lightning.sweep.launchers.choose import choose_launcher
-from sleep_lightning.sweep.records import Records, open_records
+from sleep_lightning.sweep.records import Records
 from sleep_lightning.sweep.report.content import build_report
 from sleep_lightning.sweep.report.publisher import Publisher
 from sleep_lightning.sweep.share import share_of
@@ -91,7 +92,11 @@ def _job(sweep: Sweep, folder: Path, records: str | None) -> SweepJob:
     check_device(sweep.base)
     check_gpus(sweep.spec.devices, torch.cuda.device_count())
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return SweepJob(sweep, folder, None if records is None else open_records(records))
+    file = file_to_write("--records", records)
+    known = None if file is None else Records(file)
+    if known is not None:
+        len(known)  # damage is found now
+    return SweepJob(sweep, folder, known)
 
 
 def dry_run(job: SweepJob) -> int:
@@ -134,9 +139,11 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
             publisher.begin(job.sweep.spec)
             _show_charts(publisher, console)
             overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
-            if job.records is not None:
-                _collect(job.records, job.sweep, study, job.folder, console)
             supervisor = Supervisor(job.sweep, study, job.folder, overrides, launcher=launcher, records=job.records)
+            if job.records is not None:
+                known = f"{job.records.path}: {len(job.records)} finished runs"
+                console.print(known, highlight=False, soft_wrap=True)
+                supervisor.record_ended()
             watch(supervisor, live, publisher.refresh)
             publisher.publish()
             report = build_report(study, job.folder)
@@ -157,15 +164,6 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
             if logger is not None:
                 logger.end(status)
     return 0
-
-
-def _collect(records: Records, sweep: Sweep, study: optuna.Study, folder: Path, console: Console) -> None:
-    """Add what was finished before without the records."""
-    console.print(f"{records.path}: {len(records)} finished runs", highlight=False, soft_wrap=True)
-    for trial in build_report(study, folder).trials:
-        if trial.values and trial.state != "infeasible":
-            for run in build_trial(sweep, trial.number, trial.values, folder).runs:
-                records.add(run)
 
 
 def _open_tracking(job: SweepJob) -> MLflowRun | None:

@@ -51,8 +51,7 @@ def show(request: LawRequest) -> int:
 
 def _table(law: SliceLaw) -> Table:
     depths = sorted({cell.n_passes for cell in law.cells})
-    seeds = len(set.intersection(*(set(cell.losses) for cell in law.cells)))
-    table = Table(title=f"{law.name}: mean loss over {seeds} seed(s), nats per label", title_justify="left")
+    table = Table(title=f"{law.name}: mean loss over {law.seeds} seed(s), nats per label", title_justify="left")
     for column in ("budget, FLOPs", *(f"N = {n}" for n in depths), "N* [95%]", "lowest mean"):
         table.add_column(column)
     for row in _rows(law, depths):
@@ -63,7 +62,8 @@ def _table(law: SliceLaw) -> Table:
 def _rows(law: SliceLaw, depths: list[int]) -> Iterator[list[str]]:
     curves = {curve.budget: curve for curve in law.curves}
     for budget in sorted({cell.budget for cell in law.cells}):
-        means = {c.n_passes: sum(c.losses.values()) / len(c.losses) for c in law.cells if c.budget == budget}
+        pairs = zip(law.cells, law.means, strict=True)
+        means = {cell.n_passes: mean for cell, mean in pairs if cell.budget == budget}
         cells = [f"{means[n]:.3f}" if n in means else "-" for n in depths]
         if (curve := curves.get(budget)) is None:
             yield [with_unit(budget), *cells, "-", "-"]

@@ -10,14 +10,15 @@ from sleep_lightning.config.training import Stage
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import random_seed
 
-_AFTER_STAGES = Stage(steps=1)
+AFTER_STAGES = Stage(steps=1)
+"""What holds after the last one: everything as configured."""
 
 
 def stage_of(experiment: Experiment, step: int) -> Stage:
     """The stage of step ``step`` (from 0); after the last one, everything is as configured."""
     stages = experiment.training.stages
     ends = accumulate(stage.steps for stage in stages)
-    return next((stage for stage, end in zip(stages, ends, strict=True) if step < end), _AFTER_STAGES)
+    return next((stage for stage, end in zip(stages, ends, strict=True) if step < end), AFTER_STAGES)
 
 
 def drawn_passes(experiment: Experiment) -> list[int]:

@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 from itertools import accumulate, pairwise
+from statistics import mean
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.config.stages import draw_passes, sleep_in, sleep_of, stage_of
+from sleep_lightning.config.stages import AFTER_STAGES, draw_passes, sleep_in, sleep_of, stage_of
 from sleep_lightning.cost.flops import optimizer_cost, sequence_cost
 from sleep_lightning.model import WindowModel
 from sleep_lightning.model.parameter_groups import hidden_matrices
@@ -41,6 +42,21 @@ class StepFlops:
         t = self._experiment.training
         ends = [0, *accumulate(stage.steps for stage in t.stages), t.max_steps]
         return sum(self._steps(start, end) for start, end in pairwise(ends) if start < end)
+
+    def steps_within(self, flops: float) -> int:
+        """Steps that cost at most so many FLOPs, those of the stages first; with sampled passes at their mean.
+
+        Raises:
+            ValueError: they do not buy the stages and a step; the text follows the name of the budget.
+        """
+        e, t = self._experiment, self._experiment.training
+        ends = [0, *accumulate(stage.steps for stage in t.stages)]
+        left = flops - sum(self._steps(start, end) for start, end in pairwise(ends))
+        step = mean(self(sleep_in(e.sleep, AFTER_STAGES, N)) for N in t.sampled_passes or [e.sleep.n_passes])
+        if left < step:
+            least = flops - left + step
+            raise ValueError(f"buys no step{' after the stages' if t.stages else ''}; give at least {least:.4g}")
+        return ends[-1] + int(left // step)
 
     def _steps(self, start: int, end: int) -> int:
         """FLOPs of steps of one stage."""

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from sleep_lightning.compare.table import final_scores
 from sleep_lightning.runs.process import FitProcess
+from sleep_lightning.sweep.cells import ALL as ALL
 from sleep_lightning.sweep.folder import load_saved
 from sleep_lightning.sweep.report.content import read_report
 from sleep_lightning.sweep.trial import build_trial
-
-ALL = "all"
-"""Slice of all answers."""
 
 
 @dataclass(frozen=True)

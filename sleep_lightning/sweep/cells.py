@@ -44,22 +44,23 @@ def select(runs: Iterable[FinishedRun]) -> list[Selected]:
         if ALL not in run.summary.get("slices", {}):
             raise ValueError(f"{run.directory.summary} has no scores by slice; remove it and resume the sweep")
         cost = float(run.values.get(TRAIN_FLOPS, run.summary["train_flops"]))
-        n_passes = run.n_passes
-        others = {key: x for key, x in run.values.items() if key not in (TRAIN_FLOPS, PASSES)}
-        groups.setdefault((cost, n_passes), {}).setdefault(point_key(others), []).append(run)
+        groups.setdefault((cost, run.n_passes), {}).setdefault(point_key(_others(run)), []).append(run)
     if not groups:
         raise ValueError("no run has finished yet")
     found = []
     for (cost, n_passes), by_others in sorted(groups.items()):
         most = max(map(len, by_others.values()))
-        best = min((one for one in by_others.values() if len(one) == most), key=lambda one: _loss(one, ALL))
-        others = {key: x for key, x in best[0].values.items() if key not in (TRAIN_FLOPS, PASSES)}
-        found.append(Selected(n_passes, cost, others, len(by_others), tuple(best)))
+        best = min((one for one in by_others.values() if len(one) == most), key=_loss)
+        found.append(Selected(n_passes, cost, _others(best[0]), len(by_others), tuple(best)))
     return found
 
 
-def _loss(runs: Iterable[FinishedRun], name: str) -> float:
-    return mean(float(run.summary["slices"][name]["loss"]) for run in runs)
+def _others(run: FinishedRun) -> dict[str, Any]:
+    return {key: x for key, x in run.values.items() if key not in (TRAIN_FLOPS, PASSES)}
+
+
+def _loss(runs: Iterable[FinishedRun]) -> float:
+    return mean(float(run.summary["slices"][ALL]["loss"]) for run in runs)
 
 
 def slices(selected: Iterable[Selected]) -> list[str]:

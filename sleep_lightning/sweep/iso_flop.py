@@ -90,13 +90,18 @@ class Seeds:
         self.resampled: Array = self.losses[:, draws].mean(-1)
 
     @property
+    def count(self) -> int:
+        """How many they are."""
+        return self.losses.shape[1]
+
+    @property
     def means(self) -> Array:
         """Over seeds, ``[cells]``."""
         return np.asarray(self.losses.mean(1))
 
     def estimate(self, value: float, resamples: Array) -> Estimate:
         """A value and what it is in resamples."""
-        if self.losses.shape[1] == 1:
+        if self.count == 1:
             return Estimate(value, -inf, inf)
         low, high = np.percentile(resamples, [2.5, 97.5])
         return Estimate(value, float(low), float(high))

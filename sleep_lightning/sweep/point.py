@@ -5,7 +5,7 @@ from typing import Any
 
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.config import Experiment, Override, load_experiment
-from sleep_lightning.cost.budget import steps_within
+from sleep_lightning.cost.run_flops import StepFlops
 
 PASSES = "sleep.n_passes"
 ARM = "arm"
@@ -35,12 +35,14 @@ def _within(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
     if TRAIN_FLOPS not in values:
         return experiment
     try:
-        steps = steps_within(experiment, values[TRAIN_FLOPS])
+        steps = StepFlops(experiment, experiment.build_model()).steps_within(values[TRAIN_FLOPS])
     except ValueError as error:
         raise ValueError(f"space.{TRAIN_FLOPS}={values[TRAIN_FLOPS]:g} {error}") from error
     return load_experiment(experiment.to_dict(), [(STEPS, steps)])
 
 
 def passes_of(base: Experiment, values: Mapping[str, Any]) -> int:
-    """N of a point."""
-    return int(apply_point(base, values).sleep.n_passes if ARM in values else values.get(PASSES, base.sleep.n_passes))
+    """N of a point; its budget of FLOPs, which takes a model to turn into steps, does not matter."""
+    if ARM not in values:
+        return int(values.get(PASSES, base.sleep.n_passes))
+    return apply_point(base, {key: x for key, x in values.items() if key != TRAIN_FLOPS}).sleep.n_passes

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.names import check_path
 from sleep_lightning.runs.damage import DamagedFile, misfit
 from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.process import HISTORY, SUMMARY, FitProcess
@@ -85,20 +84,6 @@ class Records:
             file.truncate(file.read().rfind(b"\n") + 1)
             file.write(json.dumps(_rounded(record)).encode() + b"\n")
         return True
-
-
-def open_records(name: str) -> Records:
-    """The records of a file that can be read and written. Raises ValueError."""
-    check_path("--records", name)
-    path = Path(name)
-    try:
-        with path.open("a+b"):
-            pass
-    except OSError as error:
-        raise ValueError(f"--records {name} cannot be written: {error.strerror}; choose another place") from error
-    records = Records(path)
-    len(records)  # damage is found now
-    return records
 
 
 def _key(experiment: Experiment) -> str:

@@ -22,19 +22,18 @@ class Reseeding:
         study: its trials.
         folder: of the sweep.
         overrides: for every run.
-
-    Attributes:
-        flops_spent: training FLOPs of all finished runs that it has asked for.
     """
 
     def __init__(self, sweep: Sweep, study: optuna.Study, folder: Path, overrides: Sequence[Override]) -> None:
         self._sweep, self._study, self._folder, self._overrides = sweep, study, folder, overrides
         self._failed: set[int] = set()
         self._report: Report | None = None
-        self.flops_spent = sum(map(self._flops, self._read().trials)) if sweep.spec.reseed.seeds else 0.0
 
-    def _flops(self, trial: Row) -> float:
-        return trial.further_seeds * trial.result.get("train_flops", 0.0)
+    @property
+    def flops_spent(self) -> float:
+        """Training FLOPs of all finished runs that it has asked for."""
+        trials = self._read().trials if self._sweep.spec.reseed.seeds else ()
+        return sum(trial.further_seeds * trial.result["train_flops"] for trial in trials if trial.further_seeds)
 
     def _read(self) -> Report:
         if self._report is None:
@@ -44,8 +43,6 @@ class Reseeding:
     def changed(self) -> None:
         """A run or trial has ended."""
         self._report = None
-        if self._sweep.spec.reseed.seeds:
-            self.flops_spent = sum(map(self._flops, self._read().trials))
 
     def give_up(self, number: int) -> None:
         """A seed of this trial has failed for good."""

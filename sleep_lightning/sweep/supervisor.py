@@ -209,6 +209,14 @@ class Supervisor:
         self._go_on(trial)
         return True
 
+    def record_ended(self) -> None:
+        """Add to the records what ended before without them."""
+        for trial in self.study.get_trials(deepcopy=False):
+            facts = trial.user_attrs
+            if trial.state.is_finished() and "values" in facts:
+                for run in build_trial(self.sweep, trial.number, facts["values"], self.folder).runs:
+                    self._record_run(run)
+
     def _record_run(self, run: FitProcess) -> None:
         if self.records is None:
             return

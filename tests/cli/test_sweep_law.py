@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.__main__ import main
+from sleep_lightning.cli import sweep_law
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
+from sleep_lightning.sweep.iso_flop import Cell, Seeds
 from sleep_lightning.sweep.records import Records
+from sleep_lightning.sweep.report.law import SliceLaw
 from sleep_lightning.sweep.spec import Sweep, load_sweep
 from tests.cli.cli import ROOT
 
@@ -84,6 +87,15 @@ def test_law(recorded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     page = (folder / "report.html").read_text()
     assert "Loss over N at equal training FLOPs" in page
     assert "no law is stated" in page
+
+
+def test_the_table_shows_the_seeds_that_it_names() -> None:
+    """A seed that has finished at one N alone is in no mean."""
+    cells = (Cell(1e12, 1, 4.0, 1e12, {0: 0.25, 1: 0.75}), Cell(1e12, 2, 2.0, 1e12, {0: 0.5}))
+    seeds = Seeds(cells)
+    law = SliceLaw("all", cells, tuple(seeds.means.tolist()), seeds.count, (), None, None)
+    assert seeds.count == 1
+    assert list(sweep_law._rows(law, [1, 2])) == [["1T", "0.250", "0.500", "-", "-"]]
 
 
 @pytest.mark.long

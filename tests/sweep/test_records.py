@@ -11,7 +11,7 @@ from sleep_lightning.config import load_experiment
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
-from sleep_lightning.sweep.records import Records, open_records
+from sleep_lightning.sweep.records import Records
 from sleep_lightning.sweep.share import parse_share, share_of
 from sleep_lightning.sweep.space import Parameter, Space
 from sleep_lightning.sweep.spec import Sweep
@@ -75,7 +75,7 @@ def test_a_damaged_line_is_named(line: str, tmp_path: Path) -> None:
     Records(path).add(run_in(tmp_path / "a", exact_match=0.1))
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(DamagedFile, match=r"line 2: .*; remove that line"):
-        open_records(str(path))
+        len(Records(path))
 
 
 @pytest.mark.parametrize("name", ["", "no/folder/file", ".", "x" * 300])

@@ -132,7 +132,7 @@ class Report:
         several = any(len(one.values) > 1 for one in self.seeded)
         return str(len(self._values(trial))), f"{self.frontier_shares[trial.number]:.0%}" if several else "-"
 
-    @property
+    @cached_property
     def seeded(self) -> list[Seeded]:
         """The finished trials with their seeds; of a single objective all cost the same, and the best one counts."""
         return [Seeded(self._cost_of(t), tuple(self._worth(x) for x in self._values(t))) for t in self.finished]

@@ -24,6 +24,8 @@ class SliceLaw:
     Attributes:
         name: of the slice.
         cells: losses by N and budget.
+        means: of each cell, over the seeds that have finished in all of them.
+        seeds: how many those are.
         curves: by budget.
         exponent: a of ``N* ~ C^a``, if there is one.
         law: over N and tokens, whether it fits or not; None for too few cells.
@@ -31,6 +33,8 @@ class SliceLaw:
 
     name: str
     cells: tuple[Cell, ...]
+    means: tuple[float, ...]
+    seeds: int
     curves: tuple[Curve, ...]
     exponent: Estimate | None
     law: Law | None
@@ -85,7 +89,8 @@ class Laws:
             of_slice = cells(selected, name)
             seeds = Seeds(of_slice)
             by_budget, exponent = curves(of_slice, seeds)
-            found.append(SliceLaw(name, tuple(of_slice), tuple(by_budget), exponent, fit_law(of_slice, seeds)))
+            means, law = tuple(seeds.means.tolist()), fit_law(of_slice, seeds)
+            found.append(SliceLaw(name, tuple(of_slice), means, seeds.count, tuple(by_budget), exponent, law))
         return cls(tuple(found), tuple(selected))
 
     @classmethod

@@ -89,7 +89,7 @@ class BestCheckpoint(ModelCheckpoint):
         own, known = self._state_in_best(), self.best_model_score
         if own and (known is None or own["best_model_score"] > known):  # saved after the checkpoint resumed from
             super().load_state_dict(_replace_paths(own, str(self.dirpath)))
-        if self.best_model_score is not None and not is_readable(file := self._file, ()):
+        if self.best_model_score is not None and not own and not is_readable(file := self._file, ()):
             self.best_model_score, self.kth_value = None, torch.tensor(-torch.inf)
             self.best_k_models, self.best_model_path, self.kth_best_model_path = {}, "", ""
             self._say(
