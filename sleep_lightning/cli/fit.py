@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from sleep_lightning.cli.console import plain_console, print_facts, score_table
 from sleep_lightning.cli.fit_report import facts_of, headline, log_results, summarize
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.config.plugins import CannotBuild, resolve
+from sleep_lightning.config.plugins import resolve
 from sleep_lightning.runs.checkpoint import RESUME, instead_of
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.directory import RunDirectory
@@ -33,7 +33,7 @@ from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.distributed.launcher import RankLauncher
 from sleep_lightning.training.distributed.place import Place
-from sleep_lightning.training.errors import is_of_restore, remedy
+from sleep_lightning.training.errors import is_misuse, is_of_restore, remedy
 from sleep_lightning.training.metrics import Score
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.runtime.environment import check_device, describe_environment
@@ -139,8 +139,8 @@ class _Ending:
 
 def fit(job: Job) -> int:
     """Train. Returns the exit code: 0; a ``StopReason`` if the run was stopped and can be resumed (0 in all ranks but
-    rank zero: srun may kill it, as it writes, when another fails); 2 if a plug-in cannot be built; 1 if it diverged,
-    memory ran out or another rank was lost."""
+    rank zero: srun may kill it, as it writes, when another fails); 2 if a plug-in cannot be built or used; 1 if it
+    diverged, memory ran out or another rank was lost."""
     quiet_lightning()
     ending = _Ending()
     with SignalsInterrupt() as signals:
@@ -160,7 +160,7 @@ def fit(job: Job) -> int:
                         return 0
                     raise DamagedFile(file, f"{type(error).__name__}: {error}", instead_of(file, RESUME)) from error
                 raise
-            ending.exit_code = 2 if isinstance(error, CannotBuild) else 1
+            ending.exit_code = 2 if is_misuse(error) else 1
             if job.place.first:
                 plain_console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True)
         finally:

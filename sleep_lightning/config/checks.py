@@ -3,6 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
 from types import MappingProxyType, NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -43,7 +45,15 @@ def check_type(kind: Any, value: Any, key: str = "") -> None:
 
 def accepted(kind: Any, default: Any = None) -> str:
     """What a key of that type takes, for messages: ``a whole number, such as 64``."""
-    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
+    names: dict[Any, str] = {
+        str: "text",
+        Path: "a path",
+        bytes: "bytes",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        NoneType: "null",
+    }
     names |= {Any: "a name or class_path", list[Any]: "a list"}
     if kind in names:
         text = names[kind]
@@ -51,12 +61,14 @@ def accepted(kind: Any, default: Any = None) -> str:
         text = " or ".join(accepted(one) for one in get_args(kind))
     elif get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
+    elif isinstance(kind, type) and issubclass(kind, Enum):
+        return f"one of {', '.join(kind.__members__)}"
     elif get_origin(kind) in (list, tuple):
         text = f"a list, each item {accepted(get_args(kind)[0])}"
     elif dataclasses.is_dataclass(kind):
         text = f"a mapping of {', '.join(hints_of(kind))}"
     else:
-        text = "a mapping"
+        text = kind.__name__ if isinstance(kind, type) and kind is not dict else "a mapping"
     plain = default is not None and not isinstance(default, bool) and default not in ([], {}, MISSING)
     return f"{text}, such as {default}" if plain and kind is not Any else text
 

@@ -14,13 +14,14 @@ from sleep_lightning.config.plugin_task import PluginTask
 from sleep_lightning.config.plugins import (
     KindName,
     Plugin,
-    check_plugin,
+    checked_plugin,
     import_path,
     is_registered,
     load_plugin,
     read_spec,
 )
 from sleep_lightning.config.reading import literal
+from sleep_lightning.config.schema import check_init_args
 from sleep_lightning.config.tracking import TrackingConfig, anchored_uri, redact
 from sleep_lightning.config.training import TrainingConfig
 from sleep_lightning.config.values import flatten
@@ -47,7 +48,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         for kind, spec, key in self.plugins():
-            check_plugin(kind, spec, key, self.training.search_path)
+            if (plugin := checked_plugin(kind, spec, key, self.training.search_path)) is not None:
+                check_init_args(plugin)
         self._check_windows()
         self._check_truncation()
         if isinstance(self.model, ModelConfig):

@@ -219,14 +219,16 @@ def resolve(
     return load_plugin(kind, spec, key, search).build(*arguments, **offered)
 
 
-def check_plugin(kind: KindName, spec: Any, key: str, search: Iterable[str | Path] = ()) -> None:
-    """``load_plugin`` for its errors.
+def checked_plugin(kind: KindName, spec: Any, key: str, search: Iterable[str | Path] = ()) -> Plugin | None:
+    """``load_plugin``, for its errors.
 
-    A built-in one without ``init_args`` is not imported, unless it is a callback: some of those need arguments.
+    None for a built-in one without ``init_args``, which is not imported, unless it is a callback: some of those need
+    arguments.
     """
     class_path, init_args = read_spec(spec, key)
     if init_args or kind == "callback" or class_path not in KINDS[kind].names:
-        load_plugin(kind, spec, key, search)
+        return load_plugin(kind, spec, key, search)
+    return None
 
 
 def read_spec(spec: Any, key: str) -> tuple[str, dict[str, Any]]:

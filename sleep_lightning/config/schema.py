@@ -12,7 +12,9 @@ from typing import Any, cast, get_type_hints
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sleep_lightning.config.checks import accepted
 from sleep_lightning.config.plugins import Plugin
+from sleep_lightning.config.reading import literal
 
 
 def schema_of(plugin: Plugin) -> DictConfig:
@@ -42,6 +44,17 @@ def schema_of(plugin: Plugin) -> DictConfig:
             fields.append(one)
             break
     return cast(DictConfig, OmegaConf.structured(make_dataclass("InitArgs", fields)))
+
+
+def check_init_args(plugin: Plugin) -> None:
+    """Raises ValueError, naming the key, if a value does not fit the annotated type of its parameter."""
+    schema = schema_of(plugin)
+    for name, value in plugin.init_args.items():
+        try:
+            OmegaConf.update(schema, name, literal(value), force_add=True)
+        except OmegaConfBaseException as error:
+            wanted = accepted(parameter_types(plugin).get(name, Any))
+            raise ValueError(f"{plugin.key}.init_args.{name}={value!r} must be {wanted}") from error
 
 
 def values_of(node: DictConfig) -> dict[str, Any]:

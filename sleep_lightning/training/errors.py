@@ -5,6 +5,7 @@ import re
 import traceback
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from sleep_lightning.config import TrainingConfig
@@ -19,6 +20,8 @@ _SOURCE = re.compile(r"^\[[^]]*:\d+\] ")
 """The source location with which a library's error begins."""
 _CONNECTOR = "trainer.connectors.checkpoint_connector"
 """Lightning's module that puts a checkpoint's content in place."""
+_UNKNOWN_METRIC = "Early stopping conditioned on metric"
+"""How Lightning's RuntimeError begins where EarlyStopping monitors what is not logged."""
 _TAKEN = re.compile(r"port: (\d+),.* name: EADDRINUSE")
 
 
@@ -61,10 +64,18 @@ def is_of_restore(error: Exception) -> bool:
     return restores and frames[-1][0].partition(".")[0] in {"torch", "lightning", "sleep_lightning"}
 
 
+def is_misuse(error: BaseException) -> bool:
+    """Whether the experiment must be changed: a plug-in that cannot be built, or that Lightning cannot use so."""
+    return isinstance(error, CannotBuild | MisconfigurationException) or str(error).startswith(_UNKNOWN_METRIC)
+
+
 def remedy(error: Exception) -> str | None:
     """One sentence on what to change after an error; None for errors without a known remedy."""
     if isinstance(error, Diverged | CannotBuild):
         return str(error)
+    if is_misuse(error):
+        key = "Lightning" if isinstance(error, MisconfigurationException) else "training.callbacks"
+        return f"{key}: {' '.join(str(error).split())}"
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     if isinstance(error, RuntimeError) and any(text in str(error) for text in LOST_RANK):
         said = _SOURCE.sub("", first)[:200].rstrip(".")

@@ -239,6 +239,26 @@ def test_training_that_diverges_ends_in_one_sentence(
     assert mlflow_run(tmp_path)[1].info.status == "FAILED"
 
 
+@pytest.mark.parametrize(
+    ("callback", "message"),
+    [
+        ("early_stopping, init_args: {monitor: val/los}", "error: training.callbacks: Early stopping conditioned on"),
+        (
+            "model_checkpoint, init_args: {monitor: val/los, dirpath: best}",
+            "error: Lightning: `ModelCheckpoint(monitor=",
+        ),
+    ],
+)
+def test_a_metric_that_nobody_logs_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], callback: str, message: str
+) -> None:
+    monitors = f"training.callbacks=[{{class_path: {callback}}}]"
+    arguments = fit_arguments(str(tmp_path / "run"), 2, "training.val_every=1", "tracking.enabled=false", monitors)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and "val/loss" in error and "Traceback" not in error
+
+
 def test_a_sweep_reads_the_curve_of_a_run(whole: Path) -> None:
     run = RunDirectory(whole / "run")
     curve = curve_of(FitProcess(load_experiment(run.config), run))

@@ -118,6 +118,14 @@ def test_a_task_made_in_a_script_is_written_by_its_class_path(project: Path) -> 
          r"^training\.checkpointing=mlp needs"),
         (["model.class_path=lab.models.LinearLM", "model.init_args.depth=[]"],
          r"^model\.init_args\.depth=\[\] must be a whole number"),
+        (["training.callbacks=[{class_path: early_stopping, init_args: {monitor: [1]}}]"],
+         r"^training\.callbacks\[0\]\.init_args\.monitor=\[1\] must be text$"),
+        (["training.callbacks=[{class_path: model_checkpoint, init_args: {dirpath: [1]}}]"],
+         r"^training\.callbacks\[0\]\.init_args\.dirpath=\[1\] must be text or a path or null$"),
+        (["training.optimizer={class_path: torch.optim.AdamW, init_args: {betas: 3}}"],
+         r"^training\.optimizer\.init_args\.betas=3 must be a list, each item a number or Tensor$"),
+        (["tracking.loggers=[{class_path: csv, init_args: {flush_logs_every_n_steps: x}}]"],
+         r"^tracking\.loggers\[0\]\.init_args\.flush_logs_every_n_steps='?x'? must be a whole number$"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_with_exit_code_2(
