@@ -1,13 +1,15 @@
 """``reproduce``: run the shipped reproduction sweeps, score them on the test split, and write RESULTS.md.
 
-With ``--so-far`` nothing is trained: what is finished is scored. With ``--page-only`` nothing is scored either.
+With ``--so-far`` nothing is trained: what is finished is scored. With ``--page-only`` nothing is scored either. With
+``--share I/N`` one of N machines trains its seeds, and ``--join`` takes in the tables of the others.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +20,7 @@ from sleep_lightning.cli.seconds import check_seconds
 from sleep_lightning.evidence.data_order import DataOrder, data_orders
 from sleep_lightning.evidence.figures import draw_all
 from sleep_lightning.evidence.findings import DEPO, PASSES, Finding, find
+from sleep_lightning.evidence.joining import joined_orders, joined_scores
 from sleep_lightning.evidence.page import results_page
 from sleep_lightning.evidence.scores import FinishedRun, RunScore, finished_runs, score_run
 from sleep_lightning.evidence.tables import Row, read_table, write_table
@@ -25,7 +28,8 @@ from sleep_lightning.evidence.throughput import Speed, measure
 from sleep_lightning.names import check_path
 from sleep_lightning.runs.files import check_writable, write_text
 from sleep_lightning.sweep.folder import SWEEPS, load_saved
-from sleep_lightning.sweep.storage import is_sweep
+from sleep_lightning.sweep.share import parts_of, whole_name
+from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.study import definition
 
 PATTERN = "reproduce_*.yaml"
@@ -48,6 +52,8 @@ class Reproduction:
         seconds: for each question of throughput.
         train: run what is not finished.
         score: test what is finished; else the tables are there already.
+        planned: runs of all sweeps, whole.
+        join: folders of other machines' tables.
     """
 
     jobs: list[sweep.SweepJob]
@@ -55,53 +61,78 @@ class Reproduction:
     seconds: float
     train: bool
     score: bool
+    planned: int
+    join: tuple[Path, ...] = ()
 
     @property
     def tables(self) -> Path:
         return self.output / TABLES
 
     @property
-    def planned(self) -> int:
-        """Runs of all sweeps."""
-        trials = [prod(len(values) for values in job.sweep.space.grid().values()) for job in self.jobs]
-        return sum(n * len(job.sweep.spec.seeds) for n, job in zip(trials, self.jobs, strict=True))
+    def folders(self) -> list[Path]:
+        """Of the sweeps and of shares of them that have begun here."""
+        return [part for job in self.jobs for part in parts_of(job.folder.with_name(whole_name(job.folder.name)))]
 
 
-def prepare(sweeps: str, output: str, seconds: float, *, so_far: bool, page_only: bool) -> Reproduction:
+def prepare(
+    sweeps: str,
+    output: str,
+    seconds: float,
+    *,
+    so_far: bool,
+    page_only: bool,
+    share: str | None = None,
+    join: Sequence[str] = (),
+) -> Reproduction:
     """All that can go wrong before any compute.
 
     Raises:
-        ValueError: no sweeps there, a bad one, no time, a place that cannot be written, no tables for ``page_only``,
-            no runs or those of another definition for ``so_far``, or both options at once.
+        ValueError: no sweeps there, a bad one, no time, a place that cannot be written, no tables for ``page_only`` or
+            to join, no runs for ``so_far``, runs of another definition, or options that exclude each other.
     """
     check_seconds(seconds)
     check_path("--sweeps", sweeps)
     check_path("--output", output)
     if so_far and page_only:
         raise ValueError("--so-far scores what is finished and --page-only does not; give one of them")
+    if share is not None and (so_far or page_only):
+        raise ValueError(f"--share {share} trains, and --so-far and --page-only do not; give one of them")
     paths = sorted(Path(sweeps).glob(PATTERN))
     if not paths:
         raise ValueError(f"--sweeps {sweeps} has no {PATTERN}; the shipped ones lie in sweeps/")
-    jobs = [sweep.prepare(str(path), None) for path in paths]
-    asked = Reproduction(jobs, Path(output), seconds, train=not so_far and not page_only, score=not page_only)
+    whole = [sweep.prepare(str(path), None) for path in paths]
+    planned = sum(prod(map(len, job.sweep.space.grid().values())) * len(job.sweep.spec.seeds) for job in whole)
+    jobs = whole if share is None else [sweep.prepare(str(path), None, share) for path in paths]
+    train, tables = not so_far and not page_only, tuple(map(Path, join))
+    asked = Reproduction(jobs, Path(output), seconds, train, score=not page_only, planned=planned, join=tables)
     try:
         asked.tables.mkdir(parents=True, exist_ok=True)
         for file in (asked.output / PAGE, asked.tables / SCORES):
             check_writable(file)
     except OSError as error:
         raise ValueError(f"--output {output} cannot be written: {error.strerror}; choose another") from error
+    for folder in tables:
+        check_path("--join", folder)
+        if not (folder / SCORES).is_file():
+            raise ValueError(f"--join {folder} has no {SCORES}; name a results/ folder that reproduce has written")
+        read_table(RunScore, folder / SCORES)
     if page_only and not (asked.tables / SCORES).exists():
         raise ValueError(f"--page-only: {asked.tables} has no {SCORES} yet; run reproduce without it first")
-    if so_far:
-        if not any(is_sweep(job.folder) for job in jobs):
-            raise ValueError(f"--so-far: no sweep of {sweeps} has begun in {SWEEPS}; run reproduce without it first")
-        for job in jobs:
-            if is_sweep(job.folder) and definition(load_saved(job.folder)) != definition(job.sweep):
+    if so_far and not asked.folders:
+        raise ValueError(f"--so-far: no sweep of {sweeps} has begun in {SWEEPS}; run reproduce without it first")
+    for job in whole if asked.score else ():
+        for part in parts_of(job.folder):
+            if _definition(load_saved(part)) != _definition(job.sweep):
                 raise ValueError(
-                    f"--so-far: {job.folder} holds another {job.sweep.spec.name} than {sweeps} does; move it away, or "
-                    f"give the file that it came from"
+                    f"{part} holds another {job.sweep.spec.name} than {sweeps} does; move it away, or give the file "
+                    f"that it came from"
                 )
     return asked
+
+
+def _definition(one: Sweep) -> dict[str, Any]:
+    """Without the seeds, of which there may be a share."""
+    return definition(one) | {"seeds": None}
 
 
 def reproduce(r: Reproduction) -> int:
@@ -112,10 +143,8 @@ def reproduce(r: Reproduction) -> int:
         code = sweep.sweep(job)
         if code != 0:
             return code
-    if r.score:
-        runs = [run for job in r.jobs if is_sweep(job.folder) for run in finished_runs(job.folder)]
-        write_table(RunScore, _scores(runs, console), r.tables / SCORES)
-        write_table(DataOrder, data_orders(runs), r.tables / ORDER)
+    if r.score or r.join:
+        _write_scores(r, console)
     if r.train and not (r.tables / SPEEDS).exists():
         console.print("timing training steps", highlight=False)
         write_table(Speed, list(measure(r.seconds)), r.tables / SPEEDS, digits=4)
@@ -126,6 +155,26 @@ def reproduce(r: Reproduction) -> int:
     console.print(_table(findings))
     print_facts(console, {"results": str(r.output / PAGE), "tables and pictures": str(r.tables)})
     return 0
+
+
+def _write_scores(r: Reproduction, console: Console) -> None:
+    """The tables of scores and data, from this machine's runs (from its tables, if nothing is scored) and others'."""
+    if r.score:
+        runs = _of_each_seed(run for folder in r.folders for run in finished_runs(folder))
+        scores, order = list(_scores(runs, console)), data_orders(runs)
+    else:
+        scores, order = read_table(RunScore, r.tables / SCORES), _read(DataOrder, r.tables / ORDER)
+    others = [(str(folder), read_table(RunScore, folder / SCORES)) for folder in r.join]
+    orders = [_read(DataOrder, folder / ORDER) for folder in r.join]
+    write_table(RunScore, joined_scores(scores, others), r.tables / SCORES)
+    write_table(DataOrder, joined_orders(order, orders), r.tables / ORDER)
+
+
+def _of_each_seed(runs: Iterable[FinishedRun]) -> list[FinishedRun]:
+    """One run for each sweep, level and seed; those of a sweep and its shares together."""
+    found = {(run.sweep, run.level, run.seed): run for run in runs}
+    levels = list(dict.fromkeys((run.sweep, run.level) for run in found.values()))
+    return sorted(found.values(), key=lambda run: (levels.index((run.sweep, run.level)), run.seed))
 
 
 def _read(kind: type[Row], file: Path) -> list[Row]:

@@ -1,13 +1,13 @@
 """The paper's claims, tested on our runs: each finding has a verdict that follows from the scores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import mean
 from typing import Literal
 
 from sleep_lightning.evidence.scores import ALL, RunScore
-from sleep_lightning.evidence.statistics import difference, least_p, ordered_p
+from sleep_lightning.evidence.statistics import difference, holm, least_p, two_sided_p
 
 SIGNIFICANCE = 0.05
 """Significance level: above it an ordering is not shown."""
@@ -35,17 +35,21 @@ class Finding:
     Attributes:
         claim: one sentence.
         source: a section of the paper, or that the paper does not have it.
-        verdict: ``holds``: in the claimed direction with p < 0.05; ``does not hold``: the opposite with p < 0.05;
-            ``not shown``: neither, these seeds cannot decide; ``not run``: some of its runs are missing.
+        verdict: ``holds``: in the claimed direction with a corrected p < 0.05; ``does not hold``: the opposite with
+            p < 0.05; ``not shown``: neither, these seeds cannot decide; ``not run``: some of its runs are missing.
         figures: the scores it follows from.
-        p: p of the permutation test; None if not run.
+        effect: how far the claimed direction goes, positive as claimed; None if not run.
+        p: of the permutation test in both directions; None if not run.
+        corrected: p, by Holm for all claims that are tested.
     """
 
     claim: str
     source: str
     verdict: Verdict
     figures: str
+    effect: float | None = None
     p: float | None = None
+    corrected: float | None = None
 
 
 class Scores:
@@ -91,7 +95,19 @@ class Scores:
 def find(rows: Sequence[RunScore]) -> list[Finding]:
     """All findings: the paper's claims in its order, then those it does not make."""
     scores = Scores(rows)
-    return [*_rule110(scores), *_depo(scores), *_controls(scores)]
+    return _corrected([*_rule110(scores), *_depo(scores), *_controls(scores)])
+
+
+def _corrected(found: Sequence[Finding]) -> list[Finding]:
+    """With verdicts, which the correction for the number of claims decides."""
+    corrected = iter(holm([finding.p for finding in found if finding.p is not None]))
+    return [finding if finding.p is None else _with_verdict(finding, next(corrected)) for finding in found]
+
+
+def _with_verdict(finding: Finding, corrected: float) -> Finding:
+    shown: Verdict = "holds" if (finding.effect or 0) > 0 else "does not hold"
+    verdict = shown if corrected < SIGNIFICANCE else "not shown"
+    return replace(finding, verdict=verdict, corrected=corrected)
 
 
 def _rule110(s: Scores) -> list[Finding]:
@@ -160,7 +176,7 @@ def on_common_seeds(ours: Mapping[int, float], theirs: Mapping[int, float]) -> t
 
 
 def _ordering(claim: str, source: str, levels: Mapping[str, Mapping[int, float]]) -> Finding:
-    """Judge levels (exact match by seed) given in the order in which they are claimed to rise."""
+    """A trend over levels (exact match by seed) given in the order in which they are claimed to rise."""
     seeds = sorted(set().union(*levels.values()))
     if not seeds or any(sorted(values) != seeds for values in levels.values()):
         return Finding(claim, source, "not run", "runs are missing")
@@ -169,22 +185,22 @@ def _ordering(claim: str, source: str, levels: Mapping[str, Mapping[int, float]]
     shown = ", ".join(f"{name} {x:.3f}" for name, x in zip(levels, means, strict=True))
     if any(after < before for before, after in pairwise(means)):
         shown += ", not monotonic"
-    return _judged(claim, source, shown, values)
+    shown += f" ({len(seeds)} seeds)"
+    return _tested(claim, source, shown, values)
 
 
 def _pair(claim: str, source: str, ours: Mapping[int, float], theirs: Mapping[int, float]) -> Finding:
     a, b = on_common_seeds(ours, theirs)
     if not a:
         return Finding(claim, source, "not run", "runs are missing")
-    return _judged(claim, source, f"{mean(a):.3f} against {mean(b):.3f}, difference {difference(a, b)}", [b, a])
+    ahead = sum(x > y for x, y in zip(a, b, strict=True))
+    shown = f"{mean(a):.3f} against {mean(b):.3f}, difference {difference(a, b)}, ahead in {ahead} of {len(a)} seeds"
+    return _tested(claim, source, shown, [b, a])
 
 
-def _judged(claim: str, source: str, figures: str, levels: list[list[float]]) -> Finding:
-    """Tests both directions: what is not shown is not refuted."""
-    p, seeds = ordered_p(levels), len(levels[0])
-    verdict: Verdict = "holds" if p < SIGNIFICANCE else "not shown"
-    if ordered_p(levels[::-1]) < SIGNIFICANCE:
-        verdict = "does not hold"
-    least = least_p(levels)
-    note = f", smallest possible p {least:.2g}" if least >= SIGNIFICANCE else ""
-    return Finding(claim, source, verdict, f"{figures}; p = {p:.2g} ({seeds} seeds{note})", p)
+def _tested(claim: str, source: str, figures: str, levels: list[list[float]]) -> Finding:
+    """The verdict is still to come: it depends on the other claims."""
+    least = 2 * least_p(levels)
+    note = f"; smallest possible p {least:.2g}" if least >= SIGNIFICANCE else ""
+    rise = sum(i * mean(level) for i, level in enumerate(levels)) - mean(range(len(levels))) * sum(map(mean, levels))
+    return Finding(claim, source, "not shown", figures + note, rise, two_sided_p(levels))

@@ -21,6 +21,7 @@ from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.statistics import Interval, difference
 from sleep_lightning.evidence.throughput import Speed
 from sleep_lightning.formatting import with_unit
+from sleep_lightning.sweep.solved import wilson
 
 PAPER = (
     ("Rule 110, N = 1", "accuracy falls steeply with t, from 4 to 16 (4 blocks, d = 256, 24 bits)", STEPS),
@@ -38,6 +39,8 @@ SCALES = {
     DEPO: "cycles of 8 nodes, 1 to 4 hops (the figures of an N, by hop), 4 blocks, d = 64",
 }
 """Sizes, as in the sweeps' files."""
+SOLVED = 0.95
+"""Exact match from which a seed has solved its task (docs/recipe.md)."""
 VARIES = {STEPS: "t = ", PASSES: "N = ", DEPO: "N = "}
 
 
@@ -70,7 +73,8 @@ def results_page(
         + (f", [data_order.csv]({folder}/data_order.csv)" if order else "")
         + (f", [throughput.csv]({folder}/throughput.csv)" if speeds else "")
         + ". Scores are exact match on the "
-        "test split with the final weights, means over seeds with 95% intervals (Student's t, clipped to 0 and 1). "
+        "test split with the final weights, means over seeds with 95% intervals (Student's t, clipped to 0 and 1; "
+        "Wilson's for shares of seeds). "
         f"{_pairing(order)} "
         "[How the sizes were found](docs/reproduction.md), and which seeds the search had seen, is a page of its own.",
         _spent(rows, planned),
@@ -120,17 +124,20 @@ def _pairing(order: Sequence[DataOrder]) -> str:
 
 
 def _findings(findings: Sequence[Finding]) -> str:
-    lines = [[f.claim, f.source, f"**{f.verdict}**", f.figures] for f in findings]
+    lines = [[f.claim, f.source, f"**{f.verdict}**", f.figures, _p(f.p), _p(f.corrected)] for f in findings]
     tested = sum(f.p is not None for f in findings)
     after = (
-        f"holds: as claimed, p < {SIGNIFICANCE:g}; does not hold: the opposite, p < {SIGNIFICANCE:g}; not shown: "
-        "neither, these seeds cannot decide. p is that of a one-sided permutation test within seeds; with more than "
-        f"two levels, of a trend. {tested} claims are tested and p is not corrected for multiple tests: without any "
-        f"effect, about {SIGNIFICANCE * tested:.1f} of them would be expected to hold. Most of those on one task share "
-        "its runs of N = 4. A task is learned in jumps that come late or never, so that seeds form two clusters: look "
-        "at the individual seeds, too."
+        f"holds: as claimed, corrected p < {SIGNIFICANCE:g}; does not hold: the opposite, corrected p < "
+        f"{SIGNIFICANCE:g}; not shown: neither, these seeds cannot decide. p is that of a permutation test within "
+        "seeds, in both directions; with more than two levels, of a trend. Corrected: by Holm, for the "
+        f"{tested} claims that are tested. Most of those on one task share its runs of N = 4. A task is learned in "
+        "jumps that come late or never, so that seeds form two clusters: look at the individual seeds, too."
     )
-    return _markdown(["claim", "where", "verdict", "figures"], lines) + "\n\n" + after
+    return _markdown(["claim", "where", "verdict", "figures", "p", "corrected"], lines) + "\n\n" + after
+
+
+def _p(p: float | None) -> str:
+    return "-" if p is None else f"{p:.2g}"
 
 
 def _against_the_paper(s: Scores) -> str:
@@ -177,9 +184,16 @@ def _levels(s: Scores, levels: Mapping[str, tuple[str, str]], title: str) -> str
         cells = [str(Interval.of(s.of(*level, part)).within(0, 1)) for part in parts]
         size = [with_unit(rows[0].parameters), with_unit(rows[0].train_flops)]
         seeds = " ".join(f"{x:.3f}" for x in s.of(*level))
-        lines.append([name, *size, *cells, seeds, _baselines(rows)])
-    shown = ["exact match", *(hop_name(part) for part in parts[1:])]
+        lines.append([name, *size, *cells, _solved(s.of(*level)), seeds, _baselines(rows)])
+    shown = ["exact match", *(hop_name(part) for part in parts[1:]), f"seeds at {SOLVED} or above"]
     return _markdown([title, "parameters", "training FLOPs", *shown, "by seed", "majority / uniform"], lines)
+
+
+def _solved(exact: Sequence[float]) -> str:
+    """Seeds that solve the task, and Wilson's interval of their share."""
+    solved = sum(x >= SOLVED for x in exact)
+    low, high = wilson(solved, len(exact))
+    return f"{solved} of {len(exact)} [{low:.2f}, {high:.2f}]"
 
 
 def _losses(s: Scores) -> str:

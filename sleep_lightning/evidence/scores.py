@@ -9,6 +9,7 @@ from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.cells import ALL as ALL
 from sleep_lightning.sweep.folder import load_saved
 from sleep_lightning.sweep.report.content import read_report
+from sleep_lightning.sweep.share import whole_name
 from sleep_lightning.sweep.trial import build_trial
 
 
@@ -76,7 +77,8 @@ def finished_runs(folder: Path) -> list[FinishedRun]:
     for trial in sorted(ended, key=lambda trial: order[str(trial.values[key])]):
         runs = build_trial(sweep, trial.number, trial.values, folder).runs
         level = str(trial.values[key]).strip("[]")
-        found += [FinishedRun(sweep.spec.name, level, s, r) for s, r in zip(sweep.spec.seeds, runs, strict=True)]
+        name = whole_name(sweep.spec.name)
+        found += [FinishedRun(name, level, s, r) for s, r in zip(sweep.spec.seeds, runs, strict=True)]
     return found
 
 

@@ -72,6 +72,20 @@ def ordered_p(levels: Sequence[Sequence[float]]) -> float:
     return float(result.pvalue)
 
 
+def two_sided_p(levels: Sequence[Sequence[float]]) -> float:
+    """p of a trend in either direction: twice the smaller of the two one-sided ones, at most 1."""
+    return min(1.0, 2 * min(ordered_p(levels), ordered_p(levels[::-1])))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Each p corrected for all of them (Holm's step-down procedure, which holds whatever their dependence)."""
+    corrected, least = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        least = max(least, min(1.0, (len(p) - rank) * p[i]))
+        corrected[i] = least
+    return corrected
+
+
 def least_p(levels: Sequence[Sequence[float]]) -> float:
     """The smallest p that values with the same ties could give: ties leave fewer rearrangements.
 

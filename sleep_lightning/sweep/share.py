@@ -2,10 +2,13 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 from sleep_lightning.sweep.spec import Sweep
+from sleep_lightning.sweep.storage import is_sweep
 
 MOST = 4096
+_SUFFIX = r"\.\d{1,4}of\d{1,4}"
 
 
 def share_of(sweep: Sweep, share: str) -> Sweep:
@@ -31,3 +34,16 @@ def parse_share(share: str) -> tuple[int, int]:
     if found is None or not 1 <= int(found[1]) <= int(found[2]) <= MOST:
         raise ValueError(f"--share {share!r} must be I/N with I from 1 to N, for example 1/3")
     return int(found[1]), int(found[2])
+
+
+def whole_name(name: str) -> str:
+    """The name of the sweep that a share, or a whole one, is of."""
+    return re.sub(f"{_SUFFIX}$", "", name)
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """The folder of a sweep and those of its shares, of any N, as far as they are there."""
+    if not folder.parent.is_dir():
+        return []
+    names = re.compile(f"{re.escape(folder.name)}({_SUFFIX})?")
+    return sorted(path for path in folder.parent.iterdir() if names.fullmatch(path.name) and is_sweep(path))

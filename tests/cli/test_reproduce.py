@@ -1,14 +1,19 @@
 """reproduce from the outside: real runs, their scores, the page; the same again; bad input."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sleep_lightning.__main__ import main
 from sleep_lightning.evidence.data_order import DataOrder
+from sleep_lightning.evidence.joining import joined_scores
 from sleep_lightning.evidence.scores import RunScore, finished_runs
 from sleep_lightning.evidence.tables import read_table, write_table
 from sleep_lightning.evidence.throughput import Speed, measure
 from tests.cli.cli import ROOT, SMALL, run
+from tests.evidence.rows import row
 from tests.evidence.test_page import SPEEDS
 
 SPEC = """
@@ -68,6 +73,44 @@ def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
         finished_runs(folder)
 
 
+@pytest.mark.process
+def test_shares_of_two_machines_are_one_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = [f'"{text}"' for text in SMALL if not text.startswith("task.steps")]
+    spec = SPEC.format(root=ROOT, overrides=", ".join([*own, "training.max_steps=4", "sleep.n_passes=1"]))
+    spec = spec.replace(', "[2]"', "").replace("trials: 2", "trials: 1") + "seeds: [0, 1]\n"
+    machines = [tmp_path / "one", tmp_path / "two"]
+    for i, machine in enumerate(machines, 1):
+        (machine / "sweeps").mkdir(parents=True)
+        (machine / "sweeps" / "reproduce_rule110_steps.yaml").write_text(spec)
+        (machine / "results").mkdir()
+        write_table(Speed, SPEEDS, machine / "results" / "throughput.csv")
+        done = run(machine, "reproduce", "--share", f"{i}/2")
+        assert done.returncode == 0, done.stderr
+        assert "**Not finished: 1 of 2 runs**" in (machine / "RESULTS.md").read_text()
+    one, two = machines
+    tables = [read_table(RunScore, machine / "results" / "scores.csv") for machine in machines]
+    assert [row.seed for rows in tables for row in rows] == [0, 1]
+    assert {row.sweep for rows in tables for row in rows} == {"reproduce_rule110_steps"}
+    monkeypatch.chdir(one)
+    assert main(["reproduce", "--page-only", "--join", "../two/results"]) == 0
+    assert "\n2 runs, " in (one / "RESULTS.md").read_text()
+    assert read_table(RunScore, one / "results" / "scores.csv") == [*tables[0], *tables[1]]
+    orders = read_table(DataOrder, one / "results" / "data_order.csv")
+    assert [row.seed for row in orders] == [0, 1]
+    for part in (two / "runs" / "sweeps").iterdir():  # the folders of runs merge, too
+        shutil.move(part, one / "runs" / "sweeps" / part.name)
+    assert main(["reproduce", "--so-far"]) == 0
+    assert read_table(RunScore, one / "results" / "scores.csv") == [*tables[0], *tables[1]]
+
+
+def test_runs_of_another_size_are_not_joined() -> None:
+    ours, theirs = row("reproduce_depo", "n1", 0, 0.5), row("reproduce_depo", "n1", 1, 0.6)
+    assert joined_scores([ours], [("b", [theirs])]) == [ours, theirs]
+    assert joined_scores([ours], [("b", [replace(theirs, seed=0)])]) == [ours]
+    with pytest.raises(ValueError, match=r"^--join b: reproduce_depo n1 has another size there"):
+        joined_scores([ours], [("b", [replace(theirs, steps=601)])])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -75,6 +118,9 @@ def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
         ([*SHIPPED, "--page-only"], "--page-only: results has no scores.csv yet; run reproduce without it first"),
         ([*SHIPPED, "--so-far"], f"--so-far: no sweep of {ROOT / 'sweeps'} has begun in runs/sweeps; run reproduce"),
         (["--so-far", "--page-only"], "--so-far scores what is finished and --page-only does not; give one of them"),
+        (["--share", "1/2", "--so-far"], "--share 1/2 trains, and --so-far and --page-only do not; give one of them"),
+        ([*SHIPPED, "--share", "3/2"], "--share '3/2' must be I/N with I from 1 to N"),
+        ([*SHIPPED, "--join", "nowhere"], "--join nowhere has no scores.csv; name a results/ folder that reproduce"),
         (["--seconds", "0"], "--seconds 0 must be a number above 0"),
         ([*SHIPPED, "--output", "/proc/none"], "--output /proc/none cannot be written: No such file or directory"),
     ],
@@ -82,8 +128,6 @@ def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
 def test_bad_input_ends_in_one_sentence(
     tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    from sleep_lightning.__main__ import main
-
     monkeypatch.chdir(tmp_path)
     assert main(["reproduce", *arguments]) == 2
     assert message in capsys.readouterr().err

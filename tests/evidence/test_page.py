@@ -40,8 +40,10 @@ def test_the_page_shows_every_level_and_picture(tmp_path: Path) -> None:
     for name in pictures.values():
         assert f"(results/{name})" in page
     assert "| **holds** |" in page and "| **not run** |" in page
-    assert "| more-tokens | 200k | 2.5T | 0.760 [0.618, 0.902] |" in page
-    assert "0.800 0.700 0.900 0.600 0.800 | 0.100 / 0.050 |" in page
+    assert "| more-tokens | 200k | 2.5T | 0.760 [0.683, 0.837] | 0.760" in page
+    assert (
+        "0 of 10 [0.00, 0.28] | 0.800 0.700 0.900 0.600 0.800 0.800 0.700 0.900 0.600 0.800 | 0.100 / 0.050 |" in page
+    )
     assert "| Depo | 4 | 1 | 0.461 [" in page  # tested with one pass
     assert "| Rule 110, t = 3 | 4 | 1 | 0.450 [" in page
     assert "| Rule 110, t = 3 | 1 |" not in page  # only with its own
@@ -72,7 +74,7 @@ def test_no_figure_is_typed_by_hand() -> None:
 def test_a_page_of_unfinished_sweeps_says_what_there_is(tmp_path: Path, left: tuple[str, ...]) -> None:
     scores = rows({DEPO: {arm: AS_CLAIMED[DEPO][arm] for arm in left}, CONTROLS: AS_CLAIMED[CONTROLS]})
     page = results_page(scores, find(scores), [], [], draw_all(scores, [], tmp_path), "results", planned=40)
-    assert f"**Not finished: {5 * len(left) + 6} of 40 runs**" in page
+    assert f"**Not finished: {10 * len(left) + 6} of 40 runs**" in page
     assert page.count("Not run.") == (2 if left else 3)  # Rule 110, throughput, and Depo without an arm
     assert "more passes, higher accuracy | Fig. 3 (loss) | **holds**" not in page
 

@@ -5,7 +5,7 @@ from statistics import mean
 
 import pytest
 
-from sleep_lightning.evidence.statistics import Interval, difference, least_p, ordered_p
+from sleep_lightning.evidence.statistics import Interval, difference, holm, least_p, ordered_p, two_sided_p
 
 
 def test_an_interval_is_students() -> None:
@@ -65,3 +65,14 @@ def test_levels_that_do_not_matter_are_seldom_called_ordered() -> None:
 def test_differences_are_paired() -> None:
     assert difference([0.9, 0.5], [0.8, 0.4]).mean == pytest.approx(0.1)
     assert difference([0.9, 0.5], [0.8, 0.4]).low == pytest.approx(0.1)
+
+
+def test_both_directions_are_tested() -> None:
+    rising = [[0.1, 0.2, 0.3, 0.1], [0.3, 0.4, 0.5, 0.2]]
+    assert two_sided_p(rising) == two_sided_p(rising[::-1]) == 2 / 2**4
+    assert two_sided_p([[0.5, 0.5], [0.5, 0.5]]) == 1.0
+
+
+def test_many_claims_are_corrected_by_holm() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # as R's p.adjust has it
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([0.02]) == [0.02] and holm([]) == []

@@ -1,0 +1,40 @@
+"""Tables of several machines, each of which ran a share of the seeds, as one."""
+
+from collections.abc import Iterable, Sequence
+
+from sleep_lightning.evidence.data_order import DataOrder
+from sleep_lightning.evidence.scores import RunScore
+
+
+def joined_scores(own: Sequence[RunScore], others: Iterable[tuple[str, Sequence[RunScore]]]) -> list[RunScore]:
+    """Own rows, and those of runs that are in another table only, sweep by sweep, level by level, by seed.
+
+    Args:
+        own: this machine's.
+        others: the path of a table, for errors, and its rows.
+
+    Raises:
+        ValueError: a run of another size than those of its sweep and level.
+    """
+    found, sizes = list(own), {(row.sweep, row.level): _size(row) for row in own}
+    for path, rows in others:
+        known = {(row.sweep, row.level, row.seed) for row in found}
+        for row in rows:
+            if _size(row) != sizes.setdefault((row.sweep, row.level), _size(row)):
+                raise ValueError(
+                    f"--join {path}: {row.sweep} {row.level} has another size there (steps, training FLOPs or "
+                    f"parameters); leave it out, or run it again"
+                )
+        found += [row for row in rows if (row.sweep, row.level, row.seed) not in known]
+    sweeps = list(dict.fromkeys(row.sweep for row in found))
+    levels = list(dict.fromkeys((row.sweep, row.level) for row in found))
+    return sorted(found, key=lambda row: (sweeps.index(row.sweep), levels.index((row.sweep, row.level)), row.seed))
+
+
+def joined_orders(own: Sequence[DataOrder], others: Iterable[Sequence[DataOrder]]) -> list[DataOrder]:
+    """Own rows, and those of others: two machines that trained one seed are not compared."""
+    return list(dict.fromkeys([*own, *(row for rows in others for row in rows)]))
+
+
+def _size(row: RunScore) -> tuple[int, float, int]:
+    return row.steps, float(f"{row.train_flops:.6g}"), row.parameters
