@@ -21,6 +21,7 @@ COMMANDS = {
     "reproduce": ("reproduce", "run the reproduction sweeps and write RESULTS.md"),
     "cost": ("cost", "print what an experiment will take: FLOPs, bytes of fast weights, inference"),
     "config": ("config", "print the resolved experiment as YAML"),
+    "tracking": ("tracking", "send what runs could not send to MLflow"),
     "bench": ("bench", "measure speed and memory against named peers"),
     "doctor": ("doctor", "check the installation, say what to do"),
 }

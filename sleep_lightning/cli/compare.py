@@ -20,6 +20,8 @@ from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.sleep.config import MOST_PASSES
 from sleep_lightning.tracking.figures.runs import draw_comparison
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
+from sleep_lightning.tracking.outbox import OUTBOX
+from sleep_lightning.tracking.sync import send_all
 from sleep_lightning.training.runtime.environment import check_device
 
 MOST_JOBS = 4096
@@ -76,10 +78,17 @@ def prepare(
         raise ValueError(f"--output {folder} cannot be written: {error.strerror}; choose another") from error
     lock, logger = RunDirectory(folder).lock(), None
     if base.tracking.mlflow:
-        known = RunDirectory(folder).mlflow_run_id
-        logger = MLflowRun(base.tracking.uri, base.tracking.experiment, folder.name, known)
-        RunDirectory(folder).record_mlflow_run(logger.run_id)
-        runs = [run.under(logger.run_id) for run in runs]
+        t, directory = base.tracking, RunDirectory(folder)
+        logger = MLflowRun(
+            t.uri,
+            t.experiment,
+            folder.name,
+            directory.mlflow_run_id,
+            outbox=folder / OUTBOX,
+            required=t.required,
+            opened=directory.record_mlflow_run,
+        )
+        runs = runs if logger.run_id is None else [run.under(logger.run_id) for run in runs]
     return Comparison(base, runs, folder, jobs, threads, test_passes, logger, lock)
 
 
@@ -95,6 +104,8 @@ def _compare(c: Comparison, signals: SignalsInterrupt) -> int:
     failed: list[Run] = []
     try:
         failed = _train(c, plain_console(stderr=True))
+        if c.logger is not None:
+            send_all(c.folder, c.base.tracking.uri)
         rows = build_rows(c.runs, c.test_passes)
         if rows:
             _report(c, console, rows)

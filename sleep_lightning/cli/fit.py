@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +24,7 @@ from sleep_lightning.runs.signals import SignalsInterrupt, StopReason
 from sleep_lightning.tracking.figures.runs import draw_learning_curve
 from sleep_lightning.tracking.loggers import build_loggers
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
+from sleep_lightning.tracking.outbox import OUTBOX
 from sleep_lightning.training.callbacks.agreement import SameExperiment
 from sleep_lightning.training.callbacks.exception_checkpoint import SaveOnException
 from sleep_lightning.training.callbacks.history import History
@@ -219,11 +221,13 @@ def _train(job: Job, ending: _Ending) -> None:
     if not place.first or run is None:
         return
     summary = summarize(experiment, run, module, monitor, history.digests, ending.status, environment, mlflow)
-    write_json(run.summary, summary)
     if module.history:
         draw_learning_curve(module.history, run.path / "learning_curve.png", headline(experiment, module))
-    if mlflow is not None:
-        log_results(mlflow, run, module, monitor, summary)
+    with nullcontext() if mlflow is None else mlflow.held():  # summary.json says that all of this is done
+        if mlflow is not None:
+            log_results(mlflow, run, module, monitor, summary)
+            mlflow.finish(ending.status)
+        write_json(run.summary, summary)
     console.print(score_table(scores, f"validation at step {module.steps}"))
     print_facts(console, facts_of(experiment, run, summary))
 
@@ -237,8 +241,8 @@ def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None
     name = t.run_name or run.path.name
     before, original = run.mlflow_run_id, run.original()
     run_id = before if original is None else None
-    logger = MLflowRun(t.uri, t.experiment, name, run_id, t.flush_seconds, run.path / "metrics_unsent.jsonl")
-    run.record_mlflow_run(logger.run_id)
+    outbox, opened = run.path / OUTBOX, run.record_mlflow_run
+    logger = MLflowRun(t.uri, t.experiment, name, run_id, t.flush_seconds, outbox, required=t.required, opened=opened)
     if original is not None and before is not None:
         logger.set_tags({"copied_from": before})
     if t.parent_run_id is not None:

@@ -75,9 +75,9 @@ def log_results(
     logger: MLflowRun, run: RunDirectory, module: SleepModule, monitor: ResourceMonitor, summary: dict[str, Any]
 ) -> None:
     """Send the files and figures of a run's end to MLflow."""
-    for file in (run.summary, run.path / "learning_curve.png"):
-        if file.exists():
-            logger.log_artifact(file)
+    logger.log_artifact(run.summary)  # about to be written
+    if (picture := run.path / "learning_curve.png").exists():
+        logger.log_artifact(picture)
     final = {f"final/{name}": value for name, value in module.scores["all"].as_metrics().items()}
     for prefix, kind in (("cost/", "measured"), ("cost/predicted_", "predicted")):
         final |= {f"{prefix}{name}": value for name, value in summary[kind].items() if value is not None}

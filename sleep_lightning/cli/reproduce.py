@@ -143,8 +143,12 @@ def reproduce(r: Reproduction) -> int:
         code = sweep.sweep(job)
         if code != 0:
             return code
-    if r.score or r.join:
-        _write_scores(r, console)
+    try:
+        if r.score or r.join:
+            _write_scores(r, console)
+    except ValueError as error:  # a table to join holds runs of another size
+        plain_console(stderr=True).print(f"error: {error}", highlight=False, soft_wrap=True, markup=False)
+        return 2
     if r.train and not (r.tables / SPEEDS).exists():
         console.print("timing training steps", highlight=False)
         write_table(Speed, list(measure(r.seconds)), r.tables / SPEEDS, digits=4)

@@ -31,6 +31,8 @@ from sleep_lightning.sweep.study import open_study
 from sleep_lightning.sweep.supervisor import Supervisor
 from sleep_lightning.sweep.trial import build_trial, with_tracking
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
+from sleep_lightning.tracking.outbox import OUTBOX
+from sleep_lightning.tracking.sync import send_all
 from sleep_lightning.training.runtime.environment import check_device
 
 SHOWN_DRY = 8
@@ -145,6 +147,8 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
                 console.print(known, highlight=False, soft_wrap=True)
                 supervisor.record_ended()
             watch(supervisor, live, publisher.refresh)
+            if logger is not None:
+                send_all(job.folder, job.sweep.base.tracking.uri)
             publisher.publish()
             report = build_report(study, job.folder)
             if report.finished:
@@ -171,9 +175,15 @@ def _open_tracking(job: SweepJob) -> MLflowRun | None:
     if not t.enabled:
         return None
     directory = RunDirectory(job.folder)
-    logger = MLflowRun(t.uri, t.experiment, job.sweep.spec.name, directory.mlflow_run_id)
-    directory.record_mlflow_run(logger.run_id)
-    return logger
+    return MLflowRun(
+        t.uri,
+        t.experiment,
+        job.sweep.spec.name,
+        directory.mlflow_run_id,
+        outbox=job.folder / OUTBOX,
+        required=t.required,
+        opened=directory.record_mlflow_run,
+    )
 
 
 def _show_charts(publisher: Publisher, console: Console) -> None:

@@ -1,5 +1,6 @@
 """Where a run is recorded."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,12 @@ class TrackingConfig:
     """Record the run with the loggers; false: with none of them."""
     loggers: list[Any] = field(default_factory=lambda: ["mlflow"])
     """Where to record it: mlflow, tensorboard, csv, wandb, or [{class_path: my_package.MyLogger, init_args: {...}}]."""
-    uri: str = "sqlite:///mlflow.db"
-    """MLflow tracking URI: a database or a server."""
-    experiment: str = "sleep_lightning"
-    """MLflow experiment."""
+    uri: str = field(default_factory=lambda: os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
+    """MLflow tracking URI: a database or a server; by default $MLFLOW_TRACKING_URI, if that is set."""
+    experiment: str = field(default_factory=lambda: os.environ.get("MLFLOW_EXPERIMENT_NAME") or "sleep_lightning")
+    """MLflow experiment; by default $MLFLOW_EXPERIMENT_NAME, if that is set."""
+    required: bool = True
+    """Refuse to start where MLflow cannot be reached; false: train all the same, and send what is logged later."""
     run_name: str | None = None
     """MLflow run name; null: the name of the run directory."""
     parent_run_id: str | None = None

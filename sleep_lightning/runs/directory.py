@@ -22,7 +22,7 @@ SAVED = ".saved"
 """Empty file beside the checkpoints of a run that has saved one, so that a lost ``last.ckpt`` is missed."""
 
 WRITTEN = [
-    *("config.yaml", "run.json", "history.json", "summary.json", "metrics_unsent.jsonl", "learning_curve.png"),
+    *("config.yaml", "run.json", "history.json", "summary.json", "mlflow.jsonl", "learning_curve.png"),
     *(f"checkpoints/{name}" for name in ("last.ckpt", "best.ckpt", "exception.ckpt", SAVED)),
 ]
 """Files that training writes into a run's directory, besides its lock."""

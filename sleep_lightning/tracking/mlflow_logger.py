@@ -1,18 +1,19 @@
 """One MLflow run for one experiment run, however often it is interrupted.
 
 Lightning's own MLFlowLogger writes every metric when it is logged (20 ms on SQLite), cuts parameters short and
-cannot resume a finished run. This one buffers, writes from a thread, and reports what could not be written.
+cannot resume a finished run. This one keeps what is logged in an ``Outbox`` and sends it from a thread: MLflow is a
+side service, which may be away for a while and never ends a training.
 """
 
 import fcntl
-import json
 import logging
 import os
+import shlex
 import socket
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -20,15 +21,17 @@ from urllib.parse import quote, unquote, urlsplit
 
 from lightning.pytorch.loggers import Logger
 
-from sleep_lightning.config import redact, sqlite_file
+from sleep_lightning.config import anchored_uri, redact, sqlite_file
+from sleep_lightning.tracking.outbox import Entry, Outbox
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
     from mlflow.tracking import MlflowClient
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 BATCH = 1000
 PARAM_LENGTH = 6000
+PATIENCE = 30.0
+"""Seconds that the end of a run waits for a request that MLflow does not answer."""
 
 
 class MLflowRun(Logger):
@@ -39,11 +42,14 @@ class MLflowRun(Logger):
         experiment: name of the experiment, created if it does not exist.
         run_name: name of a new run.
         run_id: resume this run instead of creating one.
-        flush_seconds: time between two writes.
-        spill: file for metrics that could not be written by the end of the run.
+        flush_seconds: time between two deliveries.
+        outbox: file of what is to be sent; None: it is in memory alone.
+        required: raise if the store cannot be reached; False: warn, and create the run once it can.
+        opened: called with the run's id as soon as there is one, in whatever thread.
 
     Raises:
         ValueError: the store cannot be reached, or ``run_id`` is not in it.
+        BlockingIOError: another process has had ``outbox`` for too long.
     """
 
     def __init__(
@@ -53,16 +59,45 @@ class MLflowRun(Logger):
         run_name: str | None = None,
         run_id: str | None = None,
         flush_seconds: float = 10.0,
-        spill: Path | None = None,
+        outbox: Path | None = None,
+        *,
+        required: bool = True,
+        opened: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__()
-        self.uri, self.experiment, self.flush_seconds, self.spill = uri, experiment, flush_seconds, spill
-        self._client, self._run_id = self._open(run_name, run_id)
-        self._buffer: list[Metric] = []
-        self._lock, self._writing = threading.Lock(), threading.Lock()
+        self.uri, self.experiment, self.flush_seconds = uri, experiment, flush_seconds
+        self._run_name, self._run_id, self._opened = run_name, run_id, opened
+        self._client: MlflowClient | None = None
+        store = {"uri": redact(anchored_uri(uri)), "experiment": experiment, "name": run_name}
+        self._outbox = Outbox(outbox, store, wait=PATIENCE)
+        self._delivering, self._away = threading.Lock(), False
+        try:
+            self._connected()
+        except ValueError as error:
+            if required:
+                self._outbox.close()
+                raise
+            self._warn_away(str(error))
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._write_regularly, name="mlflow-writer", daemon=True)
+        self._thread = threading.Thread(target=self._deliver_regularly, name="mlflow-writer", daemon=True)
         self._thread.start()
+
+    def _reached(self) -> "MlflowClient":
+        """Raises OSError at once where MLflow would retry for minutes, or write to a file that is deleted."""
+        check_reachable(self.uri)
+        file = sqlite_file(self.uri)
+        if self._client is not None and file is not None and not file.exists():
+            self._client = None
+            raise OSError(f"there is no file {file} any more")
+        return self._connected()
+
+    def _connected(self) -> "MlflowClient":
+        if self._client is None:
+            client, self._run_id = self._open(self._run_name, self._run_id)
+            self._client = client
+            if self._opened is not None:
+                self._opened(self._run_id)
+        return self._client
 
     def _open(self, run_name: str | None, run_id: str | None) -> "tuple[MlflowClient, str]":
         file = sqlite_file(self.uri)
@@ -84,7 +119,7 @@ class MLflowRun(Logger):
         except store_errors() as error:
             raise ValueError(
                 f"tracking.uri={redact(self.uri)!r} cannot be used: {reason(error, self.uri)}; "
-                f"check it, or set tracking.enabled=false"
+                f"check it, or set tracking.required=false (it is sent later) or tracking.enabled=false"
             ) from error
 
     def _new_experiment(self, client: "MlflowClient") -> str:
@@ -103,98 +138,167 @@ class MLflowRun(Logger):
 
     @property
     def version(self) -> str:
-        return self._run_id
+        return self._run_id or ""
 
     @property
-    def run_id(self) -> str:
-        """The MLflow run."""
+    def run_id(self) -> str | None:
+        """The MLflow run; None as long as it could not be created."""
         return self._run_id
 
     def log_hyperparams(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Record parameters, those of an experiment as ``section.key``; one that is already recorded with another value
         (in a resumed run) becomes a tag."""
-        from mlflow.entities import Param
-
         sections = params.get("experiment", {})
         params = {name: value for name, value in params.items() if name != "experiment"} | {
             f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()
         }
-        known = self._client.get_run(self._run_id).data.params
-        text = {key: str(value)[:PARAM_LENGTH] for key, value in params.items()}
-        new = [Param(key, value) for key, value in text.items() if key not in known]
-        for start in range(0, len(new), 100):
-            self._client.log_batch(self._run_id, params=new[start : start + 100])
-        for key, value in text.items():
-            if known.get(key, value) != value:
-                self._client.set_tag(self._run_id, f"resumed.{key}", value)
+        self._outbox.add({"params": {key: str(value)[:PARAM_LENGTH] for key, value in params.items()}})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Buffer metrics; they are in the store ``flush_seconds`` later."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        with self._lock:
-            self._buffer += [Metric(key, float(value), now, step or 0) for key, value in metrics.items()]
+        """Record metrics; they are in the store ``flush_seconds`` later. Those that an earlier process of this run has
+        logged at this step or a later one are left out."""
+        values = {key: float(value) for key, value in metrics.items()}
+        self._outbox.add({"metrics": values, "step": step or 0, "time": int(time.time() * 1000)})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        self._client.log_batch(self._run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self._outbox.add({"tags": dict(tags)})
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Copy a file into the run."""
-        self._client.log_artifact(self._run_id, str(path), folder)
+        """Copy a file into the run, as it is when it is sent."""
+        base = None if self._outbox.path is None else self._outbox.path.parent
+        inside = base is not None and path.absolute().is_relative_to(base.absolute())
+        place = path.absolute().relative_to(base.absolute()) if base is not None and inside else path.absolute()
+        self._outbox.add({"artifact": str(place), "folder": folder})
+
+    def finish(self, status: Status) -> None:
+        """Record how the run ends, unless that is recorded."""
+        if not self._outbox.ended:
+            self._outbox.add({"end": status})
 
     @contextmanager
-    def forgiving(self, what: str) -> Iterator[None]:
-        """Warn, and leave the block, if the store rejects ``what`` or cannot be reached (checked first, as MLflow would
-        retry for minutes)."""
-        try:
-            check_reachable(self.uri)
+    def held(self) -> Iterator[None]:
+        """Send nothing meanwhile."""
+        with self._delivering:
             yield
-        except store_errors() as error:
-            warnings.warn(f"MLflow rejected {what}: {reason(error, self.uri)}", stacklevel=3)
 
     def flush(self) -> int:
-        """Write the buffer; returns the number of metrics that could not be written, which stay buffered."""
-        with self._writing:
-            while True:
-                with self._lock:
-                    batch = self._buffer[:BATCH]
-                if not batch:
-                    return 0
-                try:
-                    self._client.log_batch(self._run_id, metrics=batch)
-                except store_errors() as error:
-                    text = f"MLflow rejected {len(batch)} metrics, will retry: {reason(error, self.uri)}"
-                    warnings.warn(text, stacklevel=2)
-                    return len(self._buffer)
-                with self._lock:
-                    del self._buffer[: len(batch)]
+        """Send what there is; returns the number of entries that could not be sent, which stay."""
+        if not self._delivering.acquire(timeout=PATIENCE):
+            return len(self._outbox.pending)
+        try:
+            if self._outbox.pending:
+                self._deliver(self._reached())
+            self._away = False
+        except Exception as error:  # whatever it is: no record is worth the training
+            self._warn_away(f"{type(error).__name__}: {reason(error, self.uri)}")
+        finally:
+            self._delivering.release()
+        return len(self._outbox.pending)
 
-    def _write_regularly(self) -> None:
+    def _deliver(self, client: "MlflowClient") -> None:
+        """Raises an error of the store, with what follows unsent; a file that it does not take holds nothing up."""
+        unsent, refused = len(self._outbox.pending), None
+        while unsent > 0:
+            batch = self._outbox.next(BATCH)
+            try:
+                self._send_or_drop(client, batch)
+            except Exception as error:
+                if "artifact" not in batch[0]:
+                    raise
+                refused = error
+                self._outbox.add(batch[0])  # behind all others
+            self._outbox.sent(len(batch))
+            unsent -= len(batch)
+        if refused is not None:
+            raise refused
+
+    def _warn_away(self, why: str) -> None:
+        """Once an outage."""
+        if not self._away:
+            self._away = True
+            warnings.warn(f"MLflow does not take what is logged, which is kept and sent later: {why}", stacklevel=3)
+
+    def _send_or_drop(self, client: "MlflowClient", entries: list[Entry]) -> None:
+        """Send; what the store refuses as invalid would be refused for ever."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._send(client, entries)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            if len(entries) == 1:
+                content = next(iter(entries[0].values()))
+                what = (", ".join(content) if isinstance(content, dict) else str(content))[:100]
+                warnings.warn(f"MLflow rejects {what}: {reason(error, self.uri)}", stacklevel=3)
+            for entry in entries if len(entries) > 1 else ():
+                self._send_or_drop(client, [entry])
+
+    def _send(self, client: "MlflowClient", entries: list[Entry]) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        run_id, first = cast(str, self._run_id), entries[0]
+        if "metrics" in first:
+            metrics = [
+                Metric(key, value, entry["time"], entry["step"])
+                for entry in entries
+                for key, value in entry["metrics"].items()
+            ]
+            client.log_batch(run_id, metrics=metrics)
+        elif "params" in first:
+            self._send_params(client, first["params"])
+        elif "tags" in first:
+            client.log_batch(run_id, tags=[RunTag(key, value) for key, value in first["tags"].items()])
+        elif "artifact" in first:
+            base = Path() if self._outbox.path is None else self._outbox.path.parent
+            client.log_artifact(run_id, str(base / first["artifact"]), first["folder"])
+        elif "end" in first:
+            client.set_terminated(run_id, first["end"])
+
+    def _send_params(self, client: "MlflowClient", params: dict[str, str]) -> None:
+        from mlflow.entities import Param
+
+        run_id = cast(str, self._run_id)
+        known = client.get_run(run_id).data.params
+        new = [Param(key, value) for key, value in params.items() if key not in known]
+        for start in range(0, len(new), 100):
+            client.log_batch(run_id, params=new[start : start + 100])
+        for key, value in params.items():
+            if known.get(key, value) != value:
+                client.set_tag(run_id, f"resumed.{key}", value)
+
+    def _deliver_regularly(self) -> None:
         while not self._stop.wait(self.flush_seconds):
             self.flush()
 
     def save(self) -> None:
-        """Lightning calls this after validations and checkpoints; the thread does the writing."""
+        """Lightning calls this after validations and checkpoints; the thread sends."""
 
     def finalize(self, status: str) -> None:
-        """Lightning calls this at the end of every stage: write, but leave the run open (``end`` closes it)."""
+        """Lightning calls this at the end of every stage: send, but leave the run open (``end`` closes it)."""
         self.flush()
 
     def end(self, status: Status) -> None:
-        """Write everything and close the run. Metrics that the store rejects go to the ``spill`` file."""
+        """Record how the run ends and send everything. Says what could not be sent, and how to send it later."""
+        self.finish(status)
+        self.close()
+
+    def close(self) -> int:
+        """Send everything, and release the outbox. Returns the number of entries that could not be sent."""
         self._stop.set()
-        self._thread.join(timeout=30)
-        if self.flush() and self.spill is not None:
-            with self.spill.open("a") as file:
-                file.writelines(json.dumps(dict(m)) + "\n" for m in self._buffer)
-            warnings.warn(f"{len(self._buffer)} metrics are not in MLflow; they are in {self.spill}", stacklevel=2)
-        try:
-            self._client.set_terminated(self._run_id, status)
-        except store_errors() as error:
-            warnings.warn(f"MLflow did not close the run: {reason(error, self.uri)}", stacklevel=2)
+        self._thread.join(timeout=PATIENCE)
+        left = self.flush()
+        self._outbox.close()
+        if left:
+            path = self._outbox.path
+            where = "it is lost" if path is None else f"send it: {sync_command(path.parent)}"
+            warnings.warn(f"MLflow lacks {left} entries of this run; {where}", stacklevel=3)
+        return left
+
+
+def sync_command(folder: Path) -> str:
+    """What sends the entries of a run, comparison or sweep later."""
+    return f"python -m sleep_lightning tracking sync {shlex.quote(str(folder))}"
 
 
 def open_client(uri: str) -> "MlflowClient":

@@ -38,8 +38,16 @@ def test_a_comparison_and_the_same_again(tmp_path: Path) -> None:
     assert parent.info.status == "FINISHED"
     children = [r for r in tagged if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert {r.info.run_name for r in children} == {"n1-seed0", "n2-seed0"}
+    killed = next(r for r in children if r.info.run_name == "n2-seed0")  # after its summary, before MLflow knew of it
+    client.update_run(killed.info.run_id, status="RUNNING")
+    store = {"uri": f"sqlite:///{tmp_path}/mlflow.db", "experiment": "sleep_lightning", "name": "n2-seed0"}
+    unsent = [{"store": store}, {"metrics": {"final/late": 1.0}, "step": 10, "time": 0}, {"end": "FINISHED"}]
+    outbox = tmp_path / "out" / "n2-seed0" / "mlflow.jsonl"
+    outbox.write_text("".join(json.dumps(entry) + "\n" for entry in unsent))
     again = run(tmp_path, *command)
     assert again.returncode == 0
+    mended = client.get_run(killed.info.run_id)
+    assert mended.info.status == "FINISHED" and mended.data.metrics["final/late"] == 1.0 and not outbox.exists()
     assert "2 runs, 2 already finished" in again.stderr
     assert again.stdout == done.stdout
 

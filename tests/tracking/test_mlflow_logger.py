@@ -1,4 +1,4 @@
-import json
+import os
 import subprocess
 import sys
 import threading
@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from sleep_lightning.tracking.mlflow_logger import MLflowRun
+from sleep_lightning.__main__ import main
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.tracking import outbox
+from sleep_lightning.tracking.mlflow_logger import MLflowRun, sync_command
+from sleep_lightning.tracking.outbox import OUTBOX, Outbox
 from tests.cli.cli import environment
 
 
 def open_run(tmp_path: Path, **kwargs: object) -> MLflowRun:
-    return MLflowRun(f"sqlite:///{tmp_path}/mlflow.db", "e", spill=tmp_path / "spill.jsonl", **kwargs)  # type: ignore[arg-type]
+    return MLflowRun(f"sqlite:///{tmp_path}/mlflow.db", "e", outbox=tmp_path / OUTBOX, **kwargs)  # type: ignore[arg-type]
 
 
 def test_buffers_writes_continues_and_closes(tmp_path: Path) -> None:
@@ -36,21 +40,113 @@ def test_buffers_writes_continues_and_closes(tmp_path: Path) -> None:
     assert "mlflow-writer" not in {t.name for t in threading.enumerate()}
 
 
-def test_metrics_a_dead_store_refuses_are_spilled_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def refuse(*args: object, **kwargs: object) -> None:
+    raise OSError("disk full")
+
+
+def values(run: MLflowRun, key: str) -> list[tuple[int, float]]:
+    from mlflow.tracking import MlflowClient
+
+    return [(m.step, m.value) for m in MlflowClient(run.uri).get_metric_history(run.version, key)]
+
+
+def test_what_a_store_does_not_take_is_kept_and_sent_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = open_run(tmp_path, flush_seconds=1000)
+    client = run._client
+    assert client is not None
     run.log_metrics({"loss": 1.5}, 3)
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(run._client, "log_batch", refuse)
-    with warnings.catch_warnings(record=True) as caught:
+    (tmp_path / "a.txt").write_text("x")
+    run.log_artifact(tmp_path / "a.txt")
+    run.set_tags({"of": "the run"})
+    with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        patch.setattr(client, "log_batch", refuse)
+        assert run.flush() == 3 and run.flush() == 3
         run.end("FAILED")
-    assert any("spill.jsonl" in str(w.message) for w in caught)
-    [line] = (tmp_path / "spill.jsonl").read_text().splitlines()
-    spilled = json.loads(line)
-    assert (spilled["key"], spilled["value"], spilled["step"]) == ("loss", 1.5, 3)
+    said = [str(w.message) for w in caught]
+    assert len(said) == 2, said  # once for the outage, once at the end
+    assert "kept and sent later: OSError: disk full" in said[0]
+    assert said[1].endswith(f"MLflow lacks 4 entries of this run; send it: {sync_command(tmp_path)}")
+    RunDirectory(tmp_path).record_mlflow_run(run.version)
+    assert values(run, "loss") == []
+    assert main(["tracking", "sync", str(tmp_path)]) == 0
+    assert values(run, "loss") == [(3, 1.5)]
+    found = client.get_run(run.version)
+    assert found.info.status == "FAILED" and found.data.tags["of"] == "the run"
+    assert [file.path for file in client.list_artifacts(run.version)] == ["a.txt"]
+    assert not (tmp_path / OUTBOX).exists()
+    assert main(["tracking", "sync", str(tmp_path)]) == 0  # nothing to send
+    assert values(run, "loss") == [(3, 1.5)]
+
+
+def test_after_kill_9_nothing_is_missing_and_nothing_twice(tmp_path: Path) -> None:
+    run = open_run(tmp_path, flush_seconds=1000)
+    for step in (1, 2, 3):
+        run.log_metrics({"loss": float(step)}, step)
+    run.flush()
+    run.log_metrics({"loss": 4.0}, 4)
+    killed = (tmp_path / OUTBOX).read_bytes() + b'{"metrics": {"lo'  # it ended in the middle of a line
+    run._stop.set()
+    (tmp_path / OUTBOX).unlink()
+    (tmp_path / OUTBOX).write_bytes(killed)
+    again = open_run(tmp_path, run_id=run.run_id, flush_seconds=1000)
+    for step in (3, 4, 5):  # resumes from step 2
+        again.log_metrics({"loss": float(step), "new": 0.0}, step)
+    again.end("FINISHED")
+    assert values(again, "loss") == [(step, float(step)) for step in (1, 2, 3, 4, 5)]
+    assert values(again, "new") == [(3, 0.0), (4, 0.0), (5, 0.0)]
+
+
+def test_a_store_that_is_not_required_may_come_later(tmp_path: Path) -> None:
+    store, there = tmp_path / "later" / "mlflow.db", list[str]()
+    with pytest.warns(UserWarning, match="kept and sent later: .*there is no folder"):
+        run = MLflowRun(f"sqlite:///{store}", "e", outbox=tmp_path / OUTBOX, required=False, opened=there.append)
+    assert run.run_id is None and run.version == ""
+    run.log_hyperparams({"a": 1})
+    run.log_metrics({"loss": 1.0}, 1)
+    store.parent.mkdir()
+    assert run.flush() == 0
+    assert there == [run.run_id]
+    store.unlink()  # and goes again: what follows is not written to a deleted file
+    run.log_metrics({"loss": 2.0}, 2)
+    with pytest.warns(UserWarning, match="there is no file .* any more"):
+        assert run.flush() == 1
+    with pytest.warns(UserWarning, match="MLflow lacks 2 entries"):
+        run.end("FINISHED")
+
+
+def test_what_is_invalid_is_dropped_and_holds_nothing_up(tmp_path: Path) -> None:
+    run = open_run(tmp_path, flush_seconds=1000)
+    run.log_metrics({"a good one": 1.0}, 1)
+    run.log_metrics({"a bad one?": 1.0}, 1)
+    run.log_metrics({"a good one": 2.0}, 2)
+    with pytest.warns(UserWarning, match=r"MLflow rejects a bad one\?: "):
+        assert run.flush() == 0
+    run.end("FINISHED")
+    assert values(run, "a good one") == [(1, 1.0), (2, 2.0)]
+
+
+def test_an_outbox_on_a_full_disk_is_whole_again_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = Outbox(tmp_path / OUTBOX, {"uri": "x"})
+    box.add({"metrics": {"a": 1.0}, "step": 1, "time": 0})
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox.os, "write", lambda file, text: write(file, text[:3]))
+        with pytest.warns(UserWarning, match="cannot be written"):
+            box.add({"metrics": {"a": 2.0}, "step": 2, "time": 0})
+        box.sent(1)
+    box.add({"metrics": {"a": 3.0}, "step": 3, "time": 0})
+    box.close()
+    read = Outbox(tmp_path / OUTBOX)
+    assert [entry["step"] for entry in read.pending] == [2, 3]
+    assert read.store == {"uri": "x"}
+    read.add({"metrics": {"a": 3.0}, "step": 3, "time": 0})
+    assert len(read.pending) == 2
+    with pytest.raises(BlockingIOError):
+        Outbox(tmp_path / OUTBOX)
+    assert main(["tracking", "sync", str(tmp_path)]) == 0  # says that it is running
+    read.close()
+    assert main(["tracking", "sync", str(tmp_path), "--uri", "postgresql://me:s3cret@127.0.0.1:1/x"]) == 2
 
 
 def test_an_unknown_run_or_store_is_refused_without_the_password(tmp_path: Path) -> None:

@@ -46,13 +46,14 @@ class Publisher:
         """Log the spec as parameters and tags of the MLflow run."""
         if self.logger is None:
             return
-        with self.logger.forgiving("the sweep's parameters"):
-            self.logger.log_hyperparams(parameters(spec))
-            self.logger.set_tags({"sweep.name": spec.name, "sweep.folder": str(self.folder.absolute())})
+        self.logger.log_hyperparams(parameters(spec))
+        self.logger.set_tags({"sweep.name": spec.name, "sweep.folder": str(self.folder.absolute())})
 
     def preset_charts(self) -> ChartPage | None:
         """MLflow's chart page, set up for the existing runs; None without one."""
-        return None if self.logger is None else preset_chart_page(self.logger.uri, self.logger.run_id, self.varying)
+        if self.logger is None or self.logger.run_id is None:
+            return None
+        return preset_chart_page(self.logger.uri, self.logger.run_id, self.varying)
 
     def refresh(self) -> None:
         """After a trial ended: log metrics; write files if the last ones are old enough."""
@@ -70,9 +71,8 @@ class Publisher:
             warnings.warn(f"{self.folder}: no report, {type(error).__name__}: {error}", stacklevel=2)
             files = []
         if self.logger is not None:
-            with self.logger.forgiving("the sweep's report"):
-                for file in files:
-                    self.logger.log_artifact(file)
+            for file in files:
+                self.logger.log_artifact(file)
         self.preset_charts()
         took = time.monotonic() - started
         self._next = started + max(self.every_seconds, took / SHARE)

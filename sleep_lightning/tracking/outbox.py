@@ -1,0 +1,171 @@
+"""What a run has to tell MLflow, on disk until MLflow has it: a crash or an outage loses none of it."""
+
+import fcntl
+import json
+import os
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+OUTBOX = "mlflow.jsonl"
+"""Its file, in the folder of a run, comparison or sweep: there as long as the run goes on or something is unsent."""
+
+Entry = dict[str, Any]
+"""One of ``metrics`` (with ``step`` and ``time``), ``params``, ``tags``, ``artifact`` (with ``folder``) and ``end``."""
+
+
+class Outbox:
+    """Entries in the order in which they are sent.
+
+    A line of the file is an entry, how many of the entries before it are sent (``sent``), where to (``store``), or the
+    last step of each metric of entries that are no longer there (``logged``). Threads may share it.
+
+    Args:
+        path: of the file; None: in memory alone.
+        store: for a new file: ``uri`` without its password, ``experiment`` and ``name`` of the run.
+        wait: seconds to wait for another process that has it.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+
+    def __init__(self, path: Path | None = None, store: dict[str, Any] | None = None, wait: float = 0.0) -> None:
+        self.path = path
+        self.store: dict[str, Any] = store or {}
+        self.pending: list[Entry] = []
+        self.ended = False
+        self._logged: dict[str, int] = {}
+        self._before: dict[str, int] = {}
+        self._mutex = threading.Lock()
+        self._whole, self._said = True, False
+        self._file: int | None = None
+        if path is not None:
+            try:
+                self._file = _open_locked(path, time.monotonic() + wait)
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                self._say(error)
+            else:
+                self._read(path)
+
+    def _read(self, path: Path) -> None:
+        text = path.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]  # what follows was cut off by a crash
+        for entry in _parsed(whole):
+            if "store" in entry:
+                self.store = entry["store"]
+            elif "logged" in entry:
+                self._logged |= entry["logged"]
+            elif "sent" in entry:
+                del self.pending[: entry["sent"]]
+            else:
+                self._take(entry)
+        self._before = dict(self._logged)
+        self._whole = bool(whole) and len(whole) == len(text)
+        if not self._whole:
+            self._rewrite()
+
+    def _take(self, entry: Entry) -> None:
+        self.pending.append(entry)
+        self.ended = "end" in entry or ("artifact" in entry and self.ended)
+        if "metrics" in entry:
+            self._logged |= dict.fromkeys(entry["metrics"], entry["step"])
+
+    def add(self, entry: Entry) -> None:
+        """Append an entry; of metrics, those that no process before this one has logged at that step or a later one."""
+        with self._mutex:
+            if "metrics" in entry:
+                metrics, step = entry["metrics"], entry["step"]
+                new = {key: value for key, value in metrics.items() if step > self._before.get(key, -1)}
+                if not new:
+                    return
+                entry = entry | {"metrics": new}
+            self._take(entry)
+            self._write(entry)
+
+    def next(self, most: int) -> list[Entry]:
+        """The entries to be sent next: one, or several of metrics with at most so many values in all."""
+        with self._mutex:
+            size = count = 0
+            for entry in self.pending:
+                count += len(entry.get("metrics", ()))
+                if "metrics" not in entry or count > most:
+                    break
+                size += 1
+            return self.pending[: max(size, 1)]
+
+    def sent(self, entries: int) -> None:
+        """The first so many are in the store."""
+        with self._mutex:
+            del self.pending[:entries]
+            self._write({"sent": entries})
+
+    def close(self) -> None:
+        """Release the file, which goes if the run has ended and all is sent."""
+        with self._mutex:
+            if self._file is None or self.path is None:
+                return
+            if self.ended and not self.pending:
+                self.path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = None
+
+    def _write(self, entry: Entry) -> None:
+        if self._file is None:
+            return
+        try:
+            if not self._whole:
+                self._rewrite()
+            else:
+                _append(self._file, [entry])
+        except OSError as error:  # a full disk: it is rewritten as soon as there is room
+            self._whole = False
+            self._say(error)
+
+    def _rewrite(self) -> None:
+        if self._file is not None:
+            os.ftruncate(self._file, 0)
+            _append(self._file, [{"store": self.store}, {"logged": self._logged}, *self.pending])
+            self._whole = True
+
+    def _say(self, error: OSError) -> None:
+        if not self._said:
+            self._said = True
+            reason = error.strerror or str(error)
+            text = f"{self.path} cannot be written ({reason}): what MLflow lacks is in memory alone"
+            warnings.warn(text, stacklevel=5)
+
+
+def _open_locked(path: Path, until: float) -> int:
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < until:
+                time.sleep(0.05)
+                continue
+            os.close(file)
+            raise
+        except OSError:  # a file system without locks
+            pass
+        return file
+
+
+def _append(file: int, entries: list[Entry]) -> None:
+    text = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+    if os.write(file, text) < len(text):
+        raise OSError("no space left")
+
+
+def _parsed(text: bytes) -> Iterator[Entry]:
+    for line in text.splitlines():
+        with suppress(ValueError):  # damaged: the rest is still worth sending
+            entry = json.loads(line)
+            if isinstance(entry, dict):
+                yield entry

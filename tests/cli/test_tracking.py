@@ -1,0 +1,61 @@
+"""Tracking is a side service: whatever MLflow does, a training ends well, and what MLflow lacks is sent later."""
+
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from sleep_lightning.__main__ import main
+from sleep_lightning.config import load_experiment
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.tracking.outbox import OUTBOX
+from tests.cli.cli import fit_arguments
+
+
+def test_artifacts_that_cannot_be_written_end_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mlruns").write_text("in the way")
+    with pytest.warns(UserWarning, match="MLflow lacks 2 entries of this run; send it: .* tracking sync run"):
+        assert main(fit_arguments("run", 2)) == 0
+    run, client = RunDirectory(Path("run")), MlflowClient("sqlite:///mlflow.db")
+    assert run.mlflow_run_id is not None
+    found = client.get_run(run.mlflow_run_id)
+    assert found.info.status == "FINISHED" and "final/exact_match" in found.data.metrics  # files hold nothing else up
+    Path("mlruns").unlink()
+    assert main(["tracking", "sync", "."]) == 0
+    assert "run: sent" in capsys.readouterr().out
+    files = {file.path for file in client.list_artifacts(run.mlflow_run_id)}
+    assert files == {"config.yaml", "summary.json"}
+    assert not (run.path / OUTBOX).exists()
+    assert main(["tracking", "sync", "nowhere"]) == 2
+    assert "tracking sync nowhere: there is no such folder" in capsys.readouterr().err
+
+
+def test_a_store_may_come_after_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("later").write_text("no folder yet")
+    late = ["tracking.uri=sqlite:///later/mlflow.db", "tracking.required=false"]
+    assert main(fit_arguments("refused", 2, late[0])) == 2
+    with pytest.warns(UserWarning, match="MLflow lacks"):
+        assert main(fit_arguments("run", 2, *late)) == 0
+    assert main(["tracking", "sync", "run"]) == 2
+    Path("later").unlink()
+    Path("later").mkdir()
+    assert main(["tracking", "sync", "run"]) == 0
+    run_id = RunDirectory(Path("run")).mlflow_run_id
+    assert run_id is not None
+    found = MlflowClient("sqlite:///later/mlflow.db").get_run(run_id)
+    assert found.info.status == "FINISHED" and found.info.run_name == "run"
+    assert "final/exact_match" in found.data.metrics and found.data.params["training.max_steps"] == "2"
+
+
+def test_the_environment_says_where_unless_the_experiment_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_experiment().tracking.uri == "sqlite:///mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    tracking = load_experiment().tracking
+    assert (tracking.uri, tracking.experiment) == ("http://127.0.0.1:5000", "mine")
+    tracking = load_experiment(None, ["tracking.uri=sqlite:///x.db", "tracking.experiment=theirs"]).tracking
+    assert (tracking.uri, tracking.experiment) == ("sqlite:///x.db", "theirs")
