@@ -5,11 +5,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
-import psutil
 from rich.console import Console
 
 from sleep_lightning.config import TrainingConfig
@@ -26,7 +26,7 @@ class Preemption(pl.Callback):
     ``StepCheckpoint`` saves the step, after its validation if it has one. The next step is not begun.
 
     Args:
-        deadline: seconds since 1970 when to stop; None: never.
+        deadline: on the monotonic clock, when to stop; None: never.
 
     Attributes:
         reason: why the run stops; None if it was left alone.
@@ -59,7 +59,7 @@ class Preemption(pl.Callback):
     ) -> None:
         if self.reason is not None:  # not before: Lightning would validate where no validation is due
             trainer.should_stop = True
-        elif self.deadline is not None and time.time() >= self.deadline and not any(self._votes):
+        elif self.deadline is not None and time.monotonic() >= self.deadline and not any(self._votes):
             self._vote(StopReason.TIME_LIMIT, "fit --resume resumes it")
 
     def on_train_batch_end(  # type: ignore[override]
@@ -86,14 +86,20 @@ def stop_time(training: TrainingConfig, environment: Mapping[str, str] = os.envi
     """When to save and stop: ``training.time_margin`` before the limit of the process or the end of its SLURM job.
 
     Returns:
-        Seconds since 1970; None if nothing limits the run.
+        On the monotonic clock, which nobody sets; None if nothing limits the run.
     """
-    ends = []
+    ends, now = [], time.monotonic()
     if training.time_limit is not None:
-        ends.append(psutil.Process().create_time() + 60 * training.time_limit)
-    if "SLURM_JOB_END_TIME" in environment:
-        ends.append(float(environment["SLURM_JOB_END_TIME"]))
+        ends.append(now - _age() + 60 * training.time_limit)
+    if "SLURM_JOB_END_TIME" in environment:  # seconds since 1970
+        ends.append(now + float(environment["SLURM_JOB_END_TIME"]) - time.time())
     return min(ends) - 60 * training.time_margin if ends else None
+
+
+def _age() -> float:
+    """Seconds since this process started, by a clock that nobody sets."""
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def was_requeued(training: TrainingConfig, environment: Mapping[str, str] = os.environ) -> bool:

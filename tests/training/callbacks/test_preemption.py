@@ -4,6 +4,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -55,12 +56,26 @@ def test_a_requeued_job_goes_on_to_the_bit(
 
 
 def test_the_earliest_limit_counts() -> None:
-    soon = {"SLURM_JOB_END_TIME": "1000"}
+    soon, limited = {"SLURM_JOB_END_TIME": str(time.time() + 1000)}, TrainingConfig(time_limit=60, time_margin=10)
     assert stop_time(TrainingConfig(), {}) is None
-    assert stop_time(TrainingConfig(), soon) == 1000 - 120
-    assert stop_time(TrainingConfig(time_limit=60, time_margin=10), soon) == 1000 - 600
-    late = stop_time(TrainingConfig(time_limit=60, time_margin=10), {"SLURM_JOB_END_TIME": "1e12"})
-    assert late is not None and late < time.time() + 3000
+    assert left(stop_time(TrainingConfig(), soon)) == pytest.approx(1000 - 120, abs=5)
+    assert left(stop_time(limited, soon)) == pytest.approx(1000 - 600, abs=5)
+    age = time.time() - psutil.Process().create_time()  # the clock of this machine is not being set meanwhile
+    assert left(stop_time(limited, {"SLURM_JOB_END_TIME": "1e12"})) == pytest.approx(3000 - age, abs=5)
+
+
+def test_a_clock_that_is_set_neither_stops_a_run_nor_lets_it_overrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    limited, now = TrainingConfig(time_limit=60, time_margin=10), time.time()
+    before = left(stop_time(limited, {}))
+    for hours in (2, -1):
+        monkeypatch.setattr(time, "time", lambda hours=hours: now + 3600 * hours)
+        assert left(stop_time(limited, {})) == pytest.approx(before, abs=5)
+
+
+def left(deadline: float | None) -> float:
+    """Seconds until then."""
+    assert deadline is not None
+    return deadline - time.monotonic()
 
 
 def test_only_a_lack_of_time_requeues(calls: Path) -> None:
