@@ -7,7 +7,6 @@ With ``--so-far`` nothing is trained: what is finished is scored. With ``--page-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,7 @@ def prepare(
     if not paths:
         raise ValueError(f"--sweeps {sweeps} has no {PATTERN}; the shipped ones lie in sweeps/")
     whole = [sweep.prepare(str(path), None) for path in paths]
-    planned = sum(prod(map(len, job.sweep.space.grid().values())) * len(job.sweep.spec.seeds) for job in whole)
+    planned = sum(len(job.sweep.space.points()) * len(job.sweep.spec.seeds) for job in whole)
     jobs = whole if share is None else [sweep.prepare(str(path), None, share) for path in paths]
     train, tables = not so_far and not page_only, tuple(map(Path, join))
     asked = Reproduction(jobs, Path(output), seconds, train, score=not page_only, planned=planned, join=tables)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from math import isfinite, prod
 from typing import Any
 
@@ -141,18 +142,19 @@ class Space:
         """Values of the keys that apply."""
         values: dict[str, Any] = {}
         for key in self._ordered():
-            parameter = self.parameters[key]
-            if all(values.get(other, _ABSENT) in allowed for other, allowed in parameter.when.items()):
-                values[key] = _draw(trial, key, parameter.distribution(key))
+            if self._applies(key, values):
+                values[key] = _draw(trial, key, self.parameters[key].distribution(key))
         return values
 
+    def _applies(self, key: str, values: Mapping[str, Any]) -> bool:
+        """Whether the conditions of a key hold, given the values of the keys they are about."""
+        return all(values.get(other, _ABSENT) in allowed for other, allowed in self.parameters[key].when.items())
+
     def grid(self) -> dict[str, list[Any]]:
-        """Every value of every key, for an exhaustive search. Raises ValueError for a continuous or conditional one."""
+        """Every value of every key, for an exhaustive search. Raises ValueError for a continuous one."""
         grid: dict[str, Sequence[Any]] = {}
         for key, parameter in self.parameters.items():
             d = parameter.distribution(key)
-            if parameter.when:
-                raise ValueError(f"space.{key}: sampler=grid has no conditions; drop when, or use tpe")
             if isinstance(d, CategoricalDistribution):
                 grid[key] = list(d.choices)
             elif isinstance(d, IntDistribution) and not d.log:
@@ -165,6 +167,20 @@ class Space:
                 f"{MOST_POINTS} are the most; narrow it, or give a step"
             )
         return {key: list(values) for key, values in grid.items()}
+
+    def points(self) -> list[dict[str, Any]]:
+        """The points of the grid, without the keys that do not apply; each once. Raises ValueError as ``grid``."""
+        grid, order = self.grid(), list(self._ordered())
+        found: dict[str, dict[str, Any]] = {}
+        for values in product(*grid.values()):
+            point: dict[str, Any] = {}
+            whole = dict(zip(grid, values, strict=True))
+            for key in order:
+                if self._applies(key, point):
+                    point[key] = whole[key]
+            point = {key: point[key] for key in grid if key in point}
+            found.setdefault(repr(point), point)
+        return list(found.values())
 
 
 def written(values: Mapping[str, Any]) -> str:

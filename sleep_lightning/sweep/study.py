@@ -5,7 +5,6 @@ import shlex
 import uuid
 import warnings
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +70,8 @@ def _open_study(sweep: Sweep, folder: Path) -> optuna.Study:
         )
     if FINGERPRINT not in study.user_attrs:
         if sweep.spec.sampler == "grid":
-            for values in product(*sweep.space.grid().values()):
-                study.enqueue_trial(dict(zip(sweep.space.parameters, values, strict=True)), skip_if_exists=True)
+            for point in sweep.space.points():
+                study.enqueue_trial(point, skip_if_exists=True)
         study.set_user_attr(FINGERPRINT, wanted)
     return study
 

@@ -140,6 +140,16 @@ def test_a_grid_lists_all_values() -> None:
         Space({"f": Parameter(low=0.1, high=1.0)}).grid()
 
 
+def test_a_grid_has_each_point_once_where_keys_do_not_apply() -> None:
+    rate = Parameter([0.01, 0.02], when={"n": [1]})  # listed before the key that it depends on
+    space = Space({"rate": rate, "n": Parameter([1, 2]), "t": Parameter([3])})
+    assert space.points() == [
+        {"rate": 0.01, "n": 1, "t": 3},
+        {"n": 2, "t": 3},
+        {"rate": 0.02, "n": 1, "t": 3},
+    ]
+
+
 def test_bounds_on_what_is_known_before_step_0(tmp_path: Path) -> None:
     sweep = load_sweep(written(tmp_path, PLAIN + "constraints: {state_bytes: 20000, train_flops: 2e13}\n"))
     assert sweep.why_infeasible(sweep.experiment({"sleep.n_passes": 2}), 1e13) is None
