@@ -1,7 +1,6 @@
 """A run on disk: one directory and one checkpoint lineage, however often it is interrupted."""
 
 import errno
-import fcntl
 import os
 import shlex
 import socket
@@ -17,6 +16,7 @@ from sleep_lightning.config import Experiment, Override, load_experiment
 from sleep_lightning.names import check_name
 from sleep_lightning.runs.damage import DamagedFile, IfThere, UnreadableFile, read_bytes, read_json
 from sleep_lightning.runs.files import write_json, write_text
+from sleep_lightning.runs.locks import LOOK_SECONDS, open_lock, take
 
 SAVED = ".saved"
 """Empty file beside the checkpoints of a run that has saved one, so that a lost ``last.ckpt`` is missed."""
@@ -170,14 +170,15 @@ class RunDirectory:
             ValueError: another process trains this run, or the directory cannot be written.
         """
         file = self._open_lock()
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not take(file, seconds=LOOK_SECONDS):
             holder = self.holder()
             file.close()
-            raise ValueError(
-                f"{self.path} is being trained by {holder}; wait for it, or end it: kill {holder and holder.pid}"
-            ) from error
+            if holder is None or not holder.pid:
+                raise ValueError(
+                    f"{self.path} is locked by another process, which has not said who it is; wait for it, or find "
+                    f"it: fuser -v -- {shlex.quote(str(self.path / 'lock'))}"
+                )
+            raise ValueError(f"{self.path} is being trained by {holder}; wait for it, or end it: kill {holder.pid}")
         file.truncate(0)
         print(os.getpid(), socket.gethostname(), file=file, flush=True)
         return file
@@ -197,7 +198,7 @@ class RunDirectory:
                 if not os.access(where, os.W_OK | os.X_OK):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             where = lock
-            return lock.open("a+")
+            return open_lock(lock)
         except OSError as error:
             raise ValueError(
                 f"{where} cannot be written ({error.strerror}), and training writes there; make it writable, or train "
@@ -208,9 +209,7 @@ class RunDirectory:
         """The process that has locked the directory; None if none has."""
         try:
             with (self.path / "lock").open(errors="replace") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
+                if not take(file, shared=True):
                     pid, _, host = file.read().strip().partition(" ")
                     return Holder(int(pid), host or socket.gethostname()) if pid.isdecimal() else None
         except OSError:  # there is none, or it cannot be read

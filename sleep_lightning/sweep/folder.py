@@ -1,18 +1,16 @@
 """A sweep's folder: who runs it, how to find it by name, and the copy of its spec from which it resumes."""
 
-import fcntl
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
 
 from omegaconf import OmegaConf
 
 from sleep_lightning.config import load_experiment
 from sleep_lightning.names import check_path
 from sleep_lightning.runs.files import write_text
+from sleep_lightning.runs.locks import LOOK_SECONDS, open_lock, take
 from sleep_lightning.sweep.spec import Sweep, load_sweep
 from sleep_lightning.sweep.storage import JOURNAL, SPEC, is_sweep, saved_url, url_to_save
 
@@ -20,8 +18,6 @@ SWEEPS = Path("runs/sweeps")
 """Default parent folder of sweeps."""
 LOCK = "supervisor.lock"
 BASE = "base.yaml"
-LOOK_SECONDS = 0.3
-"""For which a process that only looks may hold the lock."""
 
 
 def find_sweep(name: str) -> Path:
@@ -83,11 +79,11 @@ def sole_supervisor(folder: Path) -> Iterator[None]:
     that one dies), or if the folder cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("w")
+        file = open_lock(folder / LOCK)
     except OSError as error:
         raise ValueError(f"{folder} cannot hold the sweep: {error.strerror}; choose another --output") from error
     with file:
-        if not _locked(file, fcntl.LOCK_EX, LOOK_SECONDS):
+        if not take(file, seconds=LOOK_SECONDS):
             raise ValueError(f"{folder} is being run by another process; wait for it, or stop it")
         yield
 
@@ -97,19 +93,6 @@ def is_supervised(folder: Path) -> bool:
     ``sole_supervisor`` waits for those that only look."""
     try:
         with (folder / LOCK).open() as file:
-            return not _locked(file, fcntl.LOCK_SH)
+            return not take(file, shared=True)
     except OSError:  # never run, or not readable
         return False
-
-
-def _locked(file: IO[Any], how: int, seconds: float = 0.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(file, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.02)
-        else:
-            return True

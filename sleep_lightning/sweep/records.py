@@ -4,8 +4,8 @@ A record holds the whole experiment, its validations and its summary, so that a 
 of its own points among those of any sweep. Checkpoints are not in it.
 """
 
-import fcntl
 import json
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.runs.damage import DamagedFile, misfit
 from sleep_lightning.runs.files import write_json
+from sleep_lightning.runs.locks import take
 from sleep_lightning.runs.process import HISTORY, SUMMARY, FitProcess
 
 LIKE: dict[str, Any] = {"experiment": dict, "summary": SUMMARY, **HISTORY}
@@ -21,6 +22,8 @@ ELSEWHERE = ("checkpoint", "best_checkpoint", "mlflow_run_id")
 SHARED = ("cost/wall_s", "cost/tokens_per_s", "cost/peak_memory_bytes", "cost/step_memory_bytes")
 """Of a validation: what depends on the machine and who else used it; the summary holds its last."""
 DIGITS = 7
+WAIT = 30.0
+"""Seconds to wait for another sweep that adds a record."""
 REMEDY = "remove that line, and the run is trained again"
 
 
@@ -79,7 +82,10 @@ class Records:
         }
         self._by_key[key] = record
         with self.path.open("a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # sweeps that share the file
+            if not take(file.fileno(), seconds=WAIT):  # sweeps that share the file
+                text = f"{self.path} is locked by another process: {run.directory.path} is added at the next rerun"
+                warnings.warn(text, stacklevel=2)
+                return False
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
             file.write(json.dumps(_rounded(record)).encode() + b"\n")

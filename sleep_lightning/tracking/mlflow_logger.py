@@ -5,7 +5,7 @@ cannot resume a finished run. This one keeps what is logged in an ``Outbox`` and
 side service, which may be away for a while and never ends a training.
 """
 
-import fcntl
+import hashlib
 import logging
 import os
 import shlex
@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import quote, unquote, urlsplit
@@ -22,6 +22,8 @@ from urllib.parse import quote, unquote, urlsplit
 from lightning.pytorch.loggers import Logger
 
 from sleep_lightning.config import anchored_uri, redact, sqlite_file
+from sleep_lightning.ops.cpp.build import cache_directory
+from sleep_lightning.runs.locks import open_lock, take
 from sleep_lightning.tracking.outbox import Entry, Outbox
 
 if TYPE_CHECKING:
@@ -48,8 +50,7 @@ class MLflowRun(Logger):
         opened: called with the run's id as soon as there is one, in whatever thread.
 
     Raises:
-        ValueError: the store cannot be reached, or ``run_id`` is not in it.
-        BlockingIOError: another process has had ``outbox`` for too long.
+        ValueError: the store cannot be reached, ``run_id`` is not in it, or another process keeps ``outbox``.
     """
 
     def __init__(
@@ -69,7 +70,10 @@ class MLflowRun(Logger):
         self._run_name, self._run_id, self._opened = run_name, run_id, opened
         self._client: MlflowClient | None = None
         store = {"uri": redact(anchored_uri(uri)), "experiment": experiment, "name": run_name}
-        self._outbox = Outbox(outbox, store, wait=PATIENCE)
+        try:
+            self._outbox = Outbox(outbox, store, wait=PATIENCE)
+        except BlockingIOError as error:
+            raise ValueError(f"{error.filename} is being sent by another process; wait for it, or stop it") from error
         self._delivering, self._away = threading.Lock(), False
         try:
             self._connected()
@@ -314,17 +318,21 @@ def open_client(uri: str) -> "MlflowClient":
 
 @contextmanager
 def _alone(uri: str) -> Iterator[None]:
-    """Lock an SQLite store while it is opened: MLflow creates its tables without a lock."""
+    """Keep other processes of this user out while an SQLite store is opened: MLflow creates its tables without a lock.
+
+    The lock lies in the user's cache: one beside the store, or on its folder, could be held by anybody.
+    """
     file = sqlite_file(uri)
     if file is None:
         yield
         return
-    handle = os.open(file.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    name = hashlib.sha256(os.fsencode(file.absolute().resolve())).hexdigest()[:32]
+    with ExitStack() as stack:
+        with suppress(OSError):  # no cache, no lock: opening may then have to be tried again
+            folder = cache_directory() / "locks"
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            take(stack.enter_context(open_lock(folder / f"{name}.lock")), seconds=PATIENCE)
         yield
-    finally:
-        os.close(handle)
 
 
 def reason(error: Exception, uri: str) -> str:

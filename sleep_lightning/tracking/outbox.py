@@ -1,15 +1,16 @@
 """What a run has to tell MLflow, on disk until MLflow has it: a crash or an outage loses none of it."""
 
-import fcntl
+import errno
 import json
 import os
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from sleep_lightning.runs.locks import take
 
 OUTBOX = "mlflow.jsonl"
 """Its file, in the folder of a run, comparison or sweep: there as long as the run goes on or something is unsent."""
@@ -45,7 +46,7 @@ class Outbox:
         self._file: int | None = None
         if path is not None:
             try:
-                self._file = _open_locked(path, time.monotonic() + wait)
+                self._file = _open_locked(path, wait)
             except BlockingIOError:
                 raise
             except OSError as error:
@@ -141,20 +142,12 @@ class Outbox:
             warnings.warn(text, stacklevel=5)
 
 
-def _open_locked(path: Path, until: float) -> int:
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < until:
-                time.sleep(0.05)
-                continue
-            os.close(file)
-            raise
-        except OSError:  # a file system without locks
-            pass
-        return file
+def _open_locked(path: Path, seconds: float) -> int:
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if not take(file, seconds=seconds):
+        os.close(file)
+        raise BlockingIOError(errno.EAGAIN, "another process has it", str(path))
+    return file
 
 
 def _append(file: int, entries: list[Entry]) -> None:
