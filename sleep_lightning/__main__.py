@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from sleep_lightning.cli.streams import kept_output
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.signals import SignalsInterrupt
 
@@ -34,7 +35,7 @@ HELP = {"-h", "--help"}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code, 128 + its number if a signal ended it."""
-    with SignalsInterrupt() as signals:
+    with kept_output(), SignalsInterrupt() as signals:
         try:
             prepared = _prepare(sys.argv[1:] if argv is None else argv)
             signals.check()
