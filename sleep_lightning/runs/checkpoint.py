@@ -1,6 +1,8 @@
 """Reading checkpoints: whole, of the right structure, and without running code from them."""
 
 import os
+import pickle
+import re
 import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -103,6 +105,9 @@ def is_readable(file: Path, needed: Collection[str]) -> bool:
         return False
 
 
+_PICKLED = re.compile(r"GLOBAL (\S+)")
+
+
 class _Broken(ValueError):
     """What is wrong with a checkpoint."""
 
@@ -117,6 +122,10 @@ def _read(file: Path, needed: Collection[str], weights_only: bool = True) -> dic
         if error.filename is None:  # of a place within the file
             raise _Broken(str(error)) from error
         raise UnreadableFile(file, error) from error
+    except pickle.UnpicklingError as error:  # whose text advises to load it all the same
+        named = _PICKLED.search(str(error))
+        what = named[1] if named else "something other than tensors and plain values"
+        raise _Broken(f"it holds {what}, which could run code and is never loaded") from error
     except Exception as error:  # zip, pickle and torch each have their own
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise _Broken(reason if file.stat().st_size else "it is empty") from error

@@ -276,3 +276,14 @@ def test_a_damaged_file_of_a_sweep_is_named_or_read(
         assert all("\n" not in text and "runs/sweeps/small" in text for text in said), f"damage {number}: {said}"
         refused += len(said)
     assert refused > DAMAGES / 3
+
+
+def test_a_pickled_checkpoint_is_refused_and_no_code_of_it_runs(tmp_path: Path) -> None:
+    class Planted:
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"experiment": Planted(), "state_dict": {}}, tmp_path / "planted.ckpt")
+    with pytest.raises(ValueError, match=r"it holds posix\.mkdir, which could run code and is never loaded"):
+        load_checkpoint(tmp_path / "planted.ckpt")
+    assert not (tmp_path / "ran").exists()
