@@ -43,7 +43,8 @@ def measured_line(measured: Mapping[str, float | None], predicted: Mapping[str, 
     step, expected = measured["step_memory_bytes"], predicted["step_memory_bytes"]
     return (
         f"{shown(measured['tokens_per_s'], ' tokens/s')} in training, peak memory "
-        f"{shown(measured['peak_memory_bytes'], 'B')} (a step {shown(step, 'B')}, predicted {shown(expected, 'B')}), "
+        f"{shown(measured['peak_memory_bytes'], 'B')} (a step {shown(step, 'B')}; its tensors, as predicted, "
+        f"{shown(expected, 'B')}), "
         f"energy {shown(measured['energy_j'], 'J', 'not reported by this machine')}"
     )
 

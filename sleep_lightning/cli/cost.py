@@ -7,7 +7,11 @@ from sleep_lightning.config import Experiment
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.cost.inference import inference_cost, state_bytes
 from sleep_lightning.cost.run_flops import StepFlops
+from sleep_lightning.cost.step_memory import predict_step_memory
 from sleep_lightning.formatting import with_unit
+from sleep_lightning.model import WindowModel
+
+BESIDES = "besides libraries and the heap (docs/speed.md)"
 
 
 def cost(experiment: Experiment) -> int:
@@ -49,8 +53,14 @@ def cost(experiment: Experiment) -> int:
             "parameters": with_unit(sum(p.numel() for p in model.parameters())),
             "awake": f"{with_unit(inference.wake_flops_per_token)}FLOP a token",
             "asleep": f"{with_unit(inference.sleep_flops_per_window)}FLOP a window of {experiment.sleep.window_size}",
+            "training": _memory(experiment, model),
             "measured": "fit records wall time, tokens/s, peak memory, and energy where the machine reports it",
             "memory": f"{with_unit(inference.state_bytes)}B a sequence" + (f" ({kinds})" if kinds else ""),
         },
     )
     return 0
+
+
+def _memory(experiment: Experiment, model: WindowModel) -> str:
+    step = predict_step_memory(experiment, model)
+    return "peak memory cannot be predicted" if step is None else f"{with_unit(step)}B at the peak of a step, {BESIDES}"

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,17 +17,18 @@ from sleep_lightning.formatting import with_unit
 from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.sleep import IGNORE, is_answer, plan_windows, retrieve, run_window_loop, wake, zero_memory
-from sleep_lightning.tasks import TaskBatch
+from sleep_lightning.tasks import Split, TaskBatch
 from sleep_lightning.training.evaluation import score_split
 
 
 def evaluate(
-    experiment: Experiment, model: WindowModel, split: Literal["validation", "test"], output: Path | None = None
+    experiment: Experiment, model: WindowModel, split: Split, output: Path | None = None, *, of: str = ""
 ) -> int:
     """Print accuracy by slice beside the baselines; with ``output`` also write it as JSON."""
     N, tolerance, count, console = experiment.sleep.n_passes, experiment.sleep.tolerance, PassCount(), plain_console()
     scores = score_split(experiment, model, split, observe=None if tolerance is None else count.observe)
-    console.print(score_table(scores, f"{split}, N={N}" if tolerance is None else f"{split}, N up to {N}"))
+    passes = f"N={N}" if tolerance is None else f"N up to {N}"
+    console.print(score_table(scores, ", ".join(filter(None, (split, passes, of)))))
     content: dict[str, Any] = {"split": split, "n_passes": N}
     if tolerance is not None:
         flops, whole = count.flops(experiment), sequence_cost(experiment).forward.total()

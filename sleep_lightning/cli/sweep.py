@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
@@ -35,7 +36,7 @@ from sleep_lightning.tracking.outbox import OUTBOX
 from sleep_lightning.tracking.sync import send_all
 from sleep_lightning.training.runtime.environment import check_device
 
-SHOWN_DRY = 8
+SHOWN_DRY = 20
 
 
 @dataclass(frozen=True)
@@ -102,23 +103,33 @@ def _job(sweep: Sweep, folder: Path, records: str | None) -> SweepJob:
 
 
 def dry_run(job: SweepJob) -> int:
-    """Print examples of points, with their cost."""
-    study = optuna.create_study(
-        sampler=optuna.samplers.RandomSampler(seed=job.sweep.spec.sampler_seed),
-        directions=list(job.sweep.spec.objectives.values()),  # type: ignore[arg-type]
-    )
-    table = Table(title=f"{job.sweep.spec.name}: example points", title_justify="left")
+    """Print the points of a grid, or examples of others, with their cost."""
+    grid = job.sweep.spec.sampler == "grid"
+    points = job.sweep.space.points() if grid else _examples(job.sweep)
+    what = f"{len(points)} points" if grid else "example points"
+    table = Table(title=f"{job.sweep.spec.name}: {what}", title_justify="left")
     for column in ("point", "training FLOPs", "note"):
         table.add_column(column)
-    for number in range(SHOWN_DRY):
-        values = job.sweep.space.suggest(study.ask())
+    for number, values in enumerate(points[:SHOWN_DRY]):
         try:
             flops, note = with_unit(build_trial(job.sweep, number, values, job.folder).train_flops), ""
         except ValueError as error:
             flops, note = "-", f"not run: {error}"
         table.add_row(written(values), flops, note)
     plain_console().print(table)
+    if len(points) > SHOWN_DRY:
+        plain_console().print(f"and {len(points) - SHOWN_DRY} more")
     return 0
+
+
+def _examples(sweep: Sweep) -> list[dict[str, Any]]:
+    """Random points, each once."""
+    study = optuna.create_study(
+        sampler=optuna.samplers.RandomSampler(seed=sweep.spec.sampler_seed),
+        directions=list(sweep.spec.objectives.values()),  # type: ignore[arg-type]
+    )
+    points = [sweep.space.suggest(study.ask()) for _ in range(SHOWN_DRY)]
+    return list({repr(point): point for point in points}.values())
 
 
 def sweep(job: SweepJob) -> int:

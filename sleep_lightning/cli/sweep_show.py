@@ -57,6 +57,8 @@ def list_sweeps() -> int:
         running = "running" if is_supervised(folder) else "stopped"
         try:
             report = read_report(folder)
+            if running == "stopped" and report.finished and not report.states.keys() & {"running", "waiting"}:
+                running = "finished"
         except ValueError as error:
             table.add_row(folder.name, running, "-", "-", "-", str(error))
             continue

@@ -11,8 +11,7 @@ from sleep_lightning.config.plugins import Plugin, load_plugin
 from sleep_lightning.config.reading import literal
 from sleep_lightning.config.search_path import described
 from sleep_lightning.tasks import Anchored, Task, TaskConfig
-
-_ATTRIBUTES = ("vocab", "sequence_length", "context_length")
+from sleep_lightning.tasks.check import why_not_task
 
 
 @dataclass
@@ -46,10 +45,27 @@ class PluginTask:
         """The task; the same one at every call."""
         if self._built is None:
             target = self.plugin.target
-            self._built = self.settings().build() if dataclasses.is_dataclass(target) else self.plugin.build()
-            if missing := [name for name in _ATTRIBUTES if not hasattr(self._built, name)]:
-                raise ValueError(f"{self.plugin.named} does not set {missing[0]}; every task sets it in __init__")
+            self._built = self._from_settings() if dataclasses.is_dataclass(target) else self.plugin.build()
+            if (wrong := self._why_not(self._built)) is not None:
+                self._built = None
+                raise ValueError(f"{self.plugin.named} {wrong}")
         return self._built
+
+    @staticmethod
+    def _why_not(task: Task) -> str | None:
+        try:
+            return why_not_task(task)
+        except Exception as error:
+            return f"cannot be sampled: {described(error)}"
+
+    def _from_settings(self) -> Task:
+        settings = self.settings()
+        try:
+            return settings.build()
+        except ValueError as error:
+            raise ValueError(f"{self.plugin.named}: {' '.join(str(error).split())}") from error
+        except Exception as error:
+            raise ValueError(f"{self.plugin.named} cannot be built: {described(error)}") from error
 
     def settings(self) -> TaskConfig:
         """The config dataclass with its values."""

@@ -8,6 +8,7 @@ import torch
 from sleep_lightning.config.plugins import KINDS, is_registered
 from sleep_lightning.sleep import IGNORE
 from sleep_lightning.tasks import Task, TaskConfig, baselines, by_answer
+from sleep_lightning.tasks.check import why_not_batch
 from sleep_lightning.tasks.task import SPLITS, Split
 
 
@@ -42,18 +43,13 @@ class TaskTestCase:
 
     def test_shapes_and_ranges(self) -> None:
         for split in SPLITS:
-            batch = self.task.batch(16, seed=1, position=2, split=split)
-            assert batch.tokens.shape == batch.labels.shape == (16, self.task.sequence_length)
-            assert batch.tokens.dtype == batch.labels.dtype == torch.int64
-            assert 0 <= batch.tokens.min() <= batch.tokens.max() < len(self.task.vocab)
-            spoken = batch.labels[batch.labels != IGNORE]
-            assert 0 <= spoken.min() <= spoken.max() < len(self.task.vocab)
-            assert all(len(x) == 16 for x in batch.slices.values())
+            wrong = why_not_batch(self.task, self.task.batch(256, seed=1, position=2, split=split), 256)
+            assert wrong is None, f"split {split}: {wrong}"
 
     def test_no_label_inside_the_context(self) -> None:
         labels = self.task.batch(64, seed=0, position=0).labels
-        assert (labels[:, : self.task.context_length] == IGNORE).all()
-        assert (labels[:, self.task.context_length :] != IGNORE).any(1).all()
+        assert (labels[:, : self.task.context_length] == IGNORE).all(), "a label within context_length"
+        assert (labels[:, self.task.context_length :] != IGNORE).any(1).all(), "a row without a label"
 
     def test_deterministic_in_seed_and_position(self) -> None:
         def draw(seed: int, position: int) -> torch.Tensor:

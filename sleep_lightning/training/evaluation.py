@@ -1,11 +1,14 @@
 """A trained model scored on held-out sequences."""
 
+from pathlib import Path
+
 import torch
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.checkpoint import WEIGHTS, checkpoint_file, experiment_of, instead_of, load_checkpoint
 from sleep_lightning.runs.damage import DamagedFile
+from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.sleep import AtBoundary, Observer
 from sleep_lightning.tasks import Split
 from sleep_lightning.training.gradients import predict
@@ -22,6 +25,7 @@ def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, Win
     file = checkpoint_file(checkpoint)
     content = load_checkpoint(file)
     experiment = experiment_of(content, overrides, file)
+    _check_own(checkpoint, file, experiment_of(content, (), file))
     device = check_device(experiment)
     model = experiment.build_model()
     weights = {name.removeprefix("model."): x for name, x in content["state_dict"].items()}
@@ -36,6 +40,18 @@ def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, Win
             f"vocabulary as trained"
         ) from error
     return experiment, model.to(device).eval()
+
+
+def _check_own(checkpoint: str, file: Path, trained: Experiment) -> None:
+    """Raise ValueError if the checkpoint in a run directory is of another run: no resume changes task and model."""
+    if (config := Path(checkpoint) / "config.yaml").exists():
+        of_run, of_file = (one.to_dict() for one in (RunDirectory(Path(checkpoint)).load_config(), trained.pinned()))
+        for section in ("task", "model"):
+            if of_run[section] != of_file[section]:
+                raise ValueError(
+                    f"--checkpoint {checkpoint}: {file} is of another run ({section} is not that of {config}); put its "
+                    f"own back, or name the file"
+                )
 
 
 @torch.no_grad()

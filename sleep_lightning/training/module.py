@@ -19,7 +19,7 @@ from sleep_lightning.model.parameter_groups import set_trained
 from sleep_lightning.runs.checkpoint import MODULE, checkpoint_file, experiment_of, load_checkpoint
 from sleep_lightning.sleep import IGNORE, plan_windows
 from sleep_lightning.tasks import TaskBatch
-from sleep_lightning.training.any_trainer import default_callbacks, refuse_unsupported
+from sleep_lightning.training.any_trainer import check_length, default_callbacks, refuse_unsupported
 from sleep_lightning.training.batches import as_batch
 from sleep_lightning.training.errors import check_loss, check_weights
 from sleep_lightning.training.gradients import predict
@@ -114,6 +114,8 @@ class SleepModule(pl.LightningModule):
     def configure_callbacks(self) -> list[pl.Callback]:
         """Refuses what this module cannot train under, and adds the callbacks that it needs and the trainer lacks."""
         refuse_unsupported(self.trainer, self.experiment)
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            check_length(self.trainer, self.experiment)
         return default_callbacks(self.trainer)
 
     def setup(self, stage: str) -> None:

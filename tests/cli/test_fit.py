@@ -1,6 +1,7 @@
 """fit from the outside: results, resuming to the bit, signals, kill -9, MLflow."""
 
 import json
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -173,6 +174,18 @@ def test_validate_test_and_predict_read_the_run(whole: Path, tmp_path: Path) -> 
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [len(r["answer"]) for r in rows] == [2, 2, 2]
     assert all(r["exact_match"] == (r["answer"] == r["label"]) for r in rows)
+
+
+def test_a_checkpoint_of_another_run_is_refused(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole / "run", tmp_path / "run")
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    (tmp_path / "run" / "config.yaml").write_text(config.replace("n_strings: ", "n_strings: 1"))
+    assert main(["test", "--checkpoint", str(tmp_path / "run")]) == 2
+    assert "best.ckpt is of another run (task is not that of " in capsys.readouterr().err
+    assert main(["test", "--checkpoint", str(tmp_path / "run" / "checkpoints" / "last.ckpt")]) == 0
+    assert "test, N=2, " in (out := capsys.readouterr().out) and "last.ckpt" in out
 
 
 @pytest.mark.parametrize(

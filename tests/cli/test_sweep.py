@@ -78,6 +78,15 @@ def test_points_before_anything_runs(tmp_path: Path) -> None:
     assert bad.stderr.count("\n") == 1
 
 
+def test_a_grid_is_shown_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["sweep", spec(tmp_path), "--dry-run"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "n_passes=" in line]
+    assert len(lines) == len(set(lines)) > 1
+
+
 def test_a_store_that_cannot_be_used_is_said_before_the_first_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

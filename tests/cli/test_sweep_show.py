@@ -40,12 +40,14 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     study = small()
     small("broken").folder.joinpath("journal.log").write_text("no journal\n{}\n")
     small("young", finished=False)
+    ToldStudy(Path("runs/sweeps/done")).finish(2, 0.5, 2e12)
     with sole_supervisor(study.folder):
         assert main(["sweep", "list"]) == 0
     lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if line.startswith("│")}
     assert "running" in lines["small"] and "2 complete, 1 failed, 1 running" in lines["small"]
     assert "0.250" in lines["small"] and "7T" in lines["small"]  # 0.5 x 2 of 4, and 0
     assert "stopped" in lines["young"] and "1 interrupted" in lines["young"]
+    assert "finished" in lines["done"] and "1 complete" in lines["done"]
     assert "damaged" in lines["broken"]
 
 

@@ -96,12 +96,22 @@ def trainer(**kwargs: Any) -> L.Trainer:
     [
         ({"gradient_clip_val": 0.5}, r"gradient_clip_val=0\.5\).*set training\.clip_norm=0\.5 \(now 1\.0\)"),
         ({"accumulate_grad_batches": 2}, r"accumulate_grad_batches=2\).*set training\.accumulate=2"),
+        ({"precision": "bf16-true"}, r'precision="bf16-true"\): .*use precision="bf16-mixed"'),
+        ({"max_steps": -1, "max_epochs": 1}, r"max_epochs=1\): .*have no end, and so no epoch; use max_steps=4"),
     ],
 )
 def test_what_it_does_itself_is_refused_in_one_sentence(kwargs: dict[str, Any], message: str) -> None:
     e = load_experiment(None, OVERRIDES)
     with pytest.raises(ValueError, match=message):
         trainer(**kwargs).fit(SleepModule(e), datamodule=TaskDataModule(e))
+
+
+def test_a_length_that_the_learning_rate_does_not_follow_is_said() -> None:
+    e = load_experiment(None, OVERRIDES)
+    with pytest.warns(UserWarning, match=r"max_steps=2\): the learning rate follows training\.max_steps=4"):
+        trainer(max_steps=2, limit_val_batches=0, val_check_interval=None).fit(
+            SleepModule(e), datamodule=TaskDataModule(e)
+        )
 
 
 def test_the_callbacks_it_needs_are_added_once() -> None:

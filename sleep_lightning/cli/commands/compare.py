@@ -9,20 +9,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("config", metavar="YAML", help="experiment the arms change, e.g. conf/rule110.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a key for all arms")
-    lines = "; ".join(f"{name}: {about}" for name, (about, _) in ARMS.items())
+    lines = "; ".join(f"{name}: {about}" for name, (about, _) in ARMS.items()).replace("%", "%%")
     parser.add_argument(
-        "--arms", nargs="+", required=True, metavar="ARM", help=f"n1, n2, ...: N passes; {lines}; or name:key=value;..."
+        "--arms",
+        nargs="+",
+        required=True,
+        metavar="ARM",
+        help=f"n1, n2, ...: N passes; {lines}; or name:key=value;...",
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--seeds", nargs="+", type=_number, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
-    parser.add_argument("--test-passes", nargs="+", type=int, default=[], metavar="N", help="also test with these N")
+    parser.add_argument(
+        "--test-passes", nargs="+", type=_number, default=[], metavar="N", help="also test with these N"
+    )
     parser.add_argument("--output", metavar="DIR", help="where runs and results go (default: runs/compare-<yaml>)")
+
+
+def _number(text: str) -> int:
+    """A whole number; an experiment's key in its place is said to be misplaced."""
+    if "=" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is a key=value: write those behind the YAML, before the options")
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from error
 
 
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli import compare
 
     if misplaced := [text for text in a.arms if "=" in text and ":" not in text]:
-        raise ValueError(f"--arms {misplaced[0]!r} is a key=value: write those behind the YAML, before --arms")
+        fix = f"an arm of changes begins with a name: {misplaced[0].replace(';', ':', 1)}"
+        if ";" not in misplaced[0]:
+            fix = "write those behind the YAML, before --arms"
+        raise ValueError(f"--arms {misplaced[0]!r} is a key=value: {fix}")
     request = compare.prepare(a.config, a.overrides, a.arms, a.seeds, a.jobs, a.output, a.test_passes)
     return lambda: compare.compare(request)

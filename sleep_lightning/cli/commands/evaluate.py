@@ -18,6 +18,8 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli import evaluate
     from sleep_lightning.cli.places import file_to_write
     from sleep_lightning.names import check_path
+    from sleep_lightning.runs.checkpoint import checkpoint_file
+    from sleep_lightning.tasks import Split
     from sleep_lightning.training.evaluation import load_trained
 
     if a.command == "predict" and not 1 <= a.rows <= MOST_ROWS:
@@ -27,4 +29,6 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     experiment, model = load_trained(a.checkpoint, a.overrides)
     if a.command == "predict":
         return lambda: evaluate.predict(experiment, model, a.rows, output)
-    return lambda: evaluate.evaluate(experiment, model, "validation" if a.command == "validate" else "test", output)
+    split: Split = "validation" if a.command == "validate" else "test"
+    file = checkpoint_file(a.checkpoint)
+    return lambda: evaluate.evaluate(experiment, model, split, output, of=str(file))
