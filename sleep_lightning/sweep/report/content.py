@@ -172,22 +172,29 @@ class Report:
     def gain(self, trials: Sequence[Row]) -> float:
         """Hypervolume of finished trials: the share that they dominate of the area below the largest cost of all
         finished trials and the largest value (of shares 1)."""
+        return self._share([self.as_point(t) for t in trials])
+
+    def _share(self, points: Sequence[Point]) -> float:
         area = self._most(self.cost) * self._most(self.value)
-        points = [self.as_point(t) for t in trials]
         return hypervolume(points, Point(self._most(self.cost), 0.0)) / area if area else 0.0
 
     def progress(self) -> list[Point]:
         """FLOPs spent and value reached at the end of every trial: the hypervolume, or for a single objective the best
         value."""
-        spent, done, points = 0.0, list[Row](), list[Point]()
+        spent, edge, points, several = 0.0, list[Point](), list[Point](), len(self.objectives) > 1
+        finished, best = {t.number for t in self.finished}, None
         for trial in sorted((t for t in self.trials if t.ended and t.flops_spent), key=lambda t: (t.ended, t.number)):
             spent += trial.flops_spent
-            done += [trial] if trial in self.finished else []
-            if len(self.objectives) > 1:
-                points.append(Point(spent, self.gain(done)))
-            elif done:
-                best = max(done, key=lambda t: self.as_point(t).value)
-                points.append(Point(spent, best.result[self.value]))
+            if trial.number in finished:
+                point = self.as_point(trial)
+                edge = [*edge, point]
+                edge = [edge[i] for i in frontier(edge)]  # what it does not hold adds nothing later either
+                if best is None or point.value > best[0].value:
+                    best = point, trial.result[self.value]
+            if several:
+                points.append(Point(spent, self._share(edge)))
+            elif best is not None:
+                points.append(Point(spent, best[1]))
         return points
 
     def n_passes(self, trial: Row) -> int:
@@ -222,7 +229,12 @@ class Report:
         return trial.result[self.cost], trial.result[self.value]
 
     def _most(self, measure: str) -> float:
-        return 1.0 if measure in SHARES else max((t.result[measure] for t in self.finished), default=0.0)
+        return 1.0 if measure in SHARES else self._largest[measure]
+
+    @cached_property
+    def _largest(self) -> dict[str, float]:
+        names = {*self.objectives, self.cost, self.value}
+        return {name: max((t.result[name] for t in self.finished), default=0.0) for name in names}
 
 
 def read_report(folder: Path) -> Report:
