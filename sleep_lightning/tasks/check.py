@@ -16,13 +16,13 @@ def why_not_task(task: Task) -> str | None:
         return f"does not set {missing[0]}; every task sets it in __init__"
     for split in SPLITS:
         batch = task.batch(ROWS, seed=0, position=0, split=split)
-        if (wrong := why_not_batch(task, batch, ROWS)) is not None:
+        if (wrong := why_not_batch(task, batch, ROWS) or why_not_labels(task, batch)) is not None:
             return f"gives, in split {split}, {wrong}"
     return None
 
 
 def why_not_batch(task: Task, batch: object, rows: int) -> str | None:
-    """What is wrong with a batch of so many rows, or None."""
+    """What is wrong with the shapes, types and ranges of a batch of so many rows, or None."""
     if not isinstance(batch, TaskBatch):
         return f"a {type(batch).__name__}; sample must return a TaskBatch(tokens, labels)"
     wanted, size = (rows, task.sequence_length), len(task.vocab)
@@ -36,9 +36,17 @@ def why_not_batch(task: Task, batch: object, rows: int) -> str | None:
             )
     if (outside := _outside(batch.tokens, size)) is not None:
         return f"token {outside}; with {size} in the vocab they are 0 to {size - 1}"
-    spoken = batch.labels != IGNORE
-    if (outside := _outside(batch.labels[spoken], size)) is not None:
+    if (outside := _outside(batch.labels[batch.labels != IGNORE], size)) is not None:
         return f"label {outside}; with {size} in the vocab they are 0 to {size - 1}, or {IGNORE} where there is none"
+    for name, x in batch.slices.items():
+        if not isinstance(x, Tensor) or len(x) != rows:
+            return f"slice {name!r} for {len(x)} rows of {rows}; a slice has a value for every row"
+    return None
+
+
+def why_not_labels(task: Task, batch: TaskBatch) -> str | None:
+    """What is wrong with the places of a batch's labels, or None."""
+    spoken = batch.labels != IGNORE
     if spoken[:, : task.context_length].any():
         place = int(spoken.any(0).int().argmax())
         return (
@@ -46,9 +54,6 @@ def why_not_batch(task: Task, batch: object, rows: int) -> str | None:
         )
     if not spoken.any(1).all():
         return f"a row without a label; at least one position of every row must be asked for (not {IGNORE})"
-    for name, x in batch.slices.items():
-        if not isinstance(x, Tensor) or len(x) != rows:
-            return f"slice {name!r} for {len(x)} rows of {rows}; a slice has a value for every row"
     return None
 
 

@@ -113,7 +113,7 @@ class MLflowRun(Logger):
         try:
             check_reachable(self.uri)
             with _alone(self.uri):
-                client = open_client(self.uri)
+                client = open_client(anchored_uri(self.uri))  # MLflow keeps open stores by their URI
                 if run_id is not None:
                     client.update_run(run_id, status="RUNNING")
                     return client, run_id

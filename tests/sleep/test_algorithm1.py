@@ -99,7 +99,7 @@ def test_one_pass_is_the_plain_hybrid(
     gradients = torch.autograd.grad((h * weight).sum(), parameters)
     expected = torch.autograd.grad((expected_h[:, window.start :] * weight).sum(), parameters)
     for a, b in zip(gradients, expected, strict=True):
-        assert (a - b).norm() <= tolerance * (b.norm() + 0.1)
+        assert (a - b).norm() <= 3 * tolerance * (b.norm() + 0.1)  # sums in another order, over five blocks
 
 
 def test_sleep_is_the_algorithm_written_out() -> None:

@@ -71,4 +71,4 @@ def test_a_users_own_tests_inherit_them(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
     assert len(failed) == 1 and "TestLeak::test_no_label_inside_the_context" in failed[0], done.stdout
-    assert "where" in done.stdout, "pytest does not explain the suites' assertions"
+    assert "behind the context' is None" in done.stdout, "pytest does not explain the suites' assertions"
