@@ -9,10 +9,10 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from sleep_lightning.config.outline import outline
+from sleep_lightning.config.plugin_kinds import KindName
 from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.config.plugin_task import PluginTask
 from sleep_lightning.config.plugins import (
-    KindName,
     Plugin,
     checked_plugin,
     import_path,

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sleep_lightning.config.plugins import KindName, find_plugin
+from sleep_lightning.config.plugin_kinds import KindName
+from sleep_lightning.config.plugins import find_plugin
 from sleep_lightning.config.reading import Argument, as_meant, inside, is_text, without_null
 from sleep_lightning.config.schema import parameter_types
 

@@ -14,9 +14,10 @@ from sleep_lightning.config.checks import accepted, check_numbers, shown
 from sleep_lightning.config.experiment import Experiment
 from sleep_lightning.config.init_args import PLUGIN_KEYS, specs_as_meant
 from sleep_lightning.config.legacy import add_legacy_defaults
+from sleep_lightning.config.plugin_kinds import KindName
 from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.config.plugin_task import PluginTask
-from sleep_lightning.config.plugins import KindName, Plugin, find_plugin, instead_of
+from sleep_lightning.config.plugins import Plugin, find_plugin, instead_of
 from sleep_lightning.config.reading import (
     Argument,
     as_meant,

@@ -60,12 +60,8 @@ class PluginTask:
 
     def _from_settings(self) -> Task:
         settings = self.settings()
-        try:
+        with self.plugin.building():
             return settings.build()
-        except ValueError as error:
-            raise ValueError(f"{self.plugin.named}: {' '.join(str(error).split())}") from error
-        except Exception as error:
-            raise ValueError(f"{self.plugin.named} cannot be built: {described(error)}") from error
 
     def settings(self) -> TaskConfig:
         """The config dataclass with its values."""

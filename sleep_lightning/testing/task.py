@@ -5,7 +5,8 @@ import time
 
 import torch
 
-from sleep_lightning.config.plugins import KINDS, is_registered
+from sleep_lightning.config.plugin_kinds import KINDS
+from sleep_lightning.config.plugins import is_registered
 from sleep_lightning.tasks import Task, TaskConfig, baselines, by_answer
 from sleep_lightning.tasks.check import why_not_batch, why_not_labels
 from sleep_lightning.tasks.task import SPLITS, Split
