@@ -19,8 +19,8 @@ from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.sleep.config import MOST_PASSES
 from sleep_lightning.tracking.figures.runs import draw_comparison
+from sleep_lightning.tracking.loggers import open_mlflow
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
-from sleep_lightning.tracking.outbox import OUTBOX
 from sleep_lightning.tracking.sync import send_all
 from sleep_lightning.training.runtime.environment import check_device
 
@@ -78,16 +78,8 @@ def prepare(
         raise ValueError(f"--output {folder} cannot be written: {error.strerror}; choose another") from error
     lock, logger = RunDirectory(folder).lock(), None
     if base.tracking.mlflow:
-        t, directory = base.tracking, RunDirectory(folder)
-        logger = MLflowRun(
-            t.uri,
-            t.experiment,
-            folder.name,
-            directory.mlflow_run_id,
-            outbox=folder / OUTBOX,
-            required=t.required,
-            opened=directory.record_mlflow_run,
-        )
+        directory = RunDirectory(folder)
+        logger = open_mlflow(base.tracking, directory, folder.name, directory.mlflow_run_id)
         runs = runs if logger.run_id is None else [run.under(logger.run_id) for run in runs]
     return Comparison(base, runs, folder, jobs, threads, test_passes, logger, lock)
 

@@ -22,9 +22,8 @@ from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.resume import changes, checkpoint_to_resume, record_session
 from sleep_lightning.runs.signals import SignalsInterrupt, StopReason
 from sleep_lightning.tracking.figures.runs import draw_learning_curve
-from sleep_lightning.tracking.loggers import build_loggers
+from sleep_lightning.tracking.loggers import build_loggers, open_mlflow
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
-from sleep_lightning.tracking.outbox import OUTBOX
 from sleep_lightning.training.callbacks.agreement import SameExperiment
 from sleep_lightning.training.callbacks.exception_checkpoint import SaveOnException
 from sleep_lightning.training.callbacks.history import History
@@ -241,8 +240,7 @@ def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None
     name = t.run_name or run.path.name
     before, original = run.mlflow_run_id, run.original()
     run_id = before if original is None else None
-    outbox, opened = run.path / OUTBOX, run.record_mlflow_run
-    logger = MLflowRun(t.uri, t.experiment, name, run_id, t.flush_seconds, outbox, required=t.required, opened=opened)
+    logger = open_mlflow(t, run, name, run_id, t.flush_seconds)
     if original is not None and before is not None:
         logger.set_tags({"copied_from": before})
     if t.parent_run_id is not None:

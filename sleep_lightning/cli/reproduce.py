@@ -175,9 +175,7 @@ def _write_scores(r: Reproduction, console: Console) -> None:
 
 def _of_each_seed(runs: Iterable[FinishedRun]) -> list[FinishedRun]:
     """One run for each sweep, level and seed; those of a sweep and its shares together."""
-    found = {(run.sweep, run.level, run.seed): run for run in runs}
-    levels = list(dict.fromkeys((run.sweep, run.level) for run in found.values()))
-    return sorted(found.values(), key=lambda run: (levels.index((run.sweep, run.level)), run.seed))
+    return list({(run.sweep, run.level, run.seed): run for run in runs}.values())
 
 
 def _read(kind: type[Row], file: Path) -> list[Row]:

@@ -31,8 +31,8 @@ from sleep_lightning.sweep.spec import Sweep, load_sweep
 from sleep_lightning.sweep.study import open_study
 from sleep_lightning.sweep.supervisor import Supervisor
 from sleep_lightning.sweep.trial import build_trial, with_tracking
+from sleep_lightning.tracking.loggers import open_mlflow
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
-from sleep_lightning.tracking.outbox import OUTBOX
 from sleep_lightning.tracking.sync import send_all
 from sleep_lightning.training.runtime.environment import check_device
 
@@ -186,15 +186,7 @@ def _open_tracking(job: SweepJob) -> MLflowRun | None:
     if not t.enabled:
         return None
     directory = RunDirectory(job.folder)
-    return MLflowRun(
-        t.uri,
-        t.experiment,
-        job.sweep.spec.name,
-        directory.mlflow_run_id,
-        outbox=job.folder / OUTBOX,
-        required=t.required,
-        opened=directory.record_mlflow_run,
-    )
+    return open_mlflow(t, directory, job.sweep.spec.name, directory.mlflow_run_id)
 
 
 def _show_charts(publisher: Publisher, console: Console) -> None:

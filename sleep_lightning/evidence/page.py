@@ -21,7 +21,7 @@ from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.statistics import Interval, difference
 from sleep_lightning.evidence.throughput import Speed
 from sleep_lightning.formatting import with_unit
-from sleep_lightning.sweep.solved import wilson
+from sleep_lightning.sweep.solved import SOLVED, wilson
 
 PAPER = (
     ("Rule 110, N = 1", "accuracy falls steeply with t, from 4 to 16 (4 blocks, d = 256, 24 bits)", STEPS),
@@ -39,8 +39,6 @@ SCALES = {
     DEPO: "cycles of 8 nodes, 1 to 4 hops (the figures of an N, by hop), 4 blocks, d = 64",
 }
 """Sizes, as in the sweeps' files."""
-SOLVED = 0.95
-"""Exact match from which a seed has solved its task (docs/recipe.md)."""
 VARIES = {STEPS: "t = ", PASSES: "N = ", DEPO: "N = "}
 
 

@@ -18,11 +18,13 @@ from sleep_lightning.runs.damage import DamagedFile, IfThere, UnreadableFile, re
 from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.runs.locks import LOOK_SECONDS, open_lock, take
 
+OUTBOX = "mlflow.jsonl"
+"""What MLflow is still to be told: there as long as the run goes on or something is unsent (``tracking.outbox``)."""
 SAVED = ".saved"
 """Empty file beside the checkpoints of a run that has saved one, so that a lost ``last.ckpt`` is missed."""
 
 WRITTEN = [
-    *("config.yaml", "run.json", "history.json", "summary.json", "mlflow.jsonl", "learning_curve.png"),
+    *("config.yaml", "run.json", "history.json", "summary.json", OUTBOX, "learning_curve.png"),
     *(f"checkpoints/{name}" for name in ("last.ckpt", "best.ckpt", "exception.ckpt", SAVED)),
 ]
 """Files that training writes into a run's directory, besides its lock."""

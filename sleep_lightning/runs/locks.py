@@ -20,10 +20,15 @@ def open_lock(path: Path) -> IO[str]:
     Raises:
         OSError: it cannot be opened.
     """
+    return os.fdopen(open_private(path), "a+", errors="replace")
+
+
+def open_private(path: Path) -> int:
+    """A file to read and append to, for its owner alone also where it was there before. Raises OSError."""
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if os.fstat(file).st_uid == os.geteuid():
         os.fchmod(file, 0o600)
-    return os.fdopen(file, "a+", errors="replace")
+    return file
 
 
 def take(file: IO[str] | int, *, shared: bool = False, seconds: float = 0.0) -> bool:

@@ -10,6 +10,9 @@ from typing import Any
 from sleep_lightning.sweep.finished_runs import FinishedRun
 from sleep_lightning.sweep.space import written
 
+SOLVED = 0.95
+"""Exact match from which a seed has solved its task (docs/recipe.md)."""
+
 
 @dataclass(frozen=True)
 class SeedResult:

@@ -4,10 +4,34 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from sleep_lightning.config import Experiment
+from sleep_lightning.config import Experiment, TrackingConfig
 from sleep_lightning.config.plugins import read_spec, resolve
-from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.directory import OUTBOX, RunDirectory
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
+
+
+def open_mlflow(
+    tracking: TrackingConfig,
+    directory: RunDirectory,
+    name: str,
+    run_id: str | None,
+    flush_seconds: float = TrackingConfig.flush_seconds,
+) -> MLflowRun:
+    """The MLflow run of a run, comparison or sweep, whose directory keeps its id and its outbox.
+
+    Raises:
+        ValueError: the store cannot be used, and ``tracking.required``.
+    """
+    return MLflowRun(
+        tracking.uri,
+        tracking.experiment,
+        name,
+        run_id,
+        flush_seconds,
+        directory.path / OUTBOX,
+        required=tracking.required,
+        opened=directory.record_mlflow_run,
+    )
 
 
 def build_loggers(experiment: Experiment, run: RunDirectory, mlflow: MLflowRun | None) -> list[Logger]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sleep_lightning.config import redact
-from sleep_lightning.tracking.mlflow_logger import check_reachable, open_client, reason, store_errors
+from sleep_lightning.tracking.mlflow_store import check_reachable, open_client, reason, store_errors
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -5,25 +5,20 @@ cannot resume a finished run. This one keeps what is logged in an ``Outbox`` and
 side service, which may be away for a while and never ends a training.
 """
 
-import hashlib
-import logging
-import os
 import shlex
-import socket
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from lightning.pytorch.loggers import Logger
 
 from sleep_lightning.config import anchored_uri, redact, sqlite_file
-from sleep_lightning.ops.cpp.build import cache_directory
-from sleep_lightning.runs.locks import open_lock, take
+from sleep_lightning.tracking.mlflow_store import alone, check_reachable, open_client, reason, store_errors
 from sleep_lightning.tracking.outbox import Entry, Outbox
 
 if TYPE_CHECKING:
@@ -112,7 +107,7 @@ class MLflowRun(Logger):
             )
         try:
             check_reachable(self.uri)
-            with _alone(self.uri):
+            with alone(self.uri):
                 client = open_client(anchored_uri(self.uri))  # MLflow keeps open stores by their URI
                 if run_id is not None:
                     client.update_run(run_id, status="RUNNING")
@@ -169,10 +164,9 @@ class MLflowRun(Logger):
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file into the run, as it is when it is sent."""
-        base = None if self._outbox.path is None else self._outbox.path.parent
-        inside = base is not None and path.absolute().is_relative_to(base.absolute())
-        place = path.absolute().relative_to(base.absolute()) if base is not None and inside else path.absolute()
-        self._outbox.add({"artifact": str(place), "folder": folder})
+        place, base = path.absolute(), self._outbox.folder.absolute()
+        named = place.relative_to(base) if place.is_relative_to(base) else place
+        self._outbox.add({"artifact": str(named), "folder": folder})
 
     def finish(self, status: Status) -> None:
         """Record how the run ends, unless that is recorded."""
@@ -254,8 +248,7 @@ class MLflowRun(Logger):
         elif "tags" in first:
             client.log_batch(run_id, tags=[RunTag(key, value) for key, value in first["tags"].items()])
         elif "artifact" in first:
-            base = Path() if self._outbox.path is None else self._outbox.path.parent
-            client.log_artifact(run_id, str(base / first["artifact"]), first["folder"])
+            client.log_artifact(run_id, str(self._outbox.folder / first["artifact"]), first["folder"])
         elif "end" in first:
             client.set_terminated(run_id, first["end"])
 
@@ -303,62 +296,3 @@ class MLflowRun(Logger):
 def sync_command(folder: Path) -> str:
     """What sends the entries of a run, comparison or sweep later."""
     return f"python -m sleep_lightning tracking sync {shlex.quote(str(folder))}"
-
-
-def open_client(uri: str) -> "MlflowClient":
-    """MLflow's client of a store, whose folder must be there."""
-    from mlflow.tracking import MlflowClient
-
-    logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it announces every table it creates
-    if "%" in uri and uri.startswith("sqlite:"):
-        # MLflow would create the folder of sqlite:///... as it is written, with %3F for a question mark: a stray one
-        uri = f"sqlite+pysqlite:{uri.removeprefix('sqlite:')}"
-    return MlflowClient(uri)
-
-
-@contextmanager
-def _alone(uri: str) -> Iterator[None]:
-    """Keep other processes of this user out while an SQLite store is opened: MLflow creates its tables without a lock.
-
-    The lock lies in the user's cache: one beside the store, or on its folder, could be held by anybody.
-    """
-    file = sqlite_file(uri)
-    if file is None:
-        yield
-        return
-    name = hashlib.sha256(os.fsencode(file.absolute().resolve())).hexdigest()[:32]
-    with ExitStack() as stack:
-        with suppress(OSError):  # no cache, no lock: opening may then have to be tried again
-            folder = cache_directory() / "locks"
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            take(stack.enter_context(open_lock(folder / f"{name}.lock")), seconds=PATIENCE)
-        yield
-
-
-def reason(error: Exception, uri: str) -> str:
-    """A store's error on one line, without its password."""
-    return " ".join(str(error).split())[:200].replace(uri, redact(uri))
-
-
-def store_errors() -> tuple[type[Exception], ...]:
-    """Exceptions of a tracking store that cannot be reached or rejects a request."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return MlflowException, SQLAlchemyError, OSError, ImportError  # the last: a database driver
-
-
-def check_reachable(uri: str) -> None:
-    """Raises OSError at once where MLflow and SQLAlchemy would retry for minutes."""
-    if (file := sqlite_file(uri)) is not None:
-        if not file.parent.is_dir():
-            raise OSError(f"there is no folder {file.parent}")
-        return
-    ports = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
-    try:
-        parts = urlsplit(uri)
-        host, port = parts.hostname, parts.port or ports.get(parts.scheme.partition("+")[0])
-    except ValueError as error:  # a port that is none
-        raise OSError(str(error)) from error
-    if host is not None and port is not None:
-        socket.create_connection((host, port), timeout=10).close()

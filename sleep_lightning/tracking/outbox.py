@@ -10,10 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sleep_lightning.runs.locks import take
-
-OUTBOX = "mlflow.jsonl"
-"""Its file, in the folder of a run, comparison or sweep: there as long as the run goes on or something is unsent."""
+from sleep_lightning.runs.locks import open_private, take
 
 Entry = dict[str, Any]
 """One of ``metrics`` (with ``step`` and ``time``), ``params``, ``tags``, ``artifact`` (with ``folder``) and ``end``."""
@@ -53,6 +50,11 @@ class Outbox:
                 self._say(error)
             else:
                 self._read(path)
+
+    @property
+    def folder(self) -> Path:
+        """What the paths of artifacts are relative to."""
+        return Path() if self.path is None else self.path.parent
 
     def _read(self, path: Path) -> None:
         text = path.read_bytes()
@@ -143,7 +145,7 @@ class Outbox:
 
 
 def _open_locked(path: Path, seconds: float) -> int:
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = open_private(path)
     if not take(file, seconds=seconds):
         os.close(file)
         raise BlockingIOError(errno.EAGAIN, "another process has it", str(path))

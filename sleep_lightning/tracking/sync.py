@@ -1,12 +1,14 @@
 """Sending what runs could not send to MLflow: their outboxes, wherever they lie."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
-from sleep_lightning.config import anchored_uri
-from sleep_lightning.runs.directory import RunDirectory
-from sleep_lightning.tracking.mlflow_logger import MLflowRun, sync_command
-from sleep_lightning.tracking.outbox import OUTBOX, Outbox
+from sleep_lightning.config import TrackingConfig, anchored_uri
+from sleep_lightning.runs.directory import OUTBOX, RunDirectory
+from sleep_lightning.tracking.loggers import open_mlflow
+from sleep_lightning.tracking.mlflow_logger import sync_command
+from sleep_lightning.tracking.outbox import Outbox
 
 
 def outboxes(folder: Path) -> list[Path]:
@@ -33,19 +35,13 @@ def send(folder: Path, uri: str | None = None) -> int:
     place = uri or store.get("uri")
     if place is None or "***" in place:
         raise ValueError(
-            f"{folder / OUTBOX} does not say where to send it{' with which password' if place else ''}; give "
-            f"tracking.uri=..."
+            f"{folder / OUTBOX} does not say where to send it{', with which password' if place else ''}; give --uri "
+            f"URI to: {sync_command(folder)}"
         )
-    run = RunDirectory(folder)
-    logger = MLflowRun(
-        anchored_uri(place),
-        store.get("experiment") or "sleep_lightning",
-        store.get("name") or folder.name,
-        run.mlflow_run_id,
-        outbox=folder / OUTBOX,
-        opened=run.record_mlflow_run,
-    )
-    return logger.close()
+    tracking, directory = TrackingConfig(uri=anchored_uri(place)), RunDirectory(folder)
+    if store.get("experiment"):
+        tracking = replace(tracking, experiment=store["experiment"])
+    return open_mlflow(tracking, directory, store.get("name") or folder.name, directory.mlflow_run_id).close()
 
 
 def send_all(folder: Path, uri: str) -> None:

@@ -25,7 +25,8 @@ def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, Win
     file = checkpoint_file(checkpoint)
     content = load_checkpoint(file)
     experiment = experiment_of(content, overrides, file)
-    _check_own(checkpoint, file, experiment_of(content, (), file))
+    if (config := Path(checkpoint) / "config.yaml").exists():
+        _check_own(config, file, experiment_of(content, (), file) if overrides else experiment)
     device = check_device(experiment)
     model = experiment.build_model()
     weights = {name.removeprefix("model."): x for name, x in content["state_dict"].items()}
@@ -42,16 +43,15 @@ def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, Win
     return experiment, model.to(device).eval()
 
 
-def _check_own(checkpoint: str, file: Path, trained: Experiment) -> None:
+def _check_own(config: Path, file: Path, trained: Experiment) -> None:
     """Raise ValueError if the checkpoint in a run directory is of another run: no resume changes task and model."""
-    if (config := Path(checkpoint) / "config.yaml").exists():
-        of_run, of_file = (one.to_dict() for one in (RunDirectory(Path(checkpoint)).load_config(), trained.pinned()))
-        for section in ("task", "model"):
-            if of_run[section] != of_file[section]:
-                raise ValueError(
-                    f"--checkpoint {checkpoint}: {file} is of another run ({section} is not that of {config}); put its "
-                    f"own back, or name the file"
-                )
+    of_run, of_file = (one.to_dict() for one in (RunDirectory(config.parent).load_config(), trained.pinned()))
+    for section in ("task", "model"):
+        if of_run[section] != of_file[section]:
+            raise ValueError(
+                f"--checkpoint {config.parent}: {file} is of another run ({section} is not that of {config}); put its "
+                f"own back, or name the file"
+            )
 
 
 @torch.no_grad()

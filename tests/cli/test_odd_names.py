@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.engine import URL
 
 from sleep_lightning.__main__ import main
-from sleep_lightning.tracking.mlflow_logger import open_client
+from sleep_lightning.tracking.mlflow_store import open_client
 from tests.cli.cli import ROOT, SMALL, fit_arguments, run
 
 ODD = "a [/b] :x: #1?x=%41 \u00e9::y@z"

@@ -18,7 +18,7 @@ import torch
 from sleep_lightning.__main__ import main
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.signals import STOP_SIGNALS, StopReason
-from sleep_lightning.tracking.mlflow_logger import open_client
+from sleep_lightning.tracking.mlflow_store import open_client
 from tests.cli.cli import command, environment, fit_arguments, start
 from tests.cli.test_fit import mlflow_run
 

@@ -7,8 +7,7 @@ from mlflow.tracking import MlflowClient
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.config import load_experiment
-from sleep_lightning.runs.directory import RunDirectory
-from sleep_lightning.tracking.outbox import OUTBOX
+from sleep_lightning.runs.directory import OUTBOX, RunDirectory
 from tests.cli.cli import fit_arguments
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.__main__ import main
-from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.directory import OUTBOX, RunDirectory
 from sleep_lightning.tracking import outbox
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, sync_command
-from sleep_lightning.tracking.outbox import OUTBOX, Outbox
+from sleep_lightning.tracking.outbox import Outbox
 from tests.cli.cli import environment
 
 

@@ -9,7 +9,8 @@ import pytest
 from sleep_lightning.cli.doctor.stores import check_tracking
 from sleep_lightning.config import TrackingConfig, anchored_uri, redact, sqlite_file
 from sleep_lightning.sweep.storage import check_url, open_storage
-from sleep_lightning.tracking.mlflow_logger import MLflowRun, check_reachable
+from sleep_lightning.tracking.mlflow_logger import MLflowRun
+from sleep_lightning.tracking.mlflow_store import check_reachable
 
 NAMES = ["a #1", "b?x=1", "c%41", "50%", "d \u00e9", "e:f@g", "h::i", "j&k=l;m+n"]
 

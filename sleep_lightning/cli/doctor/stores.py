@@ -89,7 +89,7 @@ def _try_database(file: Path, uri: str) -> str:
 
 def _ask(uri: str) -> str:
     """What is in the store; MLflow raises if it is of another version or does not let us in."""
-    from sleep_lightning.tracking.mlflow_logger import check_reachable, open_client
+    from sleep_lightning.tracking.mlflow_store import check_reachable, open_client
 
     check_reachable(uri)
     # MLflow would ask a server that answers with errors again for minutes
