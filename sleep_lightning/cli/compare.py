@@ -9,11 +9,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from sleep_lightning.cli.console import plain_console, print_facts
+from sleep_lightning.cli.console import plain_console, print_facts, time_line
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.compare.runs import Run, execute, plan_runs
 from sleep_lightning.compare.table import Row, build_rows, check_data_order, draw_table, write_results
 from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.cost.run_flops import StepFlops
+from sleep_lightning.formatting import with_unit
 from sleep_lightning.names import check_path
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.signals import SignalsInterrupt
@@ -22,6 +24,7 @@ from sleep_lightning.tracking.figures.runs import draw_comparison
 from sleep_lightning.tracking.loggers import open_mlflow
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.tracking.sync import send_all
+from sleep_lightning.training.rate import training_rate
 from sleep_lightning.training.runtime.environment import check_device
 
 MOST_JOBS = 4096
@@ -134,6 +137,8 @@ def _train(c: Comparison, console: Console) -> list[Run]:
         f"{len(c.runs)} runs, {len(c.runs) - todo} already finished, {c.jobs} at a time on {c.threads} threads each",
         highlight=False,
     )
+    if todo:
+        _say(console, f"{with_unit(flops := _flops_left(c.runs))}FLOP to train: {_time(c, flops)}")
     before: set[Run] = set()
     with progress:
         for alive in execute(c.runs, c.jobs, c.threads):
@@ -151,6 +156,16 @@ def _train(c: Comparison, console: Console) -> list[Run]:
         for run in before:
             _done(console, run, time.monotonic() - started[run])
     return [run for run in c.runs if run.summary is None]
+
+
+def _flops_left(runs: list[Run]) -> float:
+    """Training FLOPs of what is not finished; of an interrupted run only what is left."""
+    whole = {run: float(StepFlops(run.experiment, run.experiment.build_model()).run()) for run in runs}
+    return sum(whole[run] - run.flops_spent for run in runs if run.summary is None)
+
+
+def _time(c: Comparison, flops: float) -> str:
+    return time_line(flops, training_rate(c.base, c.threads), min(c.jobs, sum(run.summary is None for run in c.runs)))
 
 
 def _done(console: Console, run: Run, seconds: float) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from sleep_lightning.formatting import with_unit
+from sleep_lightning.formatting import duration, with_unit
 from sleep_lightning.training.metrics import Score
+from sleep_lightning.training.rate import Rate
 
 
 def plain_console(*, stderr: bool = False, quiet: bool = False) -> Console:
@@ -46,6 +47,23 @@ def measured_line(measured: Mapping[str, float | None], predicted: Mapping[str, 
         f"{shown(measured['peak_memory_bytes'], 'B')} (a step {shown(step, 'B')}; its tensors, as predicted, "
         f"{shown(expected, 'B')}), "
         f"energy {shown(measured['energy_j'], 'J', 'not reported by this machine')}"
+    )
+
+
+def time_line(flops: float, rate: Rate | None, at_once: int = 1) -> str:
+    """How long training will take on this machine.
+
+    Args:
+        flops: of all runs.
+        rate: of one of them; None where it was not measured.
+        at_once: runs at a time.
+    """
+    if rate is None:
+        return "not estimated: a probe in one process says nothing of several ranks, torch.compile or CUDA graphs"
+    return (
+        f"about {duration(flops / rate.flops_per_s / at_once)} here, at {with_unit(rate.flops_per_s)}FLOP/s"
+        + (f" in each of {at_once} runs at a time" if at_once > 1 else "")
+        + f" (measured with {rate.batch} sequences; validation comes on top)"
     )
 
 

@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from sleep_lightning.cli.console import plain_console, print_facts
+from sleep_lightning.cli.console import plain_console, print_facts, time_line
 from sleep_lightning.config import Experiment
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.cost.inference import inference_cost, state_bytes
@@ -10,6 +10,7 @@ from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.cost.step_memory import predict_step_memory
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.model import WindowModel
+from sleep_lightning.training.rate import training_rate
 
 BESIDES = "besides libraries and the heap (docs/speed.md)"
 
@@ -37,8 +38,8 @@ def cost(experiment: Experiment) -> int:
         [("sleeping windows", each.sleeping), ("windows with answers", each.answering)],
     ]
     for group in groups:
-        for name, flops in group:
-            table.add_row(name, with_unit(step * flops), "", f"{step * flops / whole:.1%}")
+        for name, (ahead, back) in group:
+            table.add_row(name, with_unit(step * ahead), with_unit(step * back), f"{step * (ahead + back) / whole:.1%}")
         table.add_section()
     console.print(table)
 
@@ -53,6 +54,7 @@ def cost(experiment: Experiment) -> int:
             "parameters": with_unit(sum(p.numel() for p in model.parameters())),
             "awake": f"{with_unit(inference.wake_flops_per_token)}FLOP a token",
             "asleep": f"{with_unit(inference.sleep_flops_per_window)}FLOP a window of {experiment.sleep.window_size}",
+            "time": time_line(step_flops.run(), training_rate(experiment)),
             "training": _memory(experiment, model),
             "measured": "fit records wall time, tokens/s, peak memory, and energy where the machine reports it",
             "memory": f"{with_unit(inference.state_bytes)}B a sequence" + (f" ({kinds})" if kinds else ""),

@@ -4,18 +4,15 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.cli.sweep_progress import watch
 from sleep_lightning.cli.sweep_show import frontier_table, report_facts
-from sleep_lightning.formatting import with_unit
 from sleep_lightning.names import check_path
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.signals import SignalsInterrupt
@@ -26,17 +23,14 @@ from sleep_lightning.sweep.records import Records
 from sleep_lightning.sweep.report.content import build_report
 from sleep_lightning.sweep.report.publisher import Publisher
 from sleep_lightning.sweep.share import share_of
-from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.spec import Sweep, load_sweep
 from sleep_lightning.sweep.study import open_study
 from sleep_lightning.sweep.supervisor import Supervisor
-from sleep_lightning.sweep.trial import build_trial, with_tracking
+from sleep_lightning.sweep.trial import with_tracking
 from sleep_lightning.tracking.loggers import open_mlflow
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.tracking.sync import send_all
 from sleep_lightning.training.runtime.environment import check_device
-
-SHOWN_DRY = 20
 
 
 @dataclass(frozen=True)
@@ -100,36 +94,6 @@ def _job(sweep: Sweep, folder: Path, records: str | None) -> SweepJob:
     if known is not None:
         len(known)  # damage is found now
     return SweepJob(sweep, folder, known)
-
-
-def dry_run(job: SweepJob) -> int:
-    """Print the points of a grid, or examples of others, with their cost."""
-    grid = job.sweep.spec.sampler == "grid"
-    points = job.sweep.space.points() if grid else _examples(job.sweep)
-    what = f"{len(points)} points" if grid else "example points"
-    table = Table(title=f"{job.sweep.spec.name}: {what}", title_justify="left")
-    for column in ("point", "training FLOPs", "note"):
-        table.add_column(column)
-    for number, values in enumerate(points[:SHOWN_DRY]):
-        try:
-            flops, note = with_unit(build_trial(job.sweep, number, values, job.folder).train_flops), ""
-        except ValueError as error:
-            flops, note = "-", f"not run: {error}"
-        table.add_row(written(values), flops, note)
-    plain_console().print(table)
-    if len(points) > SHOWN_DRY:
-        plain_console().print(f"and {len(points) - SHOWN_DRY} more")
-    return 0
-
-
-def _examples(sweep: Sweep) -> list[dict[str, Any]]:
-    """Random points, each once."""
-    study = optuna.create_study(
-        sampler=optuna.samplers.RandomSampler(seed=sweep.spec.sampler_seed),
-        directions=list(sweep.spec.objectives.values()),  # type: ignore[arg-type]
-    )
-    points = [sweep.space.suggest(study.ask()) for _ in range(SHOWN_DRY)]
-    return list({repr(point): point for point in points}.values())
 
 
 def sweep(job: SweepJob) -> int:

@@ -8,6 +8,7 @@ the result with a count of the operations torch dispatches.
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.outline import outline
@@ -24,20 +25,34 @@ class Cost:
     Attributes:
         forward: by component (embedding look-ups cost no FLOPs).
         backward: by component, recomputation under checkpointing included.
-        by_pass: forward and backward of pass 1, 2, ... N over all windows; an answer window is a pass 1
-            (if ``wake_passes`` is 1), a prelude belongs to the first pass, a coda to the last.
-        sleeping, answering: forward and backward of the windows that sleep, and of those with answers.
+        by_pass: of pass 1, 2, ... N over all windows; an answer window is a pass 1 (if ``wake_passes`` is 1), a prelude
+            belongs to the first pass, a coda to the last.
+        sleeping, answering: of the windows that sleep, and of those with answers.
     """
 
     forward: Counter[str]
     backward: Counter[str]
-    by_pass: tuple[int, ...]
-    sleeping: int
-    answering: int
+    by_pass: tuple["Flops", ...]
+    sleeping: "Flops"
+    answering: "Flops"
 
     @property
     def total(self) -> int:
         return self.forward.total() + self.backward.total()
+
+
+class Flops(NamedTuple):
+    """Of a part of a step."""
+
+    forward: int = 0
+    backward: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.forward + self.backward
+
+    def plus(self, forward: int, backward: int) -> "Flops":
+        return Flops(self.forward + forward, self.backward + backward)
 
 
 def planned_windows(sequence_length: int, context_length: int, window_size: int) -> list[Window]:
@@ -54,8 +69,8 @@ def sequence_cost(experiment: Experiment) -> Cost:
     windows = planned_windows(task.sequence_length, task.context_length, sleep.window_size)
     schedule = make_schedule(model, windows, sleep, checkpointing=t.checkpointing, tbptt_windows=t.tbptt_windows)
     pass_flops, forward, backward = PassFlops(model, sleep), Counter[str](), Counter[str]()
-    by_pass = [0] * max(sleep.n_passes, sleep.wake_passes)
-    by_kind = Counter({True: 0, False: 0})
+    by_pass = [Flops()] * max(sleep.n_passes, sleep.wake_passes)
+    by_kind = {True: Flops(), False: Flops()}
     for planned in (one for segment in schedule for one in segment):
         window = planned.window
         for p in planned.passes:
@@ -68,8 +83,8 @@ def sequence_cost(experiment: Experiment) -> Cost:
                 ahead["retrieval"] = likeness_flops(model, own, window.start) if sleep.retrieved_windows else 0
             forward += ahead
             backward += back
-            by_pass[p.n - 1] += ahead.total() + back.total()
-            by_kind[window.sleeps] += ahead.total() + back.total()
+            by_pass[p.n - 1] = by_pass[p.n - 1].plus(ahead.total(), back.total())
+            by_kind[window.sleeps] = by_kind[window.sleeps].plus(ahead.total(), back.total())
     return Cost(forward, backward, tuple(by_pass), by_kind[True], by_kind[False])
 
 

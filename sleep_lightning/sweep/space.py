@@ -1,5 +1,6 @@
 """The search space: which keys of an experiment vary, and how."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -184,8 +185,12 @@ class Space:
 
 
 def written(values: Mapping[str, Any]) -> str:
-    """A point for display: keys without their section."""
-    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in values.items())
+    """A point for display: keys without their section, values as one writes them in YAML."""
+    return ", ".join(f"{key.rpartition('.')[2]}={_in_yaml(value)}" for key, value in values.items())
+
+
+def _in_yaml(value: Any) -> str:
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 _ABSENT = object()

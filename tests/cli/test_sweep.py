@@ -2,12 +2,17 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
+import optuna
 import pytest
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.cli.sweep import prepare
+from sleep_lightning.sweep.space import written
+from sleep_lightning.sweep.spec import load_sweep
+from sleep_lightning.sweep.study import build_sampler
 from tests.cli.cli import ROOT, SMALL, run
 
 
@@ -85,6 +90,23 @@ def test_a_grid_is_shown_as_it_is(
     assert main(["sweep", spec(tmp_path), "--dry-run"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "n_passes=" in line]
     assert len(lines) == len(set(lines)) > 1
+
+
+@pytest.mark.long
+def test_a_dry_run_shows_what_the_sampler_asks_first_and_what_all_of_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path(spec(tmp_path, "seeds: [0, 1]\n"))
+    file.write_text(file.read_text().replace("sampler: grid", "sampler: tpe"))
+    sweep = load_sweep(file)
+    study = optuna.create_study(sampler=build_sampler(sweep.spec, sweep.space), directions=["maximize", "minimize"])
+    first = sweep.space.suggest(study.ask())
+    assert main(["sweep", str(file), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert written(first) in printed.replace(" │\n│ ", " ")
+    assert f"trials of 2 seeds: {2 * sweep.spec.budget.trials}, at most" in printed
+    assert re.search(r"time +about .* at [\d.]+\w?FLOP/s", printed)
 
 
 def test_a_store_that_cannot_be_used_is_said_before_the_first_trial(

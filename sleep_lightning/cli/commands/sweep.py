@@ -58,7 +58,11 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
             job = sweep.prepare(a.spec, a.output, a.share, a.records)
         else:
             job = sweep.prepare_resume(a.name, a.changes, a.records)
-        return lambda: sweep.dry_run(job) if a.verb == "run" and a.dry_run else sweep.sweep(job)
+        if a.verb == "run" and a.dry_run:
+            from sleep_lightning.cli.sweep_dry_run import dry_run
+
+            return lambda: dry_run(job)
+        return lambda: sweep.sweep(job)
     if a.verb == "list":
         return sweep_show.list_sweeps
     found = sweep_show.find(a.name)

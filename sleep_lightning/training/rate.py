@@ -1,0 +1,140 @@
+"""How fast this machine trains an experiment: FLOP/s of its own steps, from a short probe, kept for next time."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sleep_lightning.config import Experiment
+from sleep_lightning.cost.flops import sequence_cost
+from sleep_lightning.model import WindowModel
+from sleep_lightning.ops.cpp.build import cache_directory
+from sleep_lightning.runs.files import write_json
+from sleep_lightning.training.gradients import accumulate_gradients
+from sleep_lightning.training.runtime.environment import check_device, describe_environment
+from sleep_lightning.training.runtime.matmul_precision import choose_fp32_matmul
+
+PROBE_SECONDS = 2.0
+"""Of measuring. A step that takes longer than a quarter of it is measured on a part of the batch."""
+SHARE = 0.05
+"""Of the time of the run itself, which a probe takes at most."""
+FILE = "rates.json"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Attributes:
+    flops_per_s: training FLOPs a second, forward and backward, without the optimizer and validation.
+    batch: sequences that were measured at a time.
+    """
+
+    flops_per_s: float
+    batch: int
+
+
+def training_rate(experiment: Experiment, threads: int | None = None, *, file: Path | None = None) -> Rate | None:
+    """The rate of a training step on this machine: what the file knows, else measured and added to it.
+
+    Args:
+        experiment: its model, windows, N, precision and batch decide.
+        threads: of the process; None: as the experiment says.
+        file: of known rates; None: ``rates.json`` in the user's cache directory.
+
+    Returns:
+        None where a probe of one process says nothing: several ranks, CUDA graphs, ``torch.compile``.
+    """
+    t = experiment.training
+    if t.processes > 1 or t.compile or t.cuda_graph:
+        return None
+    file = cache_directory() / FILE if file is None else file
+    with _threads(threads or t.threads):
+        key = _key(experiment)
+        known = _read(file)
+        if key not in known:
+            rate = _probe(experiment)
+            known = _read(file) | {key: [rate.flops_per_s, rate.batch]}
+            try:
+                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write_json(file, known)
+            except OSError:  # measured again next time
+                pass
+            return rate
+    flops_per_s, batch = known[key]
+    return Rate(float(flops_per_s), int(batch))
+
+
+@contextmanager
+def _threads(n: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _key(experiment: Experiment) -> str:
+    """What the rate depends on: this machine and its libraries, and the shape of a step."""
+    e, t = experiment.to_dict(), experiment.training
+    environment = describe_environment(check_device(experiment), experiment.model)
+    del environment["git_commit"]
+    shape = [e["task"], e["model"], e["sleep"], t.batch_size, t.accumulate, t.precision, t.checkpointing]
+    return hashlib.sha256(json.dumps([environment, *shape, t.tbptt_windows, t.fp32_matmul]).encode()).hexdigest()[:16]
+
+
+def _read(file: Path) -> dict[str, list[float]]:
+    """Known rates; none if the file is missing or damaged, as measuring again mends it."""
+    try:
+        found = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    good = found.items() if isinstance(found, dict) else ()
+    return {key: x for key, x in good if isinstance(x, list) and len(x) == 2 and all(map(_positive, x))}
+
+
+def _positive(x: object) -> bool:
+    return isinstance(x, int | float) and x > 0
+
+
+def _probe(experiment: Experiment) -> Rate:
+    """Time forward and backward: of one sequence, then of more until a step takes long enough. The shortest time
+    counts, as whatever else runs here only adds to it. The generators of random numbers are left as they were."""
+    device, t = check_device(experiment), experiment.training
+    choose_fp32_matmul(t.fp32_matmul)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        model = experiment.build_model().to(device)
+    rows, whole = 1, t.batch_size // t.accumulate
+    while True:
+        step = _step(experiment, model, device, rows)
+        step()  # the first of a shape loads kernels and takes memory
+        times = [step(), step()]
+        if rows == whole or min(times) > PROBE_SECONDS / 4:
+            break
+        rows = min(4 * rows, whole)
+    run = t.max_steps * t.batch_size / rows * min(times)
+    while sum(times) + min(times) < min(PROBE_SECONDS, SHARE * run):
+        times.append(step())
+    return Rate(rows * sequence_cost(experiment).total / min(times), rows)
+
+
+def _step(experiment: Experiment, model: WindowModel, device: torch.device, rows: int) -> Callable[[], float]:
+    """Runs forward and backward over so many sequences; returns seconds."""
+    t = experiment.training
+    batch = experiment.task.build().batch(rows, seed=0, position=0).to(device)
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=t.precision == "bf16"):
+            accumulate_gradients(
+                model, batch, experiment.sleep, tbptt_windows=t.tbptt_windows, policy=t.checkpointing, weight=1.0
+            )
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    return seconds
