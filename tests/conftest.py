@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 import torch
 
@@ -10,6 +12,11 @@ pytest_plugins = ["tests.browser", "tests.in_process"]
 LONG = ("test_readme.py", "test_sharding.py", "test_sweep.py", "test_reproduce.py")
 """Files to begin with, so that no worker is left with a long one at the end; and with the ranks of ``test_sharding.py``
 far from those of ``test_ranks.py``: four processes that wait for each other are slow on two cores."""
+
+
+def pytest_configure() -> None:
+    """Under ``nohup`` a hang-up is ignored here and, inherited, by all that is started: tests send it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -29,6 +29,7 @@ def test_its_suite_passes(folder: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_it_trains_and_is_compared(folder: Path) -> None:
     small = ["training.max_steps=4", "training.val_every=2"]
     done = run(folder, "fit", "--config", "echo.yaml", *small)

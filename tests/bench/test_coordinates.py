@@ -19,7 +19,7 @@ def test_larger_embeddings_are_seen_in_the_hidden_states() -> None:
     assert torch.equal(small.hidden, after.hidden) and torch.equal(small.memory, after.memory)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_row_for_every_width_and_n() -> None:
     rows = list(bench_coordinates(1.0))
     assert len({(row["what"], row["d_model"], row["N"]) for row in rows}) == len(rows) == 12

@@ -48,6 +48,7 @@ def test_fit_and_resume_from_anywhere(tmp_path: Path) -> None:
     assert steps(there) == [5, 6, 7, 8]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_an_uninterrupted_one(tmp_path: Path) -> None:
     """A model and an optimizer of the user's own, to the bit."""
     package = copy_package(tmp_path / "project")
@@ -83,6 +84,7 @@ def test_compare_and_sweep(tmp_path: Path) -> None:
     assert json.loads((here / "s" / "frontier.json").read_text())
 
 
+@pytest.mark.slow
 def test_two_ranks_import_it_too(tmp_path: Path) -> None:
     package, here = copy_package(tmp_path / "project"), tmp_path / "here"
     here.mkdir()
