@@ -34,7 +34,7 @@ from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.distributed.launcher import RankLauncher
 from sleep_lightning.training.distributed.place import Place
-from sleep_lightning.training.errors import is_misuse, is_of_restore, remedy
+from sleep_lightning.training.errors import exit_code, is_of_restore, remedy
 from sleep_lightning.training.metrics import Score
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.runtime.environment import check_device, describe_environment
@@ -140,8 +140,8 @@ class _Ending:
 
 def fit(job: Job) -> int:
     """Train. Returns the exit code: 0; a ``StopReason`` if the run was stopped and can be resumed (0 in all ranks but
-    rank zero: srun may kill it, as it writes, when another fails); 2 if a plug-in cannot be built or used; 1 if it
-    diverged, memory ran out or another rank was lost."""
+    rank zero: srun may kill it, as it writes, when another fails); 2 if a plug-in cannot be built or used; 65 if it
+    diverged; that of a ``Cause`` if the machine had no space or memory, or lost a rank or a service."""
     quiet_lightning()
     ending = _Ending()
     with SignalsInterrupt() as signals:
@@ -161,7 +161,7 @@ def fit(job: Job) -> int:
                         return 0
                     raise DamagedFile(file, f"{type(error).__name__}: {error}", instead_of(file, RESUME)) from error
                 raise
-            ending.exit_code = 2 if is_misuse(error) else 1
+            ending.exit_code = exit_code(error)
             if job.place.first:
                 plain_console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True)
         finally:
