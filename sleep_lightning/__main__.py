@@ -10,9 +10,8 @@ from importlib import import_module
 
 from sleep_lightning.cli.streams import kept_output
 from sleep_lightning.runs.damage import DamagedFile
-from sleep_lightning.runs.infrastructure import Cause
 from sleep_lightning.runs.signals import SignalsInterrupt
-from sleep_lightning.runs.space import DiskFull
+from sleep_lightning.runs.space import DiskFull, refusal
 
 COMMANDS = {
     "fit": ("fit", "train a model, record it in MLflow"),
@@ -49,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except DamagedFile as error:
             return _refused(error)
         except OSError as error:
-            if (full := DiskFull.of(error)) is not None:
-                return _refused(full, Cause.DISK)
+            if DiskFull.of(error) is not None:
+                return _refused(*refusal(error))
             if error.errno not in _OF_THE_PLACE or error.filename is None:
                 raise
             return _refused(f"{error.filename}: {error.strerror}; check the path and its permissions")
@@ -85,8 +84,7 @@ def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
     try:
         run: Callable[[], int] = command.prepare(arguments)
     except ValueError as error:  # the user's mistakes, all found before any compute
-        full = DiskFull.of(error)
-        return _refused(error) if full is None else _refused(full, Cause.DISK)
+        return _refused(*refusal(error))
     return run
 
 
@@ -94,7 +92,7 @@ def _refused(error: object, code: int = 2) -> int:
     """Say why; of the ranks that torchrun started on a node, which all find the same, the first alone."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"error: {error}", file=sys.stderr)
-    return int(code)
+    return code
 
 
 def _is_text(word: str) -> bool:

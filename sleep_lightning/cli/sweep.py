@@ -18,9 +18,9 @@ from sleep_lightning.cli.sweep_show import frontier_table, report_facts
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.names import check_path
 from sleep_lightning.runs.directory import RunDirectory
-from sleep_lightning.runs.infrastructure import Cause, Ended
+from sleep_lightning.runs.infrastructure import Ended
 from sleep_lightning.runs.signals import SignalsInterrupt
-from sleep_lightning.runs.space import DiskFull
+from sleep_lightning.runs.space import refusal
 from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor
 from sleep_lightning.sweep.gpus import check_gpus
 from sleep_lightning.sweep.launchers.choose import choose_launcher
@@ -177,9 +177,9 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
         console.print("stopped; running trials have saved their state: rerun the command to resume", highlight=False)
         return signals.exit_code
     except ValueError as error:  # the folder belongs to another sweep, or a service is missing
-        full = DiskFull.of(error)
-        live.print(f"error: {full or error}", highlight=False, soft_wrap=True)
-        return 2 if full is None else int(Cause.DISK)
+        text, code = refusal(error)
+        live.print(f"error: {text}", highlight=False, soft_wrap=True)
+        return code
     finally:
         with signals.held():
             if logger is not None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sleep_lightning.formatting import with_unit
-from sleep_lightning.runs.infrastructure import FIRST_SECONDS, FULL, disk_error
+from sleep_lightning.runs.infrastructure import FIRST_SECONDS, FULL, Cause, cause_of, disk_error
 
 PATIENCE = 30.0
 """Seconds that a write waits for space before it fails: for longer, a run is better ended and resumed."""
@@ -46,10 +46,11 @@ class DiskFull(OSError):
         return f"{self.what}; free some space and repeat the command: what was written before is whole"
 
 
-def free_bytes(path: Path) -> int:
-    """Bytes that are free where a file is, or would be, for those who are not root."""
-    status = os.statvfs(_existing(path))
-    return status.f_bavail * status.f_frsize
+def refusal(error: BaseException) -> tuple[str, int]:
+    """The sentence and the exit code of a command that is refused: 2, or that of a full disk if that is why."""
+    if cause_of(error) is not Cause.DISK:
+        return str(error), 2
+    return str(DiskFull.of(error) or error), int(Cause.DISK)
 
 
 @contextmanager
