@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-KILLS = int(os.environ.get("CHAOS_KILLS", "3"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "2"))
 Figures = Callable[..., None]
 
 

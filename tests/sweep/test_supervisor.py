@@ -168,23 +168,19 @@ GRID = {"sampler": "grid", "space_only_passes": True, "trials": 4}
 
 
 @pytest.mark.usefixtures("_impatient")
-@pytest.mark.parametrize("code", [Cause.DISK, Cause.SERVICE])
-def test_a_full_disk_is_waited_for_and_uses_up_no_retries(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
-    failing(monkeypatch, tmp_path / "count", int(code), times=5)
+def test_a_full_disk_is_waited_for_and_uses_up_no_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, tmp_path / "count", int(Cause.DISK), times=5)
     study, events = run(tmp_path / "sweep", retries=0, **GRID)
     assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE] * 4
     said = [event for event in events if "started again in" in event]
-    assert len(said) == 5 and all(f"exit code {int(code)}: " in event for event in said)
+    assert len(said) == 5 and all(f"exit code {int(Cause.DISK)}: " in event for event in said)
 
 
 @pytest.mark.usefixtures("_impatient")
-@pytest.mark.parametrize("code", [-signal.SIGKILL, Cause.NODE])
 def test_what_finds_no_memory_is_put_aside_and_resumed_by_the_next_sweep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing(monkeypatch, tmp_path / "count", int(code), times=4)
+    failing(monkeypatch, tmp_path / "count", -signal.SIGKILL, times=4)
     sweep = small_sweep(retries=0, **GRID)  # type: ignore[arg-type]
     first = Supervisor(sweep, open_study(sweep, tmp_path / "sweep"), tmp_path / "sweep")
     for _ in first.run(poll_seconds=0.01):
@@ -202,14 +198,14 @@ def test_a_grid_point_that_failed_is_tried_by_the_next_sweep_unless_it_diverged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, again: bool
 ) -> None:
     failing(monkeypatch, tmp_path / "count", code, times=2 if again else 100)
-    before, _ = run(tmp_path / "sweep", retries=1, **GRID)
-    assert [trial.state for trial in before.get_trials()] == [TrialState.COMPLETE] * 3 + [TrialState.FAIL]
+    study, _ = run(tmp_path / "sweep", retries=1, **GRID)
+    before = [trial.state for trial in study.get_trials()]
+    assert before == [TrialState.COMPLETE] * 3 + [TrialState.FAIL]
     assert (tmp_path / "count").read_text() == ("2" if again else "1"), "what diverged would diverge again"
     for _ in range(2):  # and what has a result then, never again
         study, _ = run(tmp_path / "sweep", retries=1, **GRID)
         states = [trial.state for trial in study.get_trials()]
-        assert states[:4] == [trial.state for trial in before.get_trials()]
-        assert states[4:] == ([TrialState.COMPLETE] if again else [])
+        assert states == before + ([TrialState.COMPLETE] if again else [])
     passes = [trial.params["sleep.n_passes"] for trial in finished(study)]
     assert sorted(passes) == ([1, 2, 3, 4] if again else [1, 2, 3])
 
