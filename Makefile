@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: fit reproduce panel test test-fast test-slow test-cluster notebooks docs lint chromium clean
+.PHONY: fit reproduce panel test test-fast test-slow test-chaos test-cluster notebooks docs lint chromium clean
 
 fit: .venv/.runtime
 	@echo '== Training conf/rule110.yaml: about two minutes on two cores, after compiling the C++ kernels once'
@@ -32,7 +32,11 @@ test-fast: .venv/.dev
 	$(PYTEST) --in-process -m 'not slow and not long and not process and not browser'
 
 test-slow: .venv/.dev
-	$(PYTEST) -m slow --dist loadfile --no-loadscope-reorder --ignore tests/cluster
+	$(PYTEST) -m slow --dist loadfile --no-loadscope-reorder --ignore tests/cluster --ignore tests/chaos
+
+# Runs, sweeps and comparisons killed at random moments of a seed, so many of each; the figures stand at the end.
+test-chaos: .venv/.dev
+	CHAOS_KILLS=$(or $(KILLS),20) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow or not slow' tests/chaos tests/cli/test_full_disk.py
 
 # Sweeps on a SLURM, a PostgreSQL (installed here, as root on Debian) and a Ray that the tests start and stop.
 test-cluster: .venv/.dev

@@ -1,4 +1,4 @@
-"""``python -m sleep_lightning <command>``: dispatch, and one sentence with exit code 2 for bad input."""
+"""``python -m sleep_lightning <command>``: dispatch; a sentence with exit code 2 for bad input, 74 for a full disk."""
 
 import argparse
 import errno
@@ -11,6 +11,7 @@ from importlib import import_module
 from sleep_lightning.cli.streams import kept_output
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.signals import SignalsInterrupt
+from sleep_lightning.runs.space import DiskFull, refusal
 
 COMMANDS = {
     "fit": ("fit", "train a model, record it in MLflow"),
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except DamagedFile as error:
             return _refused(error)
         except OSError as error:
+            if DiskFull.of(error) is not None:
+                return _refused(*refusal(error))
             if error.errno not in _OF_THE_PLACE or error.filename is None:
                 raise
             return _refused(f"{error.filename}: {error.strerror}; check the path and its permissions")
@@ -81,15 +84,15 @@ def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
     try:
         run: Callable[[], int] = command.prepare(arguments)
     except ValueError as error:  # the user's mistakes, all found before any compute
-        return _refused(error)
+        return _refused(*refusal(error))
     return run
 
 
-def _refused(error: object) -> int:
+def _refused(error: object, code: int = 2) -> int:
     """Say why; of the ranks that torchrun started on a node, which all find the same, the first alone."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"error: {error}", file=sys.stderr)
-    return 2
+    return code
 
 
 def _is_text(word: str) -> bool:

@@ -71,7 +71,7 @@ def prepare(
     check_path("--output", place)
     folder = Path(place)
     threads = base.training.threads or max(1, torch.get_num_threads() // jobs)
-    own = [("training.threads", threads), ("tracking.uri", base.tracking.uri)]
+    own = [("training.threads", threads), ("tracking.uri", base.tracking.uri), ("tracking.required", False)]
     runs = plan_runs(base, build_arms(base, arms), seeds, folder, *own)
     for run in runs:
         run.progress(), run.summary  # raise if these files are damaged
@@ -141,7 +141,7 @@ def _train(c: Comparison, console: Console) -> list[Run]:
         _say(console, f"{with_unit(flops := _flops_left(c.runs))}FLOP to train: {_time(c, flops)}")
     before: set[Run] = set()
     with progress:
-        for alive in execute(c.runs, c.jobs, c.threads):
+        for alive in execute(c.runs, c.jobs, c.threads, lambda text: _say(console, text)):
             for run in alive:
                 if run not in bars:
                     total, started[run] = run.experiment.training.max_steps, time.monotonic()

@@ -19,6 +19,7 @@ from sleep_lightning.runs.checkpoint import RESUME, instead_of
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import write_json
+from sleep_lightning.runs.infrastructure import Cause
 from sleep_lightning.runs.resume import changes, checkpoint_to_resume, record_session
 from sleep_lightning.runs.signals import SignalsInterrupt, StopReason
 from sleep_lightning.tracking.figures.runs import draw_learning_curve
@@ -34,7 +35,7 @@ from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.distributed.launcher import RankLauncher
 from sleep_lightning.training.distributed.place import Place
-from sleep_lightning.training.errors import is_misuse, is_of_restore, remedy
+from sleep_lightning.training.errors import exit_code, is_of_restore, remedy
 from sleep_lightning.training.metrics import Score
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.runtime.environment import check_device, describe_environment
@@ -131,17 +132,18 @@ def _checked(experiment: Experiment) -> tuple[Experiment, Place]:
 
 @dataclass
 class _Ending:
-    """How a run ends, as far as it is known; ``reason`` if it is stopped early."""
+    """How a run ends, as far as it is known; ``reason`` if it is stopped early; ``ranks``: of this node."""
 
     status: Status = "FAILED"
     exit_code: int = 1
     reason: StopReason | None = None
+    ranks: RankLauncher | None = None
 
 
 def fit(job: Job) -> int:
     """Train. Returns the exit code: 0; a ``StopReason`` if the run was stopped and can be resumed (0 in all ranks but
-    rank zero: srun may kill it, as it writes, when another fails); 2 if a plug-in cannot be built or used; 1 if it
-    diverged, memory ran out or another rank was lost."""
+    rank zero: srun may kill it, as it writes, when another fails); 2 if a plug-in cannot be built or used; 65 if it
+    diverged; that of a ``Cause`` if the machine had no space or memory, or lost a rank or a service."""
     quiet_lightning()
     ending = _Ending()
     with SignalsInterrupt() as signals:
@@ -161,7 +163,9 @@ def fit(job: Job) -> int:
                         return 0
                     raise DamagedFile(file, f"{type(error).__name__}: {error}", instead_of(file, RESUME)) from error
                 raise
-            ending.exit_code = 2 if is_misuse(error) else 1
+            ending.exit_code = exit_code(error)
+            if ending.exit_code == Cause.NODE and ending.ranks is not None:
+                ending.exit_code = ending.ranks.exit_code(Cause.NODE)
             if job.place.first:
                 plain_console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True)
         finally:
@@ -193,6 +197,7 @@ def _train(job: Job, ending: _Ending) -> None:
     trainer = build_trainer(experiment, run, job.loggers, callbacks, saves=True)
     launcher = trainer.strategy.launcher
     if isinstance(launcher, RankLauncher):
+        ending.ranks = launcher
         launcher.on_lost = lambda: _close(job, ending)
     pl.seed_everything(experiment.training.seed, verbose=False)
     module, data = SleepModule(experiment), TaskDataModule(experiment)

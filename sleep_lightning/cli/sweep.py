@@ -15,7 +15,9 @@ from sleep_lightning.cli.sweep_progress import watch
 from sleep_lightning.cli.sweep_show import frontier_table, report_facts
 from sleep_lightning.names import check_path
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.infrastructure import Ended
 from sleep_lightning.runs.signals import SignalsInterrupt
+from sleep_lightning.runs.space import refusal
 from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor
 from sleep_lightning.sweep.gpus import check_gpus
 from sleep_lightning.sweep.launchers.choose import choose_launcher
@@ -97,7 +99,8 @@ def _job(sweep: Sweep, folder: Path, records: str | None) -> SweepJob:
 
 
 def sweep(job: SweepJob) -> int:
-    """Search until the budget is used up. Returns 0, or 128 + signal number (rerun the command to resume)."""
+    """Search until the budget is used up. Returns 0; 128 + signal number, or the ``Cause`` that kept a trial from
+    finishing (rerun the command to resume)."""
     with SignalsInterrupt() as signals:
         return _sweep(job, signals)
 
@@ -130,19 +133,30 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
                 console.print(frontier_table(report))
             print_facts(console, report_facts(report, job.folder))
             _show_charts(publisher, console)
+        if supervisor.put_aside:
+            return _say_put_aside(supervisor.put_aside, live)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         console.print("stopped; running trials have saved their state: rerun the command to resume", highlight=False)
         return signals.exit_code
     except ValueError as error:  # the folder belongs to another sweep, or a service is missing
-        live.print(f"error: {error}", highlight=False, soft_wrap=True)
-        return 2
+        text, code = refusal(error)
+        live.print(f"error: {text}", highlight=False, soft_wrap=True)
+        return code
     finally:
         with signals.held():
             if logger is not None:
                 logger.end(status)
     return 0
+
+
+def _say_put_aside(trials: dict[int, Ended], console: Console) -> int:
+    """What the machine kept from finishing. Returns the exit code of the first such failure."""
+    for number, ended in trials.items():
+        text = f"error: trial {number} is not finished: {ended}; rerun the command to resume it"
+        console.print(text, highlight=False, soft_wrap=True)
+    return int(next(iter(trials.values())).cause or 1)
 
 
 def _open_tracking(job: SweepJob) -> MLflowRun | None:

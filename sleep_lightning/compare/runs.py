@@ -1,13 +1,14 @@
 """The runs of a comparison: one process per arm and seed, resumed if it was interrupted."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sleep_lightning.compare.arms import Arm
 from sleep_lightning.config import Experiment, Override
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.infrastructure import Ended, Retry
 from sleep_lightning.runs.process import FitProcess, Watched
 from sleep_lightning.runs.resume import differing
 
@@ -56,23 +57,64 @@ def _check_same(run: Run) -> None:
             )
 
 
-def execute(runs: list[Run], jobs: int, threads: int) -> Iterator[set[Run]]:
+def execute(runs: list[Run], jobs: int, threads: int, say: Callable[[str], None] = print) -> Iterator[set[Run]]:
     """Run what is not finished, ``jobs`` at a time; yields the active runs about twice a second.
 
+    A run that the machine has failed (a full disk, no memory) is resumed after a while; until then it counts as active.
     Closing the iterator (or an exception in its consumer) sends SIGTERM to all processes, which then save and exit.
+
+    Args:
+        runs: all of them.
+        jobs: runs at a time.
+        threads: CPU threads of each.
+        say: called with a line about each run that is to be resumed.
     """
     waiting = [run for run in runs if run.summary is None]
     alive: dict[Run, Watched] = {}
+    again = Again(say)
     try:
         while waiting or alive:
-            while waiting and len(alive) < jobs:
-                run = waiting.pop(0)
-                alive[run] = run.orphan() or run.start(threads)
-            yield set(alive)
+            while len(alive) < jobs and (run := again.first_due(waiting)) is not None:
+                waiting.remove(run)
+                try:
+                    alive[run] = run.orphan() or run.start(threads)
+                except OSError as error:
+                    waiting += again.after(run, Ended.by(error))
+            yield {*alive, *again.waits(waiting)}
             time.sleep(0.5)
-            alive = {run: process for run, process in alive.items() if process.alive()}
+            for run, process in list(alive.items()):
+                if not process.alive():
+                    del alive[run]
+                    waiting += [] if run.summary is not None else again.after(run, run.ended(process.exit_code()))
     finally:
         for process in alive.values():
             process.end()
         for process in alive.values():
             process.wait()
+
+
+class Again:
+    """Which runs are started again, and when."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._retries: dict[Run, Retry] = {}
+        self._spent: dict[Run, float] = {}
+
+    def first_due(self, waiting: Sequence[Run]) -> Run | None:
+        """The first that may be started now."""
+        return next((run for run in waiting if run not in self._retries or self._retries[run].due), None)
+
+    def waits(self, waiting: Sequence[Run]) -> list[Run]:
+        """Those that were started before."""
+        return [run for run in waiting if run in self._retries]
+
+    def after(self, run: Run, ended: Ended) -> list[Run]:
+        """The run if it is to be started again after this end, else nothing."""
+        if run not in self._retries or run.flops_spent > self._spent[run]:  # it got further
+            self._retries[run] = Retry()
+        self._spent[run] = run.flops_spent
+        if ended.cause is None or (seconds := self._retries[run].after(ended.cause)) is None:
+            return []
+        self._say(f"{run.name}: {ended.reason}; started again in {seconds:.3g} s")
+        return [run]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sleep_lightning.evidence.findings import CONTROLS, DEPO, PASSES, STEPS, WANTED, Scores
 from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.throughput import Speed
+from sleep_lightning.tracking.figures.picture import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +40,7 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _save(figure: "Figure", path: Path) -> str:
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
     return path.name
 
 

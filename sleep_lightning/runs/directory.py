@@ -17,6 +17,7 @@ from sleep_lightning.names import check_name
 from sleep_lightning.runs.damage import DamagedFile, IfThere, UnreadableFile, read_bytes, read_json
 from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.runs.locks import LOOK_SECONDS, open_lock, take
+from sleep_lightning.runs.space import naming
 
 OUTBOX = "mlflow.jsonl"
 """What MLflow is still to be told: there as long as the run goes on or something is unsent (``tracking.outbox``)."""
@@ -181,8 +182,14 @@ class RunDirectory:
                     f"it: fuser -v -- {shlex.quote(str(self.path / 'lock'))}"
                 )
             raise ValueError(f"{self.path} is being trained by {holder}; wait for it, or end it: kill {holder.pid}")
-        file.truncate(0)
-        print(os.getpid(), socket.gethostname(), file=file, flush=True)
+        try:
+            with naming(self.path / "lock"):
+                file.truncate(0)
+                print(os.getpid(), socket.gethostname(), file=file, flush=True)
+        except OSError:
+            with suppress(OSError):  # what could not be written is tried again
+                file.close()
+            raise
         return file
 
     def _open_lock(self) -> IO[str]:

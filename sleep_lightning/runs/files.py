@@ -1,6 +1,7 @@
 """Files that other processes read, and that a crash or a full disk must leave whole."""
 
 import errno
+import io
 import json
 import os
 from collections.abc import Callable
@@ -9,24 +10,36 @@ from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 from sleep_lightning.runs.damage import UnreadableFile, read_json
+from sleep_lightning.runs.space import naming, with_space
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any], patience: float | None = None) -> None:
     """Write by rename: a reader sees the old file or the new one, never a part of it."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json.dumps(content, indent=2) + "\n", patience)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, patience: float | None = None) -> None:
     """Write by fsync and rename, like ``write_json``: a crash or a full disk leaves the file before intact."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode()), patience)
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Have ``write`` fill a file beside the target, which it replaces once it is on disk; a device is written to."""
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], patience: float | None = None) -> None:
+    """Have ``write`` fill a file beside the target, which it replaces once it is on disk; a device is written to.
+
+    On a full disk ``write`` is called again until there is space, for ``patience`` seconds (None:
+    ``space.PATIENCE``).
+
+    Raises:
+        DiskFull: there was none; the file before is intact.
+    """
     if path.exists() and not path.is_file():
-        with path.open("wb") as file:
+        with naming(path), path.open("wb") as file:
             write(file)
         return
+    with_space(path, lambda: _write(path, write), lambda: _size(write), patience)
+
+
+def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     partial = _partial(path)
     try:
         with partial.open("wb") as file:
@@ -36,6 +49,29 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _size(write: Callable[[IO[bytes]], object]) -> int:
+    """Bytes that it writes."""
+    counter = _Counter()
+    with io.BufferedWriter(counter) as file:
+        write(file)
+    return counter.size
+
+
+class _Counter(io.RawIOBase):
+    """Counts what is written, and drops it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.size += len(data)
+        return len(data)
 
 
 def check_writable(path: Path) -> None:

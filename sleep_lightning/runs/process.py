@@ -4,6 +4,7 @@ Whether it has finished is decided by the atomically written ``summary.json``, n
 stopped by SIGTERM may exit with 0).
 """
 
+import errno
 import os
 import re
 import shlex
@@ -21,6 +22,8 @@ from sleep_lightning.config import Experiment, redact
 from sleep_lightning.runs.damage import NUMBER
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import JsonFile, write_text
+from sleep_lightning.runs.infrastructure import DIVERGED, Cause, Ended, cause_of_exit
+from sleep_lightning.runs.space import DiskFull
 
 _SCORES = dict.fromkeys(("exact_match", "token_accuracy", "loss", "train_flops", "wall_s"), NUMBER)
 SUMMARY: dict[str, Any] = {"status": str, **_SCORES}
@@ -130,7 +133,13 @@ class FitProcess:
             return f"killed by signal {-exit_code}{hint}"
         if exit_code in (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGUSR1):
             return f"stopped by signal {exit_code - 128} ({_name(exit_code - 128)}) from outside"
+        if exit_code == Cause.DISK and not self.log_tail(1):  # it could not be written either
+            return f"exit code {exit_code}: {DiskFull(self.directory.path, OSError(errno.ENOSPC))}"
         return f"exit code {'unknown' if exit_code is None else exit_code}: {self.last_words()}"
+
+    def ended(self, exit_code: int | None) -> Ended:
+        """How a process has ended that left no result; its argument as for ``why_failed``."""
+        return Ended(self.why_failed(exit_code), cause_of_exit(exit_code), exit_code == DIVERGED)
 
     def command(self) -> list[str]:
         """The command that starts the run, or resumes it."""
@@ -144,7 +153,7 @@ class FitProcess:
         """Write the experiment beside the run's directory, by rename. Returns the file."""
         file = self.directory.beside(".yaml")
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, self.experiment.to_yaml())
+        write_text(file, self.experiment.to_yaml(), patience=0)  # who starts runs has others to watch
         return file
 
     def resume_command(self) -> list[str]:

@@ -1,6 +1,5 @@
 """Storages that retry while they cannot be reached or written: training continues, and no result is lost."""
 
-import errno
 import os
 import sys
 import time
@@ -13,12 +12,10 @@ from optuna.storages import RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 
+from sleep_lightning.runs.infrastructure import FIRST_SECONDS, LONGEST_SECONDS, PASSING
+
 P = ParamSpec("P")
 R = TypeVar("R")
-FIRST_SECONDS, LONGEST_SECONDS = 0.5, 30.0
-"""Between two attempts, doubled from the first to the longest."""
-PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
-"""Errors of a disk that may pass: it is full, or its server is away."""
 
 
 class Pause:

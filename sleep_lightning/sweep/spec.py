@@ -90,8 +90,8 @@ class SweepSpec:
     """Indices of visible GPUs, from 0: each run sees one, that with the fewest runs; with more workers than GPUs, runs
     share them. null: no GPU is assigned, a run sees the same GPUs as the sweep."""
     retries: int = field(default=1, metadata={"high": 2**31 - 1})
-    """How often a failed run is resumed from its last checkpoint; failures after progress since the last start do not
-    count."""
+    """How often a failed run is resumed from its last checkpoint. Failures after progress since the last start do not
+    count, nor do those of the machine (a full disk, no memory, a lost node), which are waited for."""
     storage: str | None = None
     """Where trials are kept: null, a journal in the sweep's folder; postgresql+psycopg://user@host/database, its
     password in PGPASSWORD or ~/.pgpass; or sqlite:///file.db."""

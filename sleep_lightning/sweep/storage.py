@@ -1,5 +1,6 @@
 """Where a sweep's trials are kept: a journal in its folder, PostgreSQL, or SQLite with immediate transactions."""
 
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -14,6 +15,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from sleep_lightning.config import anchored_uri, read_yaml, redact, sqlite_file
 from sleep_lightning.runs.damage import DamagedFile
+from sleep_lightning.runs.infrastructure import Cause, cause_of
+from sleep_lightning.runs.space import DiskFull
 from sleep_lightning.sweep.retrying_storage import RetryingJournal, RetryingStorage
 
 JOURNAL = "journal.log"
@@ -116,6 +119,9 @@ def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorag
             f"storage={_shown(parts)!r} needs psycopg, which is missing; run: pip install 'psycopg[binary]>=3.2,<4'"
         ) from error
     except (SQLAlchemyError, OptunaError, sqlite3.Error, RuntimeError) as error:
+        if parts.drivername == SQLITE and cause_of(error) is Cause.DISK:
+            full = DiskFull(Path(str(parts.database)), OSError(errno.ENOSPC, "")).what
+            raise ValueError(f"storage={_shown(parts)!r}: {full}; free some space and repeat the command") from error
         raise ValueError(
             f"storage={_shown(parts)!r} cannot be used: {_cause(error)}; check that it is there, the user, and the "
             f"password (PGPASSWORD or ~/.pgpass)"

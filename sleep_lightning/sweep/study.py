@@ -23,6 +23,8 @@ from sleep_lightning.sweep.storage import JOURNAL, REMEDY, is_sweep, open_storag
 
 FINGERPRINT = "definition"
 OWNER, OWNER_FILE = "owner", "study.json"
+DIVERGED, AGAIN = "diverged", "again"
+"""Of a trial that failed: no other try would end otherwise. Of one at a point where another failed: its number."""
 
 
 def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
@@ -73,7 +75,23 @@ def _open_study(sweep: Sweep, folder: Path) -> optuna.Study:
             for point in sweep.space.points():
                 study.enqueue_trial(point, skip_if_exists=True)
         study.set_user_attr(FINGERPRINT, wanted)
+    elif sweep.spec.sampler == "grid":
+        _enqueue_failed(study)
     return study
+
+
+def _enqueue_failed(study: optuna.Study) -> None:
+    """Points of a grid whose last trial failed are tried once more, unless training diverged: it would again."""
+    last: dict[str, FrozenTrial | None] = {}
+    for trial in study.get_trials(deepcopy=False):
+        if (point := trial.user_attrs.get("values", trial.system_attrs.get("fixed_params"))) is None:
+            continue
+        facts = trial.user_attrs
+        over = "infeasible" in facts or DIVERGED in facts or DIVERGED in facts.get("failed", "")
+        last[json.dumps(point, sort_keys=True)] = trial if trial.state == TrialState.FAIL and not over else None
+    for failed in last.values():
+        if failed is not None and (values := failed.user_attrs.get("values")) is not None:
+            study.enqueue_trial(values, user_attrs={AGAIN: failed.number})
 
 
 def _check_place(spec: SweepSpec, folder: Path) -> bool:

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.config import Override
 from sleep_lightning.runs.damage import reading
+from sleep_lightning.runs.infrastructure import Cause, Ended, Retry
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.active_runs import ActiveRun, ActiveRuns
 from sleep_lightning.sweep.launchers import Launcher, LocalLauncher
@@ -26,7 +27,7 @@ from sleep_lightning.sweep.reseeding import Reseeding
 from sleep_lightning.sweep.snapshot import RunningTrial, Snapshot
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.storage import JOURNAL, REMEDY
-from sleep_lightning.sweep.study import exhausted
+from sleep_lightning.sweep.study import AGAIN, DIVERGED, exhausted
 from sleep_lightning.sweep.trial import Trial, build_trial, curve_of, mean_curve, runs_path
 
 FAILED_IN_A_ROW = 20
@@ -47,6 +48,7 @@ class Supervisor:
         events: what happened, a line each, for display.
         launcher: of the runs; None: processes of this machine.
         records: finished runs, which are taken from there and added to it.
+        put_aside: trials by number that the machine failed too often, and how: the next supervisor resumes them.
     """
 
     sweep: Sweep
@@ -56,6 +58,7 @@ class Supervisor:
     events: list[str] = field(default_factory=list)
     launcher: Launcher | None = None
     records: Records | None = None
+    put_aside: dict[int, Ended] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         spec = self.sweep.spec
@@ -98,13 +101,17 @@ class Supervisor:
                     return
                 time.sleep(poll_seconds)
         finally:
-            self._launcher.stop([one.run for one in self._active])
+            self._launcher.stop([one.run for one in self._active if one.at_work])
 
     def _look_around(self) -> None:
         for one in self._active:
             if one not in self._active:  # another seed has ended its trial
                 continue
-            ended = self._launcher.poll(one.run)
+            if one.retry.at is not None:
+                if one.retry.due:
+                    self._active.restart(one)
+                continue
+            ended = one.unstarted or self._launcher.poll(one.run)
             if ended is None:
                 self._prune(one)
             elif one.run.summary is not None:
@@ -127,7 +134,7 @@ class Supervisor:
         if self._waiting:
             self._take_up(self._waiting.pop(0))
             return True
-        begun = self._ledger.counted + len(self._active.trials())
+        begun = self._ledger.counted + len(self._active.trials()) + len(self.put_aside)
         if self._given_up or begun >= self.sweep.spec.budget.trials or self._out_of_budget():
             return False
         if self._failed_in_a_row >= FAILED_IN_A_ROW:
@@ -178,9 +185,8 @@ class Supervisor:
         self._enqueued = self._count_enqueued()
         values = self.sweep.space.suggest(trial)
         running = {point_key(trial.values): trial.number for trial in self._active.trials()}
-        if (
-            twin := (running | self._ledger.tried).get(point_key(values))
-        ) is not None:  # the same seeds, the same result
+        tried = {} if AGAIN in trial.user_attrs else self._ledger.tried
+        if (twin := (running | tried).get(point_key(values))) is not None:  # the same seeds, the same result
             self._record(trial.number, TrialState.FAIL, None, infeasible=f"the same point as trial {twin}")
             return False
         return self._begin(trial.number, values)
@@ -238,7 +244,8 @@ class Supervisor:
         values = [result[name] for name in self.sweep.spec.objectives]
         broken = [f"{name} is {result[name]}" for name in self.sweep.spec.objectives if not isfinite(result[name])]
         if broken:  # Optuna accepts no NaN, and nothing compares with one
-            self._tell(trial.number, TrialState.FAIL, failed=broken[0], flops_spent=trial.flops_spent())
+            facts: dict[str, Any] = {"failed": broken[0], "flops_spent": trial.flops_spent(), DIVERGED: True}
+            self._tell(trial.number, TrialState.FAIL, None, **facts)
             return
         self._tell(
             trial.number,
@@ -264,17 +271,22 @@ class Supervisor:
             return
         self._tell(one.trial.number, TrialState.PRUNED, pruned=reason, curve=curve, flops_spent=one.trial.flops_spent())
 
-    def _failed(self, one: ActiveRun, reason: str) -> None:
+    def _failed(self, one: ActiveRun, ended: Ended) -> None:
         """Resume from the checkpoint, up to the limit; then the trial fails, not the sweep.
 
-        A run that has made progress since it was started is always resumed: it was stopped from outside, or lost its
-        node or ran out of time, and each such retry is at least a validation nearer to its end.
+        A run that has made progress since it was started is resumed at once, and so often as it does: each time is at
+        least a validation nearer to its end. One that the machine failed waits for it, and uses up no retries.
         """
-        further = one.run.flops_spent > one.began_flops
-        if further or one.failures < self.sweep.spec.retries:
-            one.failures = 0 if further else one.failures + 1
+        further, reason = one.run.flops_spent > one.began_flops, ended.reason
+        if further:
+            one.failures, one.retry = 0, Retry()
+        if not ended.diverged and (further or (ended.cause is None and one.failures < self.sweep.spec.retries)):
+            one.failures += not further
             self.events.append(f"trial {one.trial.number}: {reason}; resumed")
             self._active.restart(one)
+            return
+        if ended.cause is not None:
+            self._wait_or_put_aside(one, ended, ended.cause)
             return
         self._active.remove(one)
         self._active.stop(one.trial)
@@ -283,7 +295,26 @@ class Supervisor:
             self.events.append(f"trial {one.trial.number}: another seed failed: {reason}")
             return
         tail, spent = one.run.log_tail(), one.trial.flops_spent()
-        self._tell(one.trial.number, TrialState.FAIL, failed=reason, log_tail=tail, flops_spent=spent)
+        facts = {"failed": reason, "log_tail": tail, "flops_spent": spent} | (
+            {DIVERGED: True} if ended.diverged else {}
+        )
+        self._tell(one.trial.number, TrialState.FAIL, None, **facts)
+
+    def _wait_or_put_aside(self, one: ActiveRun, ended: Ended, cause: Cause) -> None:
+        """Start it again later. One that finds no memory or loses its node too often stays unfinished in the study,
+        so that the next supervisor resumes it."""
+        number, late = one.trial.number, time.monotonic() > self._deadline
+        if not late and (seconds := one.retry.after(cause)) is not None:
+            self.events.append(f"trial {number}: {ended.reason}; started again in {seconds:.3g} s")
+            return
+        self._active.remove(one)
+        self._active.stop(one.trial)
+        if one.trial.reseeds:
+            self._reseeding.give_up(number)
+        else:
+            self.put_aside[number] = ended
+            self._failed_in_a_row += 1
+        self.events.append(f"trial {number}: {ended.reason}; put aside, to be resumed by the next sweep")
 
     def _count_enqueued(self) -> int:
         return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))

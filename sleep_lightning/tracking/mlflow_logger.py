@@ -5,6 +5,7 @@ cannot resume a finished run. This one keeps what is logged in an ``Outbox`` and
 side service, which may be away for a while and never ends a training.
 """
 
+import errno
 import shlex
 import threading
 import time
@@ -18,7 +19,16 @@ from urllib.parse import quote, unquote
 from lightning.pytorch.loggers import Logger
 
 from sleep_lightning.config import anchored_uri, redact, sqlite_file
-from sleep_lightning.tracking.mlflow_store import alone, check_reachable, open_client, reason, store_errors
+from sleep_lightning.runs.infrastructure import Cause, cause_of
+from sleep_lightning.runs.space import DiskFull
+from sleep_lightning.tracking.mlflow_store import (
+    alone,
+    check_reachable,
+    create_whole,
+    open_client,
+    reason,
+    store_errors,
+)
 from sleep_lightning.tracking.outbox import Entry, Outbox
 
 if TYPE_CHECKING:
@@ -108,6 +118,7 @@ class MLflowRun(Logger):
         try:
             check_reachable(self.uri)
             with alone(self.uri):
+                create_whole(anchored_uri(self.uri))
                 client = open_client(anchored_uri(self.uri))  # MLflow keeps open stores by their URI
                 if run_id is not None:
                     client.update_run(run_id, status="RUNNING")
@@ -116,6 +127,11 @@ class MLflowRun(Logger):
                 experiment_id = self._new_experiment(client) if found is None else found.experiment_id
             return client, cast(str, client.create_run(experiment_id, run_name=run_name).info.run_id)
         except store_errors() as error:
+            if file is not None and cause_of(error) is Cause.DISK:
+                full = DiskFull(file, OSError(errno.ENOSPC, "")).what
+                raise ValueError(
+                    f"{full}; free some space, or set tracking.required=false (it is sent later)"
+                ) from error
             raise ValueError(
                 f"tracking.uri={redact(self.uri)!r} cannot be used: {reason(error, self.uri)}; "
                 f"check it, or set tracking.required=false (it is sent later) or tracking.enabled=false"
@@ -284,11 +300,13 @@ class MLflowRun(Logger):
         """Send everything, and release the outbox. Returns the number of entries that could not be sent."""
         self._stop.set()
         self._thread.join(timeout=PATIENCE)
-        left = self.flush()
+        left, path = self.flush(), self._outbox.path
+        kept = self._outbox.whole
         self._outbox.close()
         if left:
-            path = self._outbox.path
-            where = "it is lost" if path is None else f"send it: {sync_command(path.parent)}"
+            where = (
+                f"send it: {sync_command(path.parent)}" if path is not None and kept else "what is not on disk is lost"
+            )
             warnings.warn(f"MLflow lacks {left} entries of this run; {where}", stacklevel=3)
         return left
 

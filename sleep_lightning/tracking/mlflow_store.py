@@ -24,11 +24,43 @@ def open_client(uri: str) -> "MlflowClient":
     """MLflow's client of a store, whose folder must be there."""
     from mlflow.tracking import MlflowClient
 
-    logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it announces every table it creates
-    if "%" in uri and uri.startswith("sqlite:"):
-        # MLflow would create the folder of sqlite:///... as it is written, with %3F for a question mark: a stray one
-        uri = f"sqlite+pysqlite:{uri.removeprefix('sqlite:')}"
-    return MlflowClient(uri)
+    _quiet()
+    return MlflowClient(_for_mlflow(uri))
+
+
+def create_whole(uri: str) -> None:
+    """Create the file of an SQLite store, if it is missing, under another name: MLflow never opens one again whose
+    tables it could not complete, for want of space or because it was killed. To be called ``alone``."""
+    file = sqlite_file(uri)
+    if file is None or file.exists():
+        return
+    from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy.engine import make_url
+
+    partial = file.absolute().with_name(f".{file.name}.partial")
+    place = _for_mlflow(make_url(uri).set(database=str(partial)).render_as_string(hide_password=False))
+    _quiet()
+    try:
+        partial.unlink(missing_ok=True)
+        SqlAlchemyStore(place, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+        partial.replace(file)
+    finally:
+        if (engine := SqlAlchemyStore._engine_map.pop(place, None)) is not None:
+            engine.dispose()  # else it keeps the space of a deleted file
+        partial.unlink(missing_ok=True)
+
+
+def _for_mlflow(uri: str) -> str:
+    """MLflow would create the folder of sqlite:///... as it is written, with %3F for a question mark: a stray one."""
+    named = "%" in uri and uri.startswith("sqlite:")
+    return f"sqlite+pysqlite:{uri.removeprefix('sqlite:')}" if named else uri
+
+
+def _quiet() -> None:
+    """MLflow announces every table it creates, and prints errors that it raises."""
+    logging.getLogger("mlflow.store").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 @contextmanager

@@ -39,8 +39,9 @@ class Outbox:
         self._logged: dict[str, int] = {}
         self._before: dict[str, int] = {}
         self._mutex = threading.Lock()
-        self._whole, self._said = True, False
+        self._said = False
         self._file: int | None = None
+        self._unwritten: list[Entry] = []  # for want of space, or new
         if path is not None:
             try:
                 self._file = _open_locked(path, wait)
@@ -69,9 +70,10 @@ class Outbox:
             else:
                 self._take(entry)
         self._before = dict(self._logged)
-        self._whole = bool(whole) and len(whole) == len(text)
-        if not self._whole:
-            self._rewrite()
+        if len(whole) < len(text):
+            os.truncate(path, len(whole))
+        if not whole:
+            self._write({"store": self.store})
 
     def _take(self, entry: Entry) -> None:
         self.pending.append(entry)
@@ -108,6 +110,11 @@ class Outbox:
             del self.pending[:entries]
             self._write({"sent": entries})
 
+    @property
+    def whole(self) -> bool:
+        """Whether all that is to be sent is on disk."""
+        return self._file is not None and not self._unwritten
+
     def close(self) -> None:
         """Release the file, which goes if the run has ended and all is sent."""
         with self._mutex:
@@ -121,20 +128,15 @@ class Outbox:
     def _write(self, entry: Entry) -> None:
         if self._file is None:
             return
+        self._unwritten.append(entry)
+        size = os.fstat(self._file).st_size
         try:
-            if not self._whole:
-                self._rewrite()
-            else:
-                _append(self._file, [entry])
-        except OSError as error:  # a full disk: it is rewritten as soon as there is room
-            self._whole = False
+            _append(self._file, self._unwritten)
+        except OSError as error:  # a full disk: written with the next entry for which there is room
+            os.ftruncate(self._file, size)
             self._say(error)
-
-    def _rewrite(self) -> None:
-        if self._file is not None:
-            os.ftruncate(self._file, 0)
-            _append(self._file, [{"store": self.store}, {"logged": self._logged}, *self.pending])
-            self._whole = True
+        else:
+            self._unwritten.clear()
 
     def _say(self, error: OSError) -> None:
         if not self._said:
@@ -155,7 +157,7 @@ def _open_locked(path: Path, seconds: float) -> int:
 def _append(file: int, entries: list[Entry]) -> None:
     text = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
     if os.write(file, text) < len(text):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _parsed(text: bytes) -> Iterator[Entry]:

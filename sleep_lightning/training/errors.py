@@ -10,11 +10,10 @@ from torch import nn
 
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.config.plugins import CannotBuild
+from sleep_lightning.runs.infrastructure import DIVERGED, Cause, cause_of
+from sleep_lightning.runs.space import DiskFull
 from sleep_lightning.training.distributed.exchange import Exchange
 from sleep_lightning.training.distributed.sharded_muon import local
-
-LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")
-"""Parts of torch.distributed's errors when another rank has ended."""
 
 _SOURCE = re.compile(r"^\[[^]]*:\d+\] ")
 """The source location with which a library's error begins."""
@@ -69,6 +68,13 @@ def is_misuse(error: BaseException) -> bool:
     return isinstance(error, CannotBuild | MisconfigurationException) or str(error).startswith(_UNKNOWN_METRIC)
 
 
+def exit_code(error: Exception) -> int:
+    """That of ``fit`` after an error: 2 for what must be changed, ``DIVERGED``, that of the machine's failure, or 1."""
+    if is_misuse(error):
+        return 2
+    return DIVERGED if isinstance(error, Diverged) else int(cause_of(error) or 1)
+
+
 def remedy(error: Exception) -> str | None:
     """One sentence on what to change after an error; None for errors without a known remedy."""
     if isinstance(error, Diverged | CannotBuild):
@@ -77,7 +83,14 @@ def remedy(error: Exception) -> str | None:
         key = "Lightning" if isinstance(error, MisconfigurationException) else "training.callbacks"
         return f"{key}: {' '.join(str(error).split())}"
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if isinstance(error, RuntimeError) and any(text in str(error) for text in LOST_RANK):
+    cause = cause_of(error)
+    if cause is Cause.DISK:
+        full = DiskFull.of(error)
+        what = " ".join(str(error).split()) if full is None else full.what
+        return f"{what}; free some space, and fit --resume resumes from the last checkpoint"
+    if cause is Cause.SERVICE:
+        return f"a service cannot be reached ({first}); fit --resume resumes from the last checkpoint"
+    if cause is Cause.NODE:
         said = _SOURCE.sub("", first)[:200].rstrip(".")
         return (
             f"another process of this run is gone or does not answer ({said}); its last output stands above, and "
@@ -85,7 +98,7 @@ def remedy(error: Exception) -> str | None:
         )
     if isinstance(error, RuntimeError) and (taken := _TAKEN.search(str(error))):
         return f"port {taken[1]} of rank zero is taken by another program; give all ranks a free MASTER_PORT"
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    if cause is Cause.MEMORY:
         return (
             f"out of memory: {first.rstrip('.')}; try training.checkpointing=pass, a higher training.accumulate, or "
             f"a lower training.batch_size or training.val_batch_size"

@@ -1,6 +1,7 @@
 """fit from the outside: results, resuming to the bit, signals, kill -9, MLflow."""
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -244,7 +245,7 @@ def test_training_that_diverges_ends_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(fit_arguments("run", STEPS, "training.muon_lr=1e30", "training.log_every=3")) == 1
+    assert main(fit_arguments("run", STEPS, "training.muon_lr=1e30", "training.log_every=3")) == os.EX_DATAERR
     [line] = [text for text in capsys.readouterr().err.splitlines() if "diverged" in text]
     assert line.startswith("error: training diverged: the training loss is nan at step 3; try a lower training.muon_lr")
     assert not (tmp_path / "run" / "summary.json").exists()

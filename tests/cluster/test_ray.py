@@ -80,7 +80,7 @@ def finish(launcher: RayLauncher, run: FitProcess) -> str:
 
     def has_ended() -> bool:
         if (how := launcher.poll(run)) is not None:
-            ended.append(how)
+            ended.append(str(how))
         return bool(ended)
 
     wait_until(has_ended, "the run's end")
@@ -134,7 +134,7 @@ def test_a_run_that_does_not_save_is_killed(
     launcher.submit(run)
     wait_until(lambda: run.last_words() == "deaf", "the run")
     launcher.stop([run], seconds=0.5)
-    assert launcher.poll(run) == "ended by the sweep"
+    assert str(launcher.poll(run)) == "ended by the sweep"
 
 
 def test_a_lost_node_s_run_resumes_on_another(
@@ -173,7 +173,7 @@ def test_resources_that_no_node_has_are_reported(cluster: Ray, launcher: RayLaun
     wide.submit(run)
     assert wide.events == ["no node of the Ray cluster has CPU 1, GPU 3: runs wait until one joins"]
     wide.stop([run])
-    assert wide.poll(run) == "ended by the sweep"
+    assert str(wide.poll(run)) == "ended by the sweep"
 
 
 def test_without_a_cluster_it_is_one_sentence(monkeypatch: Patch) -> None:

@@ -1,13 +1,11 @@
 """Whatever dies, and when: no finished trial is lost, none is run twice, and the count ends exact."""
 
-import random
+import errno
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise, product
 from pathlib import Path
 
 import optuna
@@ -15,7 +13,9 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
+from sleep_lightning.runs import infrastructure
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.infrastructure import DIVERGED, Cause
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep import supervisor
 from sleep_lightning.sweep.folder import sole_supervisor
@@ -137,6 +137,92 @@ def test_a_failed_run_is_tried_again_then_told_with_its_reason(tmp_path: Path, m
     assert all(t.user_attrs["log_tail"] == ["see postgresql://me:***@db/x", "out of memory"] * 3 for t in failed)
     assert "s3cret" not in (tmp_path / "journal.log").read_text()
     assert sum("out of memory; resumed" in event for event in events) == 2 * len(failed)
+
+
+STATUS = "import pathlib, sys; file = pathlib.Path({file!r}); count = int(file.read_text()) if file.exists() else 0; "
+STATUS += "file.write_text(str(count + 1)); raise SystemExit({code})"
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, counter: Path, code: int, times: int, passes: int = 4) -> None:
+    """Runs with so many passes end with an exit code (a signal, if negative), the first so many times."""
+    plain = FitProcess.command
+    how = f"__import__('os').kill(__import__('os').getpid(), {-code})" if code < 0 else str(code)
+
+    def command(self: FitProcess) -> list[str]:
+        count = int(counter.read_text()) if counter.exists() else 0
+        if self.experiment.sleep.n_passes != passes or count >= times:
+            return plain(self)
+        return [sys.executable, "-S", "-c", STATUS.format(file=str(counter), code=how)]
+
+    monkeypatch.setattr(FitProcess, "command", command)
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infrastructure, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(infrastructure, "LONGEST_SECONDS", 0.02)
+    monkeypatch.setattr(infrastructure, "TRIES", 2)
+
+
+GRID = {"sampler": "grid", "space_only_passes": True, "trials": 4}
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_full_disk_is_waited_for_and_uses_up_no_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, tmp_path / "count", int(Cause.DISK), times=5)
+    study, events = run(tmp_path / "sweep", retries=0, **GRID)
+    assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE] * 4
+    said = [event for event in events if "started again in" in event]
+    assert len(said) == 5 and all(f"exit code {int(Cause.DISK)}: " in event for event in said)
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_what_finds_no_memory_is_put_aside_and_resumed_by_the_next_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, tmp_path / "count", -signal.SIGKILL, times=4)
+    sweep = small_sweep(retries=0, **GRID)  # type: ignore[arg-type]
+    first = Supervisor(sweep, open_study(sweep, tmp_path / "sweep"), tmp_path / "sweep")
+    for _ in first.run(poll_seconds=0.01):
+        pass
+    assert list(first.put_aside) == [3] and sum("put aside" in event for event in first.events) == 1
+    states = [trial.state for trial in first.study.get_trials()]
+    assert states == [TrialState.COMPLETE] * 3 + [TrialState.RUNNING]
+    study, events = run(tmp_path / "sweep", retries=0, **GRID)  # it fails once more
+    assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE] * 4
+    assert "trial 3: resumed" in events
+
+
+@pytest.mark.parametrize(("code", "again"), [(3, True), (DIVERGED, False)])
+def test_a_grid_point_that_failed_is_tried_by_the_next_sweep_unless_it_diverged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, again: bool
+) -> None:
+    failing(monkeypatch, tmp_path / "count", code, times=2 if again else 100)
+    study, _ = run(tmp_path / "sweep", retries=1, **GRID)
+    before = [trial.state for trial in study.get_trials()]
+    assert before == [TrialState.COMPLETE] * 3 + [TrialState.FAIL]
+    assert (tmp_path / "count").read_text() == ("2" if again else "1"), "what diverged would diverge again"
+    for _ in range(2):  # and what has a result then, never again
+        study, _ = run(tmp_path / "sweep", retries=1, **GRID)
+        states = [trial.state for trial in study.get_trials()]
+        assert states == before + ([TrialState.COMPLETE] if again else [])
+    passes = [trial.params["sleep.n_passes"] for trial in finished(study)]
+    assert sorted(passes) == ([1, 2, 3, 4] if again else [1, 2, 3])
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_runs_that_cannot_be_started_wait_for_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full, start = [OSError(errno.ENOSPC, "No space left on device", "log")] * 3, FitProcess.start
+
+    def starting(self: FitProcess, *arguments: object) -> object:
+        if full:
+            raise full.pop()
+        return start(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FitProcess, "start", starting)
+    study, events = run(tmp_path, trials=2, retries=0)
+    assert ledger(study).counted == 2
+    assert sum("No space left on device: 'log'; started again in" in event for event in events) == 3
 
 
 def test_a_sweep_of_which_every_run_fails_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,14 +442,6 @@ def test_a_torn_last_line_is_cut(tmp_path: Path) -> None:
     assert ledger(open_study(small_sweep(trials=2), tmp_path)).counted == 2
 
 
-SEEDS = '{"seeds": [0, 1]}'
-
-
-def supervisor_process(folder: Path, trials: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.sweep.stand_in", "supervise", str(folder), str(trials), "2", SEEDS]
-    return subprocess.Popen(command, env=environment(), start_new_session=True)
-
-
 def workers(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
@@ -371,54 +449,6 @@ def workers(folder: Path) -> list[psutil.Process]:
         if "fit" in line and any(str(folder) in part for part in line):
             found.append(process)
     return found
-
-
-@pytest.mark.parametrize(("trials", "times"), [(5, 4), pytest.param(24, 20, marks=pytest.mark.slow)])
-def test_kill_9_at_random_moments(tmp_path: Path, trials: int, times: int) -> None:
-    """The supervisor, a worker, or both, while two workers train; then the count is exact."""
-    dice, kills = random.Random(0), 0
-    process = supervisor_process(tmp_path, trials)
-    deadline = time.monotonic() + 240
-    journal = tmp_path / "journal.log"
-    while process.poll() is None or kills < times:
-        assert time.monotonic() < deadline
-        if process.poll() is not None and process.returncode == 0:
-            break
-        if not journal.exists():  # importing takes seconds; nothing to lose yet
-            time.sleep(0.05)
-            continue
-        size = journal.stat().st_size
-        while process.poll() is None and journal.stat().st_size == size:
-            time.sleep(0.01)
-        time.sleep(dice.uniform(0, 0.3))
-        if kills < times:
-            target = dice.choice(["supervisor", "worker", "both"])
-            if target != "supervisor":
-                for worker in workers(tmp_path)[: 1 if target == "worker" else None]:
-                    worker.kill()
-            if target != "worker":
-                process.kill()
-                process.wait()
-            kills += 1
-        if process.poll() is not None and process.returncode != 0:
-            process = supervisor_process(tmp_path, trials)
-            while process.poll() is None and journal.stat().st_size == size:
-                time.sleep(0.05)
-    assert process.wait() == 0
-    assert kills >= times // 2, "the sweep was over before it was disturbed"
-    study = open_study(small_sweep(trials=trials, seeds=[0, 1]), tmp_path)
-    states = Counter(trial.state for trial in study.get_trials())
-    assert states[TrialState.COMPLETE] == trials
-    assert states[TrialState.RUNNING] == 0
-    for trial, seed in product(finished(study), (0, 1)):
-        directory = tmp_path / "trials" / f"{trial.number:04d}-seed{seed}"
-        assert not (directory / "again").exists(), "started though it was finished"
-        steps = list(map(int, (directory / "steps").read_text().split()))
-        assert set(steps) == set(range(1, stand_in.STEPS + 1))
-        for before, after in pairwise(steps):
-            from_checkpoint = (after - 1) % stand_in.EVERY == 0 and 0 <= before - after < stand_in.EVERY
-            assert after == before + 1 or from_checkpoint
-    assert not workers(tmp_path)
 
 
 def test_a_living_run_of_a_dead_supervisor_is_adopted(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+from sleep_lightning.runs.infrastructure import Ended
 from sleep_lightning.runs.process import FitProcess
 
 LOOK_SECONDS = 0.05
@@ -22,11 +23,11 @@ class Launcher(ABC):
 
     @abstractmethod
     def submit(self, run: FitProcess) -> None:
-        """Start or resume the run; if it is running already, adopt it."""
+        """Start or resume the run; if it is running already, adopt it. Raises OSError if the machine cannot."""
 
     @abstractmethod
-    def poll(self, run: FitProcess) -> str | None:
-        """None while a submitted run waits or is running; after its end, how it ended, on one line.
+    def poll(self, run: FitProcess) -> Ended | None:
+        """None while a submitted run waits or is running; after its end, how it ended.
 
         Whether it has finished is decided by ``run.summary`` alone.
         """

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.infrastructure import Ended
 from sleep_lightning.runs.process import FitProcess, Watched, process_of
 from sleep_lightning.sweep.gpus import choose_gpu
 from sleep_lightning.sweep.launchers.launcher import Launcher
@@ -40,14 +41,14 @@ class LocalLauncher(Launcher):
             process = run.start(self._threads, choose_gpu(self._devices, self._processes.values()))
         self._processes[path] = process
 
-    def poll(self, run: FitProcess) -> str | None:
+    def poll(self, run: FitProcess) -> Ended | None:
         path = run.directory.path
         if self._processes[path].alive():
             return None
         if (other := run.orphan()) is not None:  # started by a supervisor that has died
             self._processes[path] = other
             return None
-        return run.why_failed(self._processes[path].exit_code())
+        return run.ended(self._processes[path].exit_code())
 
     def signal(self, run: FitProcess) -> None:
         self._processes[run.directory.path].end()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sleep_lightning.runs.infrastructure import Cause, Ended, cause_of
 from sleep_lightning.runs.process import URI_VARIABLE, FitProcess
 from sleep_lightning.sweep.launchers.launcher import Launcher
 from sleep_lightning.sweep.launchers.ray_options import RayOptions
@@ -32,7 +33,7 @@ class _Job:
     lost: int = 0
     stopped: bool = False
     done_at: float | None = None
-    ended: str | None = field(default=None)
+    ended: Ended | None = field(default=None)
 
 
 class RayLauncher(Launcher):
@@ -61,7 +62,7 @@ class RayLauncher(Launcher):
         if known is None or known.ended is not None:
             self._jobs[run.directory.path] = self._start(run)
 
-    def poll(self, run: FitProcess) -> str | None:
+    def poll(self, run: FitProcess) -> Ended | None:
         job, ray = self._jobs[run.directory.path], self._ray
         if job.ended is not None or not ray.wait([job.result], timeout=0)[0]:
             return job.ended
@@ -70,13 +71,14 @@ class RayLauncher(Launcher):
         except ray.exceptions.RayActorError as error:
             return self._lost(run, job, error)
         except ray.exceptions.RayError as error:
-            return self._end(job, _one_line(error))
+            cause = cause_of(error) or cause_of(getattr(error, "cause", error))
+            return self._end(job, Ended(_one_line(error), cause))
         job.done_at = job.done_at or time.monotonic()
         if run.summary is not None:
-            return self._end(job, "done")
+            return self._end(job, Ended("done"))
         if code == 0 and time.monotonic() - job.done_at < SETTLE_SECONDS:
             return None
-        return self._end(job, "stopped before it started" if code is None else run.why_failed(code))
+        return self._end(job, Ended("stopped before it started") if code is None else run.ended(code))
 
     def signal(self, run: FitProcess) -> None:
         job = self._jobs[run.directory.path]
@@ -111,15 +113,15 @@ class RayLauncher(Launcher):
         actor = remote.remote()
         return _Job(actor, actor.ping.remote(), actor.train.remote(order), run.flops_spent)
 
-    def _lost(self, run: FitProcess, job: _Job, error: Exception) -> str | None:
+    def _lost(self, run: FitProcess, job: _Job, error: Exception) -> Ended | None:
         """The actor is gone: its node was lost, or we have killed it."""
         if job.stopped:
-            return None if run.directory.holder() is not None else self._end(job, "ended by the sweep")
+            return None if run.directory.holder() is not None else self._end(job, Ended("ended by the sweep"))
         if run.summary is not None and run.directory.holder() is None:
-            return self._end(job, "done")
+            return self._end(job, Ended("done"))
         lost = 1 if run.flops_spent > job.flops else job.lost + 1
         if lost >= LOST_IN_A_ROW:
-            return self._end(job, f"its Ray worker was lost {lost} times: {_one_line(error)}")
+            return self._end(job, Ended(f"its Ray worker was lost {lost} times: {_one_line(error)}", Cause.NODE))
         self.events.append(f"{run.directory.path.name}: its Ray worker was lost; submitted again")
         self._ray.kill(job.actor)
         again = self._start(run)
@@ -127,7 +129,7 @@ class RayLauncher(Launcher):
         self._jobs[run.directory.path] = again
         return None
 
-    def _end(self, job: _Job, how: str) -> str:
+    def _end(self, job: _Job, how: Ended) -> Ended:
         job.ended = how
         self._ray.kill(job.actor)  # frees its CPUs and GPUs
         return how

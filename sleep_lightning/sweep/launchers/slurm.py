@@ -12,7 +12,9 @@ from types import NoneType
 
 from sleep_lightning.runs.damage import read_json
 from sleep_lightning.runs.files import write_json, write_text
+from sleep_lightning.runs.infrastructure import DIVERGED, Cause, Ended, cause_of_exit
 from sleep_lightning.runs.process import FitProcess
+from sleep_lightning.runs.space import DiskFull
 from sleep_lightning.sweep.launchers.launcher import Launcher
 from sleep_lightning.sweep.launchers.slurm_job import SlurmOptions
 
@@ -22,6 +24,10 @@ ENDED = (
     "TIMEOUT", "GONE",
 )  # fmt: skip
 """Final states (a requeued job is PENDING). GONE: SLURM no longer knows it."""
+CAUSES = {"OUT_OF_MEMORY": Cause.MEMORY} | dict.fromkeys(
+    ("BOOT_FAIL", "CANCELLED", "DEADLINE", "GONE", "NODE_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT"), Cause.NODE
+)
+"""States that are no fault of the run."""
 ANSWER_SECONDS = 60
 """Timeout of SLURM's commands."""
 SAY_SECONDS = 60.0
@@ -46,7 +52,7 @@ class _Job:
     id: str | None = None
     look_at: float = 0.0
     gone_at: float | None = None
-    ended: str | None = None
+    ended: Ended | None = None
     said_at: float = float("-inf")
     stopped: bool = False
 
@@ -82,30 +88,31 @@ class SlurmLauncher(Launcher):
         path = run.directory.path
         path.mkdir(parents=True, exist_ok=True)
         job = None if path in self._jobs else _recorded(run)
-        if job is None or (job.id is not None and _state(job.id) in ENDED):
+        if job is None or (job.id is not None and _state(job.id)[0] in ENDED):
             job = _Job(uuid.uuid4().hex)
         self._jobs[path] = job
         if job.id is None:
-            self._submit(run, job)
+            self._try_to_submit(run, job)
 
-    def poll(self, run: FitProcess) -> str | None:
+    def poll(self, run: FitProcess) -> Ended | None:
         job, now = self._jobs[run.directory.path], time.monotonic()
         if run.summary is not None and run.directory.holder() is None:
-            return "done"
+            return Ended("done")
         if job.stopped and job.id is None:
-            return "stopped before it was submitted"
+            return Ended("stopped before it was submitted")
         if job.ended is not None or now < job.look_at:
             return job.ended
         job.look_at = now + self._options.poll_seconds
         if job.id is None:
-            self._submit(run, job)
+            self._try_to_submit(run, job)
             return None
-        state = _state(job.id)
+        state, code = _state(job.id)
         job.gone_at = None if state not in ENDED else job.gone_at or now
         if job.gone_at is None:
             return None
         if job.stopped or run.summary is not None or now - job.gone_at >= self._options.settle_seconds:
-            job.ended = f"SLURM job {job.id} is {state.lower()}: {run.last_words()}"
+            reason = f"SLURM job {job.id} is {state.lower()}: {run.last_words()}"
+            job.ended = Ended(reason, CAUSES.get(state, cause_of_exit(code)), code == DIVERGED)
         return job.ended
 
     def signal(self, run: FitProcess) -> None:
@@ -120,6 +127,12 @@ class SlurmLauncher(Launcher):
         if job.id is not None:
             _ask(["scancel", job.id])
 
+    def _try_to_submit(self, run: FitProcess, job: _Job) -> None:
+        try:
+            self._submit(run, job)
+        except DiskFull as error:  # its script has no place yet
+            self._say(run, job, f"{error.what}; retrying")
+
     def _submit(self, run: FitProcess, job: _Job) -> None:
         """Submit it, unless SLURM has it: an answer may have been lost, or the supervisor that submitted it died."""
         ticket = _ticket(run)
@@ -129,10 +142,10 @@ class SlurmLauncher(Launcher):
             return
         answer = _ask(["squeue", "--noheader", "--format=%i", f"--name={job.token}"])
         if answer.returncode == 0 and not answer.stdout.split():
-            write_json(ticket, {"token": job.token, "job": None})
+            write_json(ticket, {"token": job.token, "job": None}, patience=0)
             begin, resume, config = run.begin_command(), run.resume_command(), run.directory.config.absolute()
             script = run.directory.beside(".sbatch").absolute()
-            write_text(script, self._options.script(begin, resume, config, ticket.absolute(), job.token))
+            write_text(script, self._options.script(begin, resume, config, ticket.absolute(), job.token), patience=0)
             log = str(run.log.absolute()).replace("%", "%%")
             own = [f"--job-name={job.token}", f"--output={log}", "--open-mode=append", "--requeue", "--export=ALL"]
             command = ["sbatch", "--parsable", *own, *self._options.arguments(self._threads), str(script)]
@@ -162,12 +175,13 @@ def _recorded(run: FitProcess) -> _Job | None:
     return _Job(content["token"], content["job"])
 
 
-def _state(job: str) -> str:
-    """A job's state; UNKNOWN while SLURM does not answer."""
+def _state(job: str) -> tuple[str, int | None]:
+    """A job's state, UNKNOWN while SLURM does not answer, and its exit code (or minus a signal), None if unknown."""
     answer = _ask(["scontrol", "show", "job", "-o", job])
     if answer.returncode == 0 and (match := re.search(r"\bJobState=(\w+)", answer.stdout)):
-        return match[1]
-    return "GONE" if "Invalid job id" in answer.stderr else "UNKNOWN"
+        code = re.search(r"\bExitCode=(\d+):(\d+)", answer.stdout)
+        return match[1], None if code is None else -(int(code[2]) & 127) or int(code[1])
+    return ("GONE" if "Invalid job id" in answer.stderr else "UNKNOWN"), None
 
 
 def _ask(command: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

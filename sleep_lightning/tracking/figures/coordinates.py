@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
+from sleep_lightning.tracking.figures.picture import save_figure
+
 SIZES = ("hidden", "memory", "logits")
 
 
@@ -36,4 +38,4 @@ def draw_coordinates(rows: Sequence[dict[str, object]], path: Path) -> None:
             axes.set_ylim(low / 2, high * 2)  # what is flat looks flat
             axes.grid(alpha=0.3)
         panels[0].legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.tracking.figures.frontier_plot import depth_colors
+from sleep_lightning.tracking.figures.picture import save_figure
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -83,7 +84,7 @@ def draw_law(panels: Sequence[LawPanel], path: Path, title: str) -> None:
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", title="budget; star: N*")
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def _at(bowl: Bowl, n: float) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sleep_lightning.tracking.figures.frontier_plot import FrontierPlot, depth_colors
+from sleep_lightning.tracking.figures.picture import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,7 @@ def draw_learning_curve(history: list[dict[str, float]], path: Path, title: str)
     axes.set(xlabel="training FLOPs", ylabel="validation accuracy", ylim=(0, 1.02), title=title)
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 class Compared(Protocol):
@@ -83,7 +84,7 @@ def draw_comparison(rows: Sequence[Compared], path: Path, title: str) -> None:
     _flops_axis(axes)
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def draw_frontier(plot: FrontierPlot, path: Path) -> None:
@@ -128,7 +129,7 @@ def draw_frontier(plot: FrontierPlot, path: Path) -> None:
     order = sorted(range(len(labels)), key=lambda i: names.index(labels[i]) if labels[i] in names else len(names))
     handles, labels = [handles[i] for i in order], [labels[i] for i in order]
     axes.legend(handles, labels, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path)
 
 
 def _flops_axis(axes: "Axes", label: str = "training FLOPs") -> None:

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sleep_lightning.runs.checkpoint import is_readable, load_checkpoint
 from sleep_lightning.runs.directory import SAVED
+from sleep_lightning.runs.files import write_text
 from sleep_lightning.training.callbacks.preemption import Preemption
 
 
@@ -58,8 +59,8 @@ class StepCheckpoint(Checkpoint):
         directory = getattr(trainer.checkpoint_callback, "dirpath", None) or trainer.default_root_dir
         path = self.path or Path(directory) / "last.ckpt"
         trainer.save_checkpoint(path)
-        if self.every is not None and trainer.is_global_zero:
-            (path.parent / SAVED).touch()
+        if self.every is not None and trainer.is_global_zero and not (path.parent / SAVED).exists():
+            write_text(path.parent / SAVED, "")
 
 
 def _preemptions(trainer: pl.Trainer) -> list[Preemption]:

@@ -11,6 +11,8 @@ from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from rich.console import Console
 
+from sleep_lightning.runs.infrastructure import Cause, cause_of_exit
+
 GRACE = 20.0
 """Seconds rank zero has to find out by itself that another rank is gone, and others to end after it."""
 
@@ -47,7 +49,16 @@ class RankLauncher(_SubprocessScriptLauncher):
                 Console(stderr=True, emoji=False).print(text, highlight=False, soft_wrap=True, markup=False)
                 self.on_lost()
                 self.end_ranks(0)
-                os._exit(1)
+                os._exit(self.exit_code(Cause.NODE))
+
+    def exit_code(self, cause: Cause, seconds: float = 5.0) -> int:
+        """That of this process once a rank is gone: 1 if a rank of this node ended by its own fault within so many
+        seconds, the cause of its end, or the given one."""
+        deadline = time.monotonic() + seconds
+        while self.procs and not any(process.poll() for process in self.procs) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        codes = [process.returncode for process in self.procs if process.returncode]
+        return int(next((cause_of_exit(code) or 1 for code in codes), cause))
 
     def end_ranks(self, seconds: float = GRACE) -> None:
         """Wait for the other ranks, and kill those that have not ended after so many seconds."""

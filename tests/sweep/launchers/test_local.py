@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.infrastructure import Cause, Ended
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.launchers import LocalLauncher
 from tests.sweep.sweeps import small_sweep
@@ -21,7 +22,7 @@ def test_what_does_not_save_in_time_is_killed(tmp_path: Path, monkeypatch: pytes
     while run.last_words() != "deaf":
         time.sleep(0.01)
     launcher.stop([run], seconds=0.2)
-    assert launcher.poll(run) == "killed by signal 9, perhaps out of memory"
+    assert launcher.poll(run) == Ended("killed by signal 9, perhaps out of memory", Cause.MEMORY)
 
 
 def test_a_run_of_another_machine_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
