@@ -122,7 +122,7 @@ def test_a_database_that_goes_away_is_waited_for(
     study = open_study(small_sweep(storage=f"sqlite:///{tmp_path}/a.db"), tmp_path)
     trial = study.ask()
     study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
-    monkeypatch.setattr("sleep_lightning.sweep.storage.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("sleep_lightning.sweep.sqlite.BUSY_SECONDS", 0.01)
     other = sqlite3.connect(tmp_path / "a.db", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     threading.Timer(0.5, other.rollback).start()
@@ -137,7 +137,7 @@ def test_a_study_is_made_when_the_database_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It was there when the storage was opened, and is gone a moment later."""
-    monkeypatch.setattr("sleep_lightning.sweep.storage.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("sleep_lightning.sweep.sqlite.BUSY_SECONDS", 0.01)
     storage = open_storage(f"sqlite:///{tmp_path}/a.db", tmp_path, to_write=True)
     other = sqlite3.connect(tmp_path / "a.db", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
