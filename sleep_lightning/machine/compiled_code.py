@@ -1,6 +1,7 @@
 """Where torch.compile and Triton keep what they have compiled, and load and run it again."""
 
 import os
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -17,7 +18,9 @@ def keep_compiled_code_private() -> None:
     What the user has set stays, unless others can write there: then a warning says so.
     """
     for variable, name in VARIABLES.items():
-        given = os.environ.get(variable)
+        given = os.environ.get(variable, "")
+        if given.startswith(f"{tempfile.gettempdir()}/torchinductor_"):  # not set by the user: torch does it
+            given = ""
         if given and (why := _why_not(Path(given))) is None:
             continue
         try:

@@ -110,7 +110,9 @@ def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorag
         connect = connect_sqlite if to_write else read_sqlite
         engine = {"creator": lambda: connect(str(parts.database))}
     try:
-        storage = when_created(lambda: RetryingStorage(url, _shown(parts), engine)) if to_write else _reader(url, engine)
+        storage = (
+            when_created(lambda: RetryingStorage(url, _shown(parts), engine)) if to_write else _reader(url, engine)
+        )
     except ImportError as error:
         raise ValueError(
             f"storage={_shown(parts)!r} needs psycopg, which is missing; run: pip install 'psycopg[binary]>=3.2,<4'"
