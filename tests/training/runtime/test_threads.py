@@ -6,8 +6,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from sleep_lightning.config import load_experiment
+from sleep_lightning.training.distributed.launcher import RankLauncher
 from sleep_lightning.training.runtime import threads
 from sleep_lightning.training.runtime.threads import choose_threads
+from sleep_lightning.training.trainer import build_trainer
 
 SRUN = {
     "SLURM_STEP_NUM_TASKS": "2",
@@ -54,3 +57,13 @@ def test_tasks_that_srun_gave_cores_of_their_own(machine: pytest.MonkeyPatch) ->
     assert choose_threads(None, 2) == 5
     machine.setenv("SLURM_CPUS_PER_TASK", "64")
     assert choose_threads(None, 2) == 6
+
+
+def test_the_launcher_keeps_what_is_configured(machine: pytest.MonkeyPatch) -> None:
+    experiment = load_experiment(None, ["training.devices=2", "training.accelerator=cpu", "training.threads=5"])
+    launcher = build_trainer(experiment).strategy.launcher
+    assert isinstance(launcher, RankLauncher)
+    machine.setattr(launcher, "_call_children_scripts", lambda: None)
+    assert launcher.launch(torch.get_num_threads) == 5
+    launcher.threads = None
+    assert launcher.launch(torch.get_num_threads) == 3
