@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from sleep_lightning.cli.streams import kept_output
+from sleep_lightning.cli.surroundings import out_of_memory, settle
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.runs.space import DiskFull, refusal
@@ -53,6 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if error.errno not in _OF_THE_PLACE or error.filename is None:
                 raise
             return _refused(f"{error.filename}: {error.strerror}; check the path and its permissions")
+        except (MemoryError, ImportError, RuntimeError) as error:
+            if (sentence := out_of_memory(error)) is None:
+                raise
+            _refused(sentence)
+            return 1
 
 
 def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
@@ -82,6 +88,7 @@ def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
     if rest:
         arguments.overrides += rest  # key=value after an option
     try:
+        settle()
         run: Callable[[], int] = command.prepare(arguments)
     except ValueError as error:  # the user's mistakes, all found before any compute
         return _refused(*refusal(error))

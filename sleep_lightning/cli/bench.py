@@ -21,6 +21,7 @@ from sleep_lightning.cli.seconds import check_seconds
 from sleep_lightning.runs.files import write_json
 from sleep_lightning.tracking.figures.coordinates import draw_coordinates
 from sleep_lightning.training.runtime.environment import describe_environment
+from sleep_lightning.training.runtime.threads import choose_threads
 
 BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
     "operator": bench_operator,
@@ -44,11 +45,9 @@ def bench(names: list[str], seconds: float, output: Path | None) -> int:
     """
     console = plain_console()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    environment = describe_environment(device)
+    threads, environment = choose_threads(), describe_environment(device)
     environment["processor"] = platform.processor() or platform.machine()
-    console.print(
-        f"{torch.get_num_threads()} threads, torch {environment['torch']}, {environment['device']}", highlight=False
-    )
+    console.print(f"{threads} threads, torch {environment['torch']}, {environment['device']}", highlight=False)
     rows: list[dict[str, object]] = []
     for name in names or BENCHES:
         done = list(BENCHES[name](seconds))

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -26,6 +25,7 @@ from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.tracking.sync import send_all
 from sleep_lightning.training.rate import training_rate
 from sleep_lightning.training.runtime.environment import check_device
+from sleep_lightning.training.runtime.threads import choose_threads
 
 MOST_JOBS = 4096
 
@@ -70,7 +70,7 @@ def prepare(
     place = f"runs/compare-{Path(config).stem}" if output is None else output
     check_path("--output", place)
     folder = Path(place)
-    threads = base.training.threads or max(1, torch.get_num_threads() // jobs)
+    threads = base.training.threads or max(1, choose_threads() // jobs)
     own = [("training.threads", threads), ("tracking.uri", base.tracking.uri), ("tracking.required", False)]
     runs = plan_runs(base, build_arms(base, arms), seeds, folder, *own)
     for run in runs:

@@ -41,6 +41,7 @@ from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.runtime.environment import check_device, describe_environment
 from sleep_lightning.training.runtime.malloc import tune_allocator
 from sleep_lightning.training.runtime.matmul_precision import choose_fp32_matmul
+from sleep_lightning.training.runtime.memory import check_step
 from sleep_lightning.training.trainer import build_trainer, quiet_lightning
 
 
@@ -125,7 +126,7 @@ def _tracked(job: Job) -> Job:
 
 
 def _checked(experiment: Experiment) -> tuple[Experiment, Place]:
-    check_device(experiment)
+    check_step(experiment, check_device(experiment))
     experiment = experiment.pinned()
     return experiment, Place.of(experiment.training)
 

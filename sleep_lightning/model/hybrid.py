@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from sleep_lightning.machine.compiled_code import keep_compiled_code_private
 from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.block import Block
 from sleep_lightning.model.config import ATTENTION, MEMORY_MIXERS, ModelConfig
@@ -62,6 +63,7 @@ class HybridLM(nn.Module, WindowModel):
         One graph is compiled per window length, batch size and grad mode, and reused for all windows, passes and N.
         The memory must require grad from the first window on (``zero_memory`` ensures it).
         """
+        keep_compiled_code_private()
         self._run = torch.compile(self._run, dynamic=False, fullgraph=True)  # type: ignore[method-assign]
         self.compiled = True
 

@@ -5,6 +5,7 @@ import functools
 import torch
 from torch import Tensor
 
+from sleep_lightning.machine.compiled_code import keep_compiled_code_private
 from sleep_lightning.ops.dispatch import Kernel, why_not_transformed
 from sleep_lightning.ops.self_test import TF32_TOLERANCE, self_test, warned
 
@@ -46,5 +47,6 @@ def fla_fault(name: str, kernel: Kernel, reference: Kernel, k: Tensor) -> str | 
 def _cached_fault(
     name: str, kernel: Kernel, reference: Kernel, device: torch.device, dtype: torch.dtype, H: int, K: int
 ) -> str | None:
+    keep_compiled_code_private()
     fault = self_test(kernel, reference, device, dtype, K, tokens=CASE_TOKENS, heads=H, tolerance=TF32_TOLERANCE)
     return warned(name, fault, device, dtype, K)

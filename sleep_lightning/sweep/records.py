@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.machine.locks import take
 from sleep_lightning.runs.damage import DamagedFile, misfit
 from sleep_lightning.runs.files import write_json
-from sleep_lightning.runs.locks import take
 from sleep_lightning.runs.process import HISTORY, SUMMARY, FitProcess
 
 LIKE: dict[str, Any] = {"experiment": dict, "summary": SUMMARY, **HISTORY}

@@ -18,6 +18,7 @@ from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.infrastructure import Cause, cause_of
 from sleep_lightning.runs.space import DiskFull
 from sleep_lightning.sweep.retrying_storage import RetryingJournal, RetryingStorage
+from sleep_lightning.sweep.sqlite import begin_immediate, connect_sqlite, read_sqlite, when_created
 
 JOURNAL = "journal.log"
 REMEDY = "restore it from a copy, or start again under another name or in another --output"
@@ -26,8 +27,6 @@ SPEC = "sweep.yaml"
 POSTGRESQL, SQLITE = "postgresql+psycopg", "sqlite"
 CONNECT = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 """Of PostgreSQL: seconds after which a silent server counts as unreachable."""
-BUSY_SECONDS = 30.0
-"""Longest wait of SQLite for another writer."""
 
 
 def check_url(url: str) -> str:
@@ -111,9 +110,12 @@ def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorag
         )
     engine: dict[str, Any] = {"pool_pre_ping": True, "connect_args": CONNECT}
     if parts.drivername == SQLITE:
-        engine = {"creator": lambda: _connect_sqlite(str(parts.database))}
+        connect = connect_sqlite if to_write else read_sqlite
+        engine = {"creator": lambda: connect(str(parts.database))}
     try:
-        storage = RetryingStorage(url, _shown(parts), engine) if to_write else _reader(url, engine)
+        storage = (
+            when_created(lambda: RetryingStorage(url, _shown(parts), engine)) if to_write else _reader(url, engine)
+        )
     except ImportError as error:
         raise ValueError(
             f"storage={_shown(parts)!r} needs psycopg, which is missing; run: pip install 'psycopg[binary]>=3.2,<4'"
@@ -122,12 +124,12 @@ def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorag
         if parts.drivername == SQLITE and cause_of(error) is Cause.DISK:
             full = DiskFull(Path(str(parts.database)), OSError(errno.ENOSPC, "")).what
             raise ValueError(f"storage={_shown(parts)!r}: {full}; free some space and repeat the command") from error
-        raise ValueError(
-            f"storage={_shown(parts)!r} cannot be used: {_cause(error)}; check that it is there, the user, and the "
-            f"password (PGPASSWORD or ~/.pgpass)"
-        ) from error
+        fix = "that it is there, the user, and the password (PGPASSWORD or ~/.pgpass)"
+        if parts.drivername == SQLITE:
+            fix = "the file, and the permissions of it and of its folder"
+        raise ValueError(f"storage={_shown(parts)!r} cannot be used: {_cause(error)}; check {fix}") from error
     if parts.drivername == SQLITE and to_write:
-        event.listen(storage.engine, "begin", _begin_immediate)
+        event.listen(storage.engine, "begin", begin_immediate)
     return storage
 
 
@@ -156,18 +158,6 @@ def _open_journal(journal: Path, to_write: bool) -> JournalStorage:
 
 def _reader(url: str, engine: dict[str, Any]) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage(url, engine, skip_table_creation=True)
-
-
-def _connect_sqlite(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    return connection
-
-
-def _begin_immediate(connection: Any) -> None:
-    """Take the write lock at once: a transaction that reads and then writes fails if another has written in between."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _shown(parts: URL) -> str:

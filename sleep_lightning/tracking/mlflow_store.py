@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sleep_lightning.config import redact, sqlite_file
-from sleep_lightning.ops.cpp.build import cache_directory
-from sleep_lightning.runs.locks import open_lock, take
+from sleep_lightning.machine.locks import open_lock, take
+from sleep_lightning.machine.private import cache_directory
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sleep_lightning.runs.locks import open_private, take
+from sleep_lightning.machine.locks import open_private, take
 
 Entry = dict[str, Any]
 """One of ``metrics`` (with ``step`` and ``time``), ``params``, ``tags``, ``artifact`` (with ``folder``) and ``end``."""

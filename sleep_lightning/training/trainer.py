@@ -1,22 +1,22 @@
 """The Lightning trainer of an experiment."""
 
 import logging
-import os
 import warnings
 from collections.abc import Sequence
 
 import lightning.pytorch as pl
-import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 
-from sleep_lightning.config import Experiment, TrainingConfig
+from sleep_lightning.config import Experiment
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.training.callbacks.checkpoints import BestCheckpoint, StepCheckpoint
 from sleep_lightning.training.checkpoint_io import AtomicCheckpointIO
 from sleep_lightning.training.distributed.fsdp_strategy import SleepFSDPStrategy
+from sleep_lightning.training.distributed.launcher import RankLauncher
 from sleep_lightning.training.distributed.strategy import SleepDDPStrategy
+from sleep_lightning.training.runtime.threads import choose_threads
 
 
 def quiet_lightning() -> None:
@@ -55,13 +55,13 @@ def build_trainer(
         saves: whether checkpoints are written; None: if there is a run.
     """
     t = experiment.training
-    _set_threads(t)
+    choose_threads(t.threads, t.devices)
     checkpoints: list[pl.Callback] = []
     if run is not None if saves is None else saves:
         directory = None if run is None else run.checkpoints
         checkpoints = [BestCheckpoint(directory), StepCheckpoint(every=t.checkpoint_every)]
     alone = t.processes == 1
-    return pl.Trainer(
+    trainer = pl.Trainer(
         strategy="auto" if alone else SleepFSDPStrategy() if t.sharding == "full" else SleepDDPStrategy(),
         accelerator=t.accelerator,
         devices=t.devices,
@@ -83,10 +83,6 @@ def build_trainer(
         use_distributed_sampler=False,
         default_root_dir=None if run is None else run.path,
     )
-
-
-def _set_threads(t: TrainingConfig) -> None:
-    if t.threads is not None:
-        torch.set_num_threads(t.threads)
-    elif t.devices > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // t.devices))
+    if isinstance(launcher := trainer.strategy.launcher, RankLauncher):
+        launcher.threads = t.threads
+    return trainer

@@ -3,15 +3,18 @@
 import errno
 import os
 import sqlite3
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from sleep_lightning.__main__ import main
+from sleep_lightning.machine.compiled_code import VARIABLES
 from sleep_lightning.sweep import retrying_storage
 from sleep_lightning.sweep.folder import find_sweep, known_sweeps, load_saved, save_sweep
 from sleep_lightning.sweep.storage import check_url, open_storage
@@ -122,7 +125,7 @@ def test_a_database_that_goes_away_is_waited_for(
     study = open_study(small_sweep(storage=f"sqlite:///{tmp_path}/a.db"), tmp_path)
     trial = study.ask()
     study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
-    monkeypatch.setattr("sleep_lightning.sweep.storage.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("sleep_lightning.sweep.sqlite.BUSY_SECONDS", 0.01)
     other = sqlite3.connect(tmp_path / "a.db", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     threading.Timer(0.5, other.rollback).start()
@@ -137,7 +140,7 @@ def test_a_study_is_made_when_the_database_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It was there when the storage was opened, and is gone a moment later."""
-    monkeypatch.setattr("sleep_lightning.sweep.storage.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("sleep_lightning.sweep.sqlite.BUSY_SECONDS", 0.01)
     storage = open_storage(f"sqlite:///{tmp_path}/a.db", tmp_path, to_write=True)
     other = sqlite3.connect(tmp_path / "a.db", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
@@ -225,3 +228,74 @@ def test_a_folder_moves_with_its_database_and_a_database_alone(tmp_path: Path) -
     another = load_saved(tmp_path / "b", [f"storage=sqlite:///{tmp_path}/empty.db"])
     with pytest.raises(ValueError, match=r"empty\.db' does not hold the sweep b of"):
         open_study(another, tmp_path / "b")
+
+
+def test_three_that_create_a_database_at_once(tmp_path: Path) -> None:
+    """Optuna makes its tables without a lock: unless it is tried again, two of three fail."""
+    for attempt in range(3):
+        url, ready = f"sqlite:///{tmp_path}/{attempt}.db", threading.Barrier(3)
+
+        def create(i: int, url: str = url, ready: threading.Barrier = ready) -> None:
+            ready.wait()
+            storage = open_storage(url, tmp_path, to_write=True)
+            optuna.create_study(storage=storage, study_name=f"study {i}")
+
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(create, range(3)))
+        storage = open_storage(url, tmp_path, to_write=False)
+        assert sorted(optuna.get_all_study_names(storage)) == [f"study {i}" for i in range(3)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("log_is_there", [True, False])
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_study_that_may_only_be_read_is_shown(
+    log_is_there: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To another user, while its supervisor has it open, and afterwards."""
+    for variable in VARIABLES:
+        monkeypatch.setenv(variable, "")
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        place, cache = Path(name) / "sweep", Path(name) / "cache"
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+        monkeypatch.setenv("HOME", name)
+        cache.mkdir(0o700)
+        os.chown(cache, 65534, 65534)
+        place.mkdir()
+        told = ToldStudy(place, storage=f"sqlite:///{place}/a.db", name="a")
+        save_sweep(told.sweep, place)
+        told.finish(2, 0.5, 1e6)
+        if not log_is_there:
+            told.study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+        assert (place / "a.db-wal").exists() == log_is_there
+        for path in (Path(name), place, *place.iterdir()):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        before = sorted(path.name for path in place.iterdir())
+        monkeypatch.chdir(name)
+        os.seteuid(65534)
+        try:
+            assert main(["sweep", "show", str(place)]) == 0
+        finally:
+            os.seteuid(0)
+        assert "1 complete" in capsys.readouterr().out
+        assert sorted(path.name for path in place.iterdir()) == before
+
+
+def test_a_reader_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "a.db"
+    open_study(small_sweep(storage=f"sqlite:///{file}"), tmp_path)._storage._backend.engine.dispose()  # type: ignore
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+    before = file.read_bytes()
+    storage = open_storage(f"sqlite:///{file}", tmp_path, to_write=False)
+    assert optuna.get_all_study_names(storage) == ["small"] and file.read_bytes() == before
+    with pytest.raises(StorageInternalError):
+        optuna.create_study(storage=storage)
+    assert file.read_bytes() == before
+
+
+def test_a_database_that_cannot_be_used_names_its_file(tmp_path: Path) -> None:
+    (tmp_path / "a.db").write_text("no database, but long enough to be told from one that is new" * 20)
+    with pytest.raises(ValueError, match=r"file is not a database; check the file, and the permissions") as caught:
+        open_storage(f"sqlite:///{tmp_path}/a.db", tmp_path, to_write=True)
+    assert "password" not in str(caught.value)

@@ -21,11 +21,13 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.runs.checkpoint import checkpoint_file
     from sleep_lightning.tasks import Split
     from sleep_lightning.training.evaluation import load_trained
+    from sleep_lightning.training.runtime.threads import choose_threads
 
     if a.command == "predict" and not 1 <= a.rows <= MOST_ROWS:
         raise ValueError(f"--rows {a.rows} must be from 1 to {MOST_ROWS}")
     output = file_to_write("--output", a.output)
     check_path("--checkpoint", a.checkpoint)
+    choose_threads()
     experiment, model = load_trained(a.checkpoint, a.overrides)
     if a.command == "predict":
         return lambda: evaluate.predict(experiment, model, a.rows, output)

@@ -24,7 +24,8 @@ COMPILER = (
 
 def check_native() -> Iterator[Finding]:
     """Whether the C++ kernels are built and loaded; builds them if need be, which takes some seconds."""
-    from sleep_lightning.ops.cpp.build import SWITCH, cache_directory, why_not
+    from sleep_lightning.machine.private import cache_directory
+    from sleep_lightning.ops.cpp.build import SWITCH, why_not
 
     if (reason := why_not()) is None:
         yield Finding("CPU kernels", "ok", f"built and loaded, cached in {cache_directory()}")

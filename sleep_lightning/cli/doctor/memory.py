@@ -1,8 +1,6 @@
 """Check of an experiment: the memory of its training step against what this machine has left."""
 
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sleep_lightning.cli.doctor.finding import Finding
@@ -14,14 +12,13 @@ if TYPE_CHECKING:
 
 TIGHT = 0.8
 """Share of the free memory above which a step may not fit: predictions are within some 10%."""
-SMALLER = "training.checkpointing=pass, a higher training.accumulate, or a lower training.batch_size"
-ROOT, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def check_step_memory(experiment: "Experiment") -> Iterator[Finding]:
     """The predicted peak of a training step against the free memory of its device."""
     from sleep_lightning.cost.step_memory import predict_step_memory
     from sleep_lightning.training.runtime.environment import check_device
+    from sleep_lightning.training.runtime.memory import SMALLER
 
     check, task = "experiment: memory", experiment.task.build()
     try:
@@ -49,21 +46,9 @@ def free_memory(device: "torch.device") -> int:
     import psutil
     import torch
 
+    from sleep_lightning.machine.memory import memory_left
+
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     left, available = memory_left(), int(psutil.virtual_memory().available)
     return available if left is None else min(left, available)
-
-
-def memory_left(root: Path = ROOT, own: Path = OWN) -> int | None:
-    """Bytes a container or a scheduler (control groups, versions 1 and 2) leaves this process; None without a limit."""
-    left = []
-    for line in own.read_text().splitlines() if own.exists() else ():
-        _, controllers, path = line.split(":", 2)
-        top = root / controllers if controllers else root
-        group = top / path.lstrip("/")
-        for folder in (one for one in (group, *group.parents) if one.is_relative_to(top)):
-            for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
-                with suppress(OSError, ValueError):  # "max": no limit
-                    left.append(int((folder / limit).read_text()) - int((folder / used).read_text()))
-    return min(left, default=None)

@@ -5,14 +5,14 @@ import functools
 import hashlib
 import os
 import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
 import warnings
 from pathlib import Path
 
 import torch
+
+from sleep_lightning.machine.private import cache_directory
+from sleep_lightning.ops.cpp.cache import builder, find, keep
+from sleep_lightning.ops.cpp.compiler import COMPILE_SECONDS, BuildError, compiler, run
 
 SOURCES = sorted(Path(__file__).parent.glob("*.cpp"))
 HEADERS = sorted(Path(__file__).parent.glob("*.h"))
@@ -30,26 +30,6 @@ FLAGS = [
     "-fopenmp",
 ]
 LINK = ["-Wl,--as-needed", "-Wl,--no-undefined"]
-COMPILE_SECONDS = 300
-
-
-class BuildError(Exception):
-    """The library could not be built or loaded; the message says why and what to do."""
-
-
-def compiler() -> list[str]:
-    """The C++ compiler's command: ``$CXX``, or the first of c++, g++ and clang++ on the path. Raises BuildError."""
-    if command := shlex.split(os.environ.get("CXX", "")):
-        return command
-    for name in ("c++", "g++", "clang++"):
-        if found := shutil.which(name):
-            return [found]
-    raise BuildError("no C++ compiler (c++, g++ or clang++) on the path; install one or set CXX")
-
-
-def cache_directory() -> Path:
-    """``$XDG_CACHE_HOME/sleep_lightning``, by default ``~/.cache/sleep_lightning``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sleep_lightning"
 
 
 def torch_openmp() -> list[str]:
@@ -60,16 +40,6 @@ def torch_openmp() -> list[str]:
             if found := sorted(directory.glob(pattern)):
                 return [str(found[0]), f"-Wl,-rpath,{directory}"]
     return []
-
-
-def _run(command: list[str]) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise BuildError(f"{command[0]} did not run: {error}") from error
-    if done.returncode:
-        raise BuildError(f"{shlex.join(command)} failed: {done.stderr.strip()[-2000:]}")
-    return done.stdout
 
 
 def _cpu() -> str:
@@ -83,9 +53,9 @@ def _cpu() -> str:
 
 
 def build() -> Path:
-    """The library for this source, compiler, CPU and torch, built if the cache has none.
+    """The library for this source, compiler, CPU and torch, built if the cache has none that is whole.
 
-    Several processes may build at once: each writes a file of its own and renames it. Raises BuildError.
+    Several processes may ask at once: one builds. Raises BuildError.
     """
     command, openmp = compiler(), torch_openmp()
     parts = [
@@ -93,28 +63,28 @@ def build() -> Path:
         *FLAGS,
         *LINK,
         *openmp,
-        _run([*command, "--version"]),
+        run([*command, "--version"]),
         _cpu(),
     ]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    library = cache_directory() / f"kernels-{key}.so"
-    if library.exists():
-        return library
     try:
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=library.parent) as directory:
-            built = Path(directory) / library.name
+        folder = cache_directory()
+        if (library := find(folder, key)) is not None:
+            return library
+        with builder(folder, COMPILE_SECONDS) as temporary:
+            if (library := find(folder, key)) is not None:  # another process was first
+                return library
+            built = temporary / "kernels.so"
             compile_source = [*command, *FLAGS, *map(str, SOURCES), "-o", str(built), *LINK]
             try:
-                _run([*compile_source, *openmp])
+                run([*compile_source, *openmp], temporary)
             except BuildError:
                 if not openmp:
                     raise
-                _run(compile_source)  # the system's own OpenMP runtime
-            built.replace(library)
+                run(compile_source, temporary)  # the system's own OpenMP runtime
+            return keep(built, folder, key)
     except OSError as error:
-        raise BuildError(f"cannot write {library.parent}: {error}; set XDG_CACHE_HOME") from error
-    return library
+        raise BuildError(f"the cache of compiled kernels cannot be written: {error}; set XDG_CACHE_HOME") from error
 
 
 @functools.cache

@@ -12,6 +12,7 @@ import os
 import torch
 from torch import Tensor
 
+from sleep_lightning.machine.compiled_code import keep_compiled_code_private
 from sleep_lightning.ops.dispatch import why_not_transformed
 from sleep_lightning.ops.gated_delta_rule.reference import reference_gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.triton_window_ops import CHUNK, precision, window_gated_delta_rule
@@ -76,6 +77,7 @@ setattr(_verdict, "_dynamo_marked_constant", True)  # noqa: B010
 def _cached_verdict(device: torch.device, dtype: torch.dtype, K: int, multiply: str) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
+    keep_compiled_code_private()
     tolerance = FP32_TOLERANCE if multiply == "ieee" else TF32_TOLERANCE
     fault = self_test(
         triton_gated_delta_rule, reference_gated_delta_rule, device, dtype, K, tokens=CHUNK + 3, tolerance=tolerance

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from rich.console import Console
 
 from sleep_lightning.runs.infrastructure import Cause, cause_of_exit
+from sleep_lightning.training.runtime.threads import choose_threads
 
 GRACE = 20.0
 """Seconds rank zero has to find out by itself that another rank is gone, and others to end after it."""
@@ -25,11 +25,13 @@ class RankLauncher(_SubprocessScriptLauncher):
 
     Attributes:
         on_lost: called before this process is ended because a rank was lost.
+        threads: CPU threads of each rank; None: its share of the cores.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.on_lost: Callable[[], None] = lambda: None
+        self.threads: int | None = None
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
         """Start the other ranks unless they run already, then call ``function``."""
@@ -37,7 +39,7 @@ class RankLauncher(_SubprocessScriptLauncher):
         if not self.cluster_environment.creates_processes_externally:
             self._call_children_scripts()
             threading.Thread(target=self._watch, args=(tuple(self.procs),), name="ranks", daemon=True).start()
-        _set_num_threads_if_needed(num_processes=self.num_processes)
+        choose_threads(self.threads, self.num_processes)
         return function(*args, **kwargs)
 
     def _watch(self, ranks: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -11,6 +11,7 @@ import torch
 from sleep_lightning import __version__
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.plugin_model import PluginModel
+from sleep_lightning.machine.cores import cores
 from sleep_lightning.model import ModelConfig
 
 PACKAGES = ("torch", "lightning", "flash-linear-attention", "triton", "omegaconf", "mlflow")
@@ -26,7 +27,9 @@ def describe_environment(device: torch.device, model: ModelConfig | PluginModel 
         except PackageNotFoundError:
             facts[package] = "not installed"
     facts["git_commit"] = git_commit()
-    facts["machine"] = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    allowed, present = cores(), os.cpu_count()
+    of_them = "" if allowed == present else f"{allowed} of "
+    facts["machine"] = f"{platform.system()} {platform.machine()}, {of_them}{present} cores"
     facts["cpu"] = f"{_cpu()}, {torch.backends.cpu.get_cpu_capability()}"
     facts["device"] = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     facts["threads"] = str(torch.get_num_threads())

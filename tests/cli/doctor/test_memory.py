@@ -7,8 +7,8 @@ import torch
 
 from sleep_lightning.cli.doctor import kernels, memory
 from sleep_lightning.cli.doctor.finding import run_checks
-from sleep_lightning.cli.doctor.memory import memory_left
 from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.machine.memory import memory_left
 from tests.cli.cli import ROOT
 from tests.cli.doctor.rows import by_check, sole
 

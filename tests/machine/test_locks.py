@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sleep_lightning.runs import locks
+from sleep_lightning.machine import locks
+from sleep_lightning.machine.locks import open_lock, take
 from sleep_lightning.runs.directory import RunDirectory
-from sleep_lightning.runs.locks import open_lock, take
 from sleep_lightning.sweep.folder import sole_supervisor
 
 
