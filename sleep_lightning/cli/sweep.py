@@ -149,7 +149,7 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
             save_sweep(job.sweep, job.folder)
             logger = _open_tracking(job)
             publisher = Publisher(study, job.folder, logger, job.sweep.varying())
-            publisher.begin(job.sweep.spec)
+            publisher.begin(job.sweep)
             _show_charts(publisher, console)
             overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
             supervisor = Supervisor(job.sweep, study, job.folder, overrides, launcher=launcher, records=job.records)

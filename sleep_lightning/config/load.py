@@ -28,6 +28,7 @@ from sleep_lightning.config.reading import (
     parse_yaml,
     without_null,
 )
+from sleep_lightning.config.references import References, missing_variable
 from sleep_lightning.config.schema import parameter_types, schema_of, values_of
 from sleep_lightning.config.search_path import home_of
 from sleep_lightning.config.tracking import TrackingConfig
@@ -47,6 +48,8 @@ _BUILT = {"task": PluginTask, "model": PluginModel}
 _FIRST: dict[str, Any] = dict.fromkeys(NAMES, str | None)
 _FIRST["training.search_path"] = list[str]
 """Keys that decide which other keys there are, and their types."""
+_WHERE = ("tracking.", "training.run_dir")
+"""Beginnings of keys that say where a run goes, not what it is: one can do without them once it is saved."""
 
 
 class WrongValue(ValueError):
@@ -75,6 +78,7 @@ def load_experiment(
     """
     tree, written = (config or {}, None) if isinstance(config, dict | None) else _read_yaml(Path(config))
     values, texts = merged_values(tree, None if saved else written, overrides)
+    absent = _take_absent(values) if saved else {}
     if saved:
         add_legacy_defaults(values)
     values |= {key: as_meant(kind, values[key], texts.get(key)) for key, kind in _FIRST.items() if key in values}
@@ -82,6 +86,10 @@ def load_experiment(
     beside = [] if config is None or isinstance(config, dict) else [Path(config).absolute().parent]
     schema, plugins = _schema(values, [*search, *beside])
     merged = _merge(schema, values, texts, plugins, [*search, *beside])
+    raw = cast(dict[str, Any], OmegaConf.to_container(merged))
+    for key, value in absent.items():
+        section, _, name = key.partition(".")
+        raw[section][name] = value
     try:
         for section in map(str, merged):
             _check_numbers(section, merged[section])
@@ -93,12 +101,21 @@ def load_experiment(
         }
     except OmegaConfBaseException as error:
         fix = "give it a value" if isinstance(error, MissingMandatoryValue) else "fix the ${...} reference"
+        fix = f"set it, or {fix}" if "Environment variable" in str(error) else fix
         raise ValueError(f"{error.full_key}: {first_line(error)}; {fix}") from error
     training = cast(TrainingConfig, sections["training"])
     training.search_path = [*map(str, search), *map(str, beside)]
     experiment = Experiment(**cast(dict[str, Any], sections))
     training.search_path = _needed(experiment, search, [Path.cwd(), *beside])
+    missing = {key: missing_variable(value) or "" for key, value in absent.items()}
+    experiment.references = References.of(raw, experiment.values(), missing)
     return experiment
+
+
+def _take_absent(values: dict[str, Any]) -> dict[str, Any]:
+    """Take out what says where a run goes and refers to a variable that is not set: the default stands for it."""
+    there = [key for key, value in values.items() if key.startswith(_WHERE) and missing_variable(value) is not None]
+    return {key: values.pop(key) for key in there}
 
 
 def _search_path(values: dict[str, Any]) -> list[Path]:
@@ -202,7 +219,7 @@ def _merge(
 def key_types(experiment: Experiment, keys: Iterable[str]) -> dict[str, Any]:
     """The types of keys of an experiment, of those of plug-ins too; without those that it has not."""
     types: dict[str, Any] = {}
-    for section, content in vars(experiment).items():
+    for section, content in experiment.sections.items():
         if isinstance(content, PluginTask | PluginModel):
             types |= {f"{section}.init_args.{name}": kind for name, kind in parameter_types(content.plugin).items()}
         else:

@@ -13,6 +13,8 @@ from optuna.storages import RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 
+from sleep_lightning.redaction import one_line
+
 P = ParamSpec("P")
 R = TypeVar("R")
 FIRST_SECONDS, LONGEST_SECONDS = 0.5, 30.0
@@ -33,7 +35,7 @@ class Pause:
 
     def wait(self, why: BaseException) -> None:
         """Print why, and sleep."""
-        reason, waited = " ".join(str(why).split())[:200], time.monotonic() - self._began
+        reason, waited = one_line(why), time.monotonic() - self._began
         print(
             f"{self._what} cannot be used for {waited:.0f} s ({reason}); running trials continue, none starts; "
             f"next attempt in {self._seconds:.3g} s",

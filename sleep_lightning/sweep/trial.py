@@ -108,4 +108,4 @@ def mean_curve(runs: Sequence[FitProcess]) -> list[Point]:
 
 def with_tracking(sweep: Sweep, parent_run_id: str | None) -> list[Override]:
     """Overrides that put a trial's runs under the sweep's MLflow run."""
-    return [("tracking.uri", sweep.base.tracking.uri), ("tracking.parent_run_id", parent_run_id)]
+    return [sweep.base.uri_override(), ("tracking.parent_run_id", parent_run_id)]

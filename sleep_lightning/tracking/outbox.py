@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sleep_lightning.redaction import redact
 from sleep_lightning.runs.locks import open_private, take
 
 Entry = dict[str, Any]
@@ -80,7 +81,10 @@ class Outbox:
             self._logged |= dict.fromkeys(entry["metrics"], entry["step"])
 
     def add(self, entry: Entry) -> None:
-        """Append an entry; of metrics, those that no process before this one has logged at that step or a later one."""
+        """Append an entry, without secrets; of metrics, those that no process before this one has logged at that step
+        or a later one."""
+        for kind in entry.keys() & {"params", "tags"}:
+            entry = entry | {kind: {key: redact(value) for key, value in entry[kind].items()}}
         with self._mutex:
             if "metrics" in entry:
                 metrics, step = entry["metrics"], entry["step"]
