@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from sleep_lightning.cli.streams import kept_output
+from sleep_lightning.names import printable
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.signals import SignalsInterrupt
 
@@ -88,7 +89,7 @@ def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
 def _refused(error: object) -> int:
     """Say why; of the ranks that torchrun started on a node, which all find the same, the first alone."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
     return 2
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.cli.sweep_progress import watch
-from sleep_lightning.cli.sweep_show import frontier_table, report_facts
+from sleep_lightning.cli.sweep_show import frontier_table, report_facts, sweep_state
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.names import check_path
 from sleep_lightning.runs.directory import RunDirectory
@@ -164,7 +164,7 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
             report = build_report(study, job.folder)
             if report.finished:
                 console.print(frontier_table(report))
-            print_facts(console, report_facts(report, job.folder))
+            print_facts(console, report_facts(report, job.folder, sweep_state(report, supervised=False)))
             _show_charts(publisher, console)
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -183,7 +183,7 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
 
 def _open_tracking(job: SweepJob) -> MLflowRun | None:
     t = job.sweep.base.tracking
-    if not t.enabled:
+    if not t.mlflow:
         return None
     directory = RunDirectory(job.folder)
     return open_mlflow(t, directory, job.sweep.spec.name, directory.mlflow_run_id)

@@ -1,7 +1,6 @@
 """Reading an experiment: defaults <- YAML <- ``key=value`` arguments."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -10,7 +9,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from sleep_lightning.config.checks import accepted, check_numbers, shown
+from sleep_lightning.config.checks import accepted, check_numbers, did_you_mean, no_such_key, shown
 from sleep_lightning.config.experiment import Experiment
 from sleep_lightning.config.init_args import PLUGIN_KEYS, specs_as_meant
 from sleep_lightning.config.legacy import add_legacy_defaults
@@ -84,6 +83,8 @@ def load_experiment(
     values |= {key: as_meant(kind, values[key], texts.get(key)) for key, kind in _FIRST.items() if key in values}
     search = _search_path(values)
     beside = [] if config is None or isinstance(config, dict) else [Path(config).absolute().parent]
+    if not saved:
+        _refuse_registered(values.get("task.class_path"), [*search, *beside])
     schema, plugins = _schema(values, [*search, *beside])
     merged = _merge(schema, values, texts, plugins, [*search, *beside])
     raw = cast(dict[str, Any], OmegaConf.to_container(merged))
@@ -123,6 +124,17 @@ def _search_path(values: dict[str, Any]) -> list[Path]:
     if not isinstance(found, list) or not all(isinstance(place, str) for place in found):
         raise ValueError(f"training.search_path={found!r} must be a list of directories, such as [/home/me/project]")
     return [Path(place).absolute() for place in found]
+
+
+def _refuse_registered(class_path: Any, search: list[Path]) -> None:
+    """A registered task whose settings are a dataclass has its keys in ``task`` itself."""
+    if isinstance(class_path, str) and "." not in class_path:
+        target = find_plugin("task", {"class_path": class_path}, "task", search).target
+        if dataclasses.is_dataclass(target):
+            raise WrongValue(
+                f"task.class_path={class_path!r} is the registered name of a task, not an import path; "
+                f"write task.name={class_path}"
+            )
 
 
 def _schema(values: dict[str, Any], search: list[Path]) -> tuple[DictConfig, dict[str, Plugin]]:
@@ -195,8 +207,8 @@ def _merge(
                 f"{next(one for one in known if one.startswith(section))}, or leave it out"
             )
         if top not in known and not (of and of.takes_anything):
-            fix = instead_of(of, names[1]) if of else _suggest(key, known)
-            raise WrongValue(f"{key}={value!r}: there is no key {key!r}; {fix}")
+            fix = instead_of(of, names[1]) if of else _suggest(key, [*known, *(f"{one}.init_args" for one in plugins)])
+            raise WrongValue(no_such_key(key, value, fix))
         kind, text = _kind_of(schema, plugins, key), texts.get(key)
         meant = specs_as_meant(key, value, text, search) if key in PLUGIN_KEYS else as_meant(kind, value, text)
         if MISSING in (meant.values() if isinstance(meant, dict) else meant if isinstance(meant, list) else [meant]):
@@ -272,5 +284,5 @@ def type_name(annotation: Any) -> str:
 
 
 def _suggest(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1) or [k for k in known if k.endswith(f".{key.split('.')[-1]}")]
-    return f"did you mean {close[0]}?" if close else "python -m sleep_lightning --help lists all keys"
+    same_name = (f"did you mean {k}?" for k in known if k.endswith(f".{key.split('.')[-1]}"))
+    return did_you_mean(key, known) or next(same_name, "python -m sleep_lightning --help lists all keys")

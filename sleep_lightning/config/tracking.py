@@ -1,6 +1,7 @@
 """Where a run is recorded."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ class TrackingConfig:
     @property
     def mlflow(self) -> bool:
         """Whether the run is recorded in MLflow."""
-        return self.enabled and "mlflow" in self.loggers
+        names = [one.get("class_path") if isinstance(one, Mapping) else one for one in self.loggers]
+        return self.enabled and "mlflow" in names
 
 
 def sqlite_file(uri: str) -> Path | None:

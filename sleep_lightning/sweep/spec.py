@@ -203,11 +203,11 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
             f"sweep {path}: launcher=workers was removed, with sweep work; set launcher: ray, slurm or local (a sweep "
             f"that has begun: sweep resume NAME launcher=ray)"
         )
-    if missing := [key for key in ("name", "base", "space") if key not in content]:
-        raise ValueError(f"sweep {path}: {missing[0]} is missing")
     content = as_meant(SweepSpec, content, written)
     try:
         check_type(SweepSpec, content)
+        if missing := [key for key in ("name", "base", "space") if key not in content]:
+            raise ValueError(f"{missing[0]} is missing")
         check_numbers("", content, SweepSpec)
         if isinstance(changes := content.get("overrides"), list):  # they refer to the environment in the experiment
             content["overrides"] = [literal(one) if refers(str(one)) else one for one in changes]

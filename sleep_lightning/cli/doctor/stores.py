@@ -56,8 +56,9 @@ def check_tracking(tracking: "TrackingConfig | None") -> Iterator[Finding]:
     from sleep_lightning.config import TrackingConfig, sqlite_file
 
     tracking = tracking or TrackingConfig()
-    if not tracking.enabled:
-        yield Finding("MLflow store", "ok", "off (tracking.enabled=false)")
+    if not tracking.mlflow:
+        why = "tracking.loggers has no mlflow" if tracking.enabled else "tracking.enabled=false"
+        yield Finding("MLflow store", "ok", f"off ({why})")
         return
     file = sqlite_file(tracking.uri)
     shown = f"tracking.uri={redact_uri(tracking.uri)}"

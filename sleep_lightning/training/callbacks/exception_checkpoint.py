@@ -5,6 +5,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from rich.console import Console
 
+from sleep_lightning.names import printable
 from sleep_lightning.training.errors import Diverged
 
 
@@ -24,4 +25,5 @@ class SaveOnException(pl.Callback):
         try:
             trainer.save_checkpoint(self.checkpoint)
         except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-            Console(stderr=True, emoji=False).print(f"could not save {self.checkpoint}: {error}", markup=False)
+            said = printable(f"could not save {self.checkpoint}: {error}")
+            Console(stderr=True, emoji=False).print(said, markup=False)
