@@ -7,7 +7,8 @@ the values that were ``remember``-ed.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -17,7 +18,8 @@ LINE = 300
 """Characters of an error's text that are kept."""
 
 _NAME = r"(?:[\w.-]*[_.-])?(?:ssl)?(?:password|passwd|passphrase|pwd|token|secret|api_?key|access_?key|credentials?)"
-_SECRET_VARIABLE = re.compile(r"(?:PASSWORD|PASSWD|PASSPHRASE|TOKEN|SECRET|API_?KEY|ACCESS_?KEY|CREDENTIALS?)$", re.I)
+_SECRET_NAME = re.compile(r"(?:PASSWORD|PASSWD|PASSPHRASE|TOKEN|SECRET|APIKEY|(?:^|_)KEY|CREDENTIALS?)$", re.I)
+"""Of a variable or a key."""
 _URI = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>`]+")
 _USER_AND_PASSWORD = re.compile(  # with no user, a path may hold : and @; with a port, too
     r"^([^/?#]*://[^:/?#@\[]*):(?!\d+[/?#])(.*)@", re.DOTALL
@@ -75,8 +77,17 @@ def remember_uri(uri: str) -> None:
 
 def remember_environment() -> None:
     """Hide what the environment calls a password, token, secret or key; the path of a file is none."""
-    named = (value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name))
-    remember(value for value in named if not os.path.exists(value))
+    remember_named(os.environ)
+
+
+def remember_named(tree: Mapping[str, Any]) -> None:
+    """Hide the texts that a nested mapping calls a password, token, secret or key; the path of a file is none."""
+    for name, value in tree.items():
+        for one in value if isinstance(value, list) else (value,):
+            if isinstance(one, Mapping):
+                remember_named(one)
+            elif isinstance(one, str) and _SECRET_NAME.search(str(name)) and not os.path.exists(one):
+                remember([one])
 
 
 def _any_of(secrets: Iterable[str]) -> re.Pattern[str]:

@@ -67,6 +67,12 @@ def test_variables_that_are_called_secrets(monkeypatch: pytest.MonkeyPatch) -> N
     assert redact("parallel /etc/hostname") == "parallel /etc/hostname"
 
 
+def test_keys_that_are_called_secrets() -> None:
+    plain = {"loggers": [{"class_path": "my.Logger", "init_args": {"api_key": "canary-1", "name": "canary-2"}}]}
+    redaction.remember_named({"tracking": plain, "token": ["canary-3", 7]})
+    assert redact("canary-1 canary-2 canary-3") == "*** canary-2 ***"
+
+
 def test_an_error_is_cut_after_it_is_redacted() -> None:
     text = f"{'x' * 280}\n postgresql://me:canary-canary@db/x"
     assert len(one_line(text)) == redaction.LINE and "canary" not in one_line(text)

@@ -35,6 +35,7 @@ from sleep_lightning.config.training import TrainingConfig
 from sleep_lightning.config.values import NAMES, PLUGIN_SECTIONS, Override, merged_values
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.names import check_path
+from sleep_lightning.redaction import remember_named
 from sleep_lightning.sleep import SleepConfig
 
 SECTIONS: dict[str, type] = {
@@ -109,7 +110,9 @@ def load_experiment(
     experiment = Experiment(**cast(dict[str, Any], sections))
     training.search_path = _needed(experiment, search, [Path.cwd(), *beside])
     missing = {key: missing_variable(value) or "" for key, value in absent.items()}
-    experiment.references = References.of(raw, experiment.values(), missing)
+    plain = experiment.values()
+    remember_named(plain)
+    experiment.references = References.of(raw, plain, missing)
     return experiment
 
 

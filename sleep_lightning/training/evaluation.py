@@ -49,9 +49,8 @@ def _misfit(checkpoint: str, content: dict[str, Any], overrides: list[str]) -> s
     changed = {one: trained.get(one.partition("=")[0]) for one in alone or overrides}
     was = ", ".join(f"{one.partition('=')[0]}={value}" for one, value in changed.items() if value is not None)
     was = f", which was trained with {was}" if was else ""
-    return (
-        f"{', '.join(changed)} does not fit --checkpoint {checkpoint}{was}; leave out what changes the weights' shapes"
-    )
+    fit, drop = ("does not fit", "it") if len(changed) == 1 else ("do not fit", "them")
+    return f"{', '.join(changed)} {fit} --checkpoint {checkpoint}{was}; drop {drop}"
 
 
 def _fits(content: dict[str, Any], override: str) -> bool:
