@@ -18,8 +18,12 @@ LINE = 300
 """Characters of an error's text that are kept."""
 
 _NAME = r"(?:[\w.-]*[_.-])?(?:ssl)?(?:password|passwd|passphrase|pwd|token|secret|api_?key|access_?key|credentials?)"
-_SECRET_NAME = re.compile(r"(?:PASSWORD|PASSWD|PASSPHRASE|TOKEN|SECRET|APIKEY|(?:^|_)KEY|CREDENTIALS?)$", re.I)
-"""Of a variable or a key."""
+_SECRET_VARIABLE = re.compile(r"(?:PASSWORD|PASSWD|PASSPHRASE|TOKEN|SECRET|APIKEY|(?:^|_)KEY|CREDENTIALS?)$", re.I)
+_SECRET_KEY = re.compile(
+    r"(?:password|passwd|passphrase|secret|credentials?|^token|(?:api|auth|access|bearer|hub|private|secret)_?(?:key|token))$",
+    re.I,
+)
+"""Of an experiment, where a ``pad_token`` or ``sort_key`` is none."""
 _URI = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>`]+")
 _USER_AND_PASSWORD = re.compile(  # with no user, a path may hold : and @; with a port, too
     r"^([^/?#]*://[^:/?#@\[]*):(?!\d+[/?#])(.*)@", re.DOTALL
@@ -77,17 +81,21 @@ def remember_uri(uri: str) -> None:
 
 def remember_environment() -> None:
     """Hide what the environment calls a password, token, secret or key; the path of a file is none."""
-    remember_named(os.environ)
+    _remember(value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name))
 
 
 def remember_named(tree: Mapping[str, Any]) -> None:
-    """Hide the texts that a nested mapping calls a password, token, secret or key; the path of a file is none."""
+    """Hide the texts that a nested mapping calls a password, token, secret or API key; the path of a file is none."""
     for name, value in tree.items():
         for one in value if isinstance(value, list) else (value,):
             if isinstance(one, Mapping):
                 remember_named(one)
-            elif isinstance(one, str) and _SECRET_NAME.search(str(name)) and not os.path.exists(one):
-                remember([one])
+            elif isinstance(one, str) and _SECRET_KEY.search(str(name)):
+                _remember([one])
+
+
+def _remember(values: Iterable[str]) -> None:
+    remember(value for value in values if not os.path.exists(value))
 
 
 def _any_of(secrets: Iterable[str]) -> re.Pattern[str]:

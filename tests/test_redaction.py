@@ -68,7 +68,7 @@ def test_variables_that_are_called_secrets(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_keys_that_are_called_secrets() -> None:
-    plain = {"loggers": [{"class_path": "my.Logger", "init_args": {"api_key": "canary-1", "name": "canary-2"}}]}
+    plain = {"loggers": [{"class_path": "my.Logger", "init_args": {"api_key": "canary-1", "pad_token": "canary-2"}}]}
     redaction.remember_named({"tracking": plain, "token": ["canary-3", 7]})
     assert redact("canary-1 canary-2 canary-3") == "*** canary-2 ***"
 
