@@ -10,6 +10,7 @@ from importlib import import_module
 
 from sleep_lightning.cli.streams import kept_output
 from sleep_lightning.cli.surroundings import out_of_memory, settle
+from sleep_lightning.names import printable
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.runs.space import DiskFull, refusal
@@ -98,7 +99,7 @@ def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
 def _refused(error: object, code: int = 2) -> int:
     """Say why; of the ranks that torchrun started on a node, which all find the same, the first alone."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
     return code
 
 

@@ -12,6 +12,7 @@ FLOORS = [
     "formatting",
     "names",
     "machine",
+    "redaction",
     "ops",
     "model",
     "sleep",

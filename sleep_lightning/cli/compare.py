@@ -71,7 +71,7 @@ def prepare(
     check_path("--output", place)
     folder = Path(place)
     threads = base.training.threads or max(1, choose_threads() // jobs)
-    own = [("training.threads", threads), ("tracking.uri", base.tracking.uri), ("tracking.required", False)]
+    own = [("training.threads", threads), base.uri_override(), ("tracking.required", False)]
     runs = plan_runs(base, build_arms(base, arms), seeds, folder, *own)
     for run in runs:
         run.progress(), run.summary  # raise if these files are damaged

@@ -1,25 +1,35 @@
 """Tables a person reads when a command ends."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sleep_lightning.formatting import duration, with_unit
+from sleep_lightning.names import printable
 from sleep_lightning.training.metrics import Score
 from sleep_lightning.training.rate import Rate
 
 
+class PlainConsole(Console):
+    """Writes out control characters, which a name or the reason of a failure may hold, in all that is given as text."""
+
+    def render_str(self, text: str, *args: Any, **options: Any) -> Text:
+        return super().render_str(printable(text, kept="\n\t"), *args, **options)
+
+
 def plain_console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """A console that prints text as it is: names of folders may hold ``[...]`` and ``:x:``."""
-    return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False)
+    return PlainConsole(stderr=stderr, quiet=quiet, markup=False, emoji=False)
 
 
 def score_table(scores: Mapping[str, Score], title: str) -> Table:
     """Accuracy by slice, each beside its baselines."""
     table = Table(title=title, title_justify="left")
     table.add_column("slice")
-    for column in ("answers", "exact", "majority", "uniform", "tokens", "majority", "loss"):
+    for column in ("answers", "exact", "majority", "uniform", "tokens", "majority of tokens", "loss"):
         table.add_column(column, justify="right")
     for name, s in scores.items():
         b = s.baselines

@@ -105,8 +105,7 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
         return Job(experiment, place, run, run.last if os.path.exists(run.last) else None)
     lock = run.lock()
     checkpoint, step = checkpoint_to_resume(run, saved, experiment.training.max_steps)
-    if experiment.tracking.mlflow and "***" in experiment.tracking.uri:
-        raise ValueError(f"tracking.uri={experiment.tracking.uri!r} was saved without its password; give it again")
+    experiment.check_tracking()
     return _tracked(Job(experiment, place, run, checkpoint, step, changed, lock=lock))
 
 

@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from sleep_lightning.cli.console import measured_line
-from sleep_lightning.config import Experiment, redact
+from sleep_lightning.config import Experiment
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.model import ModelConfig
+from sleep_lightning.redaction import redact_uri
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
@@ -102,8 +103,8 @@ def facts_of(experiment: Experiment, run: RunDirectory, summary: dict[str, Any])
     if (picture := run.path / "learning_curve.png").exists():
         facts["picture"] = str(picture)
     if experiment.tracking.mlflow:
-        uri = experiment.tracking.uri
-        page = f"mlflow server --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else redact(uri)
+        uri = redact_uri(experiment.tracking.uri)
+        page = f"mlflow server --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri
         facts["MLflow"] = f"run {summary['mlflow_run_id']}; see it: {page}"
     if summary["status"] == "KILLED":
         facts["resume"] = f"python -m sleep_lightning fit --resume {directory}"

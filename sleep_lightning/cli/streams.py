@@ -1,24 +1,33 @@
-"""Output that may break: a job is its training, not what it says meanwhile."""
+"""Output that may break, and that holds no secret: a job is its training, not what it says meanwhile."""
 
 import os
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from types import TracebackType
 from typing import Any, TextIO, cast
+
+from sleep_lightning.redaction import redact, remember_environment
 
 
 class _Kept:
-    """A text stream whose errors are dropped, with all that follows: a closed pipe, a full disk, a lost terminal."""
+    """A text stream without secrets, whose errors are dropped, with all that follows: a closed pipe, a full disk, a
+    lost terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         try:
-            return self._stream.write(text)
+            self._stream.write(redact(text))
         except OSError:
             self._drop()
-            return len(text)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
 
     def flush(self) -> None:
         try:
@@ -36,9 +45,18 @@ class _Kept:
         return getattr(self._stream, name)
 
 
+def _print_redacted(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    print(redact("".join(traceback.format_exception(kind, error, where))), end="", file=sys.stderr)
+
+
 @contextmanager
 def kept_output() -> Iterator[None]:
-    """Standard output and error that nothing breaks, and that escape what their encoding lacks."""
+    """Standard output and error that nothing breaks, without secrets, and that escape what their encoding lacks.
+
+    A traceback that follows has no secrets either.
+    """
+    remember_environment()
+    sys.excepthook = _print_redacted
     before = sys.stdout, sys.stderr
     for stream in before:
         if callable(reconfigure := getattr(stream, "reconfigure", None)):

@@ -12,7 +12,7 @@ from rich.console import Console
 from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.cli.sweep_progress import watch
-from sleep_lightning.cli.sweep_show import frontier_table, report_facts
+from sleep_lightning.cli.sweep_show import frontier_table, report_facts, sweep_state
 from sleep_lightning.names import check_path
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.infrastructure import Ended
@@ -116,7 +116,7 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
             save_sweep(job.sweep, job.folder)
             logger = _open_tracking(job)
             publisher = Publisher(study, job.folder, logger, job.sweep.varying())
-            publisher.begin(job.sweep.spec)
+            publisher.begin(job.sweep)
             _show_charts(publisher, console)
             overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
             supervisor = Supervisor(job.sweep, study, job.folder, overrides, launcher=launcher, records=job.records)
@@ -131,7 +131,7 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
             report = build_report(study, job.folder)
             if report.finished:
                 console.print(frontier_table(report))
-            print_facts(console, report_facts(report, job.folder))
+            print_facts(console, report_facts(report, job.folder, sweep_state(report, supervised=False)))
             _show_charts(publisher, console)
         if supervisor.put_aside:
             return _say_put_aside(supervisor.put_aside, live)
@@ -161,7 +161,7 @@ def _say_put_aside(trials: dict[int, Ended], console: Console) -> int:
 
 def _open_tracking(job: SweepJob) -> MLflowRun | None:
     t = job.sweep.base.tracking
-    if not t.enabled:
+    if not t.mlflow:
         return None
     directory = RunDirectory(job.folder)
     return open_mlflow(t, directory, job.sweep.spec.name, directory.mlflow_run_id)

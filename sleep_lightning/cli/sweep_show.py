@@ -4,6 +4,7 @@ import shlex
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+from typing import Literal
 
 import optuna
 from omegaconf import OmegaConf
@@ -23,6 +24,7 @@ from sleep_lightning.sweep.report.files import write_report
 SHOWN_BEST = 20
 ON = "on frontier"
 """Share of the resamples of the seeds in which a point is on the frontier."""
+SweepState = Literal["running", "stopped", "finished"]
 WIDE = 160
 """Columns of a table that is not shown on a terminal."""
 
@@ -54,16 +56,15 @@ def list_sweeps() -> int:
     for column in ("name", "", "trials", "hypervolume", "FLOPs spent", "note"):
         table.add_column(column)
     for folder in folders:
-        running = "running" if is_supervised(folder) else "stopped"
+        supervised = is_supervised(folder)
         try:
             report = read_report(folder)
-            if running == "stopped" and report.finished and not report.states.keys() & {"running", "waiting"}:
-                running = "finished"
         except ValueError as error:
-            table.add_row(folder.name, running, "-", "-", "-", str(error))
+            table.add_row(folder.name, sweep_state(None, supervised), "-", "-", "-", str(error))
             continue
+        state = sweep_state(report, supervised)
         area = f"{report.gain(report.finished):.3f}" if len(report.objectives) > 1 and report.finished else "-"
-        table.add_row(folder.name, running, states(report, running), area, with_unit(report.flops_spent), "")
+        table.add_row(folder.name, state, states(report, state), area, with_unit(report.flops_spent), "")
     console.print(table)
     return 0
 
@@ -82,7 +83,7 @@ def show(found: Found) -> int:
             str(trial.number), state, "-" if cost is None else with_unit(cost), value, trial.written(), trial.reason
         )
     console.print(table)
-    print_facts(console, report_facts(report, found.folder))
+    print_facts(console, report_facts(report, found.folder, sweep_state(report, supervised)))
     return 0
 
 
@@ -163,9 +164,17 @@ def frontier_table(report: Report) -> Table:
     return table
 
 
-def report_facts(report: Report, folder: Path) -> dict[str, str]:
-    """Trials by state, FLOPs spent and saved, where the files are."""
-    facts = {"trials": states(report, "running" if is_supervised(folder) else "stopped") or "none"}
+def sweep_state(report: Report | None, supervised: bool) -> SweepState:
+    """Whether a process runs the sweep; if none does, whether trials are left to be trained. None: it is not known."""
+    if supervised:
+        return "running"
+    left = report is None or not report.finished or report.states.keys() & {"running", "waiting"}
+    return "stopped" if left else "finished"
+
+
+def report_facts(report: Report, folder: Path, state: SweepState) -> dict[str, str]:
+    """The sweep's state, its trials by state, FLOPs spent and saved, where the files are."""
+    facts = {"sweep": state, "trials": states(report, state) or "none"}
     facts["FLOPs spent"] = with_unit(report.flops_spent)
     if report.states["pruned"]:
         facts["FLOPs saved"] = f"{with_unit(report.flops_saved)} by pruning"
@@ -177,10 +186,10 @@ def report_facts(report: Report, folder: Path) -> dict[str, str]:
     return facts
 
 
-def states(report: Report, sweep_state: str) -> str:
+def states(report: Report, of_sweep: SweepState) -> str:
     """Trials by state, in words."""
     counts = report.states
-    return ", ".join(f"{n} {_state(state, sweep_state == 'running')}" for state, n in counts.items())
+    return ", ".join(f"{n} {_state(state, of_sweep == 'running')}" for state, n in counts.items())
 
 
 def _state(state: str, supervised: bool) -> str:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from sleep_lightning.cli.terminal_plot import plot_frontier
 from sleep_lightning.formatting import with_unit
+from sleep_lightning.names import printable
 from sleep_lightning.sweep.frontier import Point, dominated_share
 from sleep_lightning.sweep.point import passes_of
 from sleep_lightning.sweep.snapshot import Snapshot, predict_seconds
@@ -105,7 +106,7 @@ def _running(now: Snapshot) -> Table:
         number = str(trial.number) + (f" ({trial.run}/{trial.runs})" if trial.runs > 1 else "")
         exact = "-" if trial.exact_match is None else f"{trial.exact_match:.3f}"
         flops = f"{with_unit(trial.flops_spent)}/{with_unit(trial.train_flops)}"
-        table.add_row(number, f"{trial.step}/{trial.steps}", exact, flops, Text(written(trial.values)))
+        table.add_row(number, f"{trial.step}/{trial.steps}", exact, flops, Text(printable(written(trial.values))))
     return table
 
 

@@ -9,6 +9,7 @@ from sleep_lightning.config import Experiment, Override, load_experiment
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.names import check_name
+from sleep_lightning.redaction import redact
 
 REPEATS = 10
 """How often the arm with repeated data sees a sequence."""
@@ -165,7 +166,7 @@ def _build_arm(base: Experiment, text: str, key: str) -> Arm:
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
         raise ValueError(f"{key} {text!r}: the name must be letters, digits, dots or dashes, for example wide:...")
     if colon:
-        return Arm(name, tuple(change.strip() for change in changes.split(";")), changes)
+        return Arm(name, tuple(change.strip() for change in changes.split(";")), redact(changes))
     if (passes := re.fullmatch(r"n(\d+)", name)) is not None:
         N = int(passes[1])
         about = "plain hybrid, one pass" if N == 1 else f"sleep, {N} passes"

@@ -5,7 +5,7 @@ Every mistake raises a ValueError of one sentence that names the key, the value 
 
 from sleep_lightning.config.experiment import Experiment
 from sleep_lightning.config.load import SECTIONS, WrongValue, key_types, load_experiment, read_yaml, type_name
-from sleep_lightning.config.tracking import TrackingConfig, anchored_uri, redact, sqlite_file
+from sleep_lightning.config.tracking import TrackingConfig, anchored_uri, sqlite_file
 from sleep_lightning.config.training import Stage, TrainingConfig
 from sleep_lightning.config.values import Override
 
@@ -21,7 +21,6 @@ __all__ = [
     "key_types",
     "load_experiment",
     "read_yaml",
-    "redact",
     "sqlite_file",
     "type_name",
 ]

@@ -1,8 +1,9 @@
 """What a value must be: its type, finite numbers, ranges; and how that is said."""
 
 import dataclasses
+import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from types import MappingProxyType, NoneType
@@ -18,6 +19,19 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 def shown(value: Any, written: Any) -> str:
     """A value as the user wrote it, for messages."""
     return written.text if isinstance(written, Argument) else "null" if value is None else repr(value)
+
+
+def no_such_key(key: str, value: Any, fix: str) -> str:
+    """The sentence on a key that does not exist; of a mapping or list, what it holds is not repeated."""
+    if isinstance(value, Mapping | list):
+        return f"{key}: there is no such key; {fix}"
+    return f"{key}={value!r}: there is no key {key!r}; {fix}"
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str | None:
+    """The known name that is closest to one that does not exist, as a question."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {prefix}{close[0]}?" if close else None
 
 
 def check_type(kind: Any, value: Any, key: str = "") -> None:
@@ -37,7 +51,9 @@ def check_type(kind: Any, value: Any, key: str = "") -> None:
     for name, x in value.items() if isinstance(value, dict) else ():
         place = f"{key}.{name}" if key else str(name)
         if dataclasses.is_dataclass(plain) and name not in hints_of(plain):
-            raise ValueError(f"{place!r}: there is no such key; the keys are {', '.join(hints_of(plain))}")
+            prefix = f"{key}." if key else ""
+            fix = did_you_mean(name, hints_of(plain), prefix) or f"the keys are {', '.join(hints_of(plain))}"
+            raise ValueError(f"{place!r}: there is no such key; {fix}")
         check_type(inside(plain, name), x, place)
     for i, x in enumerate(value) if isinstance(value, list) else ():
         check_type(get_args(plain)[0], x, f"{key}[{i}]")

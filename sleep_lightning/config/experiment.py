@@ -21,13 +21,15 @@ from sleep_lightning.config.plugins import (
     read_spec,
 )
 from sleep_lightning.config.reading import literal
+from sleep_lightning.config.references import References, refers
 from sleep_lightning.config.schema import check_init_args
-from sleep_lightning.config.tracking import TrackingConfig, anchored_uri, redact
+from sleep_lightning.config.tracking import TrackingConfig, anchored_uri
 from sleep_lightning.config.training import TrainingConfig
-from sleep_lightning.config.values import flatten
+from sleep_lightning.config.values import Override, flatten
 from sleep_lightning.model import MEMORY_MIXERS, HybridLM, ModelConfig, WindowModel
 from sleep_lightning.model.config import divisors
 from sleep_lightning.ops import Rule
+from sleep_lightning.redaction import is_redacted, redact_uri
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.sleep.schedule import Stack, check_checkpointing, check_looped
 from sleep_lightning.tasks import Anchored, Task, TaskConfig
@@ -45,6 +47,8 @@ class Experiment:
     sleep: SleepConfig = field(default_factory=SleepConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    references: References = field(default_factory=References, repr=False, compare=False)
+    """No section: values that were written as references to the environment."""
 
     def __post_init__(self) -> None:
         for kind, spec, key in self.plugins():
@@ -209,10 +213,42 @@ class Experiment:
         return replace(self, tracking=tracking, task=task)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers: what checkpoints, logs and ``config.yaml`` hold. Passwords are removed."""
-        sections = {name: _plain(section) for name, section in vars(self).items()}
-        sections["tracking"]["uri"] = redact(self.tracking.uri)
+        """Plain containers: what checkpoints, logs and ``config.yaml`` hold. References to the environment are as they
+        were written, and passwords are removed."""
+        sections: dict[str, Any] = self.references.put(self.values())
+        sections["tracking"]["uri"] = redact_uri(sections["tracking"]["uri"])
         return sections
+
+    def values(self) -> dict[str, Any]:
+        """Plain containers with all values, secrets included: never to be written."""
+        return {name: _plain(section) for name, section in self.sections.items()}
+
+    @property
+    def sections(self) -> dict[str, Any]:
+        """Its five sections by name."""
+        return {name: section for name, section in vars(self).items() if name != "references"}
+
+    def uri_override(self) -> Override:
+        """The change that gives ``to_dict`` its tracking URI back: a reference, if the user wrote one, or the URI."""
+        written = self.to_dict()["tracking"]["uri"]
+        if refers(written) and not is_redacted(written):
+            return f"tracking.uri={written}"
+        return "tracking.uri", self.tracking.uri
+
+    def check_tracking(self, again: str = "give it again") -> None:
+        """Raises ValueError if it is to be recorded, and what that takes was not saved and is not in the environment.
+
+        Args:
+            again: the end of the sentence: how to give a key again.
+        """
+        t = self.tracking
+        if not t.enabled:
+            return
+        for key, name in self.references.missing.items():
+            if key.startswith("tracking."):
+                raise ValueError(f"{key} was saved as a reference to the variable {name}; set that, or {again}")
+        if t.mlflow and is_redacted(t.uri):
+            raise ValueError(f"tracking.uri={t.uri!r} was saved without its password; {again}")
 
     def to_yaml(self) -> str:
         """The resolved experiment as YAML that ``load_experiment`` reads back."""

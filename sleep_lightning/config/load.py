@@ -1,7 +1,6 @@
 """Reading an experiment: defaults <- YAML <- ``key=value`` arguments."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -10,7 +9,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from sleep_lightning.config.checks import accepted, check_numbers, shown
+from sleep_lightning.config.checks import accepted, check_numbers, did_you_mean, no_such_key, shown
 from sleep_lightning.config.experiment import Experiment
 from sleep_lightning.config.init_args import PLUGIN_KEYS, specs_as_meant
 from sleep_lightning.config.legacy import add_legacy_defaults
@@ -28,6 +27,7 @@ from sleep_lightning.config.reading import (
     parse_yaml,
     without_null,
 )
+from sleep_lightning.config.references import References, missing_variable
 from sleep_lightning.config.schema import parameter_types, schema_of, values_of
 from sleep_lightning.config.search_path import home_of
 from sleep_lightning.config.tracking import TrackingConfig
@@ -35,6 +35,7 @@ from sleep_lightning.config.training import TrainingConfig
 from sleep_lightning.config.values import NAMES, PLUGIN_SECTIONS, Override, merged_values
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.names import check_path
+from sleep_lightning.redaction import remember_named
 from sleep_lightning.sleep import SleepConfig
 
 SECTIONS: dict[str, type] = {
@@ -47,6 +48,8 @@ _BUILT = {"task": PluginTask, "model": PluginModel}
 _FIRST: dict[str, Any] = dict.fromkeys(NAMES, str | None)
 _FIRST["training.search_path"] = list[str]
 """Keys that decide which other keys there are, and their types."""
+_WHERE = ("tracking.", "training.run_dir")
+"""Beginnings of keys that say where a run goes, not what it is: one can do without them once it is saved."""
 
 
 class WrongValue(ValueError):
@@ -75,13 +78,20 @@ def load_experiment(
     """
     tree, written = (config or {}, None) if isinstance(config, dict | None) else _read_yaml(Path(config))
     values, texts = merged_values(tree, None if saved else written, overrides)
+    absent = _take_absent(values) if saved else {}
     if saved:
         add_legacy_defaults(values)
     values |= {key: as_meant(kind, values[key], texts.get(key)) for key, kind in _FIRST.items() if key in values}
     search = _search_path(values)
     beside = [] if config is None or isinstance(config, dict) else [Path(config).absolute().parent]
+    if not saved:
+        _refuse_registered(values.get("task.class_path"), [*search, *beside])
     schema, plugins = _schema(values, [*search, *beside])
     merged = _merge(schema, values, texts, plugins, [*search, *beside])
+    raw = cast(dict[str, Any], OmegaConf.to_container(merged))
+    for key, value in absent.items():
+        section, _, name = key.partition(".")
+        raw[section][name] = value
     try:
         for section in map(str, merged):
             _check_numbers(section, merged[section])
@@ -93,12 +103,23 @@ def load_experiment(
         }
     except OmegaConfBaseException as error:
         fix = "give it a value" if isinstance(error, MissingMandatoryValue) else "fix the ${...} reference"
+        fix = f"set it, or {fix}" if "Environment variable" in str(error) else fix
         raise ValueError(f"{error.full_key}: {first_line(error)}; {fix}") from error
     training = cast(TrainingConfig, sections["training"])
     training.search_path = [*map(str, search), *map(str, beside)]
     experiment = Experiment(**cast(dict[str, Any], sections))
     training.search_path = _needed(experiment, search, [Path.cwd(), *beside])
+    missing = {key: missing_variable(value) or "" for key, value in absent.items()}
+    plain = experiment.values()
+    remember_named(plain)
+    experiment.references = References.of(raw, plain, missing)
     return experiment
+
+
+def _take_absent(values: dict[str, Any]) -> dict[str, Any]:
+    """Take out what says where a run goes and refers to a variable that is not set: the default stands for it."""
+    there = [key for key, value in values.items() if key.startswith(_WHERE) and missing_variable(value) is not None]
+    return {key: values.pop(key) for key in there}
 
 
 def _search_path(values: dict[str, Any]) -> list[Path]:
@@ -106,6 +127,17 @@ def _search_path(values: dict[str, Any]) -> list[Path]:
     if not isinstance(found, list) or not all(isinstance(place, str) for place in found):
         raise ValueError(f"training.search_path={found!r} must be a list of directories, such as [/home/me/project]")
     return [Path(place).absolute() for place in found]
+
+
+def _refuse_registered(class_path: Any, search: list[Path]) -> None:
+    """A registered task whose settings are a dataclass has its keys in ``task`` itself."""
+    if isinstance(class_path, str) and "." not in class_path:
+        target = find_plugin("task", {"class_path": class_path}, "task", search).target
+        if dataclasses.is_dataclass(target):
+            raise WrongValue(
+                f"task.class_path={class_path!r} is the registered name of a task, not an import path; "
+                f"write task.name={class_path}"
+            )
 
 
 def _schema(values: dict[str, Any], search: list[Path]) -> tuple[DictConfig, dict[str, Plugin]]:
@@ -178,8 +210,8 @@ def _merge(
                 f"{next(one for one in known if one.startswith(section))}, or leave it out"
             )
         if top not in known and not (of and of.takes_anything):
-            fix = instead_of(of, names[1]) if of else _suggest(key, known)
-            raise WrongValue(f"{key}={value!r}: there is no key {key!r}; {fix}")
+            fix = instead_of(of, names[1]) if of else _suggest(key, [*known, *(f"{one}.init_args" for one in plugins)])
+            raise WrongValue(no_such_key(key, value, fix))
         kind, text = _kind_of(schema, plugins, key), texts.get(key)
         meant = specs_as_meant(key, value, text, search) if key in PLUGIN_KEYS else as_meant(kind, value, text)
         if MISSING in (meant.values() if isinstance(meant, dict) else meant if isinstance(meant, list) else [meant]):
@@ -202,7 +234,7 @@ def _merge(
 def key_types(experiment: Experiment, keys: Iterable[str]) -> dict[str, Any]:
     """The types of keys of an experiment, of those of plug-ins too; without those that it has not."""
     types: dict[str, Any] = {}
-    for section, content in vars(experiment).items():
+    for section, content in experiment.sections.items():
         if isinstance(content, PluginTask | PluginModel):
             types |= {f"{section}.init_args.{name}": kind for name, kind in parameter_types(content.plugin).items()}
         else:
@@ -255,5 +287,5 @@ def type_name(annotation: Any) -> str:
 
 
 def _suggest(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1) or [k for k in known if k.endswith(f".{key.split('.')[-1]}")]
-    return f"did you mean {close[0]}?" if close else "python -m sleep_lightning --help lists all keys"
+    same_name = (f"did you mean {k}?" for k in known if k.endswith(f".{key.split('.')[-1]}"))
+    return did_you_mean(key, known) or next(same_name, "python -m sleep_lightning --help lists all keys")

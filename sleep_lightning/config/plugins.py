@@ -6,7 +6,6 @@ is asked for is imported.
 """
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +14,11 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from sleep_lightning.config.checks import did_you_mean, no_such_key
 from sleep_lightning.config.plugin_kinds import KINDS, Kind, KindName
 from sleep_lightning.config.search_path import described, import_from
 
+_SPEC = ("class_path", "init_args")
 _SHAPE = "a registered name, or {class_path: package.module.Class, init_args: {...}}"
 
 
@@ -131,7 +132,7 @@ def load_plugin(kind: KindName, spec: Any, key: str, search: Iterable[str | Path
         for name, value in plugin.init_args.items():
             if name not in plugin.takes():
                 unknown = f"{key}.init_args.{name}"
-                raise ValueError(f"{unknown}={value!r}: there is no key {unknown!r}; {instead_of(plugin, name)}")
+                raise ValueError(no_such_key(unknown, value, instead_of(plugin, name)))
     if missing := [name for name in plugin.needs() if name not in plugin.init_args]:
         raise ValueError(f"{plugin.named} needs {key}.init_args.{missing[0]}; give it a value")
     return plugin
@@ -160,13 +161,19 @@ def read_spec(spec: Any, key: str) -> tuple[str, dict[str, Any]]:
     """``class_path`` and ``init_args`` of a spec. Raises ValueError if it has another shape."""
     if isinstance(spec, str) and spec:
         return spec, {}
-    if isinstance(spec, Mapping):
-        class_path, init_args = spec.get("class_path"), spec.get("init_args")
-        names = {} if init_args is None else init_args
-        named = isinstance(names, Mapping) and all(isinstance(name, str) for name in names)
-        if set(spec) <= {"class_path", "init_args"} and isinstance(class_path, str) and named:
-            return class_path, dict(names)
-    raise ValueError(f"{key}={spec!r} is not {_SHAPE}")
+    if not isinstance(spec, Mapping):
+        raise ValueError(f"{key}={spec!r} is not {_SHAPE}")
+    for name, value in spec.items():
+        if name not in _SPEC:
+            fix = did_you_mean(str(name), _SPEC, f"{key}.") or f"use {' and '.join(_SPEC)}"
+            raise ValueError(no_such_key(f"{key}.{name}", value, fix))
+    class_path, init_args = spec.get("class_path"), spec.get("init_args")
+    names = {} if init_args is None else init_args
+    if not isinstance(class_path, str):
+        raise ValueError(f"{key} has no class_path: it must be {_SHAPE}")
+    if not isinstance(names, Mapping) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{key}.init_args must be a mapping of names to values: {key} is {_SHAPE}")
+    return class_path, dict(names)
 
 
 def import_path(target: type) -> str:
@@ -193,8 +200,7 @@ def _find(kind: KindName, class_path: str, named: str, search: Iterable[str | Pa
             f"{named} is defined in a notebook or script, which no other process can import; move it to a file and "
             f"give its class_path, for example my_module.{attribute}"
         )
-    close = difflib.get_close_matches(attribute, dir(module), n=1)
-    fix = f"did you mean {close[0]}?" if close else "correct the name"
+    fix = did_you_mean(attribute, dir(module)) or "correct the name"
     raise ValueError(f"{named}: {getattr(module, '__file__', None) or module_name} has no {attribute!r}; {fix}")
 
 
@@ -208,9 +214,8 @@ def _registered_path(kind: KindName, name: str) -> str | None:
 
 def _unknown(kind: KindName, name: str) -> str:
     known = [*KINDS[kind].names, *sorted(entry_points(group=KINDS[kind].group).names - KINDS[kind].names.keys())]
-    close = difflib.get_close_matches(name, known, n=1)
     names = f"one of {', '.join(known)}, or " if known else ""
-    return f"did you mean {close[0]}?" if close else f"use {names}package.module.Class"
+    return did_you_mean(name, known) or f"use {names}package.module.Class"
 
 
 def _why_not(kind: Kind, target: type) -> str | None:
@@ -243,6 +248,6 @@ def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter]:
 
 def instead_of(plugin: Plugin, name: str) -> str:
     """What to write for an ``init_args`` key that it does not take."""
-    if close := difflib.get_close_matches(name, plugin.takes(), n=1):
-        return f"did you mean {plugin.key}.init_args.{close[0]}?"
+    if (question := did_you_mean(name, plugin.takes(), f"{plugin.key}.init_args.")) is not None:
+        return question
     return f"{plugin.class_path} takes {', '.join(plugin.takes()) or 'none'}"

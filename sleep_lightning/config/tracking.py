@@ -1,10 +1,12 @@
 """Where a run is recorded."""
 
 import os
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from sleep_lightning.redaction import redact_uri, remember_uri
 
 
 @dataclass
@@ -27,23 +29,20 @@ class TrackingConfig:
     """Seconds between two writes of buffered metrics."""
 
     def __post_init__(self) -> None:
+        remember_uri(self.uri)
         if self.flush_seconds <= 0:
             raise ValueError(f"tracking.flush_seconds={self.flush_seconds} must be above 0; try 10")
         if self.mlflow and (not self.uri or self.uri.startswith(("file:", "/", "./")) or "://" not in self.uri):
             raise ValueError(
-                f"tracking.uri={self.uri!r} is not a database or server (MLflow no longer writes to plain folders); "
-                f"use sqlite:///mlflow.db or http://127.0.0.1:5000"
+                f"tracking.uri={redact_uri(self.uri)!r} is not a database or server (MLflow no longer writes to plain "
+                f"folders); use sqlite:///mlflow.db or http://127.0.0.1:5000"
             )
 
     @property
     def mlflow(self) -> bool:
         """Whether the run is recorded in MLflow."""
-        return self.enabled and "mlflow" in self.loggers
-
-
-def redact(uri: str) -> str:
-    """The URI without its password."""
-    return re.sub(r"^([^/]*://[^:/]*):.*@", r"\1:***@", uri, flags=re.DOTALL)  # no user: a path may hold : and @
+        names = [one.get("class_path") if isinstance(one, Mapping) else one for one in self.loggers]
+        return self.enabled and "mlflow" in names
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sleep_lightning.config.checks import did_you_mean, no_such_key
 from sleep_lightning.config.reading import Argument, literal
 from sleep_lightning.config.training import TrainingConfig
 
@@ -109,9 +110,9 @@ def _nest(values: dict[str, Any], texts: dict[str, Any], spec_key: str) -> None:
                 spec, written = {"class_path": value, "init_args": {}}, None
             continue
         if part != "init_args" or not (names or isinstance(value, dict)):
-            raise ValueError(
-                f"{key}={value!r}: there is no key {key!r}; use {spec_key}.class_path or {spec_key}.init_args.NAME"
-            )
+            fix = did_you_mean(part, ("class_path", "init_args"), f"{spec_key}.") if part != "init_args" else None
+            fix = fix or f"use {spec_key}.class_path or {spec_key}.init_args.NAME"
+            raise ValueError(no_such_key(key, value, fix))
         if not isinstance(spec, dict):
             default = getattr(TrainingConfig, spec_key.partition(".")[2], None)
             spec, written = {"class_path": default if spec is None else spec}, None

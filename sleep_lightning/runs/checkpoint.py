@@ -105,6 +105,8 @@ def is_readable(file: Path, needed: Collection[str]) -> bool:
         return False
 
 
+_ARCHIVE = b"PK\x03\x04"
+"""Beginning of a zip file, which a checkpoint is."""
 _PICKLED = re.compile(r"GLOBAL (\S+)")
 
 
@@ -127,6 +129,8 @@ def _read(file: Path, needed: Collection[str], weights_only: bool = True) -> dic
         what = named[1] if named else "something other than tensors and plain values"
         raise _Broken(f"it holds {what}, which could run code and is never loaded") from error
     except Exception as error:  # zip, pickle and torch each have their own
+        if file.suffix != ".ckpt" and not _is_archive(file):
+            raise ValueError(f"--checkpoint {file} is no checkpoint; give a run directory or a .ckpt file") from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise _Broken(reason if file.stat().st_size else "it is empty") from error
     if not isinstance(content, dict) or not content.keys() >= WEIGHTS:
@@ -134,6 +138,11 @@ def _read(file: Path, needed: Collection[str], weights_only: bool = True) -> dic
     if (wrong := _wrong(content, needed)) is not None:
         raise _Broken(wrong)
     return content
+
+
+def _is_archive(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(_ARCHIVE)) == _ARCHIVE
 
 
 def _wrong(content: dict[str, Any], needed: Collection[str]) -> str | None:

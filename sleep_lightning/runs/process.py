@@ -18,7 +18,9 @@ from typing import Any
 
 import psutil
 
-from sleep_lightning.config import Experiment, redact
+from sleep_lightning.config import Experiment
+from sleep_lightning.config.references import HANDED_OVER
+from sleep_lightning.redaction import redact
 from sleep_lightning.runs.damage import NUMBER
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import JsonFile, write_text
@@ -30,8 +32,7 @@ SUMMARY: dict[str, Any] = {"status": str, **_SCORES}
 """What is read of ``summary.json``."""
 HISTORY: dict[str, Any] = {"history": [dict.fromkeys(("step", "exact_match", "cost/train_flops"), NUMBER)]}
 """What is read of ``history.json``."""
-URI_VARIABLE = "SLEEP_LIGHTNING_TRACKING_URI"
-TRACKING = f"tracking.uri=${{oc.env:{URI_VARIABLE}}}"
+TRACKING = f"tracking.uri=${{oc.env:{HANDED_OVER}}}"
 """The URI may hold a password: it is passed where neither files nor the process list show it."""
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 LINE_LENGTH = 500
@@ -43,7 +44,6 @@ _PLACE = re.compile(
 REAP_SECONDS = 5.0
 """Longest wait between the end of a process's main thread and that of its last: only then it has an exit code."""
 _FIT = [sys.executable, "-m", "sleep_lightning", "fit"]
-_URI = re.compile(r"[\w+.-]+://[^\s'\"<>]+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +113,12 @@ class FitProcess:
         return next(iter(self.log_tail(1)), "no output")
 
     def log_tail(self, lines: int = 10) -> list[str]:
-        """The last non-empty lines of the log, passwords removed."""
+        """The last non-empty lines of the log, without secrets."""
         if not self.log.exists():
             return []
         with self.log.open(errors="replace") as file:
             kept = deque((line.strip() for line in file if line.strip()), maxlen=lines)
-        known = self.experiment.tracking.uri
-        hidden = (line.replace(known, redact(known)) for line in kept)
-        return [_URI.sub(lambda uri: redact(uri[0]), line)[:LINE_LENGTH] for line in hidden]
+        return [redact(line)[:LINE_LENGTH] for line in kept]
 
     def why_failed(self, exit_code: int | None) -> str:
         """One line on a process that left no result: how it ended, and the last line of its log.
@@ -147,7 +145,7 @@ class FitProcess:
 
     def begin_command(self) -> list[str]:
         """The command that starts it; writes the experiment beside its directory."""
-        return [*_FIT, f"--config={self.write_experiment()}", TRACKING]
+        return [*_FIT, f"--config={self.write_experiment()}", self._tracking()]
 
     def write_experiment(self) -> Path:
         """Write the experiment beside the run's directory, by rename. Returns the file."""
@@ -158,7 +156,12 @@ class FitProcess:
 
     def resume_command(self) -> list[str]:
         """The command that resumes it; its directory must hold ``config.yaml``."""
-        return [*_FIT, f"--resume={self.directory.path}", TRACKING]
+        return [*_FIT, f"--resume={self.directory.path}", self._tracking()]
+
+    def _tracking(self) -> str:
+        """The change that says where to record it: a reference, the user's own or one to what ``variables`` holds."""
+        override = self.experiment.uri_override()
+        return override if isinstance(override, str) else TRACKING
 
     def environment(self, threads: int) -> dict[str, str]:
         """Its environment: this process's, without its rank and SLURM job, which the child would take for its own.
@@ -166,7 +169,16 @@ class FitProcess:
         Args:
             threads: CPU threads.
         """
-        return inherited_environment() | {"OMP_NUM_THREADS": str(threads), URI_VARIABLE: self.experiment.tracking.uri}
+        return inherited_environment() | self.variables(threads)
+
+    def variables(self, threads: int) -> dict[str, str]:
+        """What it needs of its environment, wherever it runs.
+
+        Args:
+            threads: CPU threads.
+        """
+        own = {"OMP_NUM_THREADS": str(threads), HANDED_OVER: self.experiment.tracking.uri}
+        return self.experiment.references.environment() | own
 
     def start(self, threads: int, gpu: str | None = None) -> "Watched":
         """Start or resume it in a session of its own, so that signals to this process do not reach it.

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -39,11 +40,9 @@ def known_sweeps() -> list[Path]:
 def save_sweep(sweep: Sweep, folder: Path) -> None:
     """Write the spec and its whole base experiment into the folder, so that the sweep depends neither on the files they
     came from nor on the current directory."""
-    spec = replace(sweep.spec, base=BASE, overrides=[])
-    content = OmegaConf.structured(spec)
-    content.storage = url_to_save(spec.storage, folder)
+    own: dict[str, Any] = {"base": BASE, "overrides": [], "storage": url_to_save(sweep.spec.storage, folder)}
     write_text(folder / BASE, sweep.base.to_yaml())
-    write_text(folder / SPEC, OmegaConf.to_yaml(content))
+    write_text(folder / SPEC, OmegaConf.to_yaml(OmegaConf.create(sweep.written_spec() | own)))
 
 
 def load_saved(folder: Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -64,12 +63,10 @@ def load_saved(folder: Path, overrides: Sequence[str] = ()) -> Sweep:
         sweep = replace(sweep, spec=replace(sweep.spec, storage=saved_url(folder)))
     if tracking:
         sweep = replace(sweep, base=load_experiment(sweep.base.to_dict(), tracking).anchored())
-    uri = sweep.base.tracking.uri
-    if sweep.base.tracking.enabled and "***" in uri:
-        raise ValueError(
-            f"{folder}: tracking.uri={uri!r} was saved without its password; give it again: "
-            f"sweep resume {folder} tracking.uri=..."
-        )
+    try:
+        sweep.base.check_tracking(f"give it again: sweep resume {folder} tracking.uri=...")
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
     return sweep
 
 

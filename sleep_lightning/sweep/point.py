@@ -38,7 +38,7 @@ def _within(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
         steps = StepFlops(experiment, experiment.build_model()).steps_within(values[TRAIN_FLOPS])
     except ValueError as error:
         raise ValueError(f"space.{TRAIN_FLOPS}={values[TRAIN_FLOPS]:g} {error}") from error
-    return load_experiment(experiment.to_dict(), [(STEPS, steps)])
+    return load_experiment(experiment.to_dict(), [(STEPS, steps), experiment.uri_override()])
 
 
 def passes_of(base: Experiment, values: Mapping[str, Any]) -> int:

@@ -12,6 +12,7 @@ from optuna.storages import RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 
+from sleep_lightning.redaction import one_line
 from sleep_lightning.runs.infrastructure import FIRST_SECONDS, LONGEST_SECONDS, PASSING
 
 P = ParamSpec("P")
@@ -30,7 +31,7 @@ class Pause:
 
     def wait(self, why: BaseException) -> None:
         """Print why, and sleep."""
-        reason, waited = " ".join(str(why).split())[:200], time.monotonic() - self._began
+        reason, waited = one_line(why), time.monotonic() - self._began
         print(
             f"{self._what} cannot be used for {waited:.0f} s ({reason}); running trials continue, none starts; "
             f"next attempt in {self._seconds:.3g} s",

@@ -12,7 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.config import Experiment, Override, WrongValue, key_types, load_experiment, read_yaml
 from sleep_lightning.config.checks import check_numbers, check_type
-from sleep_lightning.config.reading import Argument, as_meant, first_line
+from sleep_lightning.config.reading import Argument, as_meant, first_line, literal
+from sleep_lightning.config.references import References, refers
 from sleep_lightning.cost.inference import inference_cost
 from sleep_lightning.names import check_name
 from sleep_lightning.sweep.launchers import RayOptions, SlurmOptions
@@ -33,6 +34,8 @@ OWN = {
     "tracking.parent_run_id": "drop it",
 }
 """Keys of a run that the sweep sets, with what to do instead of varying them."""
+_RESOLVED = ("name", "base", "storage", "space", "overrides")
+"""Keys that are saved with their values: they find the sweep's folder, storage and points again."""
 
 
 @dataclass
@@ -133,11 +136,18 @@ class SweepSpec:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A checked spec: its space, and its base experiment."""
+    """A checked spec: its space, and its base experiment; of the spec, what was written as references."""
 
     spec: SweepSpec
     space: Space
     base: Experiment
+    references: References = field(default_factory=References, repr=False, compare=False)
+
+    def written_spec(self) -> dict[str, Any]:
+        """The spec as plain containers: what is saved and logged. References to the environment are as they were
+        written."""
+        written: dict[str, Any] = self.references.put(_plain(self.spec))
+        return written
 
     def experiment(self, values: dict[str, Any], *more: Override) -> Experiment:
         """The experiment of a point. Raises ValueError if its values do not go together."""
@@ -193,13 +203,16 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
             f"sweep {path}: launcher=workers was removed, with sweep work; set launcher: ray, slurm or local (a sweep "
             f"that has begun: sweep resume NAME launcher=ray)"
         )
-    if missing := [key for key in ("name", "base", "space") if key not in content]:
-        raise ValueError(f"sweep {path}: {missing[0]} is missing")
     content = as_meant(SweepSpec, content, written)
     try:
         check_type(SweepSpec, content)
+        if missing := [key for key in ("name", "base", "space") if key not in content]:
+            raise ValueError(f"{missing[0]} is missing")
         check_numbers("", content, SweepSpec)
+        if isinstance(changes := content.get("overrides"), list):  # they refer to the environment in the experiment
+            content["overrides"] = [literal(one) if refers(str(one)) else one for one in changes]
         spec = cast(SweepSpec, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepSpec), content)))
+        references = References.of({key: x for key, x in content.items() if key not in _RESOLVED}, _plain(spec))
         base = load_experiment(path.parent / spec.base, spec.overrides, saved=saved).anchored()
         if not saved:
             check_name("name", spec.name)
@@ -207,7 +220,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
                 raise ValueError(f"space.{own[0]} cannot vary: the sweep sets it itself; {OWN[own[0]]}")
             types = key_types(base, spec.space) | {TRAIN_FLOPS: float}
             spec.space = read_parameters(types, spec.space, written["space"])
-        sweep = Sweep(spec, Space(spec.space), base)
+        sweep = Sweep(spec, Space(spec.space), base, references)
         if not {"training.devices", "training.num_nodes"} & spec.space.keys():
             sweep.experiment({})
         if not saved:
@@ -217,6 +230,11 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
     except ValueError as error:
         raise ValueError(f"sweep {path}: {error}") from error
     return sweep
+
+
+def _plain(spec: SweepSpec) -> dict[str, Any]:
+    plain: dict[str, Any] = literal(OmegaConf.to_container(OmegaConf.structured(spec)))
+    return plain
 
 
 def _change(content: dict[Any, Any], written: Any, overrides: Sequence[str]) -> None:

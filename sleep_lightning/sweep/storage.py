@@ -13,7 +13,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from sleep_lightning.config import anchored_uri, read_yaml, redact, sqlite_file
+from sleep_lightning.config import anchored_uri, read_yaml, sqlite_file
+from sleep_lightning.redaction import one_line, redact_uri
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.infrastructure import Cause, cause_of
 from sleep_lightning.runs.space import DiskFull
@@ -37,10 +38,10 @@ def check_url(url: str) -> str:
         parts = None
     if parts is None or parts.drivername not in (POSTGRESQL, SQLITE) or (parts.drivername == SQLITE and parts.host):
         raise ValueError(
-            f"storage={redact(url)!r} is neither {POSTGRESQL}://user@host/database nor sqlite:///file.db; "
+            f"storage={redact_uri(url)!r} is neither {POSTGRESQL}://user@host/database nor sqlite:///file.db; "
             f"or use null: a journal in the sweep's folder"
         )
-    if parts.password is not None or "password" in parts.query:
+    if parts.password is not None or redact_uri(url) != url:
         raise ValueError(
             f"storage={_shown(parts)!r} holds a password, which would be saved with the sweep; leave it out and give "
             f"it in the variable PGPASSWORD or the file ~/.pgpass"
@@ -161,12 +162,10 @@ def _reader(url: str, engine: dict[str, Any]) -> optuna.storages.RDBStorage:
 
 
 def _shown(parts: URL) -> str:
-    hidden = parts.update_query_dict({"password": "***"}) if "password" in parts.query else parts
-    return hidden.render_as_string(hide_password=True)
+    return redact_uri(parts.render_as_string(hide_password=False))
 
 
 def _cause(error: Exception) -> str:
     """The database's own message, on one line."""
     known = getattr(error, "orig", None) or error.__cause__ or error
-    text = " ".join(str(getattr(known, "orig", None) or known).split())
-    return f"{text[:300]}" or type(known).__name__
+    return one_line(getattr(known, "orig", None) or known) or type(known).__name__

@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.config import Override
+from sleep_lightning.redaction import redact
 from sleep_lightning.runs.damage import reading
 from sleep_lightning.runs.infrastructure import Cause, Ended, Retry
 from sleep_lightning.runs.process import FitProcess
@@ -320,8 +321,9 @@ class Supervisor:
         return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     def _note(self, number: int, **facts: object) -> None:
+        """Store facts of a trial; texts come from logs and errors, and go into reports."""
         for key, value in facts.items():
-            self._asked[number].set_user_attr(key, value)
+            self._asked[number].set_user_attr(key, redact(value) if isinstance(value, str) else value)
 
     def _record(self, number: int, state: TrialState, values: list[float] | None, **facts: object) -> None:
         """Facts first: a reader that sees the trial ended must see them too."""
@@ -334,6 +336,6 @@ class Supervisor:
     def _tell(self, number: int, state: TrialState, values: list[float] | None = None, **facts: object) -> None:
         self._record(number, state, values, **facts)
         shown = {name: f"{v:.4g}" for name, v in zip(self.sweep.spec.objectives, values or [], strict=False)}
-        reasons = [str(value) for key, value in facts.items() if key in ("infeasible", "pruned", "failed")]
+        reasons = [redact(str(value)) for key, value in facts.items() if key in ("infeasible", "pruned", "failed")]
         what = ", ".join([*(f"{name} {v}" for name, v in shown.items()), *reasons])
         self.events.append(f"trial {number} {state.name.lower()}: {what}")

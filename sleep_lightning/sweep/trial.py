@@ -108,5 +108,5 @@ def mean_curve(runs: Sequence[FitProcess]) -> list[Point]:
 
 def with_tracking(sweep: Sweep, parent_run_id: str | None) -> list[Override]:
     """Overrides that put a trial's runs under the sweep's MLflow run, and have them train while MLflow is away."""
-    own: list[Override] = [("tracking.uri", sweep.base.tracking.uri), ("tracking.parent_run_id", parent_run_id)]
+    own: list[Override] = [sweep.base.uri_override(), ("tracking.parent_run_id", parent_run_id)]
     return [*own, ("tracking.required", False)]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from sleep_lightning.config import redact
-from sleep_lightning.tracking.mlflow_store import check_reachable, open_client, reason, store_errors
+from sleep_lightning.redaction import one_line, redact_uri
+from sleep_lightning.tracking.mlflow_store import check_reachable, open_client, store_errors
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -45,7 +45,7 @@ class ChartPage:
         host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
         runs = f"{host if remote else f'http://{LOCAL_SERVER}'}/#/experiments/{experiment_id}/runs"
         port = LOCAL_SERVER.partition(":")[2]
-        server = None if remote else f"mlflow server --backend-store-uri {shlex.quote(redact(uri))} --port {port}"
+        server = None if remote else f"mlflow server --backend-store-uri {shlex.quote(redact_uri(uri))} --port {port}"
         return cls(f"{runs}?viewStateShareKey={share_key}&compareRunsMode=CHART", server)
 
     def __str__(self) -> str:
@@ -78,7 +78,7 @@ def preset_chart_page(uri: str, parent_run_id: str, varying: Mapping[str, Sequen
         if mixed:
             _record_texts(client, experiment, parent_run_id, mixed)
     except store_errors() as error:
-        warnings.warn(f"MLflow rejected the charts of the sweep: {reason(error, uri)}", stacklevel=2)
+        warnings.warn(f"MLflow rejected the charts of the sweep: {one_line(error)}", stacklevel=2)
         return None
     return ChartPage.of(uri, experiment, share_key)
 

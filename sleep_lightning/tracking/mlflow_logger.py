@@ -18,7 +18,8 @@ from urllib.parse import quote, unquote
 
 from lightning.pytorch.loggers import Logger
 
-from sleep_lightning.config import anchored_uri, redact, sqlite_file
+from sleep_lightning.config import anchored_uri, sqlite_file
+from sleep_lightning.redaction import one_line, redact_uri
 from sleep_lightning.runs.infrastructure import Cause, cause_of
 from sleep_lightning.runs.space import DiskFull
 from sleep_lightning.tracking.mlflow_store import (
@@ -26,7 +27,6 @@ from sleep_lightning.tracking.mlflow_store import (
     check_reachable,
     create_whole,
     open_client,
-    reason,
     store_errors,
 )
 from sleep_lightning.tracking.outbox import Entry, Outbox
@@ -74,7 +74,7 @@ class MLflowRun(Logger):
         self.uri, self.experiment, self.flush_seconds = uri, experiment, flush_seconds
         self._run_name, self._run_id, self._opened = run_name, run_id, opened
         self._client: MlflowClient | None = None
-        store = {"uri": redact(anchored_uri(uri)), "experiment": experiment, "name": run_name}
+        store = {"uri": redact_uri(anchored_uri(uri)), "experiment": experiment, "name": run_name}
         try:
             self._outbox = Outbox(outbox, store, wait=PATIENCE)
         except BlockingIOError as error:
@@ -112,8 +112,8 @@ class MLflowRun(Logger):
         file = sqlite_file(self.uri)
         if run_id is not None and file is not None and not file.exists():  # MLflow would create an empty one
             raise ValueError(
-                f"tracking.uri={self.uri!r}: there is no file {file.absolute()}, though the run is recorded in it; say "
-                f"where it lies (tracking.uri=sqlite:////...), or set tracking.enabled=false"
+                f"tracking.uri={redact_uri(self.uri)!r}: there is no file {file.absolute()}, though the run is "
+                f"recorded in it; say where it lies (tracking.uri=sqlite:////...), or set tracking.enabled=false"
             )
         try:
             check_reachable(self.uri)
@@ -133,7 +133,7 @@ class MLflowRun(Logger):
                     f"{full}; free some space, or set tracking.required=false (it is sent later)"
                 ) from error
             raise ValueError(
-                f"tracking.uri={redact(self.uri)!r} cannot be used: {reason(error, self.uri)}; "
+                f"tracking.uri={redact_uri(self.uri)!r} cannot be used: {one_line(error)}; "
                 f"check it, or set tracking.required=false (it is sent later) or tracking.enabled=false"
             ) from error
 
@@ -204,7 +204,7 @@ class MLflowRun(Logger):
                 self._deliver(self._reached())
             self._away = False
         except Exception as error:  # whatever it is: no record is worth the training
-            self._warn_away(f"{type(error).__name__}: {reason(error, self.uri)}")
+            self._warn_away(f"{type(error).__name__}: {one_line(error)}")
         finally:
             self._delivering.release()
         return len(self._outbox.pending)
@@ -244,7 +244,7 @@ class MLflowRun(Logger):
             if len(entries) == 1:
                 content = next(iter(entries[0].values()))
                 what = (", ".join(content) if isinstance(content, dict) else str(content))[:100]
-                warnings.warn(f"MLflow rejects {what}: {reason(error, self.uri)}", stacklevel=3)
+                warnings.warn(f"MLflow rejects {what}: {one_line(error)}", stacklevel=3)
             for entry in entries if len(entries) > 1 else ():
                 self._send_or_drop(client, [entry])
 

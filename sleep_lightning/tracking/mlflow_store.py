@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from sleep_lightning.config import redact, sqlite_file
+from sleep_lightning.config import sqlite_file
 from sleep_lightning.machine.locks import open_lock, take
 from sleep_lightning.machine.private import cache_directory
 
@@ -80,11 +80,6 @@ def alone(uri: str) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             take(stack.enter_context(open_lock(folder / f"{name}.lock")), seconds=OPEN_SECONDS)
         yield
-
-
-def reason(error: Exception, uri: str) -> str:
-    """A store's error on one line, without its password."""
-    return " ".join(str(error).split())[:200].replace(uri, redact(uri))
 
 
 def store_errors() -> tuple[type[Exception], ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sleep_lightning.machine.locks import open_private, take
+from sleep_lightning.redaction import redact
 
 Entry = dict[str, Any]
 """One of ``metrics`` (with ``step`` and ``time``), ``params``, ``tags``, ``artifact`` (with ``folder``) and ``end``."""
@@ -82,7 +83,10 @@ class Outbox:
             self._logged |= dict.fromkeys(entry["metrics"], entry["step"])
 
     def add(self, entry: Entry) -> None:
-        """Append an entry; of metrics, those that no process before this one has logged at that step or a later one."""
+        """Append an entry, without secrets; of metrics, those that no process before this one has logged at that step
+        or a later one."""
+        for kind in entry.keys() & {"params", "tags"}:
+            entry = entry | {kind: {key: redact(value) for key, value in entry[kind].items()}}
         with self._mutex:
             if "metrics" in entry:
                 metrics, step = entry["metrics"], entry["step"]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sleep_lightning.config import TrackingConfig, anchored_uri
+from sleep_lightning.redaction import is_redacted
 from sleep_lightning.runs.directory import OUTBOX, RunDirectory
 from sleep_lightning.tracking.loggers import open_mlflow
 from sleep_lightning.tracking.mlflow_logger import sync_command
@@ -33,7 +34,7 @@ def send(folder: Path, uri: str | None = None) -> int:
     if not pending:
         return 0
     place = uri or store.get("uri")
-    if place is None or "***" in place:
+    if place is None or is_redacted(place):
         raise ValueError(
             f"{folder / OUTBOX} does not say where to send it{', with which password' if place else ''}; give --uri "
             f"URI to: {sync_command(folder)}"

@@ -29,10 +29,10 @@ class Diverged(RuntimeError):
 
     def __init__(self, what: str, step: int, training: TrainingConfig) -> None:
         clip = "a lower training.clip_norm" if training.clip_norm else "training.clip_norm=1"
-        super().__init__(
-            f"training diverged: {what} at step {step}; try a lower training.muon_lr (now "
-            f"{training.muon_lr}) or training.adamw_lr (now {training.adamw_lr}), or {clip} (now {training.clip_norm})"
-        )
+        rate = f"a lower training.muon_lr (now {training.muon_lr}) or training.adamw_lr (now {training.adamw_lr})"
+        if training.optimizer != TrainingConfig.optimizer:
+            rate = "a lower learning rate of training.optimizer"
+        super().__init__(f"training diverged: {what} at step {step}; try {rate}, or {clip} (now {training.clip_norm})")
 
 
 def check_loss(name: str, loss: float, step: int, training: TrainingConfig) -> None:

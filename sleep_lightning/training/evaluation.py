@@ -1,10 +1,13 @@
 """A trained model scored on held-out sequences."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sleep_lightning.config import Experiment
+from sleep_lightning.config.outline import outline
+from sleep_lightning.config.values import flatten
 from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.checkpoint import WEIGHTS, checkpoint_file, experiment_of, instead_of, load_checkpoint
 from sleep_lightning.runs.damage import DamagedFile
@@ -33,14 +36,31 @@ def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, Win
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
         if not overrides:
-            raise DamagedFile(file, reason, instead_of(file, WEIGHTS)) from error
-        raise ValueError(
-            f"--checkpoint {checkpoint} does not fit the overrides {overrides}: {reason}; leave model.* and the task's "
-            f"vocabulary as trained"
-        ) from error
+            raise DamagedFile(file, error, instead_of(file, WEIGHTS)) from error
+        raise ValueError(_misfit(checkpoint, content, overrides)) from error
     return experiment, model.to(device).eval()
+
+
+def _misfit(checkpoint: str, content: dict[str, Any], overrides: list[str]) -> str:
+    """The sentence that names the overrides under which the model is another than the one that was trained."""
+    trained = flatten(content["experiment"])
+    alone = [one for one in overrides if not _fits(content, one)]
+    changed = {one: trained.get(one.partition("=")[0]) for one in alone or overrides}
+    was = ", ".join(f"{one.partition('=')[0]}={value}" for one, value in changed.items() if value is not None)
+    was = f", which was trained with {was}" if was else ""
+    fit, drop = ("does not fit", "it") if len(changed) == 1 else ("do not fit", "them")
+    return f"{', '.join(changed)} {fit} --checkpoint {checkpoint}{was}; drop {drop}"
+
+
+def _fits(content: dict[str, Any], override: str) -> bool:
+    """Whether the model has the trained one's shapes under one override; one that is possible with others only, may."""
+    try:
+        model = outline(experiment_of(content, [override]))
+    except ValueError:
+        return True
+    trained = {name.removeprefix("model."): x.shape for name, x in content["state_dict"].items()}
+    return {name: x.shape for name, x in model.state_dict().items()} == trained  # type: ignore[attr-defined]
 
 
 def _check_own(config: Path, file: Path, trained: Experiment) -> None:

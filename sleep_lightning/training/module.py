@@ -24,7 +24,7 @@ from sleep_lightning.training.batches import as_batch
 from sleep_lightning.training.errors import check_loss, check_weights
 from sleep_lightning.training.gradients import predict
 from sleep_lightning.training.metrics import Answers, Score, score
-from sleep_lightning.training.optimizer import build_optimizer
+from sleep_lightning.training.optimizer import build_optimizer, rate_name
 from sleep_lightning.training.schedule import build_schedule
 from sleep_lightning.training.step_gradients import StepGradients
 
@@ -39,8 +39,8 @@ class SleepModule(pl.LightningModule):
     to the logits (``labels[:, t]`` is the target of position t), -100 where there is no loss. With several devices
     (``strategy="sleep_ddp"`` or ``"sleep_fsdp"``) every rank is given the whole batch and takes its share of the rows.
 
-    Logged: ``train/{loss,grad_norm,muon_lr}``, ``val/...`` and ``test/...`` (exact match, token accuracy, loss and
-    baselines, over all answers and by slice).
+    Logged: ``train/{loss,grad_norm}``, the learning rate by its optimizer (``train/muon_lr``, see ``rate_name``),
+    ``val/...`` and ``test/...`` (exact match, token accuracy, loss and baselines, over all answers and by slice).
 
     Args:
         experiment: the experiment, or its plain form (``Experiment.to_dict``, or a dict of one's own: keys that it
@@ -147,7 +147,8 @@ class SleepModule(pl.LightningModule):
             consumed(batch)  # here: checkpoints are saved right after
         if self.steps % t.log_every == 0:
             check_loss("training", float(loss), self.steps, t)
-        metrics = {"train/loss": loss, "train/grad_norm": norm, "train/muon_lr": _exact(learning_rate)}
+        rate = f"train/{rate_name(optimizer)}"
+        metrics = {"train/loss": loss, "train/grad_norm": norm, rate: _exact(learning_rate)}
         self.log_dict(metrics | {"step": _exact(self.steps)})
         return loss
 

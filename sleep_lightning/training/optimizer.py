@@ -137,6 +137,12 @@ def muon_adamw(model: WindowModel, config: TrainingConfig) -> MuonAdamW:
     return MuonAdamW(Muon(matrices, config.muon_lr, config.weight_decay, config.momentum), adamw)
 
 
+def rate_name(optimizer: object) -> str:
+    """Under which name its learning rate, that of its first group, is logged: ``muon_lr``, ``adamw_lr``, ``sgd_lr``."""
+    own = getattr(optimizer, "optimizer", optimizer)  # Lightning wraps it
+    return f"{'muon' if isinstance(own, MuonAdamW) else type(own).__name__.lower()}_lr"
+
+
 def build_optimizer(model: WindowModel, config: TrainingConfig) -> Optimizer:
     """The optimizer that ``training.optimizer`` names.
 

@@ -12,8 +12,8 @@ import torch
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.cost.flops import sequence_cost
+from sleep_lightning.machine.private import cache_directory
 from sleep_lightning.model import WindowModel
-from sleep_lightning.ops.cpp.build import cache_directory
 from sleep_lightning.runs.files import write_json
 from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.runtime.environment import check_device, describe_environment

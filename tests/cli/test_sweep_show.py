@@ -62,6 +62,21 @@ def test_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert cells[3][1] == "interrupted"
 
 
+def test_a_sweep_has_one_state_wherever_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    small("left")
+    done = ToldStudy(Path("runs/sweeps/done"))
+    done.finish(2, 0.5, 2e12)
+    for name, state in (("left", "stopped"), ("done", "finished")):
+        assert main(["sweep", "list"]) == main(["sweep", "show", name]) == 0
+        out = capsys.readouterr().out
+        [listed] = [line for line in out.splitlines() if line.startswith(f"│ {name}")]
+        [shown] = [line.split() for line in out.splitlines() if line.startswith("  sweep ")]
+        assert state in listed and shown == ["sweep", state]
+    with sole_supervisor(done.folder):
+        assert main(["sweep", "show", "done"]) == 0
+    assert "  sweep        running\n" in capsys.readouterr().out
+
+
 def test_best_is_exported_as_an_experiment_that_runs(capsys: pytest.CaptureFixture[str]) -> None:
     study = small()
     assert main(["sweep", "best", "small", "--export", "best.yaml"]) == 0

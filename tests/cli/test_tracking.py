@@ -6,9 +6,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from sleep_lightning.__main__ import main
+from sleep_lightning.cli.doctor.stores import check_tracking
+from sleep_lightning.cli.sweep import SweepJob, _open_tracking
 from sleep_lightning.config import load_experiment
 from sleep_lightning.runs.directory import OUTBOX, RunDirectory
 from tests.cli.cli import fit_arguments
+from tests.sweep.sweeps import small_sweep
 
 
 def test_artifacts_that_cannot_be_written_end_no_training(
@@ -48,6 +51,29 @@ def test_a_store_may_come_after_the_training(tmp_path: Path, monkeypatch: pytest
     found = MlflowClient("sqlite:///later/mlflow.db").get_run(run_id)
     assert found.info.status == "FINISHED" and found.info.run_name == "run"
     assert "final/exact_match" in found.data.metrics and found.data.params["training.max_steps"] == "2"
+
+
+def test_what_is_recorded_in_mlflow_is_said_in_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for loggers, recorded in {
+        "[csv]": False,
+        "[{class_path: mlflow}]": True,
+        "[csv, mlflow]": True,
+        "[]": False,
+    }.items():
+        tracking = load_experiment(None, [f"tracking.loggers={loggers}"]).tracking
+        assert tracking.mlflow is recorded
+        [finding] = check_tracking(tracking)
+        assert finding.found.startswith("tracking.uri=" if recorded else "off (tracking.loggers has no mlflow)")
+        sweep = small_sweep()
+        sweep.base.tracking = tracking
+        folder = tmp_path / loggers
+        folder.mkdir()
+        run = _open_tracking(SweepJob(sweep, folder, None))
+        assert (run is not None) is recorded
+        if run is not None:
+            run.end("FINISHED")
+    assert not load_experiment(None, ["tracking.enabled=false"]).tracking.mlflow
 
 
 def test_the_environment_says_where_unless_the_experiment_does(monkeypatch: pytest.MonkeyPatch) -> None:

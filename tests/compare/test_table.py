@@ -80,8 +80,8 @@ def test_a_directory_with_another_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_password_is_in_neither_file_nor_command(tmp_path: Path) -> None:
-    base = load_experiment(BASE.to_dict(), ["tracking.uri=postgresql://me:secret@host/db"])
+    base = load_experiment(BASE.to_dict(), ["tracking.uri=postgresql://me:canary@host/db"])
     [run] = plan_runs(base, [Arm("n2", (), "")], [0], tmp_path, f"tracking.uri={base.tracking.uri}")
-    assert run.experiment.tracking.uri == "postgresql://me:secret@host/db"
-    assert "secret" not in " ".join(run.command())
-    assert all("secret" not in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert run.experiment.tracking.uri == "postgresql://me:canary@host/db"
+    assert "canary" not in " ".join(run.command())
+    assert all("canary" not in path.read_text() for path in tmp_path.rglob("*") if path.is_file())

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.config import Override, load_experiment
+from sleep_lightning.config.references import HANDED_OVER
 from sleep_lightning.runs.directory import RunDirectory
-from sleep_lightning.runs.process import TRACKING, URI_VARIABLE, FitProcess
+from sleep_lightning.runs.process import TRACKING, FitProcess
 
 CONF = Path(__file__).parents[2] / "conf"
 BASE = load_experiment(CONF / "rule110.yaml")
@@ -111,7 +112,7 @@ def test_a_child_reads_the_experiment_it_was_given(tmp_path: Path, text: str) ->
     assert [experiment.training.run_dir, experiment.tracking.run_name, experiment.tracking.experiment] == [text] * 3
     run = FitProcess(experiment, RunDirectory(tmp_path / "run"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(URI_VARIABLE, experiment.tracking.uri)
+        patch.setenv(HANDED_OVER, experiment.tracking.uri)
         assert load_experiment(run.write_experiment(), [TRACKING]) == run.experiment == experiment.pinned()
     assert load_experiment(json.loads(json.dumps(experiment.to_dict()))) == experiment
 

@@ -170,7 +170,8 @@ def test_processes_may_vary_where_their_number_is_that_of_the_tasks(tmp_path: Pa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("spice: {}\n", r"'spice': there is no such key; the keys are name, base"),
+        ("spices: {}\n", r"'spices': there is no such key; did you mean space\?$"),
+        ("zzz: {}\n", r"'zzz': there is no such key; the keys are name, base"),
         ("objectives: {vloss: minimize}\n", r"objectives\.vloss is not a known metric; use one of exact_match"),
         ("objectives: {loss: down}\n", r"objectives\.loss='down' must be maximize or minimize"),
         ("constraints: {speed: 3}\n", r"constraints\.speed is not a known metric; use one of state_bytes"),
@@ -185,7 +186,7 @@ def test_processes_may_vary_where_their_number_is_that_of_the_tasks(tmp_path: Pa
         ("devices: [one]\n", r"devices\[0\]='one' must be a whole number$"),
         ("launcher: cloud\n", r"launcher='cloud' must be one of local, slurm, ray$"),
         ("launcher: slurm\ndevices: [0]\n", r"devices=\[0\] is for launcher: local"),
-        ("slurm: {partitoin: gpu}\n", r"'slurm\.partitoin': there is no such key; the keys are partition"),
+        ("slurm: {partitoin: gpu}\n", r"'slurm\.partitoin': there is no such key; did you mean slurm\.partition\?$"),
         ("slurm: {partition: 'a b'}\n", r"slurm\.partition='a b' is not a name of a partition"),
         ("slurm: {time_limit: 0}\n", r"slurm\.time_limit=0 must be at least 1"),
         ("slurm: {nodes: 2}\n", r"slurm\.tasks=1 leaves some of slurm\.nodes=2 idle"),
@@ -201,7 +202,7 @@ def test_processes_may_vary_where_their_number_is_that_of_the_tasks(tmp_path: Pa
         ("slurm: {extra: [--time=3]}\n", r"slurm\.extra: '--time=3' is set by the sweep itself"),
         ('slurm: {setup: ["a\\nb"]}\n', r"slurm\.setup: 'a\\nb' is more than one line"),
         ("launcher: workers\n", r"launcher=workers was removed, with sweep work; set launcher: ray, slurm or local"),
-        ("ray: {adress: auto}\n", r"'ray\.adress': there is no such key; the keys are address"),
+        ("ray: {adress: auto}\n", r"'ray\.adress': there is no such key; did you mean ray\.address\?$"),
         ("ray: {address: 'ray://head:10001'}\n", r"ray\.address='ray://head:10001' is neither auto nor host:port"),
         ("ray: {num_cpus: -1}\n", r"ray\.num_cpus=-1\.0 must be at least 0"),
         ("ray: {num_gpus: 1.5}\n", r"ray\.num_gpus=1\.5 must be a whole number, or below 1"),
@@ -245,7 +246,10 @@ def test_bad_specs_end_in_one_sentence(tmp_path: Path, text: str, message: str) 
         ("{training.muon_lr: {low: 0.1, high: 1, step: 0}}", r"step=0\.0 must be above 0 and at most high - low"),
         ("{training.muon_lr: {choices: [.nan]}}", r"space\.training\.muon_lr\.choices\[0\]=nan must be a finite"),
         ("{training.muon_lr: {choices: 3}}", r"space\.training\.muon_lr\.choices=3 must be a list or null$"),
-        ("{training.muon_lr: {lo: 3}}", r"'space\.training\.muon_lr\.lo': there is no such key; the keys are choices"),
+        (
+            "{training.muon_lr: {lo: 3}}",
+            r"'space\.training\.muon_lr\.lo': there is no such key; did you mean .*\.muon_lr\.low",
+        ),
         (
             "{sleep.n_passes: {choices: [1, 2]}, sleep.grad_passes: {choices: [1], when: {sleep.n_passes: [3]}}}",
             r"space\.sleep\.grad_passes: when sleep\.n_passes=3 is never drawn: use some of \[1, 2\]$",
@@ -287,6 +291,8 @@ def test_files_that_are_no_sweeps(tmp_path: Path) -> None:
         load_sweep(written(tmp_path, "- 1\n"))
     with pytest.raises(ValueError, match=r"name is missing"):
         load_sweep(written(tmp_path, "base: x\n"))
+    with pytest.raises(ValueError, match=r"sweep \S+: 'spaces': there is no such key; did you mean space\?$"):
+        load_sweep(written(tmp_path, "name: x\nbase: x\nspaces: {}\n"))
 
 
 @pytest.mark.parametrize("bounds", [{"low": -1.7e308, "high": 1.7e308}, {"low": 0.1, "high": 0.5, "step": 1e-320}])

@@ -43,6 +43,11 @@ def test_a_loss_that_is_nan_ends_training_where_it_is_logged(tmp_path: Path) -> 
     assert "\n" not in said
 
 
+def test_the_learning_rate_of_another_optimizer_is_named_as_its() -> None:
+    said = str(Diverged("the loss is nan", 3, TrainingConfig(optimizer="torch.optim.SGD")))
+    assert "try a lower learning rate of training.optimizer, or" in said and "muon" not in said
+
+
 def test_one_that_is_not_logged_is_seen_by_the_validation(tmp_path: Path) -> None:
     run, said = spoiled(tmp_path, 5, "training.log_every=1000", "training.val_every=5", "training.checkpoint_every=4")
     assert "the validation loss is nan at step 5" in said

@@ -1,11 +1,12 @@
 import pytest
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.model.parameter_groups import hidden_matrices
-from sleep_lightning.training.optimizer import Muon, MuonAdamW, build_optimizer, orthogonalize
+from sleep_lightning.training.optimizer import Muon, MuonAdamW, build_optimizer, orthogonalize, rate_name
 from sleep_lightning.training.schedule import build_schedule, warmup_stable_decay
 from tests.conftest import tiny_model
 
@@ -100,6 +101,13 @@ def test_functions_get_the_model_and_the_training_config_where_they_ask_for_them
         optimizer.step()
         schedule.step()
     assert schedule.get_last_lr() == [1.0]
+
+
+def test_a_learning_rate_is_logged_under_the_name_of_its_optimizer() -> None:
+    model = tiny_model()
+    assert rate_name(build_optimizer(model, TrainingConfig())) == "muon_lr"
+    sgd = build_optimizer(model, TrainingConfig(optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}))
+    assert rate_name(sgd) == rate_name(LightningOptimizer(sgd)) == "sgd_lr"
 
 
 def test_torch_schedules_take_the_optimizer_first() -> None:

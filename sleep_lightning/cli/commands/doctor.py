@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sleep_lightning.cli.doctor import kernels, memory, stores, versions
 from sleep_lightning.cli.doctor.finding import Check, Finding, run_checks
 from sleep_lightning.cli.places import file_to_write
+from sleep_lightning.names import printable
 from sleep_lightning.runs.files import write_text
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def _in_a_table(checks: Sequence[tuple[str, Check]]) -> list[Finding]:
     for column in ("check", "state", "found", "what to do"):
         table.add_column(column, overflow="fold")
     for one in findings:
-        table.add_row(Text(one.check), Text(one.state, style=STYLES[one.state]), Text(one.found), Text(one.remedy))
+        found, remedy = Text(printable(one.found)), Text(printable(one.remedy))
+        table.add_row(Text(one.check), Text(one.state, style=STYLES[one.state]), found, remedy)
     Console().print(table)
     return findings

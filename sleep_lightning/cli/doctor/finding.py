@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sleep_lightning import redaction
+
 State = Literal["ok", "warning", "error"]
 
 
@@ -45,5 +47,5 @@ def run_checks(checks: Sequence[tuple[str, Check]], begins: Callable[[str], None
 
 
 def one_line(error: Exception) -> str:
-    """An error's type and text, without line breaks and no longer than a row can be."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    """An error's type and text, without line breaks and secrets, and no longer than a row can be."""
+    return f"{type(error).__name__}: {redaction.one_line(error)}"

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from sleep_lightning.cli.doctor.finding import Finding, one_line
+from sleep_lightning.redaction import redact_uri
 
 if TYPE_CHECKING:
     from sleep_lightning.config import TrackingConfig
@@ -53,21 +53,21 @@ def check_tracking(tracking: "TrackingConfig | None") -> Iterator[Finding]:
     Args:
         tracking: None for the default keys.
     """
-    from sleep_lightning.config import TrackingConfig, redact, sqlite_file
+    from sleep_lightning.config import TrackingConfig, sqlite_file
 
     tracking = tracking or TrackingConfig()
-    if not tracking.enabled:
-        yield Finding("MLflow store", "ok", "off (tracking.enabled=false)")
+    if not tracking.mlflow:
+        why = "tracking.loggers has no mlflow" if tracking.enabled else "tracking.enabled=false"
+        yield Finding("MLflow store", "ok", f"off ({why})")
         return
     file = sqlite_file(tracking.uri)
-    shown = f"tracking.uri={redact(tracking.uri)}"
+    shown = f"tracking.uri={redact_uri(tracking.uri)}"
     try:
         found = _ask(tracking.uri) if file is None else _try_database(file, tracking.uri)
     except Exception as error:  # MLflow, database drivers and the network each have their own
-        reason = _without_password(one_line(error), tracking.uri)
-        yield Finding(
-            "MLflow store", "error", f"{shown} cannot be used: {reason}", _remedy(reason, redact(tracking.uri))
-        )
+        reason = one_line(error)
+        remedy = _remedy(reason, redact_uri(tracking.uri))
+        yield Finding("MLflow store", "error", f"{shown} cannot be used: {reason}", remedy)
     else:
         yield Finding("MLflow store", "ok", f"{shown}: {found}")
 
@@ -112,12 +112,3 @@ def _remedy(reason: str, uri: str) -> str:
     if uri.startswith("sqlite"):
         return f"make the folder, or make it writable, or {otherwise}"
     return f"start the server (mlflow server), check host and password, or {otherwise}"
-
-
-def _without_password(text: str, uri: str) -> str:
-    from sleep_lightning.config import redact
-
-    text, password = text.replace(uri, redact(uri)), urlsplit(uri).password
-    for secret in (password, unquote(password)) if password else ():  # drivers show it as they please
-        text = text.replace(secret, "***")
-    return text

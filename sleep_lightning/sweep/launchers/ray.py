@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sleep_lightning.redaction import one_line
 from sleep_lightning.runs.infrastructure import Cause, Ended, cause_of
-from sleep_lightning.runs.process import URI_VARIABLE, FitProcess
+from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.launchers.launcher import Launcher
 from sleep_lightning.sweep.launchers.ray_options import RayOptions
 from sleep_lightning.sweep.launchers.ray_worker import Order, RunWorker
@@ -72,7 +73,7 @@ class RayLauncher(Launcher):
             return self._lost(run, job, error)
         except ray.exceptions.RayError as error:
             cause = cause_of(error) or cause_of(getattr(error, "cause", error))
-            return self._end(job, Ended(_one_line(error), cause))
+            return self._end(job, Ended(one_line(error), cause))
         job.done_at = job.done_at or time.monotonic()
         if run.summary is not None:
             return self._end(job, Ended("done"))
@@ -98,7 +99,7 @@ class RayLauncher(Launcher):
     def _start(self, run: FitProcess) -> _Job:
         path, options = run.directory.path.absolute(), self._options
         path.mkdir(parents=True, exist_ok=True)
-        variables = {"OMP_NUM_THREADS": str(self._threads), URI_VARIABLE: run.experiment.tracking.uri}
+        variables = run.variables(self._threads)
         order = Order(path, run.log.absolute(), Path.cwd(), run.begin_command(), run.resume_command(), variables)
         demands = options.demands(self._threads, run.experiment.training.devices)
         self._warn(demands)
@@ -121,7 +122,7 @@ class RayLauncher(Launcher):
             return self._end(job, Ended("done"))
         lost = 1 if run.flops_spent > job.flops else job.lost + 1
         if lost >= LOST_IN_A_ROW:
-            return self._end(job, Ended(f"its Ray worker was lost {lost} times: {_one_line(error)}", Cause.NODE))
+            return self._end(job, Ended(f"its Ray worker was lost {lost} times: {one_line(error)}", Cause.NODE))
         self.events.append(f"{run.directory.path.name}: its Ray worker was lost; submitted again")
         self._ray.kill(job.actor)
         again = self._start(run)
@@ -166,12 +167,8 @@ def connect(address: str) -> tuple[Any, bool]:
     try:
         ray.init(address=known, log_to_driver=False, logging_level="warning", namespace="sleep_lightning")
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{no_cluster} ({_one_line(error)})") from error
+        raise ValueError(f"{no_cluster} ({one_line(error)})") from error
     finally:
         if in_main_thread:  # ray.init puts its own handler in the place of the sweep's
             signal.signal(signal.SIGTERM, handler)
     return ray, True
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -3,7 +3,7 @@
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -33,7 +33,7 @@ class Order:
     cwd: Path
     begin: list[str]
     resume: list[str]
-    environment: dict[str, str]
+    environment: dict[str, str] = field(repr=False)
 
 
 class RunWorker:

@@ -4,14 +4,13 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import optuna
-from omegaconf import OmegaConf
 
 from sleep_lightning.sweep.report.content import Report, build_report
 from sleep_lightning.sweep.report.files import write_report
-from sleep_lightning.sweep.spec import SweepSpec
+from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.tracking.mlflow_charts import ChartPage, preset_chart_page
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
 
@@ -42,12 +41,12 @@ class Publisher:
         self.every_seconds = every_seconds
         self._next = time.monotonic() + every_seconds
 
-    def begin(self, spec: SweepSpec) -> None:
+    def begin(self, sweep: Sweep) -> None:
         """Log the spec as parameters and tags of the MLflow run."""
         if self.logger is None:
             return
-        self.logger.log_hyperparams(parameters(spec))
-        self.logger.set_tags({"sweep.name": spec.name, "sweep.folder": str(self.folder.absolute())})
+        self.logger.log_hyperparams(parameters(sweep))
+        self.logger.set_tags({"sweep.name": sweep.spec.name, "sweep.folder": str(self.folder.absolute())})
 
     def preset_charts(self) -> ChartPage | None:
         """MLflow's chart page, set up for the existing runs; None without one."""
@@ -83,15 +82,14 @@ class Publisher:
         self.logger.log_metrics(metrics, report.states["complete"] + report.states["pruned"])
 
 
-def parameters(spec: SweepSpec) -> dict[str, Any]:
+def parameters(sweep: Sweep) -> dict[str, Any]:
     """The spec as flat parameters: ``sweep.<key>``, and a line for each key that varies."""
-    content = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(spec)))
     flat: dict[str, Any] = {}
-    for key, value in content.items():
+    for key, value in sweep.written_spec().items():
         if isinstance(value, dict):
             flat |= {f"sweep.{key}.{name}": _in_words(x) for name, x in value.items()}
         else:
-            flat[f"sweep.{key}"] = value
+            flat[f"sweep.{key}"] = str(value).replace(r"\\${", "${") if isinstance(value, list) else value
     return flat
 
 

@@ -16,7 +16,7 @@ class SameExperiment(pl.Callback):
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: "SleepModule", stage: str) -> None:  # type: ignore[override]
-        own = {name: x for name, x in pl_module.experiment.to_dict().items() if name != "tracking"}
+        own = {name: x for name, x in pl_module.experiment.values().items() if name != "tracking"}
         del own["training"]["search_path"]  # nodes may keep the user's modules in different places
         if trainer.world_size > 1 and trainer.strategy.broadcast(own) != own:
             raise ValueError(

@@ -5,6 +5,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from rich.console import Console
 
+from sleep_lightning.names import printable
 from sleep_lightning.runs.infrastructure import Cause, cause_of
 from sleep_lightning.training.errors import Diverged
 
@@ -26,4 +27,5 @@ class SaveOnException(pl.Callback):
         try:
             trainer.save_checkpoint(self.checkpoint)
         except (OSError, RuntimeError) as error:  # the latter from torch.save
-            Console(stderr=True, emoji=False).print(f"could not save {self.checkpoint}: {error}", markup=False)
+            said = printable(f"could not save {self.checkpoint}: {error}")
+            Console(stderr=True, emoji=False).print(said, markup=False)

@@ -24,7 +24,7 @@ def test_the_mlflow_run_holds_the_sweep(tmp_path: Path, uri: str) -> None:
     study = ToldStudy(tmp_path / "sweep")
     logger = MLflowRun(uri, "e", "small")
     reports = Publisher(study.study, study.folder, logger, {}, every_seconds=1000)
-    reports.begin(study.sweep.spec)
+    reports.begin(study.sweep)
     study.finish(2, 0.5, 2e6)
     reports.refresh()
     study.finish(1, 0.25, 1e6)
@@ -74,7 +74,7 @@ def test_what_goes_wrong_warns(tmp_path: Path, uri: str, monkeypatch: pytest.Mon
     with monkeypatch.context() as patch:
         patch.setattr(logger._client, "log_artifact", refuse)
         patch.setattr(logger._client, "log_batch", refuse)
-        reports.begin(study.sweep.spec)
+        reports.begin(study.sweep)
         reports.publish()
         with pytest.warns(UserWarning, match="kept and sent later: MlflowException: no room left"):
             assert logger.flush() > 1
@@ -86,7 +86,7 @@ def test_what_goes_wrong_warns(tmp_path: Path, uri: str, monkeypatch: pytest.Mon
 
 
 def test_parameters_are_flat_and_leave_out_what_is_not_set() -> None:
-    flat = parameters(small_sweep(seeds=[0, 2]).spec)
+    flat = parameters(small_sweep(seeds=[0, 2]))
     assert flat["sweep.seeds"] == [0, 2]
     assert flat["sweep.budget.trials"] == 4
     assert flat["sweep.space.sleep.n_passes"] == "choices=[1, 2, 3, 4]"
