@@ -11,10 +11,11 @@ from typing import IO, Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 
-from sleep_lightning.cli.console import plain_console, print_facts, score_table
+from sleep_lightning.cli.console import plain_console, print_facts, score_table, time_line
 from sleep_lightning.cli.fit_report import facts_of, headline, log_results, summarize
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.plugins import resolve
+from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.runs.checkpoint import RESUME, instead_of
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.directory import RunDirectory
@@ -38,6 +39,7 @@ from sleep_lightning.training.distributed.place import Place
 from sleep_lightning.training.errors import exit_code, is_of_restore, remedy
 from sleep_lightning.training.metrics import Score
 from sleep_lightning.training.module import SleepModule
+from sleep_lightning.training.rate import keep_rate, known_rate
 from sleep_lightning.training.runtime.environment import check_device, describe_environment
 from sleep_lightning.training.runtime.malloc import tune_allocator
 from sleep_lightning.training.runtime.matmul_precision import choose_fp32_matmul
@@ -211,6 +213,9 @@ def _train(job: Job, ending: _Ending) -> None:
         if differing and job.checkpoint is not None:
             console.print(f"not bit-exact from here on: {'; '.join(differing)}", highlight=False, soft_wrap=True)
         console.print(f"run {run.path}: {headline(experiment, module)}", highlight=False, soft_wrap=True)
+        if (rate := known_rate(experiment)) is not None:
+            flops = StepFlops(experiment, module.model).run() * (1 - job.step / experiment.training.max_steps)
+            console.print(f"time: {time_line(flops, rate)}", highlight=False, soft_wrap=True)
         if mlflow is not None:
             mlflow.set_tags({f"environment.{name}": value for name, value in environment.items()})
             mlflow.set_tags({f"resume.{key}": f"{old} -> {new}" for key, (old, new) in job.changes.items()})
@@ -225,6 +230,7 @@ def _train(job: Job, ending: _Ending) -> None:
     if not place.first or run is None:
         return
     summary = summarize(experiment, run, module, monitor, history.digests, ending.status, environment, mlflow)
+    keep_rate(experiment, summary)
     if module.history:
         draw_learning_curve(module.history, run.path / "learning_curve.png", headline(experiment, module))
     with nullcontext() if mlflow is None else mlflow.held():  # summary.json says that all of this is done

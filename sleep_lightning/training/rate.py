@@ -4,9 +4,10 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ from sleep_lightning.runs.files import write_json
 from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.runtime.environment import check_device, describe_environment
 from sleep_lightning.training.runtime.matmul_precision import choose_fp32_matmul
+from sleep_lightning.training.runtime.threads import choose_threads
 
 PROBE_SECONDS = 2.0
 """Of measuring. A step that takes longer than a quarter of it is measured on a part of the batch."""
@@ -48,30 +50,60 @@ def training_rate(experiment: Experiment, threads: int | None = None, *, file: P
     Returns:
         None where a probe of one process says nothing: several ranks, CUDA graphs, ``torch.compile``.
     """
-    t = experiment.training
-    if t.processes > 1 or t.compile or t.cuda_graph:
+    if not _tells(experiment):
         return None
-    file = cache_directory() / FILE if file is None else file
-    with _threads(threads or t.threads):
-        key = _key(experiment)
-        known = _read(file)
-        if key not in known:
+    with _threads(threads or experiment.training.threads or choose_threads()):
+        if (rate := known_rate(experiment, file)) is None:
             rate = _probe(experiment)
-            known = _read(file) | {key: [rate.flops_per_s, rate.batch]}
-            try:
-                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_json(file, known)
-            except OSError:  # measured again next time
-                pass
-            return rate
-    flops_per_s, batch = known[key]
-    return Rate(float(flops_per_s), int(batch))
+            _keep(experiment, rate, file)
+    return rate
+
+
+def known_rate(experiment: Experiment, file: Path | None = None) -> Rate | None:
+    """The rate, on the threads that torch now has, as far as it was measured before."""
+    found = _read(_place(file)).get(_key(experiment)) if _tells(experiment) else None
+    return None if found is None else Rate(float(found[0]), int(found[1]))
+
+
+def keep_rate(experiment: Experiment, summary: dict[str, Any], file: Path | None = None) -> None:
+    """Add to the file what a run of this process measured.
+
+    Args:
+        experiment: of the run.
+        summary: of the run, as in ``summary.json``.
+        file: as for ``training_rate``.
+    """
+    tokens_per_s, t = summary["measured"]["tokens_per_s"], experiment.training
+    if tokens_per_s and summary["tokens"]:
+        flops_per_s = tokens_per_s * summary["train_flops"] / summary["tokens"]
+        _keep(experiment, Rate(flops_per_s, t.batch_size // t.accumulate), file)
+
+
+def _keep(experiment: Experiment, rate: Rate, file: Path | None) -> None:
+    """Unless the file knows a higher rate: whatever else runs here only slows training down. Where it cannot be written
+    the rate is measured again."""
+    known = known_rate(experiment, file)
+    if not _tells(experiment) or (known is not None and known.flops_per_s >= rate.flops_per_s):
+        return
+    place = _place(file)
+    with suppress(OSError):
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_json(place, _read(place) | {_key(experiment): [rate.flops_per_s, rate.batch]}, patience=0)
+
+
+def _tells(experiment: Experiment) -> bool:
+    t = experiment.training
+    return t.processes == 1 and not t.compile and not t.cuda_graph
+
+
+def _place(file: Path | None) -> Path:
+    return cache_directory() / FILE if file is None else file
 
 
 @contextmanager
-def _threads(n: int | None) -> Iterator[None]:
+def _threads(n: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(n or before)
+    torch.set_num_threads(n)
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from sleep_lightning.model import ModelConfig
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import Rule110Config
 from sleep_lightning.training import rate
-from sleep_lightning.training.rate import Rate, training_rate
+from sleep_lightning.training.rate import Rate, keep_rate, known_rate, training_rate
 
 SMALL = Experiment(
     Rule110Config(ring_size=6, n_strings=2, steps=[1]),
@@ -38,6 +38,18 @@ def test_a_rate_is_measured_once_for_a_shape(tmp_path: Path) -> None:
     for other in (replace(SMALL, sleep=SleepConfig(6, 3)), replace(SMALL, model=ModelConfig(d_model=32, n_heads=2))):
         training_rate(other, 1, file=file)
     assert len(json.loads(file.read_text())) == 3
+
+
+def test_a_run_adds_what_it_measured_and_the_highest_rate_counts(tmp_path: Path) -> None:
+    file, summary = tmp_path / "rates.json", {"tokens": 100, "train_flops": 1e9, "measured": {"tokens_per_s": 50.0}}
+    assert known_rate(SMALL, file) is None
+    keep_rate(SMALL, summary, file)
+    assert known_rate(SMALL, file) == Rate(5e8, 8)
+    keep_rate(SMALL, summary | {"measured": {"tokens_per_s": 40.0}}, file)
+    keep_rate(SMALL, summary | {"measured": {"tokens_per_s": None}}, file)
+    assert known_rate(SMALL, file) == Rate(5e8, 8)
+    keep_rate(SMALL, summary | {"measured": {"tokens_per_s": 60.0}}, file)
+    assert known_rate(SMALL, file) == Rate(6e8, 8)
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", '{"a": 1}', '{"a": [0, 1], "b": ["x", 2]}'])
