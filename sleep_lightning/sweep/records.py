@@ -15,6 +15,7 @@ from sleep_lightning.machine.locks import take
 from sleep_lightning.runs.damage import DamagedFile, misfit
 from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.process import HISTORY, SUMMARY, FitProcess
+from sleep_lightning.runs.space import naming
 
 LIKE: dict[str, Any] = {"experiment": dict, "summary": SUMMARY, **HISTORY}
 ELSEWHERE = ("checkpoint", "best_checkpoint", "mlflow_run_id")
@@ -81,14 +82,15 @@ class Records:
             "summary": {k: x for k, x in summary.items() if k not in ELSEWHERE},
         }
         self._by_key[key] = record
-        with self.path.open("a+b") as file:
+        line = json.dumps(_rounded(record)).encode() + b"\n"
+        with naming(self.path, len(line)), self.path.open("a+b") as file:
             if not take(file.fileno(), seconds=WAIT):  # sweeps that share the file
                 text = f"{self.path} is locked by another process: {run.directory.path} is added at the next rerun"
                 warnings.warn(text, stacklevel=2)
                 return False
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
-            file.write(json.dumps(_rounded(record)).encode() + b"\n")
+            file.write(line)
         return True
 
 

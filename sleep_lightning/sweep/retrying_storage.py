@@ -1,5 +1,6 @@
 """Storages that retry while they cannot be reached or written: training continues, and no result is lost."""
 
+import json
 import os
 import sys
 import time
@@ -13,7 +14,8 @@ from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 
 from sleep_lightning.redaction import one_line
-from sleep_lightning.runs.infrastructure import FIRST_SECONDS, LONGEST_SECONDS, PASSING
+from sleep_lightning.runs.infrastructure import FIRST_SECONDS, FULL, LONGEST_SECONDS, PASSING
+from sleep_lightning.runs.space import DiskFull
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,7 +31,7 @@ class Pause:
     def __init__(self, what: str) -> None:
         self._what, self._began, self._seconds = what, time.monotonic(), FIRST_SECONDS
 
-    def wait(self, why: BaseException) -> None:
+    def wait(self, why: object) -> None:
         """Print why, and sleep."""
         reason, waited = one_line(why), time.monotonic() - self._began
         print(
@@ -110,6 +112,7 @@ class RetryingJournal(JournalFileBackend):
                 if error.errno not in PASSING:
                     raise
                 os.truncate(self._file_path, whole)
-                pause.wait(error)
+                need = sum(len(json.dumps(log)) + 1 for log in logs)
+                pause.wait(DiskFull(self._file_path, error, need).strerror if error.errno in FULL else error)
             else:
                 return

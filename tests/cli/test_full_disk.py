@@ -17,6 +17,7 @@ from tests.cli.test_fit import assert_same
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 MEGABYTES = 12
 BLOCK = 4096
+STEPS = 300
 
 
 @pytest.fixture
@@ -79,7 +80,8 @@ def test_a_run_does_not_begin_without_space(disk: Path, tracked: bool) -> None:
 def test_a_run_in_the_middle_waits_or_ends_and_resumes_to_the_bit(
     disk: Path, tmp_path: Path, full_seconds: float
 ) -> None:
-    wanted = fit_arguments("run", 600, "tracking.enabled=false")
+    cadence = ("training.val_every=100", "training.checkpoint_every=10")
+    wanted = fit_arguments("run", STEPS, "tracking.enabled=false", *cadence)
     process, last = start(disk, *wanted), disk / "run" / "checkpoints" / "last.ckpt"
     wait_until(last.exists)
     filler = fill(disk)
@@ -94,7 +96,7 @@ def test_a_run_in_the_middle_waits_or_ends_and_resumes_to_the_bit(
         assert process.returncode == Cause.DISK
         assert_one_sentence(text)
         filler.unlink()
-        assert 0 < torch.load(last, weights_only=True)["global_step"] < 600, "what was there before is gone"
+        assert 0 < torch.load(last, weights_only=True)["global_step"] < STEPS, "what was there before is gone"
         done = run(disk, "fit", "--resume", "run")
         assert done.returncode == 0, done.stderr
     whole = run(tmp_path, *wanted)
@@ -104,7 +106,7 @@ def test_a_run_in_the_middle_waits_or_ends_and_resumes_to_the_bit(
 
 
 def test_a_comparison_waits_for_space(disk: Path) -> None:
-    words = ["compare", str(ROOT / "conf" / "rule110.yaml"), *SMALL, "training.max_steps=300"]
+    words = ["compare", str(ROOT / "conf" / "rule110.yaml"), *SMALL, "training.max_steps=100"]
     process = start(disk, *words, "--arms", "n1", "n2", "--seeds", "0", "--output", "out")
     wait_until((disk / "out" / "n1-seed0" / "checkpoints" / "last.ckpt").exists)
     filler = fill(disk)
@@ -120,7 +122,7 @@ def test_a_sweep_waits_for_space(disk: Path) -> None:
     content = {
         "name": "full",
         "base": str(ROOT / "conf" / "rule110.yaml"),
-        "overrides": [*SMALL, "training.max_steps=300", "tracking.enabled=false"],
+        "overrides": [*SMALL, "training.max_steps=100", "tracking.enabled=false"],
         "space": {"sleep.n_passes": {"choices": [1, 2]}},
         "budget": {"trials": 2},
         "sampler": "grid",

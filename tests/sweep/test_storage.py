@@ -181,7 +181,7 @@ def test_a_full_disk_is_waited_for(
 
     monkeypatch.setattr(os, "fsync", lambda file: full(file) if left else sync(file))
     trial.set_user_attr("a", 1)
-    assert capsys.readouterr().err.count("journal.log cannot be used for 0 s ([Errno 28] No space") == 2
+    assert capsys.readouterr().err.count("journal.log cannot be used for 0 s (No space left on device (needs ") == 2
     [read] = read_study(tmp_path).get_trials()
     assert read.user_attrs == {"a": 1}
     left.append(errno.EACCES)

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -177,3 +178,17 @@ def test_processes_that_open_a_new_store_at_once_all_get_a_run(tmp_path: Path) -
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     found = client.get_experiment_by_name("together")
     assert len(client.search_runs([found.experiment_id])) == 4
+
+
+def test_a_store_is_created_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow could never open one again that lacks some of its tables."""
+
+    def fills_up(self: object, uri: str, place: str) -> None:
+        (tmp_path / Path(uri).name).write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore.__init__", fills_up)
+        with pytest.raises(ValueError, match=r"mlflow\.db cannot be written: No space left on device \(needs a "):
+            open_run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [OUTBOX]
