@@ -10,7 +10,7 @@ from sleep_lightning.machine.cgroup import OWN, ROOT, groups
 ADDRESSES = 2_200_000_000
 """Bytes of address space that Python, torch, Lightning and MLflow take before a model is built. Below 1.8e9 (one
 thread; measured) libraries fail to load or end in a segmentation fault."""
-RESIDENT = 700_000_000
+RESIDENT = 600_000_000
 """Bytes of them that are touched."""
 LIMITS = (
     ("address space", "ulimit -v", resource.RLIMIT_AS, ADDRESSES),

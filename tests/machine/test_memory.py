@@ -41,7 +41,7 @@ def test_the_limit_of_a_container(tmp_path: Path, limit: dict[int, int]) -> None
     (tmp_path / "memory.max").write_text("800000000\n")
     check_memory(0, tmp_path, tmp_path / "own")
     (tmp_path / "memory.max").write_text("500000000\n")
-    with pytest.raises(ValueError, match=r"limit of 0\.50 GB on this container's .* too low: 0\.70 GB are needed"):
+    with pytest.raises(ValueError, match=r"limit of 0\.50 GB on this container's .* too low: 0\.60 GB are needed"):
         check_memory(0, tmp_path, tmp_path / "own")
 
 

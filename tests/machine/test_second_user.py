@@ -2,12 +2,14 @@
 secret of theirs. The tests become that user, and so need root."""
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -144,3 +146,18 @@ def test_names_taken_in_the_temporary_folder_end_nothing(place: Path) -> None:
     done = subprocess.run(command, env=environment, cwd=work, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert {path.name for path in work.iterdir()} <= {"runs", "mlflow.db", "mlruns"}
+
+
+def test_the_socket_of_a_process_server_is_closed_to_others() -> None:
+    """``bench storage`` starts its writers over one, and what comes in is unpickled. Some earlier versions of Python
+    let anybody connect (CVE-2022-42919)."""
+    context, before = multiprocessing.get_context("forkserver"), os.umask(0)
+    try:
+        process = context.Process(target=abs, args=(1,))
+        process.start()
+        process.join()
+        socket = Path(forkserver._forkserver._forkserver_address)
+        assert socket.is_socket() and as_other("ls", socket).returncode != 0
+    finally:
+        os.umask(before)
+        forkserver._forkserver._stop()
