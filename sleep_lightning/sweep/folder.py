@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -40,7 +39,7 @@ def known_sweeps() -> list[Path]:
 def save_sweep(sweep: Sweep, folder: Path) -> None:
     """Write the spec and its whole base experiment into the folder, so that the sweep depends neither on the files they
     came from nor on the current directory."""
-    own: dict[str, Any] = {"base": BASE, "overrides": [], "storage": url_to_save(sweep.spec.storage, folder)}
+    own: dict[str, object] = {"base": BASE, "overrides": [], "storage": url_to_save(sweep.spec.storage, folder)}
     write_text(folder / BASE, sweep.base.to_yaml())
     write_text(folder / SPEC, OmegaConf.to_yaml(OmegaConf.create(sweep.written_spec() | own)))
 

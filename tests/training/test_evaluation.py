@@ -29,8 +29,8 @@ def checkpoint(tmp_path: Path) -> str:
         (["model.d_model=24", "model.d_ff=32"],
          "model.d_model=24, model.d_ff=32 do not fit --checkpoint {}, which was trained with model.d_model=16, "
          "model.d_ff=24; drop them"),
-        (["task.name=depo", "sleep.window_size=24"],
-         "task.name=depo does not fit --checkpoint {}, which was trained with task.name=rule110; drop it"),
+        (["model.pattern=AGAGAG", "training.seed=7"],
+         "model.pattern=AGAGAG does not fit --checkpoint {}, which was trained with model.pattern=AGAG; drop it"),
     ],
 )  # fmt: skip
 def test_the_override_that_does_not_fit_is_named(checkpoint: str, overrides: list[str], message: str) -> None:
