@@ -10,6 +10,9 @@ from typing import IO, Any
 
 from sleep_lightning.runs.damage import UnreadableFile, read_json
 
+BLOCK = 2**16
+"""Bytes read at once from the end of a file."""
+
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write by rename: a reader sees the old file or the new one, never a part of it."""
@@ -19,6 +22,38 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write by fsync and rename, like ``write_json``: a crash or a full disk leaves the file before intact."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append to an existing file, and fsync. What fails, or is cut off by a full disk, is not left in part.
+
+    Raises:
+        OSError: it is missing, or cannot be written.
+    """
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    try:
+        whole, content = os.fstat(file).st_size, text.encode()
+        try:
+            if os.write(file, content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(file)
+        except OSError:
+            os.ftruncate(file, whole)
+            raise
+    finally:
+        os.close(file)
+
+
+def end_of_lines(file: IO[bytes]) -> int:
+    """Where the last whole line of a file ends, read from its end: what follows was cut off by a kill."""
+    position = file.seek(0, os.SEEK_END)
+    while position > 0:
+        start = max(0, position - BLOCK)
+        file.seek(start)
+        if (at := file.read(position - start).rfind(b"\n")) >= 0:
+            return start + at + 1
+        position = start
+    return 0
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -21,12 +21,11 @@ from sleep_lightning.config import Experiment, redact
 from sleep_lightning.runs.damage import NUMBER
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import JsonFile, write_text
+from sleep_lightning.runs.history import HistoryFile
 
 _SCORES = dict.fromkeys(("exact_match", "token_accuracy", "loss", "train_flops", "wall_s"), NUMBER)
 SUMMARY: dict[str, Any] = {"status": str, **_SCORES}
 """What is read of ``summary.json``."""
-HISTORY: dict[str, Any] = {"history": [dict.fromkeys(("step", "exact_match", "cost/train_flops"), NUMBER)]}
-"""What is read of ``history.json``."""
 URI_VARIABLE = "SLEEP_LIGHTNING_TRACKING_URI"
 TRACKING = f"tracking.uri=${{oc.env:{URI_VARIABLE}}}"
 """The URI may hold a password: it is passed where neither files nor the process list show it."""
@@ -58,7 +57,7 @@ class FitProcess:
     experiment: Experiment
     directory: RunDirectory
     _summary: JsonFile = field(init=False, repr=False)
-    _history: JsonFile = field(init=False, repr=False)
+    _history: HistoryFile = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for key, path in self.experiment.class_paths():
@@ -71,7 +70,7 @@ class FitProcess:
         name = shlex.quote(str(self.directory.path))
         again = f"remove it and resume the run, which writes it again: fit --resume {name}"
         object.__setattr__(self, "_summary", JsonFile(self.directory.summary, SUMMARY, again))
-        object.__setattr__(self, "_history", JsonFile(self.directory.history, HISTORY, again))
+        object.__setattr__(self, "_history", HistoryFile(self.directory.history, again))
 
     @property
     def log(self) -> Path:
@@ -86,8 +85,7 @@ class FitProcess:
     @property
     def history(self) -> list[dict[str, float]]:
         """Validations so far (not to be changed); cheap to read repeatedly."""
-        content = self._history.read()
-        return [] if content is None else content["history"]
+        return self._history.read()
 
     @property
     def flops_spent(self) -> float:
@@ -96,7 +94,8 @@ class FitProcess:
         Steps after the last validation are not counted while the run is active or if it has crashed; nor are steps
         trained twice because a crash lost them.
         """
-        validated = self.history[-1]["cost/train_flops"] if self.history else 0.0
+        history = self.history
+        validated = history[-1]["cost/train_flops"] if history else 0.0
         ended = self._summary.read()
         return validated if ended is None else max(validated, float(ended["train_flops"]))
 
@@ -204,13 +203,16 @@ class Watched:
     """A child process, or an adopted one."""
 
     def __init__(self, process: psutil.Process) -> None:
-        self._process = process
+        self._process, self._ended = process, False
 
     def alive(self) -> bool:
-        try:
-            return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
+        if self._ended:  # asked for every process of a sweep so far
             return False
+        try:
+            self._ended = not self._process.is_running() or self._process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            self._ended = True
+        return not self._ended
 
     def exit_code(self) -> int | None:
         """Of a process that has ended; minus the signal's number if one killed it; None if it is not our child."""

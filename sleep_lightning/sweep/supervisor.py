@@ -19,7 +19,8 @@ from sleep_lightning.runs.damage import reading
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.active_runs import ActiveRun, ActiveRuns
 from sleep_lightning.sweep.launchers import Launcher, LocalLauncher
-from sleep_lightning.sweep.ledger import Ledger, point_key
+from sleep_lightning.sweep.ledger import Ledger
+from sleep_lightning.sweep.point import point_key
 from sleep_lightning.sweep.pruning import Pruner
 from sleep_lightning.sweep.records import Records
 from sleep_lightning.sweep.reseeding import Reseeding
@@ -178,9 +179,8 @@ class Supervisor:
         self._enqueued = self._count_enqueued()
         values = self.sweep.space.suggest(trial)
         running = {point_key(trial.values): trial.number for trial in self._active.trials()}
-        if (
-            twin := (running | self._ledger.tried).get(point_key(values))
-        ) is not None:  # the same seeds, the same result
+        key = point_key(values)
+        if (twin := self._ledger.tried.get(key, running.get(key))) is not None:  # the same seeds, the same result
             self._record(trial.number, TrialState.FAIL, None, infeasible=f"the same point as trial {twin}")
             return False
         return self._begin(trial.number, values)
@@ -296,7 +296,7 @@ class Supervisor:
         """Facts first: a reader that sees the trial ended must see them too."""
         self._note(number, **facts)
         self._ledger.add(self.study.tell(number, values, state=state))
-        self._reseeding.changed()
+        self._reseeding.told()
         if "infeasible" not in facts:
             self._failed_in_a_row = self._failed_in_a_row + 1 if state == TrialState.FAIL else 0
 

@@ -48,7 +48,7 @@ def report_page(
     else:
         parts += _frontier(report, plot, reach)
     parts += _laws(laws)
-    if points := report.progress():
+    if points := report.progress:
         several = len(report.objectives) > 1
         label = "hypervolume" if several else f"best {report.value.replace('_', ' ')}"
         note = "Share of the area below the largest value and the largest cost that the frontier dominates."
