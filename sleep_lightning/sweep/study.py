@@ -5,12 +5,14 @@ import shlex
 import uuid
 import warnings
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import DuplicatedStudyError
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -53,14 +55,7 @@ def _open_study(sweep: Sweep, folder: Path, undo: ExitStack) -> optuna.Study:
         names = known if sweep.spec.storage is None else []
         if others := [name for name in names if name != sweep.spec.name]:
             raise ValueError(f"{folder} holds the sweep {others[0]}, not {sweep.spec.name}; choose another --output")
-        study = optuna.create_study(
-            storage=storage,
-            study_name=sweep.spec.name,
-            directions=[StudyDirection[way.upper()] for way in sweep.spec.objectives.values()],
-            load_if_exists=True,
-        )
-        if sweep.spec.name not in known:
-            undo.callback(optuna.delete_study, study_name=sweep.spec.name, storage=storage)
+        study = _load_or_create(sweep.spec, storage, known, undo)
         study.sampler = build_sampler(sweep.spec, sweep.space, len(study.get_trials(deepcopy=False)))
         _check_owner(study, sweep.spec, folder)
         if not study.get_trials(deepcopy=False) and (runs := sorted(folder.glob("trials/*/config.yaml"))):
@@ -83,6 +78,16 @@ def _open_study(sweep: Sweep, folder: Path, undo: ExitStack) -> optuna.Study:
             _enqueue(study, sweep.space.points())
         study.set_user_attr(FINGERPRINT, wanted)
     return study
+
+
+def _load_or_create(spec: SweepSpec, storage: BaseStorage, known: Sequence[str], undo: ExitStack) -> optuna.Study:
+    if spec.name not in known:
+        directions = [StudyDirection[way.upper()] for way in spec.objectives.values()]
+        with suppress(DuplicatedStudyError):  # another process has just created it
+            study = optuna.create_study(storage=storage, study_name=spec.name, directions=directions)
+            undo.callback(optuna.delete_study, study_name=spec.name, storage=storage)
+            return study
+    return optuna.load_study(study_name=spec.name, storage=storage)
 
 
 def _enqueue(study: optuna.Study, points: Sequence[dict[str, Any]]) -> None:
