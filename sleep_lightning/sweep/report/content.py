@@ -18,7 +18,7 @@ from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.runs.damage import read_json, reading
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import SUMMARY
-from sleep_lightning.sweep.frontier import Point, frontier, hypervolume
+from sleep_lightning.sweep.frontier import GrowingArea, Point, frontier, hypervolume
 from sleep_lightning.sweep.point import passes_of, point_key
 from sleep_lightning.sweep.report.importances import importances
 from sleep_lightning.sweep.settled import Seeded, frontier_shares
@@ -174,28 +174,29 @@ class Report:
     def gain(self, trials: Sequence[Row]) -> float:
         """Hypervolume of finished trials: the share that they dominate of the area below the largest cost of all
         finished trials and the largest value (of shares 1)."""
-        return self._share([self.as_point(t) for t in trials])
+        points, whole = [self.as_point(t) for t in trials], self._whole_area
+        return hypervolume(points, Point(self._most(self.cost), 0.0)) / whole if whole else 0.0
 
-    def _share(self, points: Sequence[Point]) -> float:
-        area = self._most(self.cost) * self._most(self.value)
-        return hypervolume(points, Point(self._most(self.cost), 0.0)) / area if area else 0.0
+    @property
+    def _whole_area(self) -> float:
+        return self._most(self.cost) * self._most(self.value)
 
     @cached_property
     def progress(self) -> list[Point]:
         """FLOPs spent and value reached at the end of every trial: the hypervolume, or for a single objective the best
         value."""
-        spent, edge, points, several = 0.0, list[Point](), list[Point](), len(self.objectives) > 1
+        spent, points, several = 0.0, list[Point](), len(self.objectives) > 1
+        whole, area = self._whole_area, GrowingArea(Point(self._most(self.cost), 0.0))
         finished, best = {t.number for t in self.finished}, None
         for trial in sorted((t for t in self.trials if t.ended and t.flops_spent), key=lambda t: (t.ended, t.number)):
             spent += trial.flops_spent
             if trial.number in finished:
                 point = self.as_point(trial)
-                edge = [*edge, point]
-                edge = [edge[i] for i in frontier(edge)]  # what it does not hold adds nothing later either
+                area.add(point)
                 if best is None or point.value > best[0].value:
                     best = point, trial.result[self.value]
             if several:
-                points.append(Point(spent, self._share(edge)))
+                points.append(Point(spent, area.area / whole if whole else 0.0))
             elif best is not None:
                 points.append(Point(spent, best[1]))
         return points
