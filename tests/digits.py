@@ -51,7 +51,8 @@ def _read(folder: Path) -> dict[str, str]:
     with sqlite3.connect(folder / "losses.db") as database:
         rows = database.execute("SELECT step, value FROM metrics WHERE key = 'train/loss' ORDER BY step").fetchall()
     assert len(rows) == STEPS, f"{len(rows)} training losses of {STEPS} steps"
-    history = json.loads((folder / "run" / "history.json").read_text())["history"]
+    earlier, now = (folder / "run" / name for name in ("history.json", "history.jsonl"))
+    history = list(map(json.loads, now.open())) if now.exists() else json.loads(earlier.read_text())["history"]
     checkpoint = torch.load(folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     weights = hashlib.sha256()
     for name, x in sorted(checkpoint["state_dict"].items()):

@@ -1,4 +1,4 @@
-"""Trials per second that each storage handles, with one writer and with several."""
+"""Trials per second that each storage handles, with one writer and with several; and what many of them cost."""
 
 import multiprocessing
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 import optuna
 from optuna.samplers import RandomSampler
 
+from sleep_lightning.bench.scale import bench_scale
 from sleep_lightning.sweep.storage import check_url, open_storage
 
 WRITERS = (1, 8, 32)
@@ -24,7 +25,8 @@ POSTGRESQL_VARIABLE = "SLEEP_LIGHTNING_BENCH_STORAGE"
 
 
 def bench_storage(seconds: float) -> Iterator[dict[str, object]]:
-    """Rows of trials per second: each is asked for, given two parameters and a sweep's user attributes, and told."""
+    """Rows of trials per second: each is asked for, given two parameters and a sweep's user attributes, and told.
+    Then those of ``bench_scale``."""
     with tempfile.TemporaryDirectory() as folder:
         storages: dict[str, str | None] = {"journal": None, "SQLite": f"sqlite:///{folder}/bench.db"}
         if url := os.environ.get(POSTGRESQL_VARIABLE):
@@ -38,6 +40,7 @@ def bench_storage(seconds: float) -> Iterator[dict[str, object]]:
                     "writers": writers,
                     "trials_per_second": _measure(storage, Path(folder), writers, seconds),
                 }
+    yield from bench_scale()
 
 
 def _measure(storage: str | None, folder: Path, writers: int, seconds: float) -> float:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from sleep_lightning.sweep.spec import Sweep, load_sweep
 from sleep_lightning.sweep.study import open_study
 from sleep_lightning.sweep.supervisor import Supervisor
 from sleep_lightning.sweep.trial import with_tracking
+from sleep_lightning.sweep.undo import NewFiles
 from sleep_lightning.tracking.loggers import open_mlflow
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.tracking.sync import send_all
@@ -109,12 +111,16 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
     console, live = plain_console(), plain_console(stderr=True)
     logger: MLflowRun | None = None
     status: Status = "FAILED"
+    new = NewFiles(job.folder, job.sweep.spec.storage)
     try:
         with sole_supervisor(job.folder):
-            launcher = choose_launcher(job.sweep.spec, job.folder)
-            study = open_study(job.sweep, job.folder)
+            with ExitStack() as undo:
+                undo.callback(new.remove)
+                launcher = choose_launcher(job.sweep.spec, job.folder)
+                study = open_study(job.sweep, job.folder, undo)
+                logger = _open_tracking(job)
+                undo.pop_all()
             save_sweep(job.sweep, job.folder)
-            logger = _open_tracking(job)
             publisher = Publisher(study, job.folder, logger, job.sweep.varying())
             publisher.begin(job.sweep)
             _show_charts(publisher, console)

@@ -17,11 +17,11 @@ from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.values import flatten
 from sleep_lightning.runs.damage import NUMBER, DamagedFile, Each, IfThere, UnreadableFile, check_archive, misfit
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.history import ROW
 
 _COUNTS = {"total": Each(int), "current": Each(int)}
 _FIT_LOOP = IfThere({"epoch_loop.state_dict": Each(int), "epoch_loop.batch_progress": IfThere(_COUNTS)})
 _FIT_LOOP |= {"epoch_progress": IfThere(_COUNTS), "epoch_loop.manual_optimization.optim_step_progress": _COUNTS}
-_ROW = dict.fromkeys(("step", "exact_match", "cost/train_flops"), NUMBER)
 STRUCTURE: dict[str, Any] = {
     "experiment": Each(dict),
     "state_dict": Each(Tensor),
@@ -34,7 +34,7 @@ STRUCTURE: dict[str, Any] = {
     "loops": {"fit_loop": _FIT_LOOP},
     "callbacks": Each(dict),
     "TaskDataModule": {"position": int, "digest": str},
-    "history": [_ROW],
+    "history": [ROW],
     "digests": Each(str),
     "hyper_parameters": {"experiment": dict},
     "train_flops": NUMBER,

@@ -25,7 +25,7 @@ SAVED = ".saved"
 """Empty file beside the checkpoints of a run that has saved one, so that a lost ``last.ckpt`` is missed."""
 
 WRITTEN = [
-    *("config.yaml", "run.json", "history.json", "summary.json", OUTBOX, "learning_curve.png"),
+    *("config.yaml", "run.json", "history.jsonl", "summary.json", OUTBOX, "learning_curve.png"),
     *(f"checkpoints/{name}" for name in ("last.ckpt", "best.ckpt", "exception.ckpt", SAVED)),
 ]
 """Files that training writes into a run's directory, besides its lock."""
@@ -50,7 +50,7 @@ class Holder:
 @dataclass(frozen=True)
 class RunDirectory:
     """``config.yaml``, ``run.json`` (MLflow run; starts and resumes), ``checkpoints/{last,best,exception}.ckpt``,
-    ``history.json`` (validations so far), ``summary.json``."""
+    ``history.jsonl`` (validations so far), ``summary.json``."""
 
     path: Path
 
@@ -144,7 +144,7 @@ class RunDirectory:
 
     @property
     def history(self) -> Path:
-        return self.path / "history.json"
+        return self.path / "history.jsonl"
 
     def beside(self, suffix: str) -> Path:
         """A file next to the directory, named after it; names with dots stay apart."""

@@ -12,6 +12,9 @@ from typing import IO, Any
 from sleep_lightning.runs.damage import UnreadableFile, read_json
 from sleep_lightning.runs.space import naming, with_space
 
+BLOCK = 2**16
+"""Bytes read at once from the end of a file."""
+
 
 def write_json(path: Path, content: dict[str, Any], patience: float | None = None) -> None:
     """Write by rename: a reader sees the old file or the new one, never a part of it."""
@@ -21,6 +24,43 @@ def write_json(path: Path, content: dict[str, Any], patience: float | None = Non
 def write_text(path: Path, text: str, patience: float | None = None) -> None:
     """Write by fsync and rename, like ``write_json``: a crash or a full disk leaves the file before intact."""
     write_atomically(path, lambda file: file.write(text.encode()), patience)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Append to an existing file, and fsync; on a full disk as ``write_atomically`` does. Nothing is left in part.
+
+    Raises:
+        OSError: it is missing, or cannot be written.
+    """
+    content = text.encode()
+    with_space(path, lambda: _append(path, content), lambda: len(content))
+
+
+def _append(path: Path, content: bytes) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    try:
+        whole = os.fstat(file).st_size
+        try:
+            if os.write(file, content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(file)
+        except OSError:
+            os.ftruncate(file, whole)
+            raise
+    finally:
+        os.close(file)
+
+
+def end_of_lines(file: IO[bytes]) -> int:
+    """Where the last whole line of a file ends, read from its end: what follows was cut off by a kill."""
+    position = file.seek(0, os.SEEK_END)
+    while position > 0:
+        start = max(0, position - BLOCK)
+        file.seek(start)
+        if (at := file.read(position - start).rfind(b"\n")) >= 0:
+            return start + at + 1
+        position = start
+    return 0
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object], patience: float | None = None) -> None:

@@ -24,14 +24,13 @@ from sleep_lightning.redaction import redact
 from sleep_lightning.runs.damage import NUMBER
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import JsonFile, write_text
+from sleep_lightning.runs.history import HistoryFile
 from sleep_lightning.runs.infrastructure import DIVERGED, Cause, Ended, cause_of_exit
 from sleep_lightning.runs.space import DiskFull
 
 _SCORES = dict.fromkeys(("exact_match", "token_accuracy", "loss", "train_flops", "wall_s"), NUMBER)
 SUMMARY: dict[str, Any] = {"status": str, **_SCORES}
 """What is read of ``summary.json``."""
-HISTORY: dict[str, Any] = {"history": [dict.fromkeys(("step", "exact_match", "cost/train_flops"), NUMBER)]}
-"""What is read of ``history.json``."""
 TRACKING = f"tracking.uri=${{oc.env:{HANDED_OVER}}}"
 """The URI may hold a password: it is passed where neither files nor the process list show it."""
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
@@ -61,7 +60,7 @@ class FitProcess:
     experiment: Experiment
     directory: RunDirectory
     _summary: JsonFile = field(init=False, repr=False)
-    _history: JsonFile = field(init=False, repr=False)
+    _history: HistoryFile = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for key, path in self.experiment.class_paths():
@@ -74,7 +73,7 @@ class FitProcess:
         name = shlex.quote(str(self.directory.path))
         again = f"remove it and resume the run, which writes it again: fit --resume {name}"
         object.__setattr__(self, "_summary", JsonFile(self.directory.summary, SUMMARY, again))
-        object.__setattr__(self, "_history", JsonFile(self.directory.history, HISTORY, again))
+        object.__setattr__(self, "_history", HistoryFile(self.directory.history, again))
 
     @property
     def log(self) -> Path:
@@ -89,8 +88,7 @@ class FitProcess:
     @property
     def history(self) -> list[dict[str, float]]:
         """Validations so far (not to be changed); cheap to read repeatedly."""
-        content = self._history.read()
-        return [] if content is None else content["history"]
+        return self._history.read()
 
     @property
     def flops_spent(self) -> float:
@@ -99,7 +97,8 @@ class FitProcess:
         Steps after the last validation are not counted while the run is active or if it has crashed; nor are steps
         trained twice because a crash lost them.
         """
-        validated = self.history[-1]["cost/train_flops"] if self.history else 0.0
+        history = self.history
+        validated = history[-1]["cost/train_flops"] if history else 0.0
         ended = self._summary.read()
         return validated if ended is None else max(validated, float(ended["train_flops"]))
 
@@ -225,13 +224,16 @@ class Watched:
     """A child process, or an adopted one."""
 
     def __init__(self, process: psutil.Process) -> None:
-        self._process = process
+        self._process, self._ended = process, False
 
     def alive(self) -> bool:
-        try:
-            return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
+        if self._ended:  # asked for every process of a sweep so far
             return False
+        try:
+            self._ended = not self._process.is_running() or self._process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            self._ended = True
+        return not self._ended
 
     def exit_code(self) -> int | None:
         """Of a process that has ended; minus the signal's number if one killed it; None if it is not our child."""

@@ -7,8 +7,7 @@ from typing import Any
 
 from sleep_lightning.sweep.finished_runs import FinishedRun
 from sleep_lightning.sweep.iso_flop import Cell
-from sleep_lightning.sweep.ledger import point_key
-from sleep_lightning.sweep.point import PASSES, TRAIN_FLOPS
+from sleep_lightning.sweep.point import PASSES, TRAIN_FLOPS, point_key
 
 ALL = "all"
 """Slice of all answers."""

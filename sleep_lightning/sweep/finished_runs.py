@@ -7,9 +7,10 @@ from typing import Any
 
 from sleep_lightning.runs.damage import read_json
 from sleep_lightning.runs.directory import RunDirectory
-from sleep_lightning.runs.process import HISTORY, SUMMARY
+from sleep_lightning.runs.history import HistoryFile
+from sleep_lightning.runs.process import SUMMARY
 from sleep_lightning.sweep.report.content import Report
-from sleep_lightning.sweep.trial import run_path, seeds_of
+from sleep_lightning.sweep.trial import run_path, seeds_by_trial
 
 REMEDY = "remove it and resume the sweep, which writes it again"
 
@@ -35,13 +36,14 @@ class FinishedRun:
     @property
     def history(self) -> list[dict[str, float]]:
         """Its validations. Raises DamagedFile."""
-        return list(read_json(self.directory.history, HISTORY, REMEDY)["history"])
+        return HistoryFile(self.directory.history, REMEDY).read()
 
 
 def finished_runs(folder: Path, report: Report) -> Iterator[FinishedRun]:
     """Trial by trial, by seed. Raises DamagedFile: a summary."""
+    seeds = seeds_by_trial(folder)
     for trial in report.trials:
-        for seed in seeds_of(folder, trial.number) if trial.values else ():
+        for seed in seeds.get(trial.number, ()) if trial.values else ():
             directory = RunDirectory(run_path(folder, trial.number, seed))
             try:
                 summary = read_json(directory.summary, SUMMARY, REMEDY)

@@ -1,9 +1,11 @@
 """A sweep's folder: who runs it, how to find it by name, and the copy of its spec from which it resumes."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 from omegaconf import OmegaConf
 
@@ -73,15 +75,26 @@ def load_saved(folder: Path, overrides: Sequence[str] = ()) -> Sweep:
 def sole_supervisor(folder: Path) -> Iterator[None]:
     """Hold the lock of the sweep's folder. Raises ValueError if another process holds it (the kernel releases it when
     that one dies), or if the folder cannot be written."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = open_lock(folder / LOCK)
+        except OSError as error:
+            raise ValueError(f"{folder} cannot hold the sweep: {error.strerror}; choose another --output") from error
+        with file:
+            if not take(file, seconds=LOOK_SECONDS):
+                raise ValueError(f"{folder} is being run by another process; wait for it, or stop it")
+            if not _is_at(file, folder / LOCK):  # who held it was refused, and has removed it
+                continue
+            yield
+            return
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open_lock(folder / LOCK)
-    except OSError as error:
-        raise ValueError(f"{folder} cannot hold the sweep: {error.strerror}; choose another --output") from error
-    with file:
-        if not take(file, seconds=LOOK_SECONDS):
-            raise ValueError(f"{folder} is being run by another process; wait for it, or stop it")
-        yield
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_supervised(folder: Path) -> bool:

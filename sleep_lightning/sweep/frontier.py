@@ -4,7 +4,7 @@ Points are ``(cost, value)``. Points with NaN or infinities are nobody's competi
 """
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -57,3 +57,33 @@ def dominated_share(points: Sequence[Point]) -> float:
     """Share of the area below value 1 and up to the largest cost that the frontier dominates; 0 without points."""
     most = max((p.cost for p in points), default=0.0)
     return hypervolume(points, Point(most, 0.0)) / most if most else 0.0
+
+
+class GrowingArea:
+    """``hypervolume`` of points that come one after another: each takes a search, not a look at all before it.
+
+    Args:
+        reference: as for ``hypervolume``.
+    """
+
+    def __init__(self, reference: Point) -> None:
+        self._reference, self.area = reference, 0.0
+        self._costs: list[float] = []
+        self._values: list[float] = []
+
+    def add(self, point: Point) -> float:
+        """Returns the area with it."""
+        (cost, value), costs, values = point, self._costs, self._values
+        if not (math.isfinite(cost) and cost < self._reference.cost and self._reference.value < value < math.inf):
+            return self.area
+        first = bisect_left(costs, cost)
+        if any(values[i] >= value for i in (first - 1, first) if 0 <= i < len(costs) and costs[i] <= cost):
+            return self.area
+        last, at, height = first, cost, values[first - 1] if first else self._reference.value
+        while last < len(costs) and values[last] <= value:
+            self.area += (costs[last] - at) * (value - height)
+            at, height, last = costs[last], values[last], last + 1
+        end = costs[last] if last < len(costs) else self._reference.cost
+        self.area += (end - at) * (value - height)
+        costs[first:last], values[first:last] = [cost], [value]
+        return self.area

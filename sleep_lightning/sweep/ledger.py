@@ -1,6 +1,5 @@
 """Totals over the trials that have ended."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.sweep.frontier import Point
+from sleep_lightning.sweep.point import point_key
 from sleep_lightning.sweep.study import points
 
 
@@ -61,11 +61,6 @@ class Ledger:
         if trial.state == TrialState.COMPLETE:
             self.finished.append(FinishedTrial(trial.number, facts["values"], points([trial])[0]))
             self.curves.append([Point(*point) for point in facts["curve"]])
-
-
-def point_key(values: Mapping[str, Any]) -> str:
-    """A key that is equal for equal points."""
-    return json.dumps(values, sort_keys=True)
 
 
 def _end(trial: FrozenTrial) -> str:

@@ -1,5 +1,6 @@
 """From a point of the space to the experiment that it trains."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,11 @@ def apply_point(base: Experiment, values: Mapping[str, Any], *more: Override) ->
     if ARM not in values:
         return experiment
     return _within(build_arms(experiment, [values[ARM]], f"space.{ARM}")[0].apply(experiment, *more), values)
+
+
+def point_key(values: Mapping[str, Any]) -> str:
+    """A key that is equal for equal points."""
+    return json.dumps(values, sort_keys=True)
 
 
 def _within(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:

@@ -13,11 +13,12 @@ from typing import Any
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.machine.locks import take
 from sleep_lightning.runs.damage import DamagedFile, misfit
-from sleep_lightning.runs.files import write_json
-from sleep_lightning.runs.process import HISTORY, SUMMARY, FitProcess
+from sleep_lightning.runs.files import end_of_lines, write_json
+from sleep_lightning.runs.history import ROW, write_history
+from sleep_lightning.runs.process import SUMMARY, FitProcess
 from sleep_lightning.runs.space import naming
 
-LIKE: dict[str, Any] = {"experiment": dict, "summary": SUMMARY, **HISTORY}
+LIKE: dict[str, Any] = {"experiment": dict, "summary": SUMMARY, "history": [ROW]}
 ELSEWHERE = ("checkpoint", "best_checkpoint", "mlflow_run_id")
 """Of a summary: what only the machine that trained has."""
 SHARED = ("cost/wall_s", "cost/tokens_per_s", "cost/peak_memory_bytes", "cost/step_memory_bytes")
@@ -64,7 +65,7 @@ class Records:
         if record is None or directory.config.exists():
             return False
         directory.path.mkdir(parents=True, exist_ok=True)
-        write_json(directory.history, {"history": record["history"]})
+        write_history(directory.history, record["history"])
         write_json(directory.summary, record["summary"] | {"restored_from": str(self.path)})
         directory.record_experiment(run.experiment)
         return True
@@ -88,8 +89,7 @@ class Records:
                 text = f"{self.path} is locked by another process: {run.directory.path} is added at the next rerun"
                 warnings.warn(text, stacklevel=2)
                 return False
-            file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
+            file.truncate(end_of_lines(file))
             file.write(line)
         return True
 

@@ -1,6 +1,6 @@
 """Further seeds for the points that decide the frontier, once no more points are tried."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -11,7 +11,10 @@ from sleep_lightning.config import Override
 from sleep_lightning.sweep.report.content import Report, Row, build_report
 from sleep_lightning.sweep.settled import next_to_seed
 from sleep_lightning.sweep.spec import Sweep
-from sleep_lightning.sweep.trial import Trial, build_trial, run_path, seeds_of
+from sleep_lightning.sweep.trial import Trial, build_trial, run_path, seeds_by_trial
+
+Seeds = Mapping[int, Sequence[int]]
+"""``seeds_by_trial``."""
 
 
 class Reseeding:
@@ -28,21 +31,29 @@ class Reseeding:
         self._sweep, self._study, self._folder, self._overrides = sweep, study, folder, overrides
         self._failed: set[int] = set()
         self._report: Report | None = None
+        self._flops_spent: float | None = None
 
     @property
     def flops_spent(self) -> float:
         """Training FLOPs of all finished runs that it has asked for."""
-        trials = self._read().trials if self._sweep.spec.reseed.seeds else ()
-        return sum(trial.further_seeds * trial.result["train_flops"] for trial in trials if trial.further_seeds)
+        if self._flops_spent is None:
+            trials = self._read().trials if self._sweep.spec.reseed.seeds else ()
+            further = (trial for trial in trials if trial.further_seeds)
+            self._flops_spent = sum(trial.further_seeds * trial.result["train_flops"] for trial in further)
+        return self._flops_spent
 
     def _read(self) -> Report:
         if self._report is None:
             self._report = build_report(self._study, self._folder)
         return self._report
 
-    def changed(self) -> None:
-        """A run or trial has ended."""
+    def told(self) -> None:
+        """A trial has ended."""
         self._report = None
+
+    def changed(self) -> None:
+        """A run that it has asked for has ended."""
+        self._report = self._flops_spent = None
 
     def give_up(self, number: int) -> None:
         """A seed of this trial has failed for good."""
@@ -69,22 +80,21 @@ class Reseeding:
             for t, cost in zip(rows, costs, strict=True)
         ]
         shares = [report.frontier_shares[t.number] for t in rows]
-        begun = [ok and self._begun(t) for t, ok in zip(rows, allowed, strict=True)]
+        seeds = seeds_by_trial(self._folder)
+        begun = [ok and self._begun(t, seeds) for t, ok in zip(rows, allowed, strict=True)]
         for among in (begun, allowed):  # what was interrupted first
             if (i := next_to_seed(shares, costs, among, asked.confidence)) is not None:
-                return self._trial(rows[i]), shares[i]
+                return self._trial(rows[i], seeds), shares[i]
         return None
 
-    def _begun(self, trial: Row) -> bool:
-        return (run_path(self._folder, trial.number, self._seed(trial.number)) / "config.yaml").exists()
+    def _begun(self, trial: Row, seeds: Seeds) -> bool:
+        return (run_path(self._folder, trial.number, self._seed(trial.number, seeds)) / "config.yaml").exists()
 
-    def _seed(self, number: int) -> int:
+    def _seed(self, number: int, seeds: Seeds) -> int:
         """The first one after those of the sweep that has no result."""
-        done = {
-            s for s in seeds_of(self._folder, number) if (run_path(self._folder, number, s) / "summary.json").exists()
-        }
+        done = {s for s in seeds.get(number, ()) if (run_path(self._folder, number, s) / "summary.json").exists()}
         return next(seed for seed in count(max(self._sweep.spec.seeds) + 1) if seed not in done)
 
-    def _trial(self, trial: Row) -> Trial:
-        once = replace(self._sweep, spec=replace(self._sweep.spec, seeds=[self._seed(trial.number)]))
+    def _trial(self, trial: Row, seeds: Seeds) -> Trial:
+        once = replace(self._sweep, spec=replace(self._sweep.spec, seeds=[self._seed(trial.number, seeds)]))
         return replace(build_trial(once, trial.number, trial.values, self._folder, *self._overrides), reseeds=True)

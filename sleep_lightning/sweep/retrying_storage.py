@@ -4,13 +4,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import wraps
+from itertools import islice
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import RDBStorage
+from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 
 from sleep_lightning.redaction import one_line
@@ -98,6 +100,25 @@ class RetryingStorage(RDBStorage):
     set_trial_system_attr = _retrying(RDBStorage.set_trial_system_attr)
     get_trial = _retrying(RDBStorage.get_trial)
     _get_trials = _retrying(RDBStorage._get_trials)
+
+
+class SweepJournal(JournalStorage):
+    """Finds the trials that have not ended, for which Optuna looks at each ask, behind those that have."""
+
+    def __init__(self, backend: JournalFileBackend) -> None:
+        super().__init__(backend)
+        self._ended: dict[int, int] = {}  # by study: so many from the first on, for good
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        if deepcopy or states is None or any(state in states for state in TrialState if state.is_finished()):
+            return super().get_all_trials(study_id, deepcopy, states)
+        trials, ended = super().get_all_trials(study_id, deepcopy=False), self._ended.get(study_id, 0)
+        while ended < len(trials) and trials[ended].state.is_finished():
+            ended += 1
+        self._ended[study_id] = ended
+        return [trial for trial in islice(trials, ended, None) if trial.state in states]
 
 
 class RetryingJournal(JournalFileBackend):

@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sleep_lightning.sweep.frontier import Point, frontier
 
 RESAMPLES = 1000
+AT_ONCE = 2**20
+"""Values that are resampled at once: 8 MiB."""
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,30 @@ def frontier_shares(points: Sequence[Seeded]) -> list[float]:
         return [0.5 if i in edge else 0.0 for i in range(len(points))]
     pooled = sum(variance * freedom for variance, freedom in spread) / sum(freedom for _, freedom in spread)
     deviations = np.array([_standard_error(point, pooled) for point in points])
-    noise = np.random.default_rng(0).standard_normal((RESAMPLES, len(points)))
-    on = np.zeros(len(points))
-    for row in np.array([point.mean for point in points]) + noise * deviations:
-        on[frontier([Point(point.cost, float(value)) for point, value in zip(points, row, strict=True)])] += 1
+    means, costs = np.array([point.mean for point in points]), np.array([point.cost for point in points])
+    chance, on, left = np.random.default_rng(0), np.zeros(len(points)), RESAMPLES
+    while left:
+        some = min(left, max(1, AT_ONCE // len(points)))
+        on += _on_frontier(costs, means + chance.standard_normal((some, len(points))) * deviations)
+        left -= some
     return [float(share) for share in on / RESAMPLES]
+
+
+def _on_frontier(costs: Array, values: Array) -> Array:
+    """How many rows of values [rows, points] have each point on their frontier: ``frontier`` of all rows at once."""
+    order = np.argsort(costs, kind="stable")
+    ordered, first = values[:, order], np.flatnonzero(np.diff(costs[order], prepend=-np.inf))  # of each cost
+    best = np.maximum.reduceat(ordered, first, axis=1)
+    cheaper = np.maximum.accumulate(best, axis=1)
+    ahead = np.ones(best.shape, dtype=bool)
+    ahead[:, 1:] = best[:, 1:] > cheaper[:, :-1]
+    sizes = np.diff(first, append=len(costs))
+    equal = ordered == np.repeat(best, sizes, axis=1)
+    so_far = np.cumsum(equal, axis=1)
+    before = np.repeat(so_far[:, first] - equal[:, first], sizes, axis=1)
+    on = np.zeros(len(costs))
+    on[order] = (np.repeat(ahead, sizes, axis=1) & equal & (so_far - before == 1)).sum(axis=0)
+    return on
 
 
 def _standard_error(point: Seeded, pooled: float) -> float:

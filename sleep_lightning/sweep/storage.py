@@ -16,9 +16,10 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sleep_lightning.config import anchored_uri, read_yaml, sqlite_file
 from sleep_lightning.redaction import one_line, redact_uri
 from sleep_lightning.runs.damage import DamagedFile
+from sleep_lightning.runs.files import end_of_lines
 from sleep_lightning.runs.infrastructure import Cause, cause_of
 from sleep_lightning.runs.space import DiskFull
-from sleep_lightning.sweep.retrying_storage import RetryingJournal, RetryingStorage
+from sleep_lightning.sweep.retrying_storage import RetryingJournal, RetryingStorage, SweepJournal
 from sleep_lightning.sweep.sqlite import begin_immediate, connect_sqlite, read_sqlite, when_created
 
 JOURNAL = "journal.log"
@@ -139,9 +140,7 @@ def drop_torn_line(journal: Path) -> None:
     if not journal.exists():
         return
     with journal.open("rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
+        if (whole := end_of_lines(file)) < os.fstat(file.fileno()).st_size:
             file.truncate(whole)
             os.fsync(file.fileno())
 
@@ -150,7 +149,7 @@ def _open_journal(journal: Path, to_write: bool) -> JournalStorage:
     if to_write:
         drop_torn_line(journal)
     try:
-        return JournalStorage(RetryingJournal(str(journal)))
+        return SweepJournal(RetryingJournal(str(journal)))
     except OSError:
         raise
     except Exception as error:  # a line of it is not a record of Optuna's, which then fails somewhere

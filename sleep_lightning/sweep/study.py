@@ -5,11 +5,14 @@ import shlex
 import uuid
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import DuplicatedStudyError
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -17,6 +20,7 @@ from sleep_lightning.config import load_experiment
 from sleep_lightning.runs.damage import read_json, reading
 from sleep_lightning.runs.files import write_json
 from sleep_lightning.sweep.frontier import Point
+from sleep_lightning.sweep.point import point_key
 from sleep_lightning.sweep.space import Space
 from sleep_lightning.sweep.spec import Sweep, SweepSpec
 from sleep_lightning.sweep.storage import JOURNAL, REMEDY, is_sweep, open_storage, saved_name, saved_url
@@ -27,32 +31,33 @@ DIVERGED, AGAIN = "diverged", "again"
 """Of a trial that failed: no other try would end otherwise. Of one at a point where another failed: its number."""
 
 
-def open_study(sweep: Sweep, folder: Path) -> optuna.Study:
+def open_study(sweep: Sweep, folder: Path, undo: ExitStack | None = None) -> optuna.Study:
     """The sweep's study, created or loaded.
+
+    Args:
+        sweep: whose it is.
+        folder: of the sweep.
+        undo: gets what deletes the study, if it is created here.
 
     Raises:
         ValueError: the folder or the storage holds a study of another search, is damaged, or cannot be used.
     """
     with reading(folder / JOURNAL, REMEDY):
-        return _open_study(sweep, folder)
+        return _open_study(sweep, folder, undo or ExitStack())
 
 
-def _open_study(sweep: Sweep, folder: Path) -> optuna.Study:
+def _open_study(sweep: Sweep, folder: Path, undo: ExitStack) -> optuna.Study:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         moved = _check_place(sweep.spec, folder)
         storage = open_storage(sweep.spec.storage, folder, to_write=True)
-        if moved and sweep.spec.name not in optuna.get_all_study_names(storage):
+        known = optuna.get_all_study_names(storage)
+        if moved and sweep.spec.name not in known:
             raise ValueError(f"storage={sweep.spec.storage!r} does not hold the sweep {sweep.spec.name} of {folder}")
-        names = optuna.get_all_study_names(storage) if sweep.spec.storage is None else []
+        names = known if sweep.spec.storage is None else []
         if others := [name for name in names if name != sweep.spec.name]:
             raise ValueError(f"{folder} holds the sweep {others[0]}, not {sweep.spec.name}; choose another --output")
-        study = optuna.create_study(
-            storage=storage,
-            study_name=sweep.spec.name,
-            directions=[StudyDirection[way.upper()] for way in sweep.spec.objectives.values()],
-            load_if_exists=True,
-        )
+        study = _load_or_create(sweep.spec, storage, known, undo)
         study.sampler = build_sampler(sweep.spec, sweep.space, len(study.get_trials(deepcopy=False)))
         _check_owner(study, sweep.spec, folder)
         if not study.get_trials(deepcopy=False) and (runs := sorted(folder.glob("trials/*/config.yaml"))):
@@ -63,21 +68,38 @@ def _open_study(sweep: Sweep, folder: Path) -> optuna.Study:
     except OSError as error:
         raise ValueError(f"{folder} cannot hold the sweep: {error.strerror}; choose another --output") from error
     wanted = definition(sweep)
-    known = _comparable(_in_full(study.user_attrs.get(FINGERPRINT, wanted)))
-    if known != (same := _comparable(wanted)):
-        changed = next(key for key in same if known.get(key) != same[key])
+    found = _comparable(_in_full(study.user_attrs.get(FINGERPRINT, wanted)))
+    if found != (same := _comparable(wanted)):
+        changed = next(key for key in same if found.get(key) != same[key])
         raise ValueError(
             f"{folder} holds a sweep named {sweep.spec.name} with another {changed}; resume that one as it is "
             f"(sweep resume {shlex.quote(str(folder))}), or give this one another name or --output"
         )
     if FINGERPRINT not in study.user_attrs:
         if sweep.spec.sampler == "grid":
-            for point in sweep.space.points():
-                study.enqueue_trial(point, skip_if_exists=True)
+            _enqueue(study, sweep.space.points())
         study.set_user_attr(FINGERPRINT, wanted)
     elif sweep.spec.sampler == "grid":
         _enqueue_failed(study)
     return study
+
+
+def _load_or_create(spec: SweepSpec, storage: BaseStorage, known: Sequence[str], undo: ExitStack) -> optuna.Study:
+    if spec.name not in known:
+        directions = [StudyDirection[way.upper()] for way in spec.objectives.values()]
+        with suppress(DuplicatedStudyError):  # another process has just created it
+            study = optuna.create_study(storage=storage, study_name=spec.name, directions=directions)
+            undo.callback(optuna.delete_study, study_name=spec.name, storage=storage)
+            return study
+    return optuna.load_study(study_name=spec.name, storage=storage)
+
+
+def _enqueue(study: optuna.Study, points: Sequence[dict[str, Any]]) -> None:
+    """Those that are not enqueued yet. Optuna's ``skip_if_exists`` compares each with all trials."""
+    known = {point_key(t.system_attrs.get("fixed_params", t.params)) for t in study.get_trials(deepcopy=False)}
+    for point in points:
+        if point_key(point) not in known:
+            study.enqueue_trial(point)
 
 
 def _enqueue_failed(study: optuna.Study) -> None:

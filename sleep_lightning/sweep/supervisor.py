@@ -21,7 +21,8 @@ from sleep_lightning.runs.infrastructure import Cause, Ended, Retry
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.active_runs import ActiveRun, ActiveRuns
 from sleep_lightning.sweep.launchers import Launcher, LocalLauncher
-from sleep_lightning.sweep.ledger import Ledger, point_key
+from sleep_lightning.sweep.ledger import Ledger
+from sleep_lightning.sweep.point import point_key
 from sleep_lightning.sweep.pruning import Pruner
 from sleep_lightning.sweep.records import Records
 from sleep_lightning.sweep.reseeding import Reseeding
@@ -187,7 +188,8 @@ class Supervisor:
         values = self.sweep.space.suggest(trial)
         running = {point_key(trial.values): trial.number for trial in self._active.trials()}
         tried = {} if AGAIN in trial.user_attrs else self._ledger.tried
-        if (twin := (running | tried).get(point_key(values))) is not None:  # the same seeds, the same result
+        key = point_key(values)
+        if (twin := tried.get(key, running.get(key))) is not None:  # the same seeds, the same result
             self._record(trial.number, TrialState.FAIL, None, infeasible=f"the same point as trial {twin}")
             return False
         return self._begin(trial.number, values)
@@ -329,7 +331,7 @@ class Supervisor:
         """Facts first: a reader that sees the trial ended must see them too."""
         self._note(number, **facts)
         self._ledger.add(self.study.tell(number, values, state=state))
-        self._reseeding.changed()
+        self._reseeding.told()
         if "infeasible" not in facts:
             self._failed_in_a_row = self._failed_in_a_row + 1 if state == TrialState.FAIL else 0
 

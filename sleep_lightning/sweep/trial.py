@@ -1,5 +1,7 @@
 """One trial: a point of the space, trained with each seed, from ask to tell."""
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,9 @@ from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.spec import MEASURES, Sweep
+
+_RUN = re.compile(r"(\d{4,})-seed(\d+)", re.ASCII)
+"""Name of the directory of a trial's run with a seed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +82,17 @@ def run_path(folder: Path, number: int, seed: int) -> Path:
     return runs_path(folder) / f"{number:04d}-seed{seed}"
 
 
-def seeds_of(folder: Path, number: int) -> list[int]:
-    """Seeds of a trial that have a directory."""
-    found = (path.name.rpartition("-seed")[2] for path in runs_path(folder).glob(f"{number:04d}-seed*/"))
-    return sorted(int(seed) for seed in found if seed.isdecimal())
+def seeds_by_trial(folder: Path) -> dict[int, list[int]]:
+    """Seeds that have a directory, in order, by trial: one look at the folder for all trials."""
+    found: dict[int, list[int]] = {}
+    try:
+        with os.scandir(runs_path(folder)) as entries:
+            for entry in entries:
+                if (name := _RUN.fullmatch(entry.name)) is not None and entry.is_dir():
+                    found.setdefault(int(name[1]), []).append(int(name[2]))
+    except FileNotFoundError:  # none has been trained
+        return {}
+    return {number: sorted(seeds) for number, seeds in found.items()}
 
 
 def runs_path(folder: Path) -> Path:

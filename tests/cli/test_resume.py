@@ -17,6 +17,7 @@ import torch
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.history import HistoryFile
 from sleep_lightning.runs.signals import STOP_SIGNALS, StopReason
 from sleep_lightning.tracking.mlflow_store import open_client
 from tests.cli.cli import command, environment, fit_arguments, start
@@ -78,7 +79,7 @@ def resume(run: str, *more: str) -> int:
 def what_is_left(run: Path) -> tuple[list[tuple[float, float]], int, Any]:
     """Validations, the step of the best checkpoint, and the final weights."""
     last, best = (torch.load(run / "checkpoints" / f"{n}.ckpt", weights_only=True) for n in ("last", "best"))
-    rows = json.loads((run / "history.json").read_text())["history"]
+    rows = HistoryFile(RunDirectory(run).history, "").read()
     assert rows == last["history"] and last["global_step"] == STEPS
     return [(row["step"], row["exact_match"]) for row in rows], best["global_step"], last["state_dict"]
 
@@ -248,7 +249,7 @@ def test_a_lost_best_checkpoint_is_said_and_replaced(
     assert resume(str(run.path)) == 0
     assert f"{run.best} is missing or damaged, and with it the best" in capsys.readouterr().err
     step = torch.load(run.best, weights_only=True)["global_step"]
-    later = [row for row in json.loads(run.history.read_text())["history"] if row["step"] > 12]
+    later = [row for row in HistoryFile(run.history, "").read() if row["step"] > 12]
     best = max(later, key=lambda row: (row["exact_match"], -row["step"]))
     assert step == best["step"]
 
@@ -343,7 +344,7 @@ def test_a_discarded_step_leaves_its_best_and_no_history(tmp_path: Path) -> None
         main(arguments(4, 10, interrupt(19, "step"), run=str(run.path)))
     best = torch.load(run.best, weights_only=True)
     assert resume(str(run.path), "training.val_every=100", "training.max_steps=11") == 0
-    assert [row["step"] for row in json.loads(run.history.read_text())["history"]] == [4, 8]
+    assert [row["step"] for row in HistoryFile(run.history, "").read()] == [4, 8]
     [key] = [key for key in best["callbacks"] if key.startswith("ModelCheckpoint")]
     last = torch.load(run.last, weights_only=True)["callbacks"][key]
     assert last["best_model_score"] == best["callbacks"][key]["best_model_score"]

@@ -10,6 +10,7 @@ import pytest
 from sleep_lightning.__main__ import main
 from sleep_lightning.cli import sweep_law
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.history import write_history
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.iso_flop import Cell, Seeds
 from sleep_lightning.sweep.records import Records
@@ -46,7 +47,7 @@ def made_up(sweep: Sweep, folder: Path, n: int, budget: float, seed: int) -> Fit
     cost = {"train_flops": budget, "wall_s": 1.0, "tokens": budget / n}
     run.directory.summary.write_text(json.dumps({"status": "FINISHED", **scores, **cost, "slices": both}))
     row = {"step": 1, "exact_match": 0.5, "cost/train_flops": budget}
-    run.directory.history.write_text(json.dumps({"history": [row]}))
+    write_history(run.directory.history, [row])
     return run
 
 

@@ -30,7 +30,7 @@ from tests.sweep.studies import ToldStudy
 
 pytestmark = [pytest.mark.process, pytest.mark.long]
 
-FILES = ["checkpoints/last.ckpt", "checkpoints/best.ckpt", "run.json", "history.json", "summary.json", "config.yaml",
+FILES = ["checkpoints/last.ckpt", "checkpoints/best.ckpt", "run.json", "history.jsonl", "summary.json", "config.yaml",
          "test_n2.json"]  # fmt: skip
 SWEEP_FILES = ["journal.log", "sweep.yaml", "base.yaml"]
 DAMAGES = 40

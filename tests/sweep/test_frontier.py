@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 
-from sleep_lightning.sweep.frontier import Point, best_value, frontier, hypervolume
+from sleep_lightning.sweep.frontier import GrowingArea, Point, best_value, frontier, hypervolume
 
 # few distinct numbers, so that ties are common
 NUMBERS = st.one_of(st.integers(0, 6).map(float), st.floats(0, 6), st.sampled_from([math.nan, math.inf, -math.inf]))
@@ -39,6 +39,13 @@ def test_hypervolume_is_optunas(points: list[Point]) -> None:
     losses = np.array([[p.cost, -p.value] for p in inside]).reshape(-1, 2)
     expected = compute_hypervolume(losses, np.array([5.0, -1.0])) if inside else 0.0
     assert hypervolume(points, reference) == pytest.approx(expected)
+
+
+@given(POINTS)
+def test_the_area_grows_to_the_hypervolume(points: list[Point]) -> None:
+    growing = GrowingArea(reference := Point(5.0, 1.0))
+    for i, point in enumerate(points, 1):
+        assert growing.add(point) == pytest.approx(hypervolume(points[:i], reference)) == growing.area
 
 
 @given(POINTS, st.floats(0, 6))

@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -15,15 +16,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.runs.damage import read_json, reading
+from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import SUMMARY
-from sleep_lightning.sweep.frontier import Point, frontier, hypervolume
-from sleep_lightning.sweep.point import passes_of
+from sleep_lightning.sweep.frontier import GrowingArea, Point, frontier, hypervolume
+from sleep_lightning.sweep.point import passes_of, point_key
 from sleep_lightning.sweep.report.importances import importances
 from sleep_lightning.sweep.settled import Seeded, frontier_shares
 from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.storage import JOURNAL, REMEDY
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
-from sleep_lightning.sweep.trial import run_path, seeds_of
+from sleep_lightning.sweep.trial import run_path, seeds_by_trial
 
 COSTS = ("train_flops", "wall_s")
 """Measures that are costs."""
@@ -172,45 +174,59 @@ class Report:
     def gain(self, trials: Sequence[Row]) -> float:
         """Hypervolume of finished trials: the share that they dominate of the area below the largest cost of all
         finished trials and the largest value (of shares 1)."""
-        return self._share([self.as_point(t) for t in trials])
+        points, whole = [self.as_point(t) for t in trials], self._whole_area
+        return hypervolume(points, Point(self._most(self.cost), 0.0)) / whole if whole else 0.0
 
-    def _share(self, points: Sequence[Point]) -> float:
-        area = self._most(self.cost) * self._most(self.value)
-        return hypervolume(points, Point(self._most(self.cost), 0.0)) / area if area else 0.0
+    @property
+    def _whole_area(self) -> float:
+        return self._most(self.cost) * self._most(self.value)
 
+    @cached_property
     def progress(self) -> list[Point]:
         """FLOPs spent and value reached at the end of every trial: the hypervolume, or for a single objective the best
         value."""
-        spent, edge, points, several = 0.0, list[Point](), list[Point](), len(self.objectives) > 1
+        spent, points, several = 0.0, list[Point](), len(self.objectives) > 1
+        whole, area = self._whole_area, GrowingArea(Point(self._most(self.cost), 0.0))
         finished, best = {t.number for t in self.finished}, None
         for trial in sorted((t for t in self.trials if t.ended and t.flops_spent), key=lambda t: (t.ended, t.number)):
             spent += trial.flops_spent
             if trial.number in finished:
                 point = self.as_point(trial)
-                edge = [*edge, point]
-                edge = [edge[i] for i in frontier(edge)]  # what it does not hold adds nothing later either
+                area.add(point)
                 if best is None or point.value > best[0].value:
                     best = point, trial.result[self.value]
             if several:
-                points.append(Point(spent, self._share(edge)))
+                points.append(Point(spent, area.area / whole if whole else 0.0))
             elif best is not None:
                 points.append(Point(spent, best[1]))
         return points
 
     def n_passes(self, trial: Row) -> int:
         """N of a trial."""
-        return passes_of(self._base, trial.values)
+        return self._n_passes[trial.number]
+
+    @cached_property
+    def _n_passes(self) -> dict[int, int]:
+        """N by trial; an arm's takes an experiment to find out, which is made once for each point."""
+        by_point: dict[str, int] = {}
+        found: dict[int, int] = {}
+        for trial in self.trials:
+            key = point_key(trial.values)
+            if key not in by_point:
+                by_point[key] = passes_of(self._base, trial.values)
+            found[trial.number] = by_point[key]
+        return found
 
     @cached_property
     def _base(self) -> Experiment:
         return load_experiment(self.definition["base"], saved=True)
 
-    @property
+    @cached_property
     def depths(self) -> tuple[int, ...]:
         """All proposed N."""
-        return tuple(sorted({self.n_passes(t) for t in self.trials}))
+        return tuple(sorted(set(self._n_passes.values())))
 
-    @property
+    @cached_property
     def states(self) -> Counter[str]:
         """Trials by state."""
         return Counter(t.state for t in self.trials)
@@ -241,14 +257,15 @@ def read_report(folder: Path) -> Report:
     """The report on a sweep's folder. Raises ValueError if it is not one, or cannot be read."""
     with reading(folder / JOURNAL, REMEDY):
         report = build_report(read_study(folder), folder)
-        report.best, report.depths, report.progress()  # computed once
+        _ = report.best, report.depths, report.progress  # what is damaged is found now
     return report
 
 
 def build_report(study: optuna.Study, folder: Path) -> Report:
     """The report on a study; the runs' summaries are in the folder."""
     definition = study.user_attrs[FINGERPRINT]
-    summaries = {t.number: _summaries(folder, t.number) for t in finished(study)}
+    seeds = seeds_by_trial(folder)
+    summaries = {t.number: _summaries(folder, t.number, seeds.get(t.number, ())) for t in finished(study)}
     trials = tuple(_row(t, summaries.get(t.number, [])) for t in study.get_trials(deepcopy=False))
     report = Report(study.study_name, definition, trials, {}, {})
     baselines = {}
@@ -258,9 +275,12 @@ def build_report(study: optuna.Study, folder: Path) -> Report:
     return Report(study.study_name, definition, trials, importances(study, report.objectives), baselines)
 
 
-def _summaries(folder: Path, number: int) -> list[dict[str, Any]]:
-    files = [run_path(folder, number, seed) / "summary.json" for seed in seeds_of(folder, number)]
-    found = [read_json(file, SUMMARY, "remove it: the report does without") for file in files if file.exists()]
+def _summaries(folder: Path, number: int, seeds: Iterable[int]) -> list[dict[str, Any]]:
+    found = []
+    for seed in seeds:
+        with suppress(FileNotFoundError):
+            file = RunDirectory(run_path(folder, number, seed)).summary
+            found.append(read_json(file, SUMMARY, "remove it: the report does without"))
     return [summary for summary in found if summary["status"] == "FINISHED"]
 
 

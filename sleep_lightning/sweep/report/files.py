@@ -10,8 +10,9 @@ from typing import Any
 from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.sweep.folder import SWEEPS
 from sleep_lightning.sweep.report.content import COSTS, SHARES, Report, Row
+from sleep_lightning.sweep.report.drawn import MOST_CURVES, MOST_DOTS, thinned
 from sleep_lightning.sweep.report.law import Laws
-from sleep_lightning.sweep.report.page import report_page
+from sleep_lightning.sweep.report.page import SHOWN, report_page
 from sleep_lightning.tracking.figures.frontier_plot import Dot, FrontierPlot
 from sleep_lightning.tracking.figures.runs import draw_frontier
 from sleep_lightning.tracking.figures.sweeps import frontier_figure, write_page
@@ -45,14 +46,16 @@ def write_report(report: Report, folder: Path, laws: Laws | None = None) -> list
     if laws is not None:
         files += laws.write(folder, report.name)
     reach = report.name if folder.resolve() == (SWEEPS / report.name).resolve() else str(folder)
-    drawn = [as_dot(report, t) for t in report.trials if t.curve]
+    drawn = [
+        as_dot(report, t) for t in thinned([t for t in report.trials if t.curve], MOST_CURVES, _shown_best(report))
+    ]
     write_text(page, report_page(report, plot, drawn, reach, () if laws is None else laws.slices))
     return [*files, page]
 
 
 def frontier_plot(report: Report) -> FrontierPlot:
-    """The plot of the frontier; for a single objective, all trials without a line."""
-    dots = {t.number: as_dot(report, t) for t in report.finished}
+    """The plot of the frontier; for a single objective, trials without a line. Of very many, some (``thinned``)."""
+    dots = {t.number: as_dot(report, t) for t in thinned(report.finished, MOST_DOTS, _shown_best(report))}
     return FrontierPlot(
         title=report.name,
         cost_label=LABELS.get(report.cost, report.cost.replace("_", " ")),
@@ -71,7 +74,13 @@ def _stopped(report: Report) -> tuple[Dot, ...]:
     """Pruned trials, where curves and frontier have the same axes."""
     if (report.cost, report.value) != ("train_flops", "exact_match"):
         return ()
-    return tuple(as_dot(report, t) for t in report.trials if t.state == "pruned" and t.curve)
+    stopped = [t for t in report.trials if t.state == "pruned" and t.curve]
+    return tuple(as_dot(report, t) for t in thinned(stopped, MOST_DOTS))
+
+
+def _shown_best(report: Report) -> list[Row]:
+    """The frontier; of a ranking, its top."""
+    return report.best if len(report.objectives) > 1 else report.best[:SHOWN]
 
 
 def _level_label(label: str, low: float, high: float) -> str:

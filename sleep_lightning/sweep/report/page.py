@@ -6,6 +6,7 @@ from html import escape
 
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.sweep.report.content import Report, Row
+from sleep_lightning.sweep.report.drawn import steps
 from sleep_lightning.sweep.report.law import SliceLaw
 from sleep_lightning.tracking.figures.frontier_plot import Dot, FrontierPlot
 from sleep_lightning.tracking.figures.law_plot import law_figure
@@ -48,16 +49,18 @@ def report_page(
     else:
         parts += _frontier(report, plot, reach)
     parts += _laws(laws)
-    if points := report.progress():
+    if points := report.progress:
         several = len(report.objectives) > 1
         label = "hypervolume" if several else f"best {report.value.replace('_', ' ')}"
         note = "Share of the area below the largest value and the largest cost that the frontier dominates."
         parts += [
             _head("Progress over training FLOPs", note if several else ""),
-            as_div(progress_figure(points, label)),
+            as_div(progress_figure(steps(points), label)),
         ]
     if curves := [(dot, report.trials[dot.trial].curve) for dot in drawn]:
         note = "Exact match at each validation, mean over seeds; of pruned trials until they were stopped."
+        if len(curves) < (n := sum(1 for trial in report.trials if trial.curve)):
+            note += f" Of {n}, {len(curves)} are drawn."
         parts += [_head("Learning curves", note), as_div(curves_figure(curves, report.depths))]
     if report.importances:
         note = "How much the best quarter of the finished trials differs from the others in each key (PED-ANOVA)."
@@ -91,6 +94,8 @@ def _frontier(report: Report, plot: FrontierPlot, reach: str) -> Iterable[str]:
     what = "no other trial beats in cost and value" if several else "ranks highest"
     yield _head("Frontier" if several else "Ranking", SURE if several else "Means over seeds.")
     yield as_div(frontier_figure(plot))
+    if (drawn := len(plot.dots)) < len(report.finished):
+        yield _note(f"{drawn} of {len(report.finished)} finished trials are drawn, among them all of the frontier.")
     yield f"<p>What {what}, and the command that writes each as an experiment:</p>"
     rows = [
         [str(t.number), with_unit(t.result[report.cost]), _result(report, t), *report.sureness(t), t.written()]
@@ -142,7 +147,11 @@ def _failures(report: Report) -> Iterable[str]:
 
 
 def _head(title: str, note: str = "") -> str:
-    return f"<h2>{escape(title)}</h2>" + (f'<p class="note">{escape(note)}</p>' if note else "")
+    return f"<h2>{escape(title)}</h2>" + (_note(note) if note else "")
+
+
+def _note(text: str) -> str:
+    return f'<p class="note">{escape(text)}</p>'
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -40,6 +40,7 @@ class Publisher:
         self.study, self.folder, self.logger, self.varying = study, folder, logger, varying
         self.every_seconds = every_seconds
         self._next = time.monotonic() + every_seconds
+        self._next_metrics = 0.0
 
     def begin(self, sweep: Sweep) -> None:
         """Log the spec as parameters and tags of the MLflow run."""
@@ -55,9 +56,10 @@ class Publisher:
         return preset_chart_page(self.logger.uri, self.logger.run_id, self.varying)
 
     def refresh(self) -> None:
-        """After a trial ended: log metrics; write files if the last ones are old enough."""
-        if self.logger is not None:
+        """After a trial ended: log metrics, and write files, if the last ones are old enough for what they took."""
+        if (began := time.monotonic()) >= self._next_metrics and self.logger is not None:
             self._log_metrics(build_report(self.study, self.folder))
+            self._next_metrics = began + (time.monotonic() - began) / SHARE
         if time.monotonic() >= self._next:
             self.publish()
 
@@ -65,7 +67,10 @@ class Publisher:
         """Write the files now, and copy them into the MLflow run."""
         started = time.monotonic()
         try:
-            files = write_report(build_report(self.study, self.folder), self.folder)
+            report = build_report(self.study, self.folder)
+            if self.logger is not None:
+                self._log_metrics(report)
+            files = write_report(report, self.folder)
         except Exception as error:  # hours of training are worth more than a picture of them
             warnings.warn(f"{self.folder}: no report, {type(error).__name__}: {error}", stacklevel=2)
             files = []

@@ -96,7 +96,8 @@ def draw_frontier(plot: FrontierPlot, path: Path) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for n, color in depth_colors(plot.depths).items():
+    of_depth = depth_colors(plot.depths)
+    for n, color in of_depth.items():
         mine = [dot for dot in plot.dots if dot.n_passes == n]
         if not mine:
             if any(dot.n_passes == n for dot in plot.stopped):
@@ -106,7 +107,7 @@ def draw_frontier(plot: FrontierPlot, path: Path) -> None:
         reach = ([dot.value - dot.low for dot in mine], [dot.high - dot.value for dot in mine])
         seeds = any(dot.seeds > 1 for dot in mine)
         axes.errorbar(x, y, yerr=reach if seeds else None, fmt="o", color=color, capsize=3, label=f"N = {n}")
-    colors = [depth_colors(plot.depths)[dot.n_passes] for dot in plot.stopped]
+    colors = [of_depth[dot.n_passes] for dot in plot.stopped]
     if plot.stopped:
         x, y = [dot.cost for dot in plot.stopped], [dot.value for dot in plot.stopped]
         axes.scatter(x, y, c=colors, marker="x", s=25, linewidths=1, zorder=1, label="stopped early")

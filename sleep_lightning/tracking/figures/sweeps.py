@@ -24,7 +24,8 @@ def frontier_figure(plot: FrontierPlot) -> "Figure":
     figure = _figure(plot.cost_label, plot.value_label, plot.log_cost, plot.value_is_share)
     if plot.edge:
         _add_edge(figure, plot.edge)
-    for n, color in depth_colors(plot.depths).items():
+    colors = depth_colors(plot.depths)
+    for n, color in colors.items():
         mine = [dot for dot in plot.dots if dot.n_passes == n]
         if not mine:
             continue
@@ -49,7 +50,7 @@ def frontier_figure(plot: FrontierPlot) -> "Figure":
             y=[dot.value for dot in plot.stopped],
             mode="markers",
             marker={
-                "color": [depth_colors(plot.depths)[dot.n_passes] for dot in plot.stopped],
+                "color": [colors[dot.n_passes] for dot in plot.stopped],
                 "symbol": "x-thin-open",
             },
             name="stopped early",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 
-from sleep_lightning.runs.files import write_json
+from sleep_lightning.runs.history import append_to_history, write_history
 from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ class History(pl.Callback):
     """Appends a row to ``pl_module.history`` after every validation of a fit: step, cost so far, scores by slice.
 
     Args:
-        path: JSON file that rank zero rewrites by rename, so that a reader never sees half of it; None: no file.
+        path: file to which rank zero appends a line for each (``runs.history``); None: no file.
 
     Attributes:
         digests: by step, hash of the training data up to there.
@@ -26,6 +26,7 @@ class History(pl.Callback):
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.digests: dict[str, str] = {}
+        self._on_disk: int | None = None  # rows of the file; None: what it holds is of another process
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:  # type: ignore[override]
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
@@ -54,8 +55,15 @@ class History(pl.Callback):
     ) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             pl_module.history, self.digests = checkpoint.get("history", []), checkpoint.get("digests", {})
-            self._write(trainer, pl_module)  # without what came after the checkpoint
+            self._on_disk = None  # what came after the checkpoint goes
+            self._write(trainer, pl_module)
 
     def _write(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:
-        if self.path is not None and trainer.is_global_zero:
-            write_json(self.path, {"history": pl_module.history})
+        if self.path is None or not trainer.is_global_zero:
+            return
+        rows = pl_module.history
+        if self._on_disk is not None and self._on_disk == len(rows) - 1:
+            append_to_history(self.path, rows[-1])
+        else:
+            write_history(self.path, rows)
+        self._on_disk = len(rows)
