@@ -1,13 +1,24 @@
 """Numbers as people read them."""
 
 
-def with_unit(value: float) -> str:
-    """``1234567 -> '1.23M'``; for tokens, bytes and FLOPs."""
-    for unit in ("", "k", "M", "G", "T", "P", "E"):
-        if abs(value) < 1000:
-            return f"{value:.3g}{unit}"
+def with_unit(value: float, unit: str = "") -> str:
+    """Three digits: ``1234567 -> '1.23M'``, with a unit ``'1.23 MFLOP'``."""
+    space = " " if unit else ""
+    for prefix in ("", "k", "M", "G", "T", "P", "E"):
+        if abs(float(f"{value:.3g}")) < 1000:
+            return f"{value:.3g}{space}{prefix}{unit}"
         value /= 1000
-    return f"{value:.3g}Z"
+    return f"{value:.3g}{space}Z{unit}"
+
+
+def in_flop(value: float) -> str:
+    """``8.52e9 -> '8.52 GFLOP'``."""
+    return with_unit(value, "FLOP")
+
+
+def in_bytes(value: float) -> str:
+    """``8192 -> '8.19 kB'``."""
+    return with_unit(value, "B")
 
 
 def duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ from sleep_lightning.compare.runs import Run, execute, plan_runs
 from sleep_lightning.compare.table import Row, build_rows, check_data_order, draw_table, write_results
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.cost.run_flops import StepFlops
-from sleep_lightning.formatting import with_unit
+from sleep_lightning.formatting import in_flop
 from sleep_lightning.names import check_path
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.signals import SignalsInterrupt
@@ -138,7 +138,7 @@ def _train(c: Comparison, console: Console) -> list[Run]:
         highlight=False,
     )
     if todo:
-        _say(console, f"{with_unit(flops := _flops_left(c.runs))}FLOP to train: {_time(c, flops)}")
+        _say(console, f"{in_flop(flops := _flops_left(c.runs))} to train: {_time(c, flops)}")
     before: set[Run] = set()
     with progress:
         for alive in execute(c.runs, c.jobs, c.threads, lambda text: _say(console, text)):

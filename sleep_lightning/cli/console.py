@@ -49,11 +49,11 @@ def measured_line(measured: Mapping[str, float | None], predicted: Mapping[str, 
     """
 
     def shown(value: float | None, unit: str, otherwise: str = "unknown") -> str:
-        return otherwise if value is None else f"{with_unit(value)}{unit}"
+        return otherwise if value is None else with_unit(value, unit)
 
     step, expected = measured["step_memory_bytes"], predicted["step_memory_bytes"]
     return (
-        f"{shown(measured['tokens_per_s'], ' tokens/s')} in training, peak memory "
+        f"{shown(measured['tokens_per_s'], 'tokens/s')} in training, peak memory "
         f"{shown(measured['peak_memory_bytes'], 'B')} (a step {shown(step, 'B')}; its tensors, as predicted, "
         f"{shown(expected, 'B')}), "
         f"energy {shown(measured['energy_j'], 'J', 'not reported by this machine')}"
@@ -71,7 +71,7 @@ def time_line(flops: float, rate: Rate | None, at_once: int = 1) -> str:
     if rate is None:
         return "not estimated: a probe in one process says nothing of several ranks, torch.compile or CUDA graphs"
     return (
-        f"about {duration(flops / rate.flops_per_s / at_once)} here, at {with_unit(rate.flops_per_s)}FLOP/s"
+        f"about {duration(flops / rate.flops_per_s / at_once)} here, at {with_unit(rate.flops_per_s, 'FLOP/s')}"
         + (f" in each of {at_once} runs at a time" if at_once > 1 else "")
         + f" (measured with {rate.batch} sequences; validation comes on top)"
     )

@@ -8,7 +8,7 @@ from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.cost.inference import inference_cost, state_bytes
 from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.cost.step_memory import predict_step_memory
-from sleep_lightning.formatting import with_unit
+from sleep_lightning.formatting import in_bytes, in_flop, with_unit
 from sleep_lightning.model import WindowModel
 from sleep_lightning.training.rate import training_rate
 
@@ -31,33 +31,38 @@ def cost(experiment: Experiment) -> int:
         table.add_column(column, justify="left" if not column else "right")
     for name in each.forward:
         ahead, back = step * each.forward[name], step * each.backward[name]
-        table.add_row(name.replace("_", " "), with_unit(ahead), with_unit(back), f"{(ahead + back) / whole:.1%}")
-    table.add_row("Muon", with_unit(muon), "", f"{muon / whole:.1%}", end_section=True)
+        table.add_row(name.replace("_", " "), in_flop(ahead), in_flop(back), f"{(ahead + back) / whole:.1%}")
+    table.add_row("Muon", in_flop(muon), "", f"{muon / whole:.1%}", end_section=True)
     groups = [
         [(f"pass {n}", flops) for n, flops in enumerate(each.by_pass, 1)],
         [("sleeping windows", each.sleeping), ("windows with answers", each.answering)],
     ]
     for group in groups:
         for name, (ahead, back) in group:
-            table.add_row(name, with_unit(step * ahead), with_unit(step * back), f"{step * (ahead + back) / whole:.1%}")
+            table.add_row(
+                name,
+                in_flop(step * ahead),
+                in_flop(step * back),
+                f"{step * (ahead + back) / whole:.1%}",
+            )
         table.add_section()
     console.print(table)
 
     inference = inference_cost(experiment)
-    kinds = ", ".join(f"{kind} {with_unit(n)}B" for kind, n in state_bytes(experiment).items())
+    kinds = ", ".join(f"{kind} {in_bytes(n)}" for kind, n in state_bytes(experiment).items())
     print_facts(
         console,
         {
-            "step": f"{with_unit(whole)}FLOP",
-            "run": f"{with_unit(step_flops.run())}FLOP in {t.max_steps} steps, "
+            "step": in_flop(whole),
+            "run": f"{in_flop(step_flops.run())} in {t.max_steps} steps, "
             f"{with_unit(t.max_steps * step * task.sequence_length)} tokens",
             "parameters": with_unit(sum(p.numel() for p in model.parameters())),
-            "awake": f"{with_unit(inference.wake_flops_per_token)}FLOP a token",
-            "asleep": f"{with_unit(inference.sleep_flops_per_window)}FLOP a window of {experiment.sleep.window_size}",
+            "awake": f"{in_flop(inference.wake_flops_per_token)} a token",
+            "asleep": f"{in_flop(inference.sleep_flops_per_window)} a window of {experiment.sleep.window_size}",
             "time": time_line(step_flops.run(), training_rate(experiment)),
             "training": _memory(experiment, model),
             "measured": "fit records wall time, tokens/s, peak memory, and energy where the machine reports it",
-            "memory": f"{with_unit(inference.state_bytes)}B a sequence" + (f" ({kinds})" if kinds else ""),
+            "memory": f"{in_bytes(inference.state_bytes)} a sequence" + (f" ({kinds})" if kinds else ""),
         },
     )
     return 0
@@ -65,4 +70,4 @@ def cost(experiment: Experiment) -> int:
 
 def _memory(experiment: Experiment, model: WindowModel) -> str:
     step = predict_step_memory(experiment, model)
-    return "peak memory cannot be predicted" if step is None else f"{with_unit(step)}B at the peak of a step, {BESIDES}"
+    return "peak memory cannot be predicted" if step is None else f"{in_bytes(step)} at the peak of a step, {BESIDES}"

@@ -13,7 +13,7 @@ from sleep_lightning.cli.console import plain_console, print_facts, score_table
 from sleep_lightning.config import Experiment
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.cost.pass_count import PassCount
-from sleep_lightning.formatting import with_unit
+from sleep_lightning.formatting import in_flop
 from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.sleep import IGNORE, is_answer, plan_windows, retrieve, run_window_loop, wake, zero_memory
@@ -33,7 +33,7 @@ def evaluate(
     if tolerance is not None:
         flops, whole = count.flops(experiment), sequence_cost(experiment).forward.total()
         content |= {"tolerance": tolerance, "passes": count.mean, "forward_flops": flops}
-        spent = f"{with_unit(flops)} FLOPs a sequence, {flops / whole:.0%} of N={N}"
+        spent = f"{in_flop(flops)} a sequence, {flops / whole:.0%} of N={N}"
         print_facts(console, {"passes": f"{count.mean:.2f} a window, mean", "forward": spent})
     if output is not None:
         write_json(output, content | {"slices": {name: asdict(s) for name, s in scores.items()}})

@@ -7,7 +7,7 @@ from typing import Any
 
 from sleep_lightning.cli.console import measured_line
 from sleep_lightning.config import Experiment
-from sleep_lightning.formatting import with_unit
+from sleep_lightning.formatting import in_bytes, in_flop, with_unit
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.redaction import redact_uri
 from sleep_lightning.runs.directory import RunDirectory
@@ -92,12 +92,12 @@ def facts_of(experiment: Experiment, run: RunDirectory, summary: dict[str, Any])
     directory = shlex.quote(str(run.path))
     facts = {
         "trained": f"{summary['steps']} steps, {with_unit(summary['tokens'])} tokens, "
-        f"{with_unit(summary['train_flops'])}FLOP, {summary['wall_s']:.0f} s",
+        f"{in_flop(summary['train_flops'])}, {summary['wall_s']:.0f} s",
         "measured": measured_line(summary["measured"], summary["predicted"]),
         "checkpoint": summary["checkpoint"],
     }
     if layers := summary["state_bytes"]:
-        facts["memory"] = f"{with_unit(sum(layers))}B a sequence, in {len(layers)} layers"
+        facts["memory"] = f"{in_bytes(sum(layers))} a sequence, in {len(layers)} layers"
         if isinstance(experiment.model, ModelConfig):
             facts["memory"] += f" of {experiment.model.pattern}"
     if (picture := run.path / "learning_curve.png").exists():

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from sleep_lightning.cli.console import plain_console, print_facts, time_line
 from sleep_lightning.cli.sweep import SweepJob
-from sleep_lightning.formatting import with_unit
+from sleep_lightning.formatting import in_flop
 from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.study import build_sampler
@@ -35,7 +35,7 @@ def dry_run(job: SweepJob) -> int:
         try:
             trial, note = build_trial(job.sweep, number, values, job.folder), ""
             planned.append(trial.train_flops)
-            flops = with_unit(trial.train_flops)
+            flops = in_flop(trial.train_flops)
         except ValueError as error:
             flops, note, refused = "-", f"not run: {error}", refused + 1
         if number < SHOWN:
@@ -69,7 +69,7 @@ def _print_budget(job: SweepJob, points: int, planned: list[float], console: Con
         console,
         {
             "runs": f"{trials} trials of {len(spec.seeds)} seeds: {runs}{at_most}",
-            "FLOPs": f"{with_unit(flops)}FLOP{at_most}",
+            "FLOPs": f"{in_flop(flops)}{at_most}",
             "time": time_line(flops, training_rate(job.sweep.base, spec.threads), min(spec.workers, runs)) + limit,
         },
     )

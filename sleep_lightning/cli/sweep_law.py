@@ -8,7 +8,7 @@ from rich.table import Table
 
 from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.sweep_show import Found, refuse
-from sleep_lightning.formatting import with_unit
+from sleep_lightning.formatting import in_flop
 from sleep_lightning.sweep.cells import Selected
 from sleep_lightning.sweep.report.files import write_report
 from sleep_lightning.sweep.report.law import Laws, SliceLaw
@@ -66,11 +66,11 @@ def _rows(law: SliceLaw, depths: list[int]) -> Iterator[list[str]]:
         means = {cell.n_passes: mean for cell, mean in pairs if cell.budget == budget}
         cells = [f"{means[n]:.3f}" if n in means else "-" for n in depths]
         if (curve := curves.get(budget)) is None:
-            yield [with_unit(budget), *cells, "-", "-"]
+            yield [in_flop(budget), *cells, "-", "-"]
             continue
         n, share = max(curve.wins.items(), key=lambda item: item[1])
         edge = " (edge)" if curve.at_edge else ""
-        yield [with_unit(budget), *cells, f"{curve.best}{edge}", f"N = {n} in {share:.0%}"]
+        yield [in_flop(budget), *cells, f"{curve.best}{edge}", f"N = {n} in {share:.0%}"]
 
 
 def _others(selected: Sequence[Selected]) -> Table:
@@ -78,5 +78,5 @@ def _others(selected: Sequence[Selected]) -> Table:
     for column in ("budget, FLOPs", "N", "chosen", "of"):
         table.add_column(column)
     for one in selected:
-        table.add_row(with_unit(one.budget), str(one.n_passes), written(one.others), str(one.tried))
+        table.add_row(in_flop(one.budget), str(one.n_passes), written(one.others), str(one.tried))
     return table

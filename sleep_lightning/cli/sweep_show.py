@@ -14,7 +14,7 @@ from rich.table import Table
 from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.formatting import with_unit
+from sleep_lightning.formatting import in_flop
 from sleep_lightning.runs.files import write_text
 from sleep_lightning.sweep.folder import SWEEPS, find_sweep, is_supervised, known_sweeps
 from sleep_lightning.sweep.point import apply_point
@@ -64,7 +64,7 @@ def list_sweeps() -> int:
             continue
         state = sweep_state(report, supervised)
         area = f"{report.gain(report.finished):.3f}" if len(report.objectives) > 1 and report.finished else "-"
-        table.add_row(folder.name, state, states(report, state), area, with_unit(report.flops_spent), "")
+        table.add_row(folder.name, state, states(report, state), area, in_flop(report.flops_spent), "")
     console.print(table)
     return 0
 
@@ -80,7 +80,12 @@ def show(found: Found) -> int:
         value = f"{trial.result[report.value]:.4g}" if trial.result else "-"
         state = _state(trial.state, supervised)
         table.add_row(
-            str(trial.number), state, "-" if cost is None else with_unit(cost), value, trial.written(), trial.reason
+            str(trial.number),
+            state,
+            "-" if cost is None else report.cost_text(cost),
+            value,
+            trial.written(),
+            trial.reason,
         )
     console.print(table)
     print_facts(console, report_facts(report, found.folder, sweep_state(report, supervised)))
@@ -160,7 +165,9 @@ def frontier_table(report: Report) -> Table:
         table.add_column(column, justify="left" if column == "point" else "right")
     for trial in report.best[:SHOWN_BEST]:
         cost, value = trial.result[report.cost], trial.result[report.value]
-        table.add_row(str(trial.number), with_unit(cost), f"{value:.3f}", *report.sureness(trial), trial.written())
+        table.add_row(
+            str(trial.number), report.cost_text(cost), f"{value:.3f}", *report.sureness(trial), trial.written()
+        )
     return table
 
 
@@ -175,9 +182,9 @@ def sweep_state(report: Report | None, supervised: bool) -> SweepState:
 def report_facts(report: Report, folder: Path, state: SweepState) -> dict[str, str]:
     """The sweep's state, its trials by state, FLOPs spent and saved, where the files are."""
     facts = {"sweep": state, "trials": states(report, state) or "none"}
-    facts["FLOPs spent"] = with_unit(report.flops_spent)
+    facts["spent"] = in_flop(report.flops_spent)
     if report.states["pruned"]:
-        facts["FLOPs saved"] = f"{with_unit(report.flops_saved)} by pruning"
+        facts["saved"] = f"{in_flop(report.flops_saved)} by pruning"
     if len(report.objectives) > 1 and report.finished:
         facts["hypervolume"] = f"{report.gain(report.finished):.3f}"
     facts["folder"] = str(folder)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sleep_lightning.cli.terminal_plot import plot_frontier
-from sleep_lightning.formatting import with_unit
+from sleep_lightning.formatting import in_flop
 from sleep_lightning.names import printable
 from sleep_lightning.sweep.frontier import Point, dominated_share
 from sleep_lightning.sweep.point import passes_of
@@ -79,10 +79,10 @@ class SweepView:
 
     def _sums(self, now: Snapshot, pace: Pace) -> str:
         most = self.sweep.spec.budget.flops
-        spent = with_unit(now.flops_spent) + (f" of {with_unit(most)}" if most is not None else "")
+        spent = in_flop(now.flops_spent) + (f" of {in_flop(most)}" if most is not None else "")
         left = predict_seconds(now, self.sweep.spec, pace.flops_per_second)
         area = f"{dominated_share([t.point for t in now.finished]):.3f}" if now.finished else "-"
-        return f"{spent}FLOP, hypervolume {area}, {timedelta(seconds=int(pace.seconds))} elapsed, ETA {_about(left)}"
+        return f"{spent}, hypervolume {area}, {timedelta(seconds=int(pace.seconds))} elapsed, ETA {_about(left)}"
 
     def _frontier(self, now: Snapshot, width: int, height: int) -> Text:
         """Redrawn only when a trial has finished, or the terminal's size has changed."""
@@ -105,7 +105,7 @@ def _running(now: Snapshot) -> Table:
     for trial in now.running:
         number = str(trial.number) + (f" ({trial.run}/{trial.runs})" if trial.runs > 1 else "")
         exact = "-" if trial.exact_match is None else f"{trial.exact_match:.3f}"
-        flops = f"{with_unit(trial.flops_spent)}/{with_unit(trial.train_flops)}"
+        flops = f"{in_flop(trial.flops_spent)} of {in_flop(trial.train_flops)}"
         table.add_row(number, f"{trial.step}/{trial.steps}", exact, flops, Text(printable(written(trial.values))))
     return table
 

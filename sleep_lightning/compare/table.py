@@ -10,7 +10,7 @@ from rich.table import Table
 
 from sleep_lightning.compare.data_order import first_difference
 from sleep_lightning.compare.runs import Run
-from sleep_lightning.formatting import with_unit
+from sleep_lightning.formatting import in_flop, with_unit
 from sleep_lightning.runs.damage import NUMBER, check_content, read_json, reading
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import write_json, write_text
@@ -127,7 +127,7 @@ def cells(row: Row, slices: Sequence[str]) -> dict[str, str]:
         "parameters": with_unit(row.parameters),
         "steps": str(row.steps),
         "tokens": with_unit(row.tokens),
-        "FLOPs": with_unit(row.train_flops),
+        "training": in_flop(row.train_flops),
         "seconds": f"{row.wall_s:.0f}",
         "exact match": with_spread(row.exact_match),
     }

@@ -20,7 +20,7 @@ from sleep_lightning.evidence.findings import (
 from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.statistics import Interval, difference
 from sleep_lightning.evidence.throughput import Speed
-from sleep_lightning.formatting import with_unit
+from sleep_lightning.formatting import in_flop, with_unit
 from sleep_lightning.sweep.solved import SOLVED, wilson
 
 PAPER = (
@@ -101,7 +101,7 @@ def _spent(rows: Sequence[RunScore], planned: int) -> str:
     hours, flops = sum(row.wall_s for row in runs) / 3600, sum(row.train_flops for row in runs)
     count = f"{len(runs)} runs" if len(runs) >= planned else f"**Not finished: {len(runs)} of {planned} runs**"
     time = f"{hours:.1f} hours of run time, summed over runs, some of which shared the machine"
-    return f"{count}, {with_unit(flops)}FLOP, {time}."
+    return f"{count}, {in_flop(flops)}, {time}."
 
 
 def _pairing(order: Sequence[DataOrder]) -> str:
@@ -180,7 +180,7 @@ def _levels(s: Scores, levels: Mapping[str, tuple[str, str]], title: str) -> str
     for name, level in levels.items():
         rows = s.select(*level)
         cells = [str(Interval.of(s.of(*level, part)).within(0, 1)) for part in parts]
-        size = [with_unit(rows[0].parameters), with_unit(rows[0].train_flops)]
+        size = [with_unit(rows[0].parameters), in_flop(rows[0].train_flops)]
         seeds = " ".join(f"{x:.3f}" for x in s.of(*level))
         lines.append([name, *size, *cells, _solved(s.of(*level)), seeds, _baselines(rows)])
     shown = ["exact match", *(hop_name(part) for part in parts[1:]), f"seeds at {SOLVED} or above"]

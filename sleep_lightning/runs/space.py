@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sleep_lightning.formatting import with_unit
+from sleep_lightning.formatting import in_bytes
 from sleep_lightning.runs.infrastructure import FIRST_SECONDS, FULL, Cause, cause_of, disk_error
 
 PATIENCE = 30.0
@@ -26,7 +26,7 @@ class DiskFull(OSError):
 
     def __init__(self, path: str | Path, error: OSError, need: int | None = None) -> None:
         number = error.errno or errno.ENOSPC
-        said = f"{os.strerror(number)} (needs {'a block' if need is None else _bytes(need)}, {_free(Path(path))})"
+        said = f"{os.strerror(number)} (needs {'a block' if need is None else in_bytes(need)}, {_free(Path(path))})"
         super().__init__(number, said, str(path))
 
     @classmethod
@@ -119,8 +119,4 @@ def _free(path: Path) -> str:
         return "free space unknown"
     inodes = ", no inode" if status.f_files and not status.f_favail else ""
     folder = there if there.is_dir() else there.parent
-    return f"{_bytes(status.f_bavail * status.f_frsize)} free{inodes} in {folder}"
-
-
-def _bytes(number: int) -> str:
-    return f"{with_unit(number)}B"
+    return f"{in_bytes(status.f_bavail * status.f_frsize)} free{inodes} in {folder}"

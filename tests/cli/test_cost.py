@@ -15,7 +15,7 @@ def test_forward_and_backward_add_up_in_every_group(capsys: pytest.CaptureFixtur
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
     units = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
     shown = {
-        name: [units[x.strip("0123456789.")] * float(re.sub("[kMG]", "", x)) for x in columns[:2] if x]
+        name: [float(x.split()[0]) * units[x.split()[1].removesuffix("FLOP")] for x in columns[:2] if x]
         for name, *columns in cells
         if name
     }

@@ -96,7 +96,7 @@ def test_the_table_shows_the_seeds_that_it_names() -> None:
     seeds = Seeds(cells)
     law = SliceLaw("all", cells, tuple(seeds.means.tolist()), seeds.count, (), None, None)
     assert seeds.count == 1
-    assert list(sweep_law._rows(law, [1, 2])) == [["1T", "0.250", "0.500", "-", "-"]]
+    assert list(sweep_law._rows(law, [1, 2])) == [["1 TFLOP", "0.250", "0.500", "-", "-"]]
 
 
 @pytest.mark.long

@@ -45,7 +45,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["sweep", "list"]) == 0
     lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if line.startswith("│")}
     assert "running" in lines["small"] and "2 complete, 1 failed, 1 running" in lines["small"]
-    assert "0.250" in lines["small"] and "7T" in lines["small"]  # 0.5 x 2 of 4, and 0
+    assert "0.250" in lines["small"] and "7 TFLOP" in lines["small"]  # 0.5 x 2 of 4, and 0
     assert "stopped" in lines["young"] and "1 interrupted" in lines["young"]
     assert "finished" in lines["done"] and "1 complete" in lines["done"]
     assert "damaged" in lines["broken"]
@@ -56,7 +56,7 @@ def test_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "show", "small"]) == 0
     out = capsys.readouterr().out
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
-    assert cells[0][:4] == ["0", "complete", "2T", "0.5"]
+    assert cells[0][:4] == ["0", "complete", "2 TFLOP", "0.5"]
     assert cells[0][4] == "n_passes=2"
     assert cells[2][1] == "failed" and cells[2][5] == "out of memory"
     assert cells[3][1] == "interrupted"

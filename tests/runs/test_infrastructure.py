@@ -123,12 +123,14 @@ def test_a_write_waits_for_space_or_leaves_the_file_before(
         write_text(file, "after" * 300)
         assert file.read_text() == "after" * 300
     else:
-        with pytest.raises(DiskFull, match=r"history\.json cannot be written: No space .* \(needs 1\.5kB, .*B free in"):
+        with pytest.raises(
+            DiskFull, match=r"history\.json cannot be written: No space .* \(needs 1\.5 kB, .*B free in"
+        ):
             write_text(file, "after" * 300)
         assert file.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["history.json"]
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and f"{file} cannot be written yet: No space left on device (needs 1.5kB, " in said
+    assert said.count("\n") == 1 and f"{file} cannot be written yet: No space left on device (needs 1.5 kB, " in said
 
 
 def fail(error: OSError) -> None:

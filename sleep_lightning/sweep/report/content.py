@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.config import Experiment, load_experiment
+from sleep_lightning.formatting import with_unit
 from sleep_lightning.runs.damage import read_json, reading
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import SUMMARY
@@ -27,8 +28,8 @@ from sleep_lightning.sweep.storage import JOURNAL, REMEDY
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
 from sleep_lightning.sweep.trial import run_path, seeds_by_trial
 
-COSTS = ("train_flops", "wall_s")
-"""Measures that are costs."""
+COSTS = {"train_flops": "FLOP", "wall_s": "s"}
+"""Objectives that are costs, and their units."""
 SHARES = ("exact_match", "token_accuracy")
 """Measures between 0 and 1."""
 BASELINES = {
@@ -176,6 +177,10 @@ class Report:
         finished trials and the largest value (of shares 1)."""
         points, whole = [self.as_point(t) for t in trials], self._whole_area
         return hypervolume(points, Point(self._most(self.cost), 0.0)) / whole if whole else 0.0
+
+    def cost_text(self, cost: float) -> str:
+        """A cost of this sweep with its unit."""
+        return with_unit(cost, COSTS.get(self.cost, ""))
 
     @property
     def _whole_area(self) -> float:

@@ -67,6 +67,7 @@ def frontier_plot(report: Report) -> FrontierPlot:
         levels={_level_label(label, *ends): ends[1] for label, ends in report.baselines.items()},
         value_is_share=report.value in SHARES,
         log_cost=report.cost in COSTS and all(dot.cost > 0 for dot in dots.values()),
+        cost_unit=COSTS.get(report.cost, ""),
     )
 
 

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from sleep_lightning.formatting import with_unit
+from sleep_lightning.formatting import in_flop
 from sleep_lightning.sweep.report.content import Report, Row
 from sleep_lightning.sweep.report.drawn import steps
 from sleep_lightning.sweep.report.law import SliceLaw
@@ -78,12 +78,12 @@ def report_page(
 def _facts(report: Report) -> Iterable[Sequence[str]]:
     yield "trials", ", ".join(f"{n} {state}" for state, n in report.states.items()) or "none"
     yield "objectives", ", ".join(f"{way} {name}" for name, way in report.objectives.items())
-    yield "training FLOPs spent", with_unit(report.flops_spent)
+    yield "training FLOPs spent", in_flop(report.flops_spent)
     if report.states["pruned"]:
         whole = report.flops_spent + report.flops_saved
         yield (
             "saved by pruning",
-            f"{with_unit(report.flops_saved)} ({report.flops_saved / whole:.0%} of {with_unit(whole)})",
+            f"{in_flop(report.flops_saved)} ({report.flops_saved / whole:.0%} of {in_flop(whole)})",
         )
     for label, (low, high) in report.baselines.items():
         yield f"{label} scores", f"{low:.3f}" if high - low < 5e-4 else f"{low:.3f} to {high:.3f}"
@@ -98,7 +98,7 @@ def _frontier(report: Report, plot: FrontierPlot, reach: str) -> Iterable[str]:
         yield _note(f"{drawn} of {len(report.finished)} finished trials are drawn, among them all of the frontier.")
     yield f"<p>What {what}, and the command that writes each as an experiment:</p>"
     rows = [
-        [str(t.number), with_unit(t.result[report.cost]), _result(report, t), *report.sureness(t), t.written()]
+        [str(t.number), report.cost_text(t.result[report.cost]), _result(report, t), *report.sureness(t), t.written()]
         for t in report.best[:SHOWN]
     ]
     yield _table(("trial", plot.cost_label, plot.value_label, "seeds", "on frontier", "point"), rows)
@@ -114,7 +114,7 @@ def _laws(laws: Sequence[SliceLaw]) -> Iterable[str]:
             yield as_div(law_figure(law.panel()))
             yield _table(
                 ("training FLOPs", "N* [95%]", "at the edge"),
-                [[with_unit(c.budget), str(c.best), "yes" if c.at_edge else "no"] for c in law.curves],
+                [[in_flop(c.budget), str(c.best), "yes" if c.at_edge else "no"] for c in law.curves],
             )
         yield f"<p>{escape(law.name)}: {escape(law.verdict())}.</p>"
 

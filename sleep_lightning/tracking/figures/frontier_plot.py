@@ -44,6 +44,7 @@ class FrontierPlot:
         levels: horizontal lines by label.
         value_is_share: values lie between 0 and 1.
         log_cost: draw the cost on a logarithmic axis.
+        cost_unit: of the cost, "" without one.
     """
 
     title: str
@@ -56,6 +57,7 @@ class FrontierPlot:
     levels: dict[str, float] = field(default_factory=dict)
     value_is_share: bool = True
     log_cost: bool = True
+    cost_unit: str = ""
 
 
 def depth_colors(depths: Iterable[int]) -> dict[int, str]:

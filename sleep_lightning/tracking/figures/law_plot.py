@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sleep_lightning.formatting import with_unit
+from sleep_lightning.formatting import in_flop
 from sleep_lightning.tracking.figures.frontier_plot import depth_colors
 from sleep_lightning.tracking.figures.picture import save_figure
 
@@ -67,7 +67,7 @@ def draw_law(panels: Sequence[LawPanel], path: Path, title: str) -> None:
         axes.remove()
     for axes, panel in zip(grid, panels, strict=False):
         for bowl, color in zip(panel.bowls, _colors(panel.bowls), strict=True):
-            axes.plot(bowl.depths, bowl.means, "o-", color=color, markersize=4, label=f"{with_unit(bowl.budget)}FLOP")
+            axes.plot(bowl.depths, bowl.means, "o-", color=color, markersize=4, label=in_flop(bowl.budget))
             axes.fill_between(bowl.depths, bowl.lows, bowl.highs, color=color, alpha=0.12, linewidth=0)
             value, low, high = bowl.best
             level = _at(bowl, value)
@@ -110,7 +110,7 @@ def law_figure(panel: LawPanel) -> "Figure":
             error_y={"type": "data", "symmetric": False, "thickness": 1, **bars},
             mode="lines+markers",
             line={"color": color},
-            name=f"{with_unit(bowl.budget)}FLOP, N* {bowl.best[0]:.2f}",
+            name=f"{in_flop(bowl.budget)}, N* {bowl.best[0]:.2f}",
         )
     depths = sorted({n for bowl in panel.bowls for n in bowl.depths})
     figure.update_xaxes(title="passes N", type="log", tickvals=depths, ticktext=[str(n) for n in depths])

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sleep_lightning.formatting import with_unit
 from sleep_lightning.runs.files import write_text
 from sleep_lightning.tracking.figures.frontier_plot import Dot, FrontierPlot, depth_colors
 
@@ -79,7 +80,8 @@ def _add_edge(figure: "Figure", edge: Sequence[Dot]) -> None:
 
 def _hover(plot: FrontierPlot, dot: Dot) -> str:
     spread = f" ({dot.low:.3f} to {dot.high:.3f} over {dot.seeds} seeds)" if dot.seeds > 1 else ""
-    head = f"<b>trial {dot.trial}</b>: {plot.value_label} {dot.value:.4g}{spread}, {plot.cost_label} {dot.cost:.4g}"
+    head = f"<b>trial {dot.trial}</b>: {plot.value_label} {dot.value:.4g}{spread}, {plot.cost_label} "
+    head += with_unit(dot.cost, plot.cost_unit)
     return "<br>".join([head, *escape(dot.text).split(", ")])
 
 

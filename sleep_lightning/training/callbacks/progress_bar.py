@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 
-from sleep_lightning.formatting import with_unit
+from sleep_lightning.formatting import in_flop, with_unit
 from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class SleepProgressBar(RichProgressBar):
     def get_metrics(self, trainer: pl.Trainer, pl_module: "SleepModule") -> dict[str, Any]:  # type: ignore[override]
         shown = {
             "tokens/s": with_unit(self.rate(trainer, pl_module)),
-            "FLOP": with_unit(ResourceMonitor.of(trainer).train_flops),
+            "trained": in_flop(ResourceMonitor.of(trainer).train_flops),
         }
         if (loss := trainer.callback_metrics.get("train/loss")) is not None:
             shown["loss"] = f"{float(loss):.3f}"
@@ -89,7 +89,7 @@ class SleepProgressBar(RichProgressBar):
             f"step {trainer.global_step}: loss {score.loss:.4f}, exact match {score.exact_match:.3f} (majority "
             f"{score.baselines.majority_exact_match:.3f}, uniform {score.baselines.uniform_exact_match:.3f}), "
             f"token accuracy {score.token_accuracy:.3f}, {with_unit(self.rate(trainer, pl_module))} tokens/s, "
-            f"{with_unit(ResourceMonitor.of(trainer).train_flops)}FLOP",
+            f"{in_flop(ResourceMonitor.of(trainer).train_flops)}",
             highlight=False,
             soft_wrap=True,
         )

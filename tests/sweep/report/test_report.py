@@ -168,7 +168,7 @@ def test_pages_need_no_network_and_escape_what_they_are_given(tmp_path: Path) ->
     assert "out of &lt;memory&gt;" in page
     assert page.count("Plotly.newPlot(") == 3  # frontier, hypervolume, curves: too few trials for importances
     assert "sweep best small --max-flops 1000000000000 --export" in page
-    assert "7T (31% of 22.5T)" in page
+    assert "7 TFLOP (31% of 22.5 TFLOP)" in page
 
 
 @pytest.mark.parametrize("kind", ["empty", "failed only", "one", "tied", "nan"])

@@ -1,0 +1,21 @@
+"""Numbers with three digits and a unit."""
+
+import pytest
+
+from sleep_lightning.formatting import in_bytes, in_flop, with_unit
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (12, "12"), (999.4, "999"), (999.6, "1k"), (1_234_567, "1.23M"), (-2500, "-2.5k"), (1e24, "1e+03Z")],
+)
+def test_three_digits(value: float, shown: str) -> None:
+    assert with_unit(value) == shown
+
+
+def test_a_unit_follows_a_space() -> None:
+    assert in_flop(8.523e9) == "8.52 GFLOP"
+    assert in_flop(999_999_999_999) == "1 TFLOP"
+    assert in_bytes(8192) == "8.19 kB"
+    assert in_bytes(12) == "12 B"
+    assert with_unit(37e9, "FLOP/s") == "37 GFLOP/s"
