@@ -18,6 +18,7 @@ from sleep_lightning.formatting import in_flop
 from sleep_lightning.runs.files import write_text
 from sleep_lightning.sweep.folder import SWEEPS, find_sweep, is_supervised, known_sweeps
 from sleep_lightning.sweep.point import apply_point
+from sleep_lightning.sweep.report.baselines import baseline_facts, warning, with_seeds
 from sleep_lightning.sweep.report.content import Report, Row, read_report
 from sleep_lightning.sweep.report.files import write_report
 
@@ -64,7 +65,9 @@ def list_sweeps() -> int:
             continue
         state = sweep_state(report, supervised)
         area = f"{report.gain(report.finished):.3f}" if len(report.objectives) > 1 and report.finished else "-"
-        table.add_row(folder.name, state, states(report, state), area, in_flop(report.flops_spent), "")
+        table.add_row(
+            folder.name, state, states(report, state), area, in_flop(report.flops_spent), warning(report) or ""
+        )
     console.print(table)
     return 0
 
@@ -77,12 +80,12 @@ def show(found: Found) -> int:
         table.add_column(column, justify="right" if column in ("trial", "training FLOPs") else "left")
     for trial in report.trials:
         cost = trial.result.get("train_flops", trial.train_flops)
-        value = f"{trial.result[report.value]:.4g}" if trial.result else "-"
+        value = with_seeds(trial.result[report.value], trial.by_seed.get(report.value, [])) if trial.result else "-"
         state = _state(trial.state, supervised)
         table.add_row(
             str(trial.number),
             state,
-            "-" if cost is None else report.cost_text(cost),
+            "-" if cost is None else in_flop(cost),
             value,
             trial.written(),
             trial.reason,
@@ -127,7 +130,9 @@ def best(found: Found, max_flops: float | None, export: Export | None) -> int:
     trial = report.best_within(max_flops)
     console.print(frontier_table(report))
     name = shlex.quote(found.name) + ("" if max_flops is None else f" --max-flops {max_flops:g}")
-    facts = {"best": f"trial {trial.number}: {_name(report.value)} {trial.result[report.value]:.4g}, {trial.written()}"}
+    value = with_seeds(trial.result[report.value], trial.by_seed.get(report.value, []))
+    facts = {"best": f"trial {trial.number}: {_name(report.value)} {value}, {trial.written()}"}
+    facts |= against(report)
     if export is None:
         facts["export it"] = f"python -m sleep_lightning sweep best {name} --export conf/best.yaml"
     else:
@@ -171,6 +176,14 @@ def frontier_table(report: Report) -> Table:
     return table
 
 
+def against(report: Report) -> dict[str, str]:
+    """The baselines, and a warning if nothing beats the majority answer."""
+    facts, text = {}, warning(report)
+    if report.baselines:
+        facts["baselines"] = ", ".join(f"{label} {score}" for label, score in baseline_facts(report))
+    return facts if text is None else facts | {"warning": text}
+
+
 def sweep_state(report: Report | None, supervised: bool) -> SweepState:
     """Whether a process runs the sweep; if none does, whether trials are left to be trained. None: it is not known."""
     if supervised:
@@ -187,6 +200,7 @@ def report_facts(report: Report, folder: Path, state: SweepState) -> dict[str, s
         facts["saved"] = f"{in_flop(report.flops_saved)} by pruning"
     if len(report.objectives) > 1 and report.finished:
         facts["hypervolume"] = f"{report.gain(report.finished):.3f}"
+    facts |= against(report)
     facts["folder"] = str(folder)
     if (page := folder / "report.html").exists():
         facts["report"] = str(page)

@@ -56,7 +56,7 @@ def test_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "show", "small"]) == 0
     out = capsys.readouterr().out
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
-    assert cells[0][:4] == ["0", "complete", "2 TFLOP", "0.5"]
+    assert cells[0][:4] == ["0", "complete", "2 TFLOP", "0.500"]
     assert cells[0][4] == "n_passes=2"
     assert cells[2][1] == "failed" and cells[2][5] == "out of memory"
     assert cells[3][1] == "interrupted"

@@ -144,7 +144,7 @@ def test_torchs_own_error_on_a_full_disk_is_ours(tmp_path: Path, monkeypatch: py
         write_atomically(Path("/dev/full"), lambda file: torch.save(content, file))
     torch.save(content, kept := io.BytesIO())
     monkeypatch.setattr(space, "PATIENCE", 0.0)
-    size = f"needs {len(kept.getvalue()) / 1000:.3g}kB, "
+    size = f"needs {len(kept.getvalue()) / 1000:.3g} kB, "
 
     def save(file: io.BufferedWriter) -> None:
         torch.save(content, file)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from sleep_lightning.formatting import in_flop
+from sleep_lightning.sweep.report.baselines import baseline_facts, warning, with_seeds
 from sleep_lightning.sweep.report.content import Report, Row
 from sleep_lightning.sweep.report.drawn import steps
 from sleep_lightning.sweep.report.law import SliceLaw
@@ -85,8 +86,9 @@ def _facts(report: Report) -> Iterable[Sequence[str]]:
             "saved by pruning",
             f"{in_flop(report.flops_saved)} ({report.flops_saved / whole:.0%} of {in_flop(whole)})",
         )
-    for label, (low, high) in report.baselines.items():
-        yield f"{label} scores", f"{low:.3f}" if high - low < 5e-4 else f"{low:.3f} to {high:.3f}"
+    yield from ((f"{label} scores", text) for label, text in baseline_facts(report))
+    if (text := warning(report)) is not None:
+        yield "warning", text
 
 
 def _frontier(report: Report, plot: FrontierPlot, reach: str) -> Iterable[str]:
@@ -120,9 +122,7 @@ def _laws(laws: Sequence[SliceLaw]) -> Iterable[str]:
 
 
 def _result(report: Report, trial: Row) -> str:
-    seeds = trial.by_seed.get(report.value, [])
-    spread = f" ({min(seeds):.3f} to {max(seeds):.3f})" if len(seeds) > 1 else ""
-    return f"{trial.result[report.value]:.4g}{spread}"
+    return with_seeds(trial.result[report.value], trial.by_seed.get(report.value, []))
 
 
 def export_command(report: Report, trial: Row, reach: str) -> str:

@@ -1,0 +1,33 @@
+"""What a sweep's results stand against: scores of answers that ignore the evidence, and whether anything beats them."""
+
+from collections.abc import Iterator, Sequence
+
+from sleep_lightning.sweep.report.content import Report
+
+MAJORITY = "majority answer"
+SHOWN = 5
+"""Seeds that are written out."""
+
+
+def baseline_facts(report: Report) -> Iterator[tuple[str, str]]:
+    """Name and value of each baseline, over all runs."""
+    for label, (low, high) in report.baselines.items():
+        yield label, f"{low:.3f}" if high - low < 5e-4 else f"{low:.3f} to {high:.3f}"
+
+
+def warning(report: Report) -> str | None:
+    """One sentence if no finished trial scores above the majority answer; None otherwise, and if that is not known."""
+    if MAJORITY not in report.baselines or not report.finished:
+        return None
+    low, _ = report.baselines[MAJORITY]
+    best = max(trial.result[report.value] for trial in report.finished)
+    return None if best > low else f"nothing beats the majority answer: {best:.3f} at best, {low:.3f} without evidence"
+
+
+def with_seeds(value: float, seeds: Sequence[float]) -> str:
+    """A mean beside its seeds: ``0.742 (mean of 0.512 0.973)``; of many, the lowest and the highest."""
+    if len(seeds) < 2:
+        return f"{value:.3f}"
+    if len(seeds) <= SHOWN:
+        return f"{value:.3f} (mean of {' '.join(f'{x:.3f}' for x in seeds)})"
+    return f"{value:.3f} (mean of {len(seeds)} seeds from {min(seeds):.3f} to {max(seeds):.3f})"
