@@ -15,6 +15,7 @@ from sleep_lightning.sweep.folder import (
     save_sweep,
     sole_supervisor,
 )
+from sleep_lightning.sweep.report.publisher import parameters
 from sleep_lightning.sweep.spec import load_sweep
 from sleep_lightning.sweep.study import FINGERPRINT, definition, open_study
 from tests.cli.cli import ROOT
@@ -103,6 +104,28 @@ def test_a_sweep_of_an_earlier_version_resumes_with_its_own_numbers(tmp_path: Pa
     open_study(again, folder)
     with pytest.raises(ValueError, match="with another base"):  # its YAML now means other numbers
         open_study(load_sweep(spec), folder)
+
+
+def test_references_to_the_environment_are_saved_and_logged_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STORE", "postgresql://me:canary@db/x")
+    monkeypatch.setenv("LINE", "export TOKEN=canary")
+    spec, folder = tmp_path / "a.yaml", tmp_path / "sweep"
+    spec.write_text(
+        f"name: a\nbase: {ROOT}/conf/depo.yaml\noverrides: ['tracking.uri=${{oc.env:STORE}}']\n"
+        "space: {sleep.n_passes: {low: 1, high: 2}}\nslurm: {setup: ['${oc.env:LINE}', 'echo \\${HOME}']}\n"
+    )
+    first = load_sweep(spec)
+    assert first.base.tracking.uri == "postgresql://me:canary@db/x"
+    assert first.spec.slurm.setup == ["export TOKEN=canary", "echo ${HOME}"]
+    assert "canary" not in str(logged := parameters(first))
+    assert logged["sweep.overrides"] == ["tracking.uri=${oc.env:STORE}"]
+    folder.mkdir()
+    save_sweep(first, folder)
+    assert all("canary" not in file.read_text() for file in folder.iterdir())
+    again = load_saved(folder)
+    assert again.spec.slurm == first.spec.slurm and again.base.tracking == first.base.tracking
 
 
 def test_a_copy_without_its_password_or_none_at_all(tmp_path: Path) -> None:

@@ -94,8 +94,13 @@ def parameters(sweep: Sweep) -> dict[str, Any]:
         if isinstance(value, dict):
             flat |= {f"sweep.{key}.{name}": _in_words(x) for name, x in value.items()}
         else:
-            flat[f"sweep.{key}"] = str(value).replace(r"\\${", "${") if isinstance(value, list) else value
+            flat[f"sweep.{key}"] = [_unescaped(one) for one in value] if isinstance(value, list) else value
     return flat
+
+
+def _unescaped(value: Any) -> Any:
+    """A reference in a change of the base, which a YAML of the spec would have to escape."""
+    return value.replace(r"\${", "${") if isinstance(value, str) else value
 
 
 def _in_words(value: Any) -> Any:
