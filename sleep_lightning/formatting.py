@@ -16,6 +16,13 @@ def in_flop(value: float) -> str:
     return with_unit(value, "FLOP")
 
 
+def in_flop_of(part: float, whole: float) -> str:
+    """``3.41e12, 1.03e13 -> '3.41/10.3 TFLOP'``."""
+    shown = in_flop(whole)
+    prefix = shown.split()[1].removesuffix("FLOP")
+    return f"{part / 1000 ** ' kMGTPEZ'.index(prefix or ' '):.3g}/{shown}"
+
+
 def in_bytes(value: float) -> str:
     """``8192 -> '8.19 kB'``."""
     return with_unit(value, "B")

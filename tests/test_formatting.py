@@ -2,7 +2,7 @@
 
 import pytest
 
-from sleep_lightning.formatting import in_bytes, in_flop, with_unit
+from sleep_lightning.formatting import in_bytes, in_flop, in_flop_of, with_unit
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,8 @@ def test_three_digits(value: float, shown: str) -> None:
 def test_a_unit_follows_a_space() -> None:
     assert in_flop(8.523e9) == "8.52 GFLOP"
     assert in_flop(999_999_999_999) == "1 TFLOP"
+    assert in_flop_of(3.41e12, 1.03e13) == "3.41/10.3 TFLOP"
+    assert in_flop_of(0, 12) == "0/12 FLOP"
     assert in_bytes(8192) == "8.19 kB"
     assert in_bytes(12) == "12 B"
     assert with_unit(37e9, "FLOP/s") == "37 GFLOP/s"

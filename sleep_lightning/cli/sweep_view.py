@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sleep_lightning.cli.terminal_plot import plot_frontier
-from sleep_lightning.formatting import in_flop
+from sleep_lightning.formatting import in_flop, in_flop_of
 from sleep_lightning.names import printable
 from sleep_lightning.sweep.frontier import Point, dominated_share
 from sleep_lightning.sweep.point import passes_of
@@ -79,7 +79,7 @@ class SweepView:
 
     def _sums(self, now: Snapshot, pace: Pace) -> str:
         most = self.sweep.spec.budget.flops
-        spent = in_flop(now.flops_spent) + (f" of {in_flop(most)}" if most is not None else "")
+        spent = in_flop(now.flops_spent) if most is None else in_flop_of(now.flops_spent, most)
         left = predict_seconds(now, self.sweep.spec, pace.flops_per_second)
         area = f"{dominated_share([t.point for t in now.finished]):.3f}" if now.finished else "-"
         return f"{spent}, hypervolume {area}, {timedelta(seconds=int(pace.seconds))} elapsed, ETA {_about(left)}"
@@ -99,13 +99,13 @@ class SweepView:
 def _running(now: Snapshot) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("trial", justify="right", no_wrap=True)
-    for name in ("step", "exact match", "FLOPs"):
+    for name in ("step", "exact", "training"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("point", overflow="fold")
     for trial in now.running:
         number = str(trial.number) + (f" ({trial.run}/{trial.runs})" if trial.runs > 1 else "")
         exact = "-" if trial.exact_match is None else f"{trial.exact_match:.3f}"
-        flops = f"{in_flop(trial.flops_spent)} of {in_flop(trial.train_flops)}"
+        flops = in_flop_of(trial.flops_spent, trial.train_flops)
         table.add_row(number, f"{trial.step}/{trial.steps}", exact, flops, Text(printable(written(trial.values))))
     return table
 

@@ -41,6 +41,7 @@ class Publisher:
         self.every_seconds = every_seconds
         self._next = time.monotonic() + every_seconds
         self._next_metrics = 0.0
+        self._logged: tuple[int, dict[str, float]] | None = None
 
     def begin(self, sweep: Sweep) -> None:
         """Log the spec as parameters and tags of the MLflow run."""
@@ -84,7 +85,10 @@ class Publisher:
     def _log_metrics(self, report: Report) -> None:
         assert self.logger is not None
         metrics = {"sweep/hypervolume": report.gain(report.finished), "sweep/flops_spent": report.flops_spent}
-        self.logger.log_metrics(metrics, report.states["complete"] + report.states["pruned"])
+        logged = (report.states["complete"] + report.states["pruned"], metrics)
+        if logged != self._logged:
+            self.logger.log_metrics(metrics, logged[0])
+            self._logged = logged
 
 
 def parameters(sweep: Sweep) -> dict[str, Any]:
