@@ -4,9 +4,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
 
+import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.trial import TrialState, create_trial
 
 from sleep_lightning.config import load_experiment
@@ -25,25 +26,32 @@ VALIDATIONS = 20
 """Of each recorded trial."""
 TOLD = 20
 """Trials that are timed behind those that are there."""
+Seconds = NDArray[np.float64]
+"""Wall time, and CPU time of this process."""
 
 
 def bench_scale(sizes: tuple[int, ...] = SIZES) -> Iterator[dict[str, object]]:
-    """Rows of microseconds for each trial or validation; ``ratio``: to those of the smallest size, 1 where all grows
-    with the number alone. What reads or writes a sweep does so for all its trials at once."""
+    """Rows of microseconds for each trial or validation, with waits for the disk and of CPU alone.
+
+    ``ratio``: of the CPU time to that of the smallest size, 1 where the whole grows with their number. What reads or
+    writes a sweep does so for all its trials at once.
+    """
     first: dict[str, float] = {}
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            for what, seconds in (_trials(Path(folder), size) | _validations(Path(folder), size)).items():
+            for what, taken in (_trials(Path(folder), size) | _validations(Path(folder), size)).items():
+                wall, cpu = (float(seconds) for seconds in taken)
                 yield {
                     "what": "storage at size",
                     "shape": f"{size} trials of {VALIDATIONS} validations, or as many validations",
                     "contender": what,
-                    "us_each": 1e6 * seconds,
-                    "ratio": seconds / first.setdefault(what, seconds),
+                    "us_each": 1e6 * wall,
+                    "cpu_us_each": 1e6 * cpu,
+                    "ratio": cpu / first.setdefault(what, cpu),
                 }
 
 
-def _trials(folder: Path, size: int) -> dict[str, float]:
+def _trials(folder: Path, size: int) -> dict[str, Seconds]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     parameters = {"sleep.n_passes": Parameter([1, 2, 4]), "training.muon_lr": Parameter(low=1e-4, high=1e-1, log=True)}
     spec = SweepSpec(name="bench", base="-", space=parameters, sampler="random")
@@ -51,20 +59,20 @@ def _trials(folder: Path, size: int) -> dict[str, float]:
     study = open_study(sweep, folder)
     for i in range(size):
         _record(study, folder, i, sweep.space)
-    told = [_seconds(lambda: _tell(study, sweep.space)) for _ in range(TOLD)]
+    told = np.array([_seconds(lambda: _tell(study, sweep.space)) for _ in range(TOLD)])
     read = _seconds(lambda: read_report(folder))
     report = read_report(folder)
     return {
-        "a trial: ask, 6 attributes, tell": median(told),
+        "a trial: ask, 6 attributes, tell": np.median(told, axis=0),
         "sweep list, show, best: read": read / size,
         "sweep report: write": _seconds(lambda: write_report(report, folder)) / size,
     }
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
+def _seconds(call: Callable[[], object]) -> Seconds:
+    began = time.perf_counter(), time.process_time()
     call()
-    return time.perf_counter() - began
+    return np.array([time.perf_counter() - began[0], time.process_time() - began[1]])
 
 
 def _record(study: optuna.Study, folder: Path, number: int, space: Space) -> None:
@@ -97,11 +105,11 @@ def _tell(study: optuna.Study, space: Space) -> None:
     study.tell(trial, state=TrialState.FAIL)
 
 
-def _validations(folder: Path, size: int) -> dict[str, float]:
+def _validations(folder: Path, size: int) -> dict[str, Seconds]:
     path, row = folder / "history.jsonl", {f"cost/measure{i}": i / 7 for i in range(14)}
     reader = HistoryFile(path, "")
     write_history(path, [row | {"step": 0, "exact_match": 0.5, "cost/train_flops": 0.0}])
-    appended = read = 0.0
+    appended, read = np.zeros(2), np.zeros(2)
     for step in range(1, size):
         new = row | {"step": step, "exact_match": 0.5, "cost/train_flops": 1e9 * step}
         appended += _seconds(lambda new=new: append_to_history(path, new))  # type: ignore[misc]
