@@ -7,7 +7,10 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from itertools import pairwise
 
+from sleep_lightning.cli.commands import COMMANDS as COMMANDS
+from sleep_lightning.cli.commands import WITH_KEYS
 from sleep_lightning.cli.streams import kept_output
 from sleep_lightning.cli.surroundings import out_of_memory, settle
 from sleep_lightning.names import printable
@@ -15,21 +18,6 @@ from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.runs.space import DiskFull, refusal
 
-COMMANDS = {
-    "fit": ("fit", "train a model, record it in MLflow"),
-    "validate": ("evaluate", "score a checkpoint on the validation split"),
-    "test": ("evaluate", "score a checkpoint on the test split"),
-    "predict": ("evaluate", "print a checkpoint's answers as JSON lines"),
-    "compare": ("compare", "train several arms over seeds and print one table"),
-    "sweep": ("sweep", "search for the frontier of accuracy over cost"),
-    "reproduce": ("reproduce", "run the reproduction sweeps and write RESULTS.md"),
-    "cost": ("cost", "print what an experiment will take: FLOPs, bytes of fast weights, inference"),
-    "config": ("config", "print the resolved experiment as YAML"),
-    "tracking": ("tracking", "send what runs could not send to MLflow"),
-    "bench": ("bench", "measure speed and memory against named peers"),
-    "doctor": ("doctor", "check the installation, say what to do"),
-}
-"""Name: its module in ``cli.commands``, and what it does."""
 _OF_THE_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 """Errors of paths that a user gave, or of what lies there: none of the program's own."""
 PROGRAM = "python -m sleep_lightning"
@@ -78,14 +66,15 @@ def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} {name}",
         description=about,
-        epilog=_keys() if HELP & set(words) else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(command=name)
     command.add_arguments(parser)
+    if HELP & set(words) and name in WITH_KEYS:
+        parser.epilog = _sections()
     arguments, rest = parser.parse_known_args(words)
     if rest and (not hasattr(arguments, "overrides") or any(text.startswith("-") for text in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest)}")
     if rest:
         arguments.overrides += rest  # key=value after an option
     try:
@@ -116,7 +105,7 @@ def _program(first: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Sleep-time consolidation for language models. A YAML file and key=value arguments set the keys.",
-        epilog=_keys() if first in HELP else None,
+        epilog=_sections() if first in HELP else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
@@ -125,10 +114,22 @@ def _program(first: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _keys() -> str:
-    from sleep_lightning.cli.help import key_lines
+def _sections() -> str:
+    from sleep_lightning.cli.help import section_lines
 
-    return "keys:\n" + "\n".join(key_lines())
+    return "keys of an experiment, in its YAML or as key=value:\n" + "\n".join(section_lines())
+
+
+def _meant(rest: Sequence[str]) -> str:
+    """Advice for a key that was written as an option."""
+    name, _, value = next((one for one in rest if one.startswith("--")), "").lstrip("-").partition("=")
+    if not name:
+        return ""
+    from sleep_lightning.cli.help import nearest_key
+
+    key = nearest_key(name.replace("-", "_"))
+    value = value or next((two for one, two in pairwise(rest) if one.startswith("--")), "...")
+    return "" if key is None else f"; keys are set without dashes: {key}={value}"
 
 
 if __name__ == "__main__":

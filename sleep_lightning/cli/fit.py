@@ -213,8 +213,11 @@ def _train(job: Job, ending: _Ending) -> None:
         if differing and job.checkpoint is not None:
             console.print(f"not bit-exact from here on: {'; '.join(differing)}", highlight=False, soft_wrap=True)
         console.print(f"run {run.path}: {headline(experiment, module)}", highlight=False, soft_wrap=True)
-        if (rate := known_rate(experiment)) is not None:
-            flops = StepFlops(experiment, module.model).run() * (1 - job.step / experiment.training.max_steps)
+        if job.step >= (end := experiment.training.max_steps):
+            left = f"nothing left to train: {job.step} of {end} steps are done; more with training.max_steps="
+            console.print(left, highlight=False, soft_wrap=True)
+        elif (rate := known_rate(experiment)) is not None:
+            flops = StepFlops(experiment, module.model).run() * (1 - job.step / end)
             console.print(f"time: {time_line(flops, rate)}", highlight=False, soft_wrap=True)
         if mlflow is not None:
             mlflow.set_tags({f"environment.{name}": value for name, value in environment.items()})

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import difflib
 import inspect
 import textwrap
 from collections.abc import Iterator
@@ -81,13 +82,46 @@ def keys() -> Iterator[Key]:
         yield Key(of, f"{section}.init_args", "{}", "mapping", text)
 
 
-def key_lines() -> Iterator[str]:
-    """One paragraph a section, one entry a key."""
+def section_lines() -> Iterator[str]:
+    """A line for each section: how many keys, and how to see them."""
     for section, entries in groupby(keys(), lambda key: key.section):
-        yield f"\n{section}:"
+        name, _, of = section.partition(" ")
+        yield f"  {name:<9} {len(list(entries)):>3} keys {of}".rstrip()
+    yield "python -m sleep_lightning help SECTION lists them, help KEY explains one, help all prints all"
+
+
+def explain(what: str) -> Iterator[str]:
+    """A key, a section's keys, or ``all``. Raises ValueError for what is neither."""
+    known = list(keys())
+    found = [key for key in known if what in ("all", key.name, key.section.split()[0])]
+    if not found and "." not in what:  # max_steps
+        found = [key for key in known if key.name.partition(".")[2] == what]
+    if not found:
+        names = [key.name for key in known]
+        close = nearest_key(what)
+        hint = f"did you mean {close}?" if close else f"sections are {', '.join(dict.fromkeys(map(_section, names)))}"
+        raise ValueError(f"help {what}: there is no such key or section; {hint}")
+    for section, entries in groupby(found, lambda key: key.section):
+        yield f"{section}:"
         for key in entries:
             yield f"  {key.name} = {key.default}  ({key.kind})"
             yield textwrap.fill(key.text, 100, initial_indent="      ", subsequent_indent="      ")
+
+
+def nearest_key(name: str) -> str | None:
+    """The key of that name in any section, or the one closest to it; None if none is close."""
+    known = [key.name for key in keys()]
+    last = name.rpartition(".")[2]
+    whole = [key for key in known if key.rpartition(".")[2] == last]
+    if whole:
+        return whole[0]
+    by_last = {key.rpartition(".")[2]: key for key in known}
+    close = difflib.get_close_matches(last, by_last, n=1)
+    return by_last[close[0]] if close else None
+
+
+def _section(key: str) -> str:
+    return key.partition(".")[0]
 
 
 def _plain(default: Any) -> bool:

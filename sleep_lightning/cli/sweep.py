@@ -141,6 +141,10 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
             _show_charts(publisher, console)
         if supervisor.put_aside:
             return _say_put_aside(supervisor.put_aside, live)
+        if report.states["failed"] and not report.states["complete"] + report.states["pruned"]:
+            where = f"python -m sleep_lightning sweep show {shlex.quote(str(job.folder))}"
+            live.print(f"error: every trial failed; see why: {where}", highlight=False, soft_wrap=True)
+            return 1
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"

@@ -1,6 +1,7 @@
 """What a user gives: YAML and ``key=value`` arguments as one flat mapping of keys, ``training.max_steps`` say."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sleep_lightning.config.checks import did_you_mean, no_such_key
@@ -82,6 +83,8 @@ def _change(one: Override) -> tuple[str, Any, Argument | None]:
         return one[0], literal(one[1]), None
     key, equals, text = one.partition("=")
     if not equals or not key:
+        if Path(one).is_file():
+            raise ValueError(f"argument {one!r} is a file, and no key=value; an experiment is given as --config {one}")
         raise ValueError(f"argument {one!r} is not key=value; write for example training.max_steps=500")
     argument = Argument.of(text)
     if key in NAMES:

@@ -40,7 +40,8 @@ class Parameter:
             if not self.choices or self.low is not None or self.high is not None:
                 raise ValueError(f"space.{key}: give choices (at least one), or low and high, not both")
             if bad := [c for c in self.choices if not isinstance(c, None | bool | int | float | str)]:
-                raise ValueError(f"space.{key}: choice {bad[0]!r} must be a number, a word, true, false or null")
+                fix = f'; a list goes in quotes: "{bad[0]}"' if isinstance(bad[0], list) else ""
+                raise ValueError(f"space.{key}: choice {bad[0]!r} must be a number, a word, true, false or null{fix}")
             return CategoricalDistribution(self.choices)
         numbers = [self.low, self.high, *([] if self.step is None else [self.step])]
         if any(isinstance(x, bool) or not isinstance(x, int | float) for x in numbers):

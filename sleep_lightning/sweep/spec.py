@@ -205,6 +205,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
         )
     content = as_meant(SweepSpec, content, written)
     try:
+        _check_near_misses(content, path)
         check_type(SweepSpec, content)
         if missing := [key for key in ("name", "base", "space") if key not in content]:
             raise ValueError(f"{missing[0]} is missing")
@@ -230,6 +231,26 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
     except ValueError as error:
         raise ValueError(f"sweep {path}: {error}") from error
     return sweep
+
+
+_MEANT = {"values": "choices", "options": "choices", "choice": "choices", "min": "low", "max": "high"}
+"""Words of other tools for the keys of a parameter."""
+
+
+def _check_near_misses(content: dict[str, Any], path: Path) -> None:
+    """What is written as other tools have it. Raises ValueError, with what it is here."""
+    space = content.get("space")
+    for key, parameter in space.items() if isinstance(space, dict) else ():
+        if isinstance(parameter, list):
+            raise ValueError(f"space.{key}={parameter} must be a mapping; write {{choices: {parameter}}}")
+        for name in parameter if isinstance(parameter, dict) else ():
+            if (meant := _MEANT.get(name)) is not None:
+                raise ValueError(f"space.{key}.{name}: there is no such key; did you mean {meant}?")
+    base = content.get("base")
+    if isinstance(base, str) and "${" not in base and not (path.parent / base).exists():
+        raise ValueError(
+            f"base={base!r}: there is no {path.parent / base}; base is relative to the folder of this file"
+        )
 
 
 def _plain(spec: SweepSpec) -> dict[str, Any]:

@@ -230,6 +230,8 @@ def test_resuming_a_finished_run_reports_it_again(whole: Path) -> None:
     assert done.returncode == 0, done.stderr
     after = json.loads((whole / "run" / "summary.json").read_text())
     assert (after["steps"], after["exact_match"]) == (before["steps"], before["exact_match"])
+    steps = before["steps"]
+    assert f"nothing left to train: {steps} of {steps} steps are done; more with training.max_steps=" in done.stdout
 
 
 def test_a_refused_run_leaves_its_directory_free(

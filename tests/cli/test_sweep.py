@@ -131,3 +131,14 @@ def test_gpus_that_are_not_there_are_refused_before_anything_runs(tmp_path: Path
     with pytest.raises(ValueError, match=r"devices=\[0, 999\]: torch sees \d+ CUDA devices here"):
         prepare(spec(tmp_path, "devices: [0, 999]\n"), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.process
+def test_a_sweep_of_which_every_trial_failed_is_no_success(tmp_path: Path) -> None:
+    file = Path(spec(tmp_path))
+    file.write_text(
+        file.read_text().replace("overrides: [", 'overrides: ["training.muon_lr=1e30", "training.log_every=3", ')
+    )
+    done = run(tmp_path, "sweep", str(file))
+    assert done.returncode == 1, done.stdout
+    assert "error: every trial failed; see why: python -m sleep_lightning sweep show runs/sweeps/tiny" in done.stderr

@@ -4,3 +4,23 @@
 bad input, and returns what computes: a function without arguments that returns the exit code. What a command needs is
 imported in ``prepare``, so that ``--help`` is quick.
 """
+
+COMMANDS = {
+    "fit": ("fit", "train a model, record it in MLflow"),
+    "validate": ("evaluate", "score a checkpoint on the validation split"),
+    "test": ("evaluate", "score a checkpoint on the test split"),
+    "predict": ("evaluate", "print a checkpoint's answers as JSON lines"),
+    "compare": ("compare", "train several arms over seeds and print one table"),
+    "sweep": ("sweep", "search for the frontier of accuracy over cost"),
+    "reproduce": ("reproduce", "run the reproduction sweeps and write RESULTS.md"),
+    "cost": ("cost", "print what an experiment will take: FLOPs, bytes of fast weights, inference"),
+    "config": ("config", "print the resolved experiment as YAML"),
+    "tracking": ("tracking", "send what runs could not send to MLflow"),
+    "bench": ("bench", "measure speed and memory against named peers"),
+    "doctor": ("doctor", "check the installation, say what to do"),
+    "help": ("help", "explain a key of an experiment, or a section of them"),
+    "completion": ("completion", "print what makes a shell complete commands, options and keys"),
+}
+"""Name: its module in ``cli.commands``, and what it does."""
+WITH_KEYS = {"fit", "validate", "test", "predict", "compare", "cost", "config", "doctor"}
+"""Commands that take keys of an experiment."""

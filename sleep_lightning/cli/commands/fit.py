@@ -23,6 +23,11 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli import fit
 
     newest = a.resume is NEWEST
+    of_a_task = any(one.startswith("task.") or "=" not in one for one in a.overrides)
+    if a.config is None and a.resume is None and not of_a_task:
+        known = sorted(map(str, Path("conf").glob("*.yaml")))
+        which = f"one of {', '.join(known)}" if known else "a YAML file"
+        raise ValueError(f"fit needs an experiment: --config with {which}; task.name=...; or --resume for a run")
     if not newest and a.resume is not None:
         check_path("--resume", a.resume)
         if re.match(r"[a-z_]+(\.\w+)+=", a.resume) and not Path(a.resume).is_dir():  # the newest run, changed
