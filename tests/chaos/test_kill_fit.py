@@ -30,7 +30,7 @@ def begin(folder: Path) -> Any:
 def left(folder: Path) -> tuple[dict[str, Any], list[tuple[float, float, float]]]:
     """What matters of its last checkpoint, and its validations."""
     last = torch.load(folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    rows = json.loads((folder / "run" / "history.json").read_text())["history"]
+    rows = [json.loads(line) for line in (folder / "run" / "history.jsonl").read_text().splitlines()]
     return {key: last[key] for key in KEYS}, [(row["step"], row["loss"], row["cost/train_flops"]) for row in rows]
 
 

@@ -53,6 +53,7 @@ def test_a_comparison_and_the_same_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_names_with_dots_stay_apart_and_a_folder_has_one_comparison(tmp_path: Path) -> None:
     arms = [f"lr{lr}:training.muon_lr={lr}" for lr in ("0.01", "0.02")]
     command = [*arguments(4, "tracking.enabled=false"), *ARMS, *arms]

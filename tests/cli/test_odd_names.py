@@ -25,6 +25,7 @@ def test_a_run_is_where_it_was_put_and_resumes(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_children_get_what_was_typed(tmp_path: Path) -> None:
     folder = tmp_path / ODD
     folder.mkdir(parents=True)

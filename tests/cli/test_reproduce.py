@@ -73,6 +73,7 @@ def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
         finished_runs(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_shares_of_two_machines_are_one_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = [f'"{text}"' for text in SMALL if not text.startswith("task.steps")]

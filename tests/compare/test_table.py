@@ -47,7 +47,7 @@ def test_rows_are_means_with_spread_over_finished_seeds(tmp_path: Path) -> None:
     assert row.exact_match == [0.5, 0.7]
     assert with_spread(row.exact_match) == "0.600 ± 0.141"
     header, _, line = as_markdown([row]).splitlines()
-    assert header.startswith("| arm | N | parameters | steps | tokens | FLOPs | seconds | exact match | hop 1 |")
+    assert header.startswith("| arm | N | parameters | steps | tokens | training | seconds | exact match | hop 1 |")
     assert "| 0.600 ± 0.141 | 0.700 ± 0.141 | 0.200 | 0.100 |" in line
     draw_comparison([row], tmp_path / "picture.png", "title")
     assert (tmp_path / "picture.png").stat().st_size > 5000

@@ -157,13 +157,13 @@ def test_a_checkpoint_of_another_structure_is_named_or_read(trained: Path, tmp_p
     shutil.copytree(trained, folder)
     file = RunDirectory(folder).last
     whole = torch.load(file, weights_only=True)
-    for number in range(5 * DAMAGES):
+    for number in range(2 * DAMAGES):
         torch.save(restructured(whole, chance), file)
         reads = [*uses(folder, file.name), lambda: SleepModule.load_from_checkpoint(file, weights_only=True)]
         said = refusals(reads)
         assert all("\n" not in text and str(file) in text for text in said), f"damage {number}: {said}"
         refused += bool(said)
-    assert refused > 2 * DAMAGES
+    assert refused > DAMAGES
 
 
 def test_what_only_lightning_finds_is_one_sentence_too(

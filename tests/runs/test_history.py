@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from lightning.pytorch.trainer.states import TrainerFn
 
+from sleep_lightning.runs import space
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import append_text, end_of_lines
@@ -107,6 +108,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.Monk
     write_history(path, rows(1))
     write = os.write
     with monkeypatch.context() as patch:
+        patch.setattr(space, "PATIENCE", 0.0)
         patch.setattr(os, "write", lambda file, content: write(file, content[:7]))
         with pytest.raises(OSError, match="No space left") as caught:
             append_to_history(path, rows(2)[-1])
