@@ -18,7 +18,7 @@ from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.seconds import check_seconds
 from sleep_lightning.evidence.data_order import DataOrder, data_orders
 from sleep_lightning.evidence.figures import draw_all
-from sleep_lightning.evidence.findings import DEPO, PASSES, Finding, find
+from sleep_lightning.evidence.findings import DEPO, RULE110, Finding, find
 from sleep_lightning.evidence.joining import joined_orders, joined_scores
 from sleep_lightning.evidence.page import results_page
 from sleep_lightning.evidence.scores import FinishedRun, RunScore, finished_runs, score_run
@@ -32,10 +32,7 @@ from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.study import definition
 
 PATTERN = "reproduce_*.yaml"
-TEST_PASSES = {
-    PASSES: {"1": (1, 2, 4), "2": (1, 2, 4), "4": (1, 2, 4, 8)},
-    DEPO: {"n1": (1, 2, 4), "n2": (1, 2, 4), "n4": (1, 2, 4, 8)},
-}
+TEST_PASSES = {key: {"n1": (1, 2, 4), "n2": (1, 2, 4), "n4": (1, 2, 4, 8)} for key in (RULE110, DEPO)}
 """N at test of a sweep's levels, besides that of the training."""
 PAGE, TABLES = "RESULTS.md", "results"
 SCORES, ORDER, SPEEDS = "scores.csv", "data_order.csv", "throughput.csv"

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from sleep_lightning.evidence.findings import CONTROLS, DEPO, PASSES, STEPS, WANTED, Scores
+from sleep_lightning.evidence.findings import DEPO, RULE110, STEPS, WANTED, Scores
 from sleep_lightning.evidence.scores import ALL, RunScore
 from sleep_lightning.evidence.throughput import Speed
 from sleep_lightning.tracking.figures.picture import save_figure
@@ -19,11 +19,11 @@ def draw_all(rows: Sequence[RunScore], speeds: Sequence[Speed], folder: Path) ->
     """Draw what there is data for (PNG); returns file names by section: ``rule110``, ``depo``, ``controls``,
     ``throughput``."""
     scores, drawn = Scores(rows), {}
-    if scores.levels(STEPS) or scores.levels(PASSES):
+    if scores.levels(STEPS) or scores.levels(RULE110):
         drawn["rule110"] = _rule110(scores, folder / "rule110.png")
     if scores.levels(DEPO):
         drawn["depo"] = _depo(scores, folder / "depo.png")
-    if scores.levels(CONTROLS) or scores.levels(DEPO):
+    if scores.levels(RULE110) or scores.levels(DEPO):
         drawn["controls"] = _controls(scores, folder / "controls.png")
     if speeds:
         drawn["throughput"] = _throughput(speeds, folder / "throughput.png")
@@ -64,10 +64,11 @@ def _baselines(axes: "Axes", rows: Sequence[RunScore]) -> None:
 def _rule110(s: Scores, path: Path) -> str:
     figure = _figure(9, 4)
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, sweep, name in ((panels[0], STEPS, "t, N = 1"), (panels[1], PASSES, "N, at t = 3")):
-        levels = sorted(s.levels(sweep), key=int)
+    for axes, sweep, name in ((panels[0], STEPS, "t, N = 1"), (panels[1], RULE110, "N, at t = 3")):
+        levels = [level for level in s.levels(sweep) if level in WANTED[sweep]]
         if levels:
-            _seeds(axes, {level: s.of(sweep, level) for level in levels}, "C0", "mean; dots are seeds")
+            by_level = {level.removeprefix("n"): s.of(sweep, level) for level in levels}
+            _seeds(axes, by_level, "C0", "mean; dots are seeds")
             _baselines(axes, [row for level in levels for row in s.select(sweep, level)])
             axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
         axes.set(xlabel=name, title="Rule 110")
@@ -96,30 +97,26 @@ def _depo(s: Scores, path: Path) -> str:
 def _controls(s: Scores, path: Path) -> str:
     figure = _figure(11, 4)
     panels = figure.subplots(1, 2, width_ratios=(7, 4), sharey=True)
-    tasks = {
-        "Rule 110, t = 3": s.controls(),
-        "Depo": {
-            level.replace("n", "N = ") if level in WANTED[DEPO] else level: (DEPO, level) for level in s.levels(DEPO)
-        },
-    }
-    for axes, (task, levels) in zip(panels, tasks.items(), strict=True):
-        if levels:
-            _arms(axes, s, levels)
+    for axes, (task, sweep) in zip(panels, {"Rule 110, t = 3": RULE110, "Depo": DEPO}.items(), strict=True):
+        if s.levels(sweep):
+            _arms(axes, s, sweep)
         axes.set_title(f"{task}; dots are seeds, bars their means")
     panels[0].set_ylabel("test exact match")
     return _save(figure, path)
 
 
-def _arms(axes: "Axes", s: Scores, levels: Mapping[str, tuple[str, str]]) -> None:
-    for i, level in enumerate(levels.values()):
-        found = s.of(*level)
+def _arms(axes: "Axes", s: Scores, sweep: str) -> None:
+    levels = s.levels(sweep)
+    for i, level in enumerate(levels):
+        found = s.of(sweep, level)
         axes.plot([i], [mean(found)], "_", color=f"C{i}", markersize=28, markeredgewidth=2)
         axes.plot([i] * len(found), found, "o", color=f"C{i}", alpha=0.6)
-    flops = [s.select(*level)[0].train_flops for level in levels.values()]
-    names = [f"{name}\n{x / 1e12:.1f} TFLOP" for name, x in zip(levels, flops, strict=True)]
+    flops = [s.select(sweep, level)[0].train_flops for level in levels]
+    shown = [level.replace("n", "N = ") if level in WANTED[sweep] else level for level in levels]
+    names = [f"{name}\n{x / 1e12:.1f} TFLOP" for name, x in zip(shown, flops, strict=True)]
     axes.set_xticks(range(len(levels)), names, fontsize="x-small")
     axes.set_xlim(-0.5, len(levels) - 0.5)
-    _baselines(axes, [row for level in levels.values() for row in s.select(*level)])
+    _baselines(axes, [row for level in levels for row in s.select(sweep, level)])
     axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
 
 

@@ -11,19 +11,16 @@ from sleep_lightning.evidence.statistics import difference, holm, least_p, two_s
 
 SIGNIFICANCE = 0.05
 """Significance level: above it an ordering is not shown."""
-STEPS, PASSES = "reproduce_rule110_steps", "reproduce_rule110_passes"
-CONTROLS, DEPO = "reproduce_rule110_controls", "reproduce_depo"
+STEPS, RULE110, DEPO = "reproduce_rule110_steps", "reproduce_rule110", "reproduce_depo"
 LACKS = "not in the paper"
-SLEEP, PLAIN = (PASSES, "4"), (PASSES, "1")
+SLEEP = (RULE110, "n4")
 """Runs on Rule 110 that its controls are compared with."""
 DEPO_SLEEP, DEPO_PLAIN = (DEPO, "n4"), (DEPO, "n1")
 
-WANTED = {STEPS: ("1", "2", "3", "4"), PASSES: ("1", "2", "3", "4"), DEPO: ("n1", "n2", "n4")}
+WANTED = {STEPS: ("1", "2", "3", "4"), RULE110: ("n1", "n2", "n4"), DEPO: ("n1", "n2", "n4")}
 """Levels of each ordering, which is judged once all of them are there."""
 HOP = "hop_"
 """Prefix of the slices of Depo that count hops."""
-STALLS = 4
-"""Hops from which the paper's N = 1 stalls (Fig. 3)."""
 
 Verdict = Literal["holds", "does not hold", "not shown", "not run"]
 
@@ -82,11 +79,6 @@ class Scores:
         ordered = [level for level in WANTED.get(sweep, ()) if level in found]
         return ordered + [level for level in found if level not in ordered]
 
-    def controls(self) -> dict[str, tuple[str, str]]:
-        """Display name -> (sweep, level) of Rule 110's controls, after the runs they are compared with."""
-        against = {f"N = {level[1]}": level for level in (PLAIN, SLEEP) if self.select(*level)}
-        return against | {level: (CONTROLS, level) for level in self.levels(CONTROLS)}
-
     def slices(self, sweep: str) -> list[str]:
         """Numbers of hops of a sweep, fewest first."""
         return list(dict.fromkeys(row.slice for row in self.rows if row.sweep == sweep and row.slice.startswith(HOP)))
@@ -113,43 +105,44 @@ def _with_verdict(finding: Finding, corrected: float) -> Finding:
 def _rule110(s: Scores) -> list[Finding]:
     claim = "Rule 110: N = 1 falls as t grows, at equal tokens"
     by_steps = {f"t={t}": s.by_seed(STEPS, t) for t in reversed(WANTED[STEPS])}
-    hardest = "Rule 110 at t = 3, the hardest where N = 1 learns anything: more passes, higher accuracy"
-    by_passes = {f"N={n}": s.by_seed(PASSES, n) for n in WANTED[PASSES]}
-    return [_ordering(claim, "Fig. 2a", by_steps), _ordering(hardest, "Fig. 2b", by_passes)]
+    passes = "Rule 110 at t = 3, at equal tokens: more passes, higher accuracy"
+    return [_ordering(claim, "Fig. 2a", by_steps), _ordering(passes, "Fig. 2b", _by_passes(s, RULE110))]
+
+
+def _by_passes(s: Scores, sweep: str) -> dict[str, dict[int, float]]:
+    return {arm.replace("n", "N="): s.by_seed(sweep, arm) for arm in WANTED[sweep]}
 
 
 def _depo(s: Scores) -> list[Finding]:
-    found, gains = [], {}
+    gains = {}
     for hop in s.slices(DEPO):
-        hops = int(hop.removeprefix(HOP))
-        source = "Fig. 3 (loss)" if hops >= STALLS else "ours; in Fig. 3 all N learn 1 and 2 hops"
-        by_arm = {arm.replace("n", "N="): s.by_seed(DEPO, arm, hop) for arm in WANTED[DEPO]}
-        found.append(_ordering(f"Depo, {hop_name(hop)}: more passes, higher accuracy", source, by_arm))
         ours, theirs = s.by_seed(*DEPO_SLEEP, hop), s.by_seed(*DEPO_PLAIN, hop)
-        gains[hops] = {seed: ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()}
-    several = [gain for hops, gain in gains.items() if hops > 1]
-    together = {seed: mean(gain[seed] for gain in several) for seed in gains.get(1, {})} if several else {}
-    claim = "Depo: N = 4 gains more over N = 1 at several hops than at one"
-    return [*found, _ordering(claim, "Fig. 3 (loss)", {"1 hop": gains.get(1, {}), "several": together})]
+        gains[hop] = {seed: ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()}
+    one = gains.pop(f"{HOP}1", {})
+    several = {seed: mean(gain[seed] for gain in gains.values()) for seed in one} if gains else {}
+    passes = "Depo, 1 to 4 hops, at equal tokens: more passes, higher accuracy"
+    gain = "Depo: N = 4 gains more over N = 1 at several hops than at one"
+    return [
+        _ordering(passes, "Fig. 3 (loss)", _by_passes(s, DEPO)),
+        _ordering(gain, "Fig. 3 (loss)", {"1 hop": one, "several": several}),
+    ]
 
 
 _PAIRS = (
-    ("Rule 110: N = 4 beats N = 1 trained longer, at equal FLOPs", LACKS, SLEEP, (CONTROLS, "more-tokens")),
-    ("Rule 110: N = 4 beats a deeper untied net of one pass, at equal FLOPs", LACKS, SLEEP, (CONTROLS, "deeper")),
+    ("Rule 110: N = 4 beats N = 1 trained longer, at equal FLOPs", LACKS, SLEEP, (RULE110, "more-tokens")),
+    ("Rule 110: N = 4 beats a deeper untied net of one pass, at equal FLOPs", LACKS, SLEEP, (RULE110, "deeper")),
     (
         "Rule 110: passes fed with hidden states beat passes that read the embeddings again",
         LACKS,
         SLEEP,
-        (CONTROLS, "re-embed"),
+        (RULE110, "re-embed"),
     ),
     (
         "Rule 110: memory carried from pass to pass beats memory reset before each",
         LACKS,
         SLEEP,
-        (CONTROLS, "reset-memory"),
+        (RULE110, "reset-memory"),
     ),
-    ("Rule 110: hard eviction beats sliding eviction", LACKS, SLEEP, (CONTROLS, "sliding")),
-    ("Depo: N = 4 beats N = 1, at equal tokens", "Fig. 3 (loss)", DEPO_SLEEP, DEPO_PLAIN),
     ("Depo: N = 4 beats N = 1 trained longer, at equal FLOPs", LACKS, DEPO_SLEEP, (DEPO, "more-tokens")),
 )
 """Claim, source, the runs claimed to be better, and those claimed to be worse."""

@@ -5,10 +5,9 @@ from statistics import mean
 
 from sleep_lightning.evidence.data_order import DataOrder
 from sleep_lightning.evidence.findings import (
-    CONTROLS,
     DEPO,
     DEPO_PLAIN,
-    PASSES,
+    RULE110,
     SIGNIFICANCE,
     STEPS,
     WANTED,
@@ -25,7 +24,7 @@ from sleep_lightning.sweep.solved import SOLVED, wilson
 
 PAPER = (
     ("Rule 110, N = 1", "accuracy falls steeply with t, from 4 to 16 (4 blocks, d = 256, 24 bits)", STEPS),
-    ("Rule 110, N = 1 to 4", "t = 32: about .10, .20, above .30, above .30 after 5 billion tokens", PASSES),
+    ("Rule 110, N = 1 to 4", "t = 32: about .10, .20, above .30, above .30 after 5 billion tokens", RULE110),
     (
         "Depo, N = 1, 2, 4",
         "75 nodes, 10 blocks, d = 512: N = 1 stalls from 4 hops, N = 2 from 8, N = 4 begins at 16",
@@ -35,11 +34,11 @@ PAPER = (
 """What is compared, what the paper reports (arXiv:2605.26099, 6.1 and 6.2), and the sweep with ours."""
 SCALES = {
     STEPS: "rings of 12 bits, t = 1 to 4, 4 blocks, d = 64",
-    PASSES: "rings of 12 bits, t = 3, 4 blocks, d = 64",
+    RULE110: "rings of 12 bits, t = 3, 4 blocks, d = 64",
     DEPO: "cycles of 8 nodes, 1 to 4 hops (the figures of an N, by hop), 4 blocks, d = 64",
 }
 """Sizes, as in the sweeps' files."""
-VARIES = {STEPS: "t = ", PASSES: "N = ", DEPO: "N = "}
+VARIES = {STEPS: "t = ", RULE110: "N = ", DEPO: "N = "}
 
 
 def results_page(
@@ -82,13 +81,9 @@ def results_page(
         _against_the_paper(s),
     ]
     for title, section, tables in (
-        ("## Rule 110", "rule110", [_table(s, STEPS, "t (N = 1)"), _table(s, PASSES, "N (t = 3)")]),
+        ("## Rule 110", "rule110", [_table(s, STEPS, "t (N = 1)"), _table(s, RULE110, "t = 3")]),
         ("## Depo, by hops", "depo", [_table(s, DEPO, "trained as"), _losses(s), _gains(s)]),
-        (
-            "## Controls, and N at test against N at training",
-            "controls",
-            [_controls(s), _by_test_passes(s)],
-        ),
+        ("## Arms at their training FLOPs, and N at test against N at training", "controls", [_by_test_passes(s)]),
         ("## What a pass costs in time", "throughput", [_speeds(speeds)]),
     ):
         picture = f"![{title.removeprefix('## ')}]({folder}/{pictures[section]})" if section in pictures else ""
@@ -166,23 +161,18 @@ def _scale(s: Scores, sweep: str) -> str:
 
 
 def _table(s: Scores, sweep: str, title: str) -> str:
-    return _levels(s, {level: (sweep, level) for level in s.levels(sweep)}, title)
+    return _levels(s, sweep, title) if s.levels(sweep) else ""
 
 
-def _controls(s: Scores) -> str:
-    return _levels(s, s.controls(), "Rule 110, t = 3") if s.levels(CONTROLS) else ""
-
-
-def _levels(s: Scores, levels: Mapping[str, tuple[str, str]], title: str) -> str:
-    """A table of levels by display name, with a column for each slice of the answers."""
-    parts = [ALL, *dict.fromkeys(part for sweep, _ in levels.values() for part in s.slices(sweep))]
-    lines = []
-    for name, level in levels.items():
-        rows = s.select(*level)
-        cells = [str(Interval.of(s.of(*level, part)).within(0, 1)) for part in parts]
+def _levels(s: Scores, sweep: str, title: str) -> str:
+    """A table of levels, with a column for each slice of the answers."""
+    parts, lines = [ALL, *s.slices(sweep)], []
+    for level in s.levels(sweep):
+        rows, exact = s.select(sweep, level), s.of(sweep, level)
+        cells = [str(Interval.of(s.of(sweep, level, part)).within(0, 1)) for part in parts]
         size = [with_unit(rows[0].parameters), in_flop(rows[0].train_flops)]
-        seeds = " ".join(f"{x:.3f}" for x in s.of(*level))
-        lines.append([name, *size, *cells, _solved(s.of(*level)), seeds, _baselines(rows)])
+        seeds = " ".join(f"{x:.3f}" for x in exact)
+        lines.append([level, *size, *cells, _solved(exact), seeds, _baselines(rows)])
     shown = ["exact match", *(hop_name(part) for part in parts[1:]), f"seeds at {SOLVED} or above"]
     return _markdown([title, "parameters", "training FLOPs", *shown, "by seed", "majority / uniform"], lines)
 
@@ -217,7 +207,7 @@ def _gains(s: Scores) -> str:
 def _by_test_passes(s: Scores) -> str:
     """The levels that were tested with several N."""
     lines = []
-    for task, sweep in (("Rule 110, t = 3", PASSES), ("Depo", DEPO)):
+    for task, sweep in (("Rule 110, t = 3", RULE110), ("Depo", DEPO)):
         for level in s.levels(sweep):
             tested = sorted({row.test_passes for row in s.rows if (row.sweep, row.level) == (sweep, level)})
             for n in tested if len(tested) > 1 else ():

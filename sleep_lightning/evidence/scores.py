@@ -76,7 +76,7 @@ def finished_runs(folder: Path) -> list[FinishedRun]:
     found = []
     for trial in sorted(ended, key=lambda trial: order[str(trial.values[key])]):
         runs = build_trial(sweep, trial.number, trial.values, folder).runs
-        level = str(trial.values[key]).strip("[]")
+        level = str(trial.values[key]).partition(":")[0].strip("[]")  # an arm's name, without its changes
         name = whole_name(sweep.spec.name)
         found += [FinishedRun(name, level, s, r) for s, r in zip(sweep.spec.seeds, runs, strict=True)]
     return found

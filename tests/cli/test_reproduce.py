@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.__main__ import main
+from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.evidence.data_order import DataOrder
 from sleep_lightning.evidence.joining import joined_scores
 from sleep_lightning.evidence.scores import RunScore, finished_runs
 from sleep_lightning.evidence.tables import read_table, write_table
 from sleep_lightning.evidence.throughput import Speed, measure
+from sleep_lightning.sweep.point import ARM, apply_point
+from sleep_lightning.sweep.spec import load_sweep
 from tests.cli.cli import ROOT, SMALL, run
 from tests.evidence.rows import row
 from tests.evidence.test_page import SPEEDS
@@ -56,8 +59,8 @@ def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
     again = run(tmp_path, "reproduce", "--page-only")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "RESULTS.md").read_text() == page
-    more = spec.replace("rule110_steps", "rule110_passes")
-    (tmp_path / "sweeps" / "reproduce_rule110_passes.yaml").write_text(more)
+    more = spec.replace("rule110_steps", "rule110")
+    (tmp_path / "sweeps" / "reproduce_rule110.yaml").write_text(more)
     so_far = run(tmp_path, "reproduce", "--so-far")
     assert so_far.returncode == 0, so_far.stderr
     assert "**Not finished: 2 of 4 runs**" in (tmp_path / "RESULTS.md").read_text()
@@ -144,3 +147,15 @@ def test_what_a_pass_costs_is_measured() -> None:
     whole, *parts = [row for row in found if row.question == "windows"]
     assert whole.window_size > 192 and [row.window_size for row in parts] == [192, 96, 48, 24]
     assert all(row.rounds >= 5 and row.tokens_per_s > 0 for row in found)
+
+
+@pytest.mark.parametrize("name", ["reproduce_rule110", "reproduce_depo"])
+def test_arms_at_equal_flops_are(name: str) -> None:
+    """Of the shipped sweeps, whose rates differ between arms, so that steps are written out."""
+    sweep = load_sweep(ROOT / "sweeps" / f"{name}.yaml")
+    arms = {str(point[ARM]).partition(":")[0]: apply_point(sweep.base, point) for point in sweep.space.points()}
+    steps = {arm: sequence_cost(e).total * e.training.max_steps for arm, e in arms.items()}
+    assert steps["more-tokens"] == pytest.approx(steps["n4"], rel=0.001)
+    assert {e.training.batch_size for e in arms.values()} == {arms["n4"].training.batch_size}
+    n1, longer = arms["n1"], arms["more-tokens"]
+    assert replace(longer, training=replace(longer.training, max_steps=n1.training.max_steps)) == n1

@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from sleep_lightning.evidence.findings import CONTROLS, DEPO, PASSES, STEPS
+from sleep_lightning.evidence.findings import DEPO, RULE110, STEPS
 from sleep_lightning.evidence.scores import RunScore
 
 HOPS = ("hop_1", "hop_2", "hop_3")
 
 
 def row(sweep: str, level: str, seed: int, value: float, part: str = "all", test_passes: int | None = None) -> RunScore:
-    own = {"n1": 1, "n2": 2, "more-tokens": 1, "deeper": 1}.get(level, 4) if sweep in (DEPO, CONTROLS) else 1
-    own = int(level) if sweep == PASSES else own
+    own = 1 if sweep == STEPS else {"n1": 1, "n2": 2, "more-tokens": 1, "deeper": 1}.get(level, 4)
     return RunScore(
         sweep=sweep,
         level=level,
@@ -41,15 +40,20 @@ def rows(levels: Mapping[str, Mapping[str, Sequence[float]]]) -> list[RunScore]:
                 found.append(row(sweep, level, seed, value))
                 if sweep == DEPO:
                     found += [row(sweep, level, seed, round(value ** (i + 1), 6), hop) for i, hop in enumerate(HOPS)]
-                if level in ("4", "n4") and sweep in (PASSES, DEPO):
+                if level == "n4":
                     found.append(row(sweep, level, seed, value / 2, test_passes=1))
     return found
 
 
 AS_CLAIMED: dict[str, dict[str, list[float]]] = {
     STEPS: {"1": [1.0, 1.0, 0.99], "2": [0.9, 0.8, 0.95], "3": [0.4, 0.3, 0.35], "4": [0.1, 0.1, 0.12]},
-    PASSES: {"1": [0.3, 0.31, 0.32], "2": [0.5, 0.4, 0.6], "3": [0.7, 0.65, 0.8], "4": [0.9, 0.95, 0.85]},
-    CONTROLS: {"more-tokens": [0.8, 0.94, 0.8], "sliding": [0.95, 0.96, 0.98]},
+    RULE110: {
+        "n4": [0.9, 0.95, 0.85] * 2,
+        "n1": [0.3, 0.31, 0.32] * 2,
+        "n2": [0.5, 0.4, 0.6] * 2,
+        "more-tokens": [0.8, 0.94, 0.8] * 2,
+        "re-embed": [0.95, 0.96, 0.98] * 2,
+    },
     DEPO: {
         "n1": [0.4, 0.41, 0.42, 0.4, 0.39] * 2,
         "n4": [0.9, 0.95, 0.97, 0.8, 0.99] * 2,
