@@ -55,6 +55,17 @@ def test_a_run_is_found_by_what_it_trains_and_not_by_its_place(tmp_path: Path) -
     assert not read.restore(same)  # begun here
 
 
+def test_numbers_that_are_rounded_in_the_file_are_found(tmp_path: Path) -> None:
+    """As of N = 3 a residual scale of 1 / N."""
+    runs = [run_in(tmp_path / "a", exact_match=0.5), run_in(tmp_path / "b")]
+    for run in runs:
+        run.experiment.model.residual_scale = 1 / 3  # type: ignore[union-attr]
+    records = Records(tmp_path / "records.jsonl")
+    assert records.add(runs[0])
+    assert not Records(records.path).add(runs[0])
+    assert Records(records.path).restore(runs[1])
+
+
 def test_a_line_cut_off_is_dropped_and_files_are_joined_by_cat(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     Records(path).add(run_in(tmp_path / "a", exact_match=0.1))
