@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "sleep_lightning"
 FLOORS = [
     "formatting",
     "names",
+    "tables",
     "machine",
     "redaction",
     "ops",

@@ -185,7 +185,8 @@ def _report(c: Comparison, console: Console, rows: list[Row]) -> None:
     draw_comparison(rows, picture, f"{c.base.task.name}: test exact match, mean and range over seeds")
     if not console.is_terminal:
         console.width = max(console.width, 200)  # a log has no edge to wrap at
-    console.print(draw_table(rows, f"{c.base.task.name}, test split, final weights, mean ± sd over seeds"))
+    title = f"{c.base.task.name}, test split, final weights, mean ± sd over seeds"
+    console.print(draw_table(rows, title, f"see {files[1]}"))
     print_facts(
         console,
         {"training data": data_order, "table": str(files[1]), "figures": str(files[0]), "picture": str(picture)},

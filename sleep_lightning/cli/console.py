@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from sleep_lightning.formatting import duration, with_unit
 from sleep_lightning.names import printable
+from sleep_lightning.tables import Column, FittingTable
 from sleep_lightning.training.metrics import Score
 from sleep_lightning.training.rate import Rate
 
@@ -25,12 +25,15 @@ def plain_console(*, stderr: bool = False, quiet: bool = False) -> Console:
     return PlainConsole(stderr=stderr, quiet=quiet, markup=False, emoji=False)
 
 
-def score_table(scores: Mapping[str, Score], title: str) -> Table:
+SCORES = (
+    *(Column("slice", label=True), Column("answers", 3), Column("exact"), Column("majority"), Column("uniform", 1)),
+    *(Column("tokens", 4), Column("majority of tokens", 5), Column("loss", 2)),
+)
+
+
+def score_table(scores: Mapping[str, Score], title: str) -> FittingTable:
     """Accuracy by slice, each beside its baselines."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("slice")
-    for column in ("answers", "exact", "majority", "uniform", "tokens", "majority of tokens", "loss"):
-        table.add_column(column, justify="right")
+    table = FittingTable(title, SCORES)
     for name, s in scores.items():
         b = s.baselines
         numbers = (s.exact_match, b.majority_exact_match, b.uniform_exact_match, s.token_accuracy)

@@ -1,7 +1,5 @@
 """``cost``: what an experiment will take, before its first step."""
 
-from rich.table import Table
-
 from sleep_lightning.cli.console import plain_console, print_facts, time_line
 from sleep_lightning.config import Experiment
 from sleep_lightning.cost.flops import sequence_cost
@@ -10,6 +8,7 @@ from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.cost.step_memory import predict_step_memory
 from sleep_lightning.formatting import in_bytes, in_flop, with_unit
 from sleep_lightning.model import WindowModel
+from sleep_lightning.tables import Column, FittingTable
 from sleep_lightning.training.rate import training_rate
 
 BESIDES = "besides libraries and the heap (docs/speed.md)"
@@ -26,13 +25,12 @@ def cost(experiment: Experiment) -> int:
     whole = step * each.total + muon
 
     title = f"FLOPs of a training step: {step} sequences of {task.sequence_length} tokens"
-    table = Table(title=title, title_justify="left")
-    for column in ("", "forward", "backward", "share"):
-        table.add_column(column, justify="left" if not column else "right")
+    table = FittingTable(title, (Column("", label=True), Column("forward"), Column("backward"), Column("share")))
     for name in each.forward:
         ahead, back = step * each.forward[name], step * each.backward[name]
         table.add_row(name.replace("_", " "), in_flop(ahead), in_flop(back), f"{(ahead + back) / whole:.1%}")
-    table.add_row("Muon", in_flop(muon), "", f"{muon / whole:.1%}", end_section=True)
+    table.add_row("Muon", in_flop(muon), "", f"{muon / whole:.1%}")
+    table.add_section()
     groups = [
         [(f"pass {n}", flops) for n, flops in enumerate(each.by_pass, 1)],
         [("sleeping windows", each.sleeping), ("windows with answers", each.answering)],

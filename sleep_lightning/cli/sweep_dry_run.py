@@ -5,7 +5,6 @@ from typing import Any
 
 import optuna
 from rich.console import Console
-from rich.table import Table
 
 from sleep_lightning.cli.console import plain_console, print_facts, time_line
 from sleep_lightning.cli.sweep import SweepJob
@@ -14,6 +13,7 @@ from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.study import build_sampler
 from sleep_lightning.sweep.trial import build_trial
+from sleep_lightning.tables import Column, FittingTable
 from sleep_lightning.training.rate import training_rate
 
 SHOWN = 20
@@ -27,9 +27,8 @@ def dry_run(job: SweepJob) -> int:
     grid = spec.sampler == "grid"
     points = job.sweep.space.points() if grid else _examples(job.sweep)
     what = f"{len(points)} points" if grid else f"the first points of {spec.sampler}, before it has any result"
-    table = Table(title=f"{spec.name}: {what}", title_justify="left")
-    for column in ("point", "training FLOPs", "note"):
-        table.add_column(column)
+    columns = (Column("point", text=True), Column("training"), Column("note", text=True))
+    table = FittingTable(f"{spec.name}: {what}", columns)
     planned, refused = list[float](), 0
     for number, values in enumerate(points[:COUNTED]):
         try:

@@ -9,7 +9,6 @@ from typing import Literal
 import optuna
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.table import Table
 
 from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.places import file_to_write
@@ -20,7 +19,8 @@ from sleep_lightning.sweep.folder import SWEEPS, find_sweep, is_supervised, know
 from sleep_lightning.sweep.point import apply_point
 from sleep_lightning.sweep.report.baselines import baseline_facts, warning, with_seeds
 from sleep_lightning.sweep.report.content import Report, Row, read_report
-from sleep_lightning.sweep.report.files import write_report
+from sleep_lightning.sweep.report.files import TRIALS, write_report
+from sleep_lightning.tables import Column, FittingTable
 
 SHOWN_BEST = 20
 ON = "on frontier"
@@ -53,9 +53,11 @@ def list_sweeps() -> int:
     if not folders:
         console.print(f"there is no sweep in {SWEEPS}/ yet; start one with sweep SPEC.yaml", highlight=False)
         return 0
-    table = Table(title=f"sweeps in {SWEEPS}/", title_justify="left")
-    for column in ("name", "", "trials", "hypervolume", "FLOPs spent", "note"):
-        table.add_column(column)
+    columns = (
+        *(Column("name", label=True), Column("state", label=True), Column("trials", text=True)),
+        *(Column("hypervolume", 2), Column("trained", 1), Column("note", text=True)),
+    )
+    table = FittingTable(f"sweeps in {SWEEPS}/", columns, elsewhere="see sweep show NAME")
     for folder in folders:
         supervised = is_supervised(folder)
         try:
@@ -75,9 +77,11 @@ def list_sweeps() -> int:
 def show(found: Found) -> int:
     """All trials: point, cost, result, state and reason. Returns the exit code."""
     report, console, supervised = found.report, _console(), is_supervised(found.folder)
-    table = Table(title=f"{report.name}: all trials", title_justify="left")
-    for column in ("trial", "state", "training FLOPs", _name(report.value), "point", "reason"):
-        table.add_column(column, justify="right" if column in ("trial", "training FLOPs") else "left")
+    columns = (
+        *(Column("trial"), Column("state", label=True), Column("training", 1), Column(_name(report.value), text=True)),
+        *(Column("point", text=True), Column("reason", text=True)),
+    )
+    table = FittingTable(f"{report.name}: all trials", columns, elsewhere=f"see {found.folder / TRIALS}")
     for trial in report.trials:
         cost = trial.result.get("train_flops", trial.train_flops)
         value = with_seeds(trial.result[report.value], trial.by_seed.get(report.value, [])) if trial.result else "-"
@@ -161,13 +165,15 @@ def report(found: Found) -> int:
     return 0
 
 
-def frontier_table(report: Report) -> Table:
+def frontier_table(report: Report) -> FittingTable:
     """The Pareto frontier; for a single objective, the best trials."""
     several = len(report.objectives) > 1
     what = f"what no other trial beats in {_name(report.value)} and {_name(report.cost)}" if several else "best trials"
-    table = Table(title=f"{report.name}: {what}", title_justify="left")
-    for column in ("trial", _name(report.cost), _name(report.value), "seeds", ON, "point"):
-        table.add_column(column, justify="left" if column == "point" else "right")
+    columns = (
+        *(Column("trial"), Column(_name(report.cost)), Column(_name(report.value)), Column("seeds", 1), Column(ON, 2)),
+        Column("point", text=True),
+    )
+    table = FittingTable(f"{report.name}: {what}", columns)
     for trial in report.best[:SHOWN_BEST]:
         cost, value = trial.result[report.cost], trial.result[report.value]
         table.add_row(

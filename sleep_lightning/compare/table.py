@@ -6,14 +6,13 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from rich.table import Table
-
 from sleep_lightning.compare.data_order import first_difference
 from sleep_lightning.compare.runs import Run
 from sleep_lightning.formatting import in_flop, with_unit
 from sleep_lightning.runs.damage import NUMBER, check_content, read_json, reading
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import write_json, write_text
+from sleep_lightning.tables import Column, FittingTable
 from sleep_lightning.training.evaluation import load_trained, score_split
 
 
@@ -135,15 +134,17 @@ def cells(row: Row, slices: Sequence[str]) -> dict[str, str]:
     return numbers | {"majority": f"{row.majority:.3f}", "uniform": f"{row.uniform:.3f}"}
 
 
-def draw_table(rows: Sequence[Row], title: str) -> Table:
-    """The rows as a table for the terminal."""
-    table = Table(title=title, title_justify="left")
+RANKS = {"seconds": 6, "tokens": 5, "steps": 4, "parameters": 3, "uniform": 2, "training": 1}
+"""Columns that a narrow terminal leaves out, the highest first, behind the slices."""
+
+
+def draw_table(rows: Sequence[Row], title: str, elsewhere: str = "") -> FittingTable:
+    """The rows as a table for the terminal; ``elsewhere`` says where the columns that do not fit are."""
     lines = [cells(row, _slices(rows)) for row in rows]
-    for column in lines[0]:
-        table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=column == "arm")
-    for line in lines:
-        table.add_row(*line.values())
-    return table
+    slices = {name.replace("_", " ") for name in _slices(rows)}
+    ranks = RANKS | dict.fromkeys(slices, max(RANKS.values()) + 1)
+    columns = [Column(name, ranks.get(name, 0), label=name == "arm") for name in lines[0]]
+    return FittingTable(title, columns, [list(line.values()) for line in lines], elsewhere=elsewhere)
 
 
 def as_markdown(rows: Sequence[Row]) -> str:

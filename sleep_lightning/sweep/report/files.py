@@ -17,6 +17,8 @@ from sleep_lightning.tracking.figures.frontier_plot import Dot, FrontierPlot
 from sleep_lightning.tracking.figures.runs import draw_frontier
 from sleep_lightning.tracking.figures.sweeps import frontier_figure, write_page
 
+TRIALS = "trials.csv"
+"""All trials as a table, in the sweep's folder."""
 LABELS = {"train_flops": "training FLOPs", "wall_s": "wall time (s)"}
 
 
@@ -32,7 +34,7 @@ def write_report(report: Report, folder: Path, laws: Laws | None = None) -> list
     Raises:
         OSError: the folder cannot be written.
     """
-    table, figures, page = folder / "trials.csv", folder / "frontier.json", folder / "report.html"
+    table, figures, page = folder / TRIALS, folder / "frontier.json", folder / "report.html"
     write_json(figures, as_json(report))
     write_text(table, as_csv(report))
     files = [figures, table]
