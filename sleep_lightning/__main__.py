@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from sleep_lightning.cli.commands import COMMANDS as COMMANDS
 from sleep_lightning.cli.commands import WITH_KEYS
-from sleep_lightning.cli.streams import kept_output
+from sleep_lightning.cli.streams import kept_output, loading
 from sleep_lightning.cli.surroundings import out_of_memory, settle
 from sleep_lightning.names import printable
 from sleep_lightning.runs.damage import DamagedFile
@@ -71,7 +71,8 @@ def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
     parser.set_defaults(command=name)
     command.add_arguments(parser)
     if HELP & set(words) and name in WITH_KEYS:
-        parser.epilog = _sections()
+        with loading(f"{name}: loading"):
+            parser.epilog = _sections()
     arguments, rest = parser.parse_known_args(words)
     if rest and (not hasattr(arguments, "overrides") or any(text.startswith("-") for text in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest)}")
@@ -79,7 +80,8 @@ def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
         arguments.overrides += rest  # key=value after an option
     try:
         settle()
-        run: Callable[[], int] = command.prepare(arguments)
+        with loading(f"{name}: loading"):
+            run: Callable[[], int] = command.prepare(arguments)
     except ValueError as error:  # the user's mistakes, all found before any compute
         return _refused(*refusal(error))
     return run

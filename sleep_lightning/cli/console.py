@@ -1,7 +1,7 @@
 """Tables a person reads when a command ends."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -10,7 +10,9 @@ from sleep_lightning.formatting import duration, with_unit
 from sleep_lightning.names import printable
 from sleep_lightning.tables import Column, FittingTable
 from sleep_lightning.training.metrics import Score
-from sleep_lightning.training.rate import Rate
+
+if TYPE_CHECKING:  # it loads Lightning
+    from sleep_lightning.training.rate import Rate
 
 
 class PlainConsole(Console):
@@ -63,7 +65,7 @@ def measured_line(measured: Mapping[str, float | None], predicted: Mapping[str, 
     )
 
 
-def time_line(flops: float, rate: Rate | None, at_once: int = 1) -> str:
+def time_line(flops: float, rate: "Rate | None", at_once: int = 1) -> str:
     """How long training will take on this machine.
 
     Args:

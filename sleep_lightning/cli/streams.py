@@ -10,6 +10,9 @@ from typing import Any, TextIO, cast
 
 from sleep_lightning.redaction import redact, remember_environment
 
+ERASE = "\x1b[2K"
+"""What a terminal erases its line by."""
+
 
 class _Kept:
     """A text stream without secrets, whose errors are dropped, with all that follows: a closed pipe, a full disk, a
@@ -47,6 +50,19 @@ class _Kept:
 
 def _print_redacted(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
     print(redact("".join(traceback.format_exception(kind, error, where))), end="", file=sys.stderr)
+
+
+@contextmanager
+def loading(text: str) -> Iterator[None]:
+    """Shows a text on a terminal at once, until the block is left: libraries take seconds to load."""
+    terminal = sys.stderr.isatty()
+    if terminal:
+        print(text, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if terminal:
+            print(f"\r{ERASE}", end="", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -1,12 +1,16 @@
 """The job is the training, not what it says: outputs that break are dropped."""
 
 import json
+import os
+import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from sleep_lightning.cli.streams import ERASE
 from tests.cli.cli import environment, fit_arguments
 
 FIT = [sys.executable, "-m", "sleep_lightning", *fit_arguments("run", 12, "training.val_every=1")]
@@ -47,3 +51,22 @@ def test_a_terminal_without_utf_8_gets_all_the_same(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sleep_lightning", "config", "--config", "é.yaml"]
     refused = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True)
     assert refused.returncode == 2 and refused.stderr.startswith(b"error: ") and refused.stderr.count(b"\n") == 1
+
+
+@pytest.mark.process
+def test_a_terminal_shows_at_once_that_libraries_load(tmp_path: Path) -> None:
+    """Before anything heavy is imported; a log has no such line."""
+    master, slave = pty.openpty()
+    began = time.monotonic()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "sleep_lightning", "sweep", "list"], cwd=tmp_path, env=environment(), stderr=slave
+    )
+    shown = os.read(master, 100).decode()
+    assert shown.startswith("sweep: loading") and child.poll() is None, shown
+    first = time.monotonic() - began
+    assert child.wait() == 0
+    assert first < (time.monotonic() - began) / 2
+    shown += os.read(master, 100).decode()
+    assert shown == f"sweep: loading\r{ERASE}"
+    os.close(slave)
+    os.close(master)
