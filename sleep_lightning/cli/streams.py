@@ -48,6 +48,19 @@ class _Kept:
         return getattr(self._stream, name)
 
 
+def _open_missing() -> None:
+    """Standard streams that were closed before the program began lead nowhere: with ``None`` in their place nothing
+    could be printed, and a file of ours would get the number to which libraries and children print."""
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is not None:
+            continue
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number is this one
+        setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - as long as the process lives
+
+
 def _print_redacted(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
     print(redact("".join(traceback.format_exception(kind, error, where))), end="", file=sys.stderr)
 
@@ -72,6 +85,7 @@ def kept_output() -> Iterator[None]:
     A traceback that follows has no secrets either.
     """
     remember_environment()
+    _open_missing()
     sys.excepthook = _print_redacted
     before = sys.stdout, sys.stderr
     for stream in before:

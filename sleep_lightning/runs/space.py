@@ -88,12 +88,12 @@ def with_space(path: Path, write: Callable[[], None], need: Callable[[], int], p
                 raise
             first, size = size is None, need() if size is None else size
             failed = DiskFull(path, full, size)
-            if time.monotonic() + pause > deadline:
+            if (left := deadline - time.monotonic()) <= 0:
                 raise failed from error
         if first:
             text = f"{path} cannot be written yet: {failed.strerror}; waiting {patience:.0f} s for space"
             print(text, file=sys.stderr, flush=True)
-        time.sleep(pause)
+        time.sleep(min(pause, left))
         pause *= 2
 
 

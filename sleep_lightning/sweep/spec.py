@@ -205,10 +205,11 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
         )
     content = as_meant(SweepSpec, content, written)
     try:
-        _check_near_misses(content, path)
+        _check_near_misses(content)
         check_type(SweepSpec, content)
         if missing := [key for key in ("name", "base", "space") if key not in content]:
             raise ValueError(f"{missing[0]} is missing")
+        _check_base(content["base"], path.parent)
         check_numbers("", content, SweepSpec)
         if isinstance(changes := content.get("overrides"), list):  # they refer to the environment in the experiment
             content["overrides"] = [literal(one) if refers(str(one)) else one for one in changes]
@@ -237,7 +238,7 @@ _MEANT = {"values": "choices", "options": "choices", "choice": "choices", "min":
 """Words of other tools for the keys of a parameter."""
 
 
-def _check_near_misses(content: dict[str, Any], path: Path) -> None:
+def _check_near_misses(content: dict[str, Any]) -> None:
     """What is written as other tools have it. Raises ValueError, with what it is here."""
     space = content.get("space")
     for key, parameter in space.items() if isinstance(space, dict) else ():
@@ -246,11 +247,11 @@ def _check_near_misses(content: dict[str, Any], path: Path) -> None:
         for name in parameter if isinstance(parameter, dict) else ():
             if (meant := _MEANT.get(name)) is not None:
                 raise ValueError(f"space.{key}.{name}: there is no such key; did you mean {meant}?")
-    base = content.get("base")
-    if isinstance(base, str) and "${" not in base and not (path.parent / base).exists():
-        raise ValueError(
-            f"base={base!r}: there is no {path.parent / base}; base is relative to the folder of this file"
-        )
+
+
+def _check_base(base: str, folder: Path) -> None:
+    if "${" not in base and not (folder / base).exists():
+        raise ValueError(f"base={base!r}: there is no {folder / base}; base is relative to the folder of this file")
 
 
 def _plain(spec: SweepSpec) -> dict[str, Any]:

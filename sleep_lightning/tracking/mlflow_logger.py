@@ -38,7 +38,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 BATCH = 1000
 PARAM_LENGTH = 6000
 PATIENCE = 30.0
-"""Seconds that the end of a run waits for a request that MLflow does not answer."""
+"""Seconds that a run waits for a request that MLflow does not answer."""
 
 
 class MLflowRun(Logger):
@@ -79,7 +79,8 @@ class MLflowRun(Logger):
             self._outbox = Outbox(outbox, store, wait=PATIENCE)
         except BlockingIOError as error:
             raise ValueError(f"{error.filename} is being sent by another process; wait for it, or stop it") from error
-        self._delivering, self._away = threading.Lock(), False
+        self._delivering, self._answers = threading.Lock(), 0
+        self._away = self._silent = False
         try:
             self._connected()
         except ValueError as error:
@@ -191,23 +192,48 @@ class MLflowRun(Logger):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Send nothing meanwhile."""
-        with self._delivering:
+        """Send nothing meanwhile; a delivery that MLflow does not answer is of what was there before."""
+        alone = self._delivering.acquire(timeout=self._patience)
+        try:
             yield
+        finally:
+            if alone:
+                self._delivering.release()
 
     def flush(self) -> int:
-        """Send what there is; returns the number of entries that could not be sent, which stay."""
+        """Send what there is, as long as MLflow answers; returns the number of entries that are not sent, which
+        stay."""
+        sender = threading.Thread(target=self._flush, name="mlflow-sender", daemon=True)
+        sender.start()
+        self._wait_for(sender)
+        return len(self._outbox.pending)
+
+    def _wait_for(self, sender: threading.Thread) -> None:
+        """Wait until a thread has ended, or MLflow has answered nothing for a while: its request may take minutes."""
+        answers = -1
+        while sender.is_alive() and answers != self._answers:
+            answers = self._answers
+            sender.join(self._patience)
+        if sender.is_alive():
+            self._silent = True
+            self._warn_away(f"no answer in {PATIENCE:.0f} s")
+
+    @property
+    def _patience(self) -> float:
+        """Seconds to wait for an answer of MLflow, which is waited for once."""
+        return min(PATIENCE, 1.0) if self._silent else PATIENCE
+
+    def _flush(self) -> None:
         if not self._delivering.acquire(timeout=PATIENCE):
-            return len(self._outbox.pending)
+            return
         try:
             if self._outbox.pending:
                 self._deliver(self._reached())
-            self._away = False
+            self._away = self._silent = False
         except Exception as error:  # whatever it is: no record is worth the training
             self._warn_away(f"{type(error).__name__}: {one_line(error)}")
         finally:
             self._delivering.release()
-        return len(self._outbox.pending)
 
     def _deliver(self, client: "MlflowClient") -> None:
         """Raises an error of the store, with what follows unsent; a file that it does not take holds nothing up."""
@@ -222,6 +248,7 @@ class MLflowRun(Logger):
                 refused = error
                 self._outbox.add(batch[0])  # behind all others
             self._outbox.sent(len(batch))
+            self._answers += 1
             unsent -= len(batch)
         if refused is not None:
             raise refused
@@ -282,7 +309,7 @@ class MLflowRun(Logger):
 
     def _deliver_regularly(self) -> None:
         while not self._stop.wait(self.flush_seconds):
-            self.flush()
+            self._flush()
 
     def save(self) -> None:
         """Lightning calls this after validations and checkpoints; the thread sends."""
@@ -299,7 +326,7 @@ class MLflowRun(Logger):
     def close(self) -> int:
         """Send everything, and release the outbox. Returns the number of entries that could not be sent."""
         self._stop.set()
-        self._thread.join(timeout=PATIENCE)
+        self._wait_for(self._thread)
         left, path = self.flush(), self._outbox.path
         kept = self._outbox.whole
         self._outbox.close()

@@ -22,7 +22,6 @@ SPACES = {
     ("arguments", "message"),
     [
         ("fit", NEEDS),
-        ("fit training.max_steps=3", NEEDS),
         ("fit conf/a.yaml", FILE),
         ("fit conf/b.yaml", "argument 'conf/b.yaml' is not key=value; write for example training.max_steps=500"),
         ("cost conf/a.yaml", FILE),

@@ -41,6 +41,15 @@ def test_a_full_disk_under_the_log_ends_no_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
+def test_streams_that_were_closed_before_the_start_end_no_training(tmp_path: Path) -> None:
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    assert subprocess.run([*closed, *FIT], cwd=tmp_path, env=environment()).returncode == 0
+    assert status(tmp_path) == "FINISHED"
+    refused = [sys.executable, "-m", "sleep_lightning", "config", "nothing=1"]
+    assert subprocess.run([*closed, *refused], cwd=tmp_path, env=environment()).returncode == 2
+
+
+@pytest.mark.process
 def test_a_terminal_without_utf_8_gets_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "é.yaml").write_text("training: {max_steps: é}")
     plain = environment() | {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}

@@ -137,7 +137,9 @@ def test_gpus_that_are_not_there_are_refused_before_anything_runs(tmp_path: Path
 def test_a_sweep_of_which_every_trial_failed_is_no_success(tmp_path: Path) -> None:
     file = Path(spec(tmp_path))
     file.write_text(
-        file.read_text().replace("overrides: [", 'overrides: ["training.muon_lr=1e30", "training.log_every=3", ')
+        file.read_text()
+        .replace("[1, 2]", "[1]")
+        .replace("overrides: [", 'overrides: ["training.muon_lr=1e30", "training.log_every=3", ')
     )
     done = run(tmp_path, "sweep", str(file))
     assert done.returncode == 1, done.stdout

@@ -133,6 +133,18 @@ def test_a_write_waits_for_space_or_leaves_the_file_before(
     assert said.count("\n") == 1 and f"{file} cannot be written yet: No space left on device (needs 1.5 kB, " in said
 
 
+def test_it_waits_as_long_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(space.time, "monotonic", lambda: sum(waited))
+    monkeypatch.setattr(space.time, "sleep", waited.append)
+    with pytest.raises(DiskFull):
+        space.with_space(tmp_path / "a", lambda: fail(full()), lambda: 1)
+    assert waited == [0.5, 1, 2, 4, 8, 14.5] and sum(waited) == space.PATIENCE
+    with pytest.raises(DiskFull):
+        space.with_space(tmp_path / "a", lambda: fail(full()), lambda: 1, patience=0)
+    assert len(waited) == 6
+
+
 def fail(error: OSError) -> None:
     raise error
 
@@ -164,7 +176,10 @@ def test_a_command_on_a_full_disk_is_one_sentence_with_its_own_exit_code(
     assert main(["doctor", "--output", "/dev/full"]) == Cause.DISK
     assert capsys.readouterr().err.splitlines()[-1].startswith("error: /dev/full cannot be written: No space left on")
     monkeypatch.setattr(Path, "mkdir", lambda self, *a, **k: fail(OSError(errno.ENOSPC, "full", str(self))))
-    assert main(["fit", "sleep.window_size=24", "training.run_dir=run", "tracking.enabled=false"]) == Cause.DISK
+    assert (
+        main(["fit", "task.name=rule110", "sleep.window_size=24", "training.run_dir=run", "tracking.enabled=false"])
+        == Cause.DISK
+    )
     [said] = capsys.readouterr().err.splitlines()
     assert said.startswith("error: run/checkpoints cannot be written: No space left on device (needs a block, ")
     assert refusal(ValueError("a mistake")) == ("a mistake", 2)

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.runs.directory import OUTBOX, RunDirectory
-from sleep_lightning.tracking import outbox
+from sleep_lightning.tracking import mlflow_logger, outbox
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, sync_command
 from sleep_lightning.tracking.outbox import Outbox
 from tests.cli.cli import environment
@@ -43,6 +44,50 @@ def test_buffers_writes_continues_and_closes(tmp_path: Path) -> None:
 
 def refuse(*args: object, **kwargs: object) -> None:
     raise OSError("disk full")
+
+
+def test_a_store_that_does_not_answer_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_logger, "PATIENCE", 0.2)
+    run = open_run(tmp_path, flush_seconds=1000)
+    client, answer = run._client, threading.Event()
+    assert client is not None
+    sent = client.log_batch
+
+    def slow(*args: object, **kwargs: object) -> None:
+        answer.wait(30)
+        sent(*args, **kwargs)
+
+    monkeypatch.setattr(client, "log_batch", slow)
+    run.log_metrics({"loss": 1.5}, 3)
+    start = time.monotonic()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert run.flush() == 1
+        with run.held():
+            run.finish("FINISHED")
+        assert run.close() == 2
+    assert time.monotonic() - start < 10
+    said = [str(one.message) for one in caught]
+    assert len(said) == 2 and said[0].endswith("no answer in 0 s") and "MLflow lacks 2 entries" in said[1], said
+    answer.set()
+    for thread in threading.enumerate():
+        if thread.name == "mlflow-sender":
+            thread.join(30)
+    again = open_run(tmp_path, run_id=run.run_id)
+    assert again.close() == 0
+    assert values(again, "loss") == [(3, 1.5)], "it had arrived, and arrives once"
+
+
+def test_a_slow_store_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_logger, "PATIENCE", 0.4)
+    run = open_run(tmp_path, flush_seconds=1000)
+    client = run._client
+    assert client is not None
+    sent = client.log_batch
+    monkeypatch.setattr(client, "log_batch", lambda *a, **k: (time.sleep(0.1), sent(*a, **k)))
+    for tag in range(8):
+        run.set_tags({f"t{tag}": "x"})
+    assert run.close() == 0
 
 
 def values(run: MLflowRun, key: str) -> list[tuple[int, float]]:

@@ -23,8 +23,7 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli import fit
 
     newest = a.resume is NEWEST
-    of_a_task = any(one.startswith("task.") or "=" not in one for one in a.overrides)
-    if a.config is None and a.resume is None and not of_a_task:
+    if a.config is None and a.resume is None and not a.overrides:
         known = sorted(map(str, Path("conf").glob("*.yaml")))
         which = f"one of {', '.join(known)}" if known else "a YAML file"
         raise ValueError(f"fit needs an experiment: --config with {which}; task.name=...; or --resume for a run")
