@@ -57,8 +57,9 @@ def measured_line(measured: Mapping[str, float | None], predicted: Mapping[str, 
         return otherwise if value is None else with_unit(value, unit)
 
     step, expected = measured["step_memory_bytes"], predicted["step_memory_bytes"]
+    rate = measured["tokens_per_s"]
     return (
-        f"{shown(measured['tokens_per_s'], 'tokens/s')} in training, peak memory "
+        f"{'unknown' if rate is None else with_unit(rate)} tokens/s in training, peak memory "
         f"{shown(measured['peak_memory_bytes'], 'B')} (a step {shown(step, 'B')}; its tensors, as predicted, "
         f"{shown(expected, 'B')}), "
         f"energy {shown(measured['energy_j'], 'J', 'not reported by this machine')}"
