@@ -80,7 +80,7 @@ class MLflowRun(Logger):
         except BlockingIOError as error:
             raise ValueError(f"{error.filename} is being sent by another process; wait for it, or stop it") from error
         self._delivering, self._answers = threading.Lock(), 0
-        self._away = self._silent = False
+        self._away = self._silent = self._closed = False
         try:
             self._connected()
         except ValueError as error:
@@ -224,21 +224,19 @@ class MLflowRun(Logger):
         return min(PATIENCE, 1.0) if self._silent else PATIENCE
 
     def _flush(self) -> None:
-        if not self._delivering.acquire(timeout=PATIENCE):
-            return
-        try:
-            if self._outbox.pending:
-                self._deliver(self._reached())
-            self._away = self._silent = False
-        except Exception as error:  # whatever it is: no record is worth the training
-            self._warn_away(f"{type(error).__name__}: {one_line(error)}")
-        finally:
-            self._delivering.release()
+        with self._delivering:
+            try:
+                if self._outbox.pending and not self._closed:
+                    self._deliver(self._reached())
+                self._away = self._silent = False
+            except Exception as error:  # whatever it is: no record is worth the training
+                if not self._closed:
+                    self._warn_away(f"{type(error).__name__}: {one_line(error)}")
 
     def _deliver(self, client: "MlflowClient") -> None:
         """Raises an error of the store, with what follows unsent; a file that it does not take holds nothing up."""
         unsent, refused = len(self._outbox.pending), None
-        while unsent > 0:
+        while unsent > 0 and not self._closed:
             batch = self._outbox.next(BATCH)
             try:
                 self._send_or_drop(client, batch)
@@ -328,7 +326,7 @@ class MLflowRun(Logger):
         self._stop.set()
         self._wait_for(self._thread)
         left, path = self.flush(), self._outbox.path
-        kept = self._outbox.whole
+        kept, self._closed = self._outbox.whole, True  # from now on another process may send the rest
         self._outbox.close()
         if left:
             where = (

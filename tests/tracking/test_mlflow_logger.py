@@ -59,10 +59,11 @@ def test_a_store_that_does_not_answer_is_waited_for_once(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(client, "log_batch", slow)
     run.log_metrics({"loss": 1.5}, 3)
+    threading.Thread(target=run._flush, name="mlflow-sender").start()  # as the writer does, with a request of its own
     start = time.monotonic()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert run.flush() == 1
+        assert run.flush() == 1 and run._silent
         with run.held():
             run.finish("FINISHED")
         assert run.close() == 2
@@ -73,8 +74,10 @@ def test_a_store_that_does_not_answer_is_waited_for_once(tmp_path: Path, monkeyp
     for thread in threading.enumerate():
         if thread.name == "mlflow-sender":
             thread.join(30)
+    assert client.get_run(run.version).info.status == "RUNNING", "what is released is another process's to send"
     again = open_run(tmp_path, run_id=run.run_id)
     assert again.close() == 0
+    assert client.get_run(run.version).info.status == "FINISHED"
     assert values(again, "loss") == [(3, 1.5)], "it had arrived, and arrives once"
 
 
