@@ -77,6 +77,7 @@ class Records:
             return False
         experiment = run.experiment.to_dict()
         del experiment["tracking"]
+        experiment["training"]["run_dir"] = None  # of this machine, as what is in ELSEWHERE
         record = {
             "experiment": experiment,
             "history": [{k: x for k, x in row.items() if k not in SHARED} for row in run.history],
