@@ -13,7 +13,7 @@ from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.compare.runs import Run, execute, plan_runs
 from sleep_lightning.compare.table import Row, build_rows, check_data_order, draw_table, write_results
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.cost.run_flops import StepFlops
+from sleep_lightning.cost.run_flops import predict_flops
 from sleep_lightning.formatting import in_flop
 from sleep_lightning.names import check_path
 from sleep_lightning.runs.directory import RunDirectory
@@ -160,8 +160,7 @@ def _train(c: Comparison, console: Console) -> list[Run]:
 
 def _flops_left(runs: list[Run]) -> float:
     """Training FLOPs of what is not finished; of an interrupted run only what is left."""
-    whole = {run: float(StepFlops(run.experiment, run.experiment.build_model()).run()) for run in runs}
-    return sum(whole[run] - run.flops_spent for run in runs if run.summary is None)
+    return sum(predict_flops(run.experiment) - run.flops_spent for run in runs if run.summary is None)
 
 
 def _time(c: Comparison, flops: float) -> str:

@@ -67,3 +67,8 @@ class StepFlops:
         drawn = max(start, min(end, DRAWN))
         exact = sum(flops[draw_passes(e, step)] for step in range(start, drawn))
         return exact + (end - drawn) * sum(flops[N] for N in choices) // len(choices)
+
+
+def predict_flops(experiment: Experiment) -> float:
+    """Training FLOPs of a run, before its first step."""
+    return float(StepFlops(experiment, experiment.build_model()).run())

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from sleep_lightning.config import Experiment, Override
-from sleep_lightning.cost.run_flops import StepFlops
+from sleep_lightning.config import Override
+from sleep_lightning.cost.run_flops import predict_flops
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.frontier import Point
@@ -98,11 +98,6 @@ def seeds_by_trial(folder: Path) -> dict[int, list[int]]:
 def runs_path(folder: Path) -> Path:
     """Folder of the runs of all trials."""
     return folder / "trials"
-
-
-def predict_flops(experiment: Experiment) -> float:
-    """Training FLOPs of a run, before its first step."""
-    return float(StepFlops(experiment, experiment.build_model()).run())
 
 
 def curve_of(run: FitProcess) -> list[Point]:
