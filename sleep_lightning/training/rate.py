@@ -17,7 +17,7 @@ from sleep_lightning.machine.private import cache_directory
 from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.files import write_json
 from sleep_lightning.training.gradients import accumulate_gradients
-from sleep_lightning.training.runtime.environment import check_device, describe_environment
+from sleep_lightning.training.runtime.environment import check_device, describe_machine
 from sleep_lightning.training.runtime.matmul_precision import choose_fp32_matmul
 from sleep_lightning.training.runtime.threads import choose_threads
 
@@ -82,13 +82,15 @@ def keep_rate(experiment: Experiment, summary: dict[str, Any], file: Path | None
 def _keep(experiment: Experiment, rate: Rate, file: Path | None) -> None:
     """Unless the file knows a higher rate: whatever else runs here only slows training down. Where it cannot be written
     the rate is measured again."""
-    known = known_rate(experiment, file)
-    if not _tells(experiment) or (known is not None and known.flops_per_s >= rate.flops_per_s):
+    if not _tells(experiment):
         return
-    place = _place(file)
+    place, key = _place(file), _key(experiment)
+    known = _read(place)
+    if key in known and known[key][0] >= rate.flops_per_s:
+        return
     with suppress(OSError):
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_json(place, _read(place) | {_key(experiment): [rate.flops_per_s, rate.batch]}, patience=0)
+        write_json(place, known | {key: [rate.flops_per_s, rate.batch]}, patience=0)
 
 
 def _tells(experiment: Experiment) -> bool:
@@ -113,10 +115,9 @@ def _threads(n: int) -> Iterator[None]:
 def _key(experiment: Experiment) -> str:
     """What the rate depends on: this machine and its libraries, and the shape of a step."""
     e, t = experiment.to_dict(), experiment.training
-    environment = describe_environment(check_device(experiment), experiment.model)
-    del environment["git_commit"]
+    machine = describe_machine(check_device(experiment), experiment.model)
     shape = [e["task"], e["model"], e["sleep"], t.batch_size, t.accumulate, t.precision, t.checkpointing]
-    return hashlib.sha256(json.dumps([environment, *shape, t.tbptt_windows, t.fp32_matmul]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([machine, *shape, t.tbptt_windows, t.fp32_matmul]).encode()).hexdigest()[:16]
 
 
 def _read(file: Path) -> dict[str, list[float]]:

@@ -20,13 +20,17 @@ PACKAGES = ("torch", "lightning", "flash-linear-attention", "triton", "omegaconf
 def describe_environment(device: torch.device, model: ModelConfig | PluginModel | None = None) -> dict[str, str]:
     """Plain strings: package versions, git commit (``-dirty`` if changed), machine, device, threads, and the
     backend of each memory rule of the model (the default's without one)."""
+    return describe_machine(device, model) | {"git_commit": git_commit()}
+
+
+def describe_machine(device: torch.device, model: ModelConfig | PluginModel | None = None) -> dict[str, str]:
+    """The same without the commit, for which git is run."""
     facts = {"sleep_lightning": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
             facts[package] = version(package)
         except PackageNotFoundError:
             facts[package] = "not installed"
-    facts["git_commit"] = git_commit()
     allowed, present = cores(), os.cpu_count()
     of_them = "" if allowed == present else f"{allowed} of "
     facts["machine"] = f"{platform.system()} {platform.machine()}, {of_them}{present} cores"
