@@ -288,4 +288,4 @@ def type_name(annotation: Any) -> str:
 
 def _suggest(key: str, known: list[str]) -> str:
     same_name = (f"did you mean {k}?" for k in known if k.endswith(f".{key.split('.')[-1]}"))
-    return did_you_mean(key, known) or next(same_name, "python -m sleep_lightning --help lists all keys")
+    return did_you_mean(key, known) or next(same_name, "python -m sleep_lightning help all lists all keys")
