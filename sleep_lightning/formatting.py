@@ -34,5 +34,12 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s" if seconds >= 1 else "< 1 s"
     if seconds < 600:
         return f"{int(seconds) // 60} min {int(seconds) % 60:02} s"
+    return in_minutes(seconds)
+
+
+def in_minutes(seconds: float) -> str:
+    """``360 -> '6 min'``, ``5400 -> '1 h 30 min'``."""
     minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
+    if minutes < 60:
+        return f"{minutes} min" if minutes else "< 1 min"
+    return f"{minutes // 60} h {minutes % 60:02} min"

@@ -6,9 +6,9 @@ from importlib import import_module
 import shtab
 
 from sleep_lightning.cli.commands import COMMANDS
+from sleep_lightning.cli.commands.completion import ALIAS
 from sleep_lightning.cli.help import keys
 
-ALIAS = "sleep-lightning"
 FILES = {"YAML", "FILE", "SPEC.yaml", "SPEC"}
 FOLDERS = {"DIR", "RUN_DIR", "FOLDER", "RUN_DIR|CKPT"}
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sleep_lightning.cli.terminal_plot import plot_frontier
-from sleep_lightning.formatting import in_flop, in_flop_of
+from sleep_lightning.formatting import in_flop, in_flop_of, in_minutes
 from sleep_lightning.names import printable
 from sleep_lightning.sweep.frontier import Point, dominated_share
 from sleep_lightning.sweep.point import passes_of
@@ -82,7 +82,8 @@ class SweepView:
         spent = in_flop(now.flops_spent) if most is None else in_flop_of(now.flops_spent, most)
         left = predict_seconds(now, self.sweep.spec, pace.flops_per_second)
         area = f"{dominated_share([t.point for t in now.finished]):.3f}" if now.finished else "-"
-        return f"{spent}, hypervolume {area}, {timedelta(seconds=int(pace.seconds))} elapsed, ETA {_about(left)}"
+        eta, elapsed = "-" if left is None else in_minutes(left), timedelta(seconds=int(pace.seconds))
+        return f"{spent}, hypervolume {area}, {elapsed} elapsed, ETA {eta}"
 
     def _frontier(self, now: Snapshot, width: int, height: int) -> Text:
         """Redrawn only when a trial has finished, or the terminal's size has changed."""
@@ -108,13 +109,3 @@ def _running(now: Snapshot) -> Table:
         flops = in_flop_of(trial.flops_spent, trial.train_flops)
         table.add_row(number, f"{trial.step}/{trial.steps}", exact, flops, Text(printable(written(trial.values))))
     return table
-
-
-def _about(seconds: float | None) -> str:
-    """Hours and minutes: the estimate is no better."""
-    if seconds is None:
-        return "-"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min" if minutes else "< 1 min"
-    return f"{minutes // 60} h {minutes % 60:02} min"

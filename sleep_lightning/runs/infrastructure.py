@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+from sleep_lightning.redaction import one_line
 from sleep_lightning.runs.signals import StopReason
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -63,7 +64,7 @@ class Ended:
         """A run that could not be started. Raises the error unless the machine was the cause."""
         if (cause := cause_of(error)) is None:
             raise error
-        return cls(" ".join(str(error).split())[:300], cause)
+        return cls(one_line(error), cause)
 
 
 def cause_of(error: BaseException) -> Cause | None:

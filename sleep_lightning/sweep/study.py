@@ -110,7 +110,7 @@ def _enqueue_failed(study: optuna.Study) -> None:
             continue
         facts = trial.user_attrs
         over = "infeasible" in facts or DIVERGED in facts or DIVERGED in facts.get("failed", "")
-        last[json.dumps(point, sort_keys=True)] = trial if trial.state == TrialState.FAIL and not over else None
+        last[point_key(point)] = trial if trial.state == TrialState.FAIL and not over else None
     for failed in last.values():
         if failed is not None and (values := failed.user_attrs.get("values")) is not None:
             study.enqueue_trial(values, user_attrs={AGAIN: failed.number})
