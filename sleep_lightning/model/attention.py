@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sleep_lightning.model.flops import Flops, products
 from sleep_lightning.model.norm import RMSNorm
-from sleep_lightning.ops import sliding_attention, window_attention
+from sleep_lightning.ops import QKNorm, sliding_attention, window_attention
 
 TABLE = 512
 """Positions in the table from the start: a compiled pass would be recompiled when the table grows."""
@@ -58,13 +58,14 @@ class Attention(nn.Module):
 
     def forward(self, x_BTE: Tensor, pad_BT: Tensor | None = None) -> Tensor:
         """``[B, T, E] -> [B, T, E]``; nothing survives the window. ``pad_BT``: tokens not attended to."""
-        qkv_BTPHD = self._project(x_BTE)
+        tables = self.rope.tables(x_BTE.shape[1])
         if pad_BT is None:
-            o_BTHD = window_attention(qkv_BTPHD, *self.rope.tables(x_BTE.shape[1]))
+            o_BTHD = window_attention(self._project(x_BTE), *tables, self._qk_norm())
         else:
+            qkv_BTPHD = self._normed_project(x_BTE)
             nothing = qkv_BTPHD[:, :0, 1:]
             present_BT = (~pad_BT).to(qkv_BTPHD.dtype)
-            o_BTHD = sliding_attention(qkv_BTPHD, nothing, present_BT, *self.rope.tables(x_BTE.shape[1]))
+            o_BTHD = sliding_attention(qkv_BTPHD, nothing, present_BT, *tables)
         return self.out_proj(o_BTHD.flatten(2))
 
     def slide(
@@ -82,7 +83,7 @@ class Attention(nn.Module):
         Returns:
             ``[B, T, E]`` (None without read), and the cache for the window after.
         """
-        qkv_BTPHD = self._project(x_BTE)
+        qkv_BTPHD = self._normed_project(x_BTE)
         B, T, S = *x_BTE.shape[:2], kv_BSPHD.shape[1]
         kept = torch.cat((kv_BSPHD, qkv_BTPHD[:, :, 1:].to(kv_BSPHD.dtype)), 1)[:, T:]
         if not read:
@@ -94,10 +95,16 @@ class Attention(nn.Module):
 
     def _project(self, x_BTE: Tensor) -> Tensor:
         qkv_BTPHD: Tensor = self.in_proj(x_BTE).unflatten(-1, (3, self.n_heads, -1))
+        return qkv_BTPHD
+
+    def _normed_project(self, x_BTE: Tensor) -> Tensor:
+        norm = self._qk_norm()
+        return self._project(x_BTE) if norm is None else norm(self._project(x_BTE))
+
+    def _qk_norm(self) -> QKNorm | None:
         if self.q_norm is None or self.k_norm is None:
-            return qkv_BTPHD
-        q, k, v = qkv_BTPHD.unbind(2)
-        return torch.stack((self.q_norm(q), self.k_norm(k), v), 2)
+            return None
+        return QKNorm(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps)
 
     def flops(self, T: int, cached_tokens: int = 0, *, read: bool = True) -> Flops:
         """FLOPs of T tokens of one sequence that see ``cached_tokens`` before them; without ``read`` only the cache."""

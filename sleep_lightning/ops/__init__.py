@@ -1,6 +1,6 @@
 """Pure tensor functions: the operators the model is made of."""
 
-from sleep_lightning.ops.attention import sliding_attention, window_attention
+from sleep_lightning.ops.attention import QKNorm, sliding_attention, window_attention
 from sleep_lightning.ops.delta_rule_inputs import DeltaInputs, Layout, delta_inputs, delta_inputs_after
 from sleep_lightning.ops.dispatch import Rule
 from sleep_lightning.ops.dynamic_conv import dynamic_conv
@@ -13,6 +13,7 @@ from sleep_lightning.ops.swiglu import swiglu
 __all__ = [
     "DeltaInputs",
     "Layout",
+    "QKNorm",
     "Rule",
     "available_backends",
     "delta_inputs",

@@ -3,7 +3,7 @@
 Shape suffixes: B batch, T tokens of the window, S cached tokens, P q, k and v, H heads, D head dim.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,27 +12,50 @@ from torch.nn import functional as F
 from sleep_lightning.ops.cpp.binding import Kernel, usable
 from sleep_lightning.ops.dtype import at_least_fp32
 from sleep_lightning.ops.non_finite import maybe_non_finite, nan_where, spoiled, without
+from sleep_lightning.ops.rms_norm import rms_norm
 from sleep_lightning.ops.transforms import first_derivative_only
 
 SHORT = 128
 """Longest window attended on CPU without ``scaled_dot_product_attention``, which is built for long ones."""
 
-_attention = Kernel("B T H D threads bf16", "scale", "qkv cos sin o log_sums d_o d_qkv")
+_attention = Kernel("B T H D threads bf16", "scale eps", "qkv qk_weight cos sin o log_sums d_o d_qkv d_qk_weight")
 
 
-def window_attention(qkv_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
+class QKNorm(NamedTuple):
+    """RMSNorm of queries and of keys, each head normalised on its own.
+
+    Attributes:
+        q_weight, k_weight: ``[D]``.
+        eps: added to the mean square.
+    """
+
+    q_weight: Tensor
+    k_weight: Tensor
+    eps: float
+
+    def __call__(self, qkv_BTPHD: Tensor) -> Tensor:
+        """Queries and keys normed, values as they are."""
+        q, k, v = qkv_BTPHD.unbind(2)
+        return torch.stack((rms_norm(q, self.q_weight, self.eps), rms_norm(k, self.k_weight, self.eps), v), 2)
+
+
+def window_attention(qkv_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor, qk_norm: QKNorm | None = None) -> Tensor:
     """Attention with rotated queries and keys, positions counted from the window's start.
 
     Args:
         qkv_BTPHD: queries, keys and values ``[B, T, 3, H, D]``, D even.
         cos_TD, sin_TD: RoPE in the half-split form, fp32.
+        qk_norm: applied to queries and keys before they are rotated.
 
     Returns:
         ``[B, T, H, D]`` in the dtype of qkv.
     """
-    if qkv_BTPHD.shape[1] <= SHORT and usable(qkv_BTPHD):
-        o: Tensor = _WindowAttention.apply(qkv_BTPHD.contiguous(), cos_TD, sin_TD)
+    if qkv_BTPHD.shape[1] <= SHORT and usable(qkv_BTPHD) and (qk_norm is None or _is_fp32(qk_norm)):
+        weight, eps = (None, 0.0) if qk_norm is None else (torch.stack(qk_norm[:2]), qk_norm.eps)
+        o: Tensor = _WindowAttention.apply(qkv_BTPHD.contiguous(), weight, eps, cos_TD, sin_TD)
         return o
+    if qk_norm is not None:
+        qkv_BTPHD = qk_norm(qkv_BTPHD)
     if maybe_non_finite(qkv_BTPHD):
         spoiled_BTH = spoiled(qkv_BTPHD.transpose(2, 3))
         qkv_BTPHD = without(qkv_BTPHD.transpose(2, 3), spoiled_BTH).transpose(2, 3)
@@ -99,24 +122,32 @@ def _rotate(x_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
     return (x_BTPHD * cos_TD[:, None, None] + rotated * sin_TD[:, None, None]).to(x_BTPHD.dtype)
 
 
+def _is_fp32(norm: QKNorm) -> bool:
+    return norm.q_weight.dtype == norm.k_weight.dtype == torch.float32
+
+
 class _WindowAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, qk_weight: Tensor | None, eps: float, cos: Tensor, sin: Tensor) -> Tensor:
         cos, sin = cos.float().contiguous(), sin.float().contiguous()
         B, T, _, H, D = qkv.shape
         o, log_sums = qkv.new_empty(B, T, H, D), qkv.new_empty(B, H, T, dtype=torch.float32)
-        _attention("window_attention_forward", **_sizes(qkv), qkv=qkv, cos=cos, sin=sin, o=o, log_sums=log_sums)
-        ctx.save_for_backward(qkv, cos, sin, log_sums)
+        given = {"qkv": qkv, "qk_weight": qk_weight, "eps": eps, "cos": cos, "sin": sin}
+        _attention("window_attention_forward", **_sizes(qkv), **given, o=o, log_sums=log_sums)
+        ctx.save_for_backward(qkv, qk_weight, cos, sin, log_sums)
+        ctx.eps = eps
         return o
 
     @staticmethod
     @first_derivative_only("the C++ window attention")
     def backward(ctx: Any, d_o: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, cos, sin, log_sums = ctx.saved_tensors
-        d_qkv = torch.empty_like(qkv)
-        given = {"qkv": qkv, "cos": cos, "sin": sin, "log_sums": log_sums, "d_o": d_o.contiguous()}
-        _attention("window_attention_backward", **_sizes(qkv), **given, d_qkv=d_qkv)
-        return d_qkv, None, None
+        qkv, qk_weight, cos, sin, log_sums = ctx.saved_tensors
+        sizes, d_qkv = _sizes(qkv), torch.empty_like(qkv)
+        d_qk_weight = None if qk_weight is None else qk_weight.new_empty(int(sizes["B"] * sizes["H"]), *qk_weight.shape)
+        given = {"qkv": qkv, "qk_weight": qk_weight, "eps": ctx.eps, "cos": cos, "sin": sin, "log_sums": log_sums}
+        given |= {"d_o": d_o.contiguous(), "d_qkv": d_qkv, "d_qk_weight": d_qk_weight}
+        _attention("window_attention_backward", **sizes, **given)
+        return d_qkv, None if d_qk_weight is None else d_qk_weight.sum(0), None, None, None
 
 
 def _sizes(qkv: Tensor) -> dict[str, float]:

@@ -16,6 +16,7 @@ import sleep_lightning
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.ops import (
     Layout,
+    QKNorm,
     Rule,
     delta_inputs,
     dynamic_conv,
@@ -44,9 +45,9 @@ def rule_inputs() -> list[Tensor]:
     return list(make_inputs(B, T, H, K, K).values())
 
 
-def attend(qkv: Tensor) -> Tensor:
+def attend(qkv: Tensor, q_weight: Tensor, k_weight: Tensor) -> Tensor:
     angle = torch.linspace(0, 3, T * K // 2, dtype=qkv.dtype).view(T, K // 2).repeat(1, 2)
-    return window_attention(qkv, angle.cos(), angle.sin())
+    return window_attention(qkv, angle.cos(), angle.sin(), QKNorm(q_weight, k_weight, 1e-6))
 
 
 def project(*inputs: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ CASES: dict[str, tuple[Function, Callable[[], list[Tensor]]]] = {
     "_DynamicConv": (dynamic_conv, sizes((B, T + 2, 3), (B, T, 3, 3))),
     "_SwiGLU": (swiglu, sizes((B, T, 6))),
     "_RMSNorm": (lambda *x: gated_rms_norm(*x, 1e-6), sizes((B, T, H, K), (B, T, H * K), (K,))),
-    "_WindowAttention": (attend, sizes((B, T, 3, H, K))),
+    "_WindowAttention": (attend, sizes((B, T, 3, H, K), (K,), (K,))),
     "_DeltaInputs": (project, sizes((B, T, sum(LAYOUT.splits) + 2 * H + 3), (3, sum(LAYOUT.splits)), (H,), (H,))),
 }
 ELSEWHERE = {

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sleep_lightning.ops import (
     Layout,
+    QKNorm,
     attention,
     delta_inputs,
     dynamic_conv,
@@ -40,6 +41,10 @@ def slide(x: Tensor) -> Tensor:
 
 CASES: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
     "window_attention": ((3, 2, 4), lambda x: window_attention(x, *angles(x.shape[1]))),
+    "QK-norm": (
+        (3, 2, 4),
+        lambda x: window_attention(x, *angles(x.shape[1]), QKNorm(torch.ones(4), torch.ones(4), 1e-6)),
+    ),
     "sliding_attention": ((3, 2, 4), slide),
     "short_conv": ((5,), lambda x: short_conv(x, taps(4, 5))),
     "dynamic_conv": ((5,), lambda x: dynamic_conv(x, x.new_ones(*x.shape[:2], 4, 5))),

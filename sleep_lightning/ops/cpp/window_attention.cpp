@@ -1,5 +1,6 @@
-// Causal softmax attention of a short window on itself, with RoPE, from a fused projection; the backward writes one
-// gradient of it. One thread owns a (batch row, head). Scores are never stored: the backward recomputes them.
+// Causal softmax attention of a short window on itself, with RoPE and RMSNorm of queries and keys (optional), from a fused
+// projection; the backward writes one gradient of it. One thread owns a (batch row, head). Neither scores nor normed
+// queries and keys are stored: the backward recomputes them.
 #include <algorithm>
 #include <cmath>
 
@@ -9,13 +10,15 @@
 // Mirrored by ops/attention.py.
 struct WindowAttention {
     Index B, T, H, D, threads, bf16;
-    double scale;
+    double scale, eps;
     const char* qkv;          // [B, T, 3, H, D]
+    const float* qk_weight;   // [2, D], of the RMSNorm of q and of k; null for none
     const float *cos, *sin;   // [T, D], the halves of D alike
     char* o;                  // [B, T, H, D]
     float* log_sums;          // [B, H, T]: of the exponentials of a row's scores
     const char* d_o;          // [B, T, H, D]
     char* d_qkv;              // [B, T, 3, H, D]
+    float* d_qk_weight;       // [B, H, 2, D]: each one's part
 };
 
 namespace {
@@ -62,6 +65,26 @@ struct Window {
         std::fill(out_TD + a.T * Dp, out_TD + Tp * Dp, 0.0f);
     }
 
+    template <class X>
+    float rstd_of(const X* x) const {
+        Vec squares = {};
+        each_vector(a.D, [&](Index d, auto n) {
+            const Vec v = load_some(x + d, n);
+            squares += v * v;
+        });
+        return float(1.0 / std::sqrt(double(sum_of(squares)) / double(a.D) + a.eps));
+    }
+
+    // RMSNorm of q (part 0) or k (part 1), token by token.
+    void norm(float* x_TD, Index part) const {
+        if (!a.qk_weight) return;
+        const float* weight = a.qk_weight + part * a.D;
+        for (float* x = x_TD; x < x_TD + a.T * Dp; x += Dp) {
+            const float rstd = rstd_of(x);
+            for (Index d = 0; d < a.D; d += LANES) store(x + d, load(x + d) * rstd * load_some(weight + d, a.D - d));
+        }
+    }
+
     // Rotates the pairs (d, d + D / 2) of every row; sign = -1 rotates back.
     void rotate(float* x_TD, float sign, float scale) const {
         const Index half = a.D / 2;
@@ -82,6 +105,8 @@ struct Window {
         read(q_TD, a.qkv, 3, 0);
         read(k_TD, a.qkv, 3, 1);
         read(v_TD, a.qkv, 3, 2);
+        norm(q_TD, 0);
+        norm(k_TD, 1);
         rotate(q_TD, 1.0f, float(a.scale));
         rotate(k_TD, 1.0f, 1.0f);
     }
@@ -183,6 +208,30 @@ struct BackwardWindow : Window<T> {
         dP_TT = this->take(base, Tp * Tp);
     }
 
+    // The gradient of what `norm` has read from that of what it has written, and the part of the weight's.
+    void norm_backward(float* d_TD, Index part) const {
+        if (!a.qk_weight) return;
+        const float* weight = a.qk_weight + part * a.D;
+        float* d_weight = a.d_qk_weight + ((this->b * a.H + this->h) * 2 + part) * a.D;
+        std::fill(d_weight, d_weight + a.D, 0.0f);
+        for (Index t = 0; t < a.T; t++) {
+            const T* x = this->row(a.qkv, 3, part, t);
+            float* dy = d_TD + t * Dp;
+            const float rstd = this->rstd_of(x);
+            Vec dots = {};
+            each_vector(a.D, [&](Index d, auto n) {
+                const Vec normed = load_some(x + d, n) * rstd, along = load_some(dy + d, n) * normed;
+                store_some(d_weight + d, load_some(d_weight + d, n) + along, n);
+                dots += along * load_some(weight + d, n);
+            });
+            const float mean = sum_of(dots) / float(a.D);
+            each_vector(a.D, [&](Index d, auto n) {
+                const Vec normed = load_some(x + d, n) * rstd;
+                store_some(dy + d, rstd * (load_some(dy + d, n) * load_some(weight + d, n) - normed * mean), n);
+            });
+        }
+    }
+
     void backward() const {
         this->load_qkv();
         this->transpose_all(kT_DT, k_TD);
@@ -210,9 +259,11 @@ struct BackwardWindow : Window<T> {
         this->write(a.d_qkv, 3, 2, grad_TD);
         this->transposed_product(grad_TD, dP_TT, q_TD);
         this->rotate(grad_TD, -1.0f, 1.0f);
+        norm_backward(grad_TD, 1);
         this->write(a.d_qkv, 3, 1, grad_TD);
         this->causal_product(grad_TD, dP_TT, k_TD);
         this->rotate(grad_TD, -1.0f, float(a.scale));
+        norm_backward(grad_TD, 0);
         this->write(a.d_qkv, 3, 0, grad_TD);
     }
 };

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from sleep_lightning.ops import (
     Layout,
+    QKNorm,
     delta_inputs,
     delta_inputs_after,
     gated_rms_norm,
@@ -78,6 +79,16 @@ def attention_case(B: int, T: int, H: int, D: int) -> Case:
     )
 
 
+def qk_norm_case(B: int, T: int, H: int, D: int) -> Case:
+    angle = torch.rand(T, D // 2 + 1).repeat(1, 2)
+
+    def attend(qkv: Tensor, q_weight: Tensor, k_weight: Tensor) -> Tensor:
+        return window_attention(qkv, angle.cos().to(qkv), angle.sin().to(qkv), QKNorm(q_weight, k_weight, 1e-6))
+
+    width = angle.shape[1]
+    return attend, [torch.randn(B, T, 3, H, width), torch.randn(width), torch.randn(width)]
+
+
 CASES = {
     "rms_norm": norm_case,
     "gated_rms_norm": gated_norm_case,
@@ -90,6 +101,7 @@ CASES = {
     "a large epsilon of the L2 norm": partial(delta_inputs_case, eps=0.5),
     "over the norm itself": partial(delta_inputs_case, eps=None),
     "window_attention": attention_case,
+    "window_attention with QK-norm": qk_norm_case,
 }
 
 
