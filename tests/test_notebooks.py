@@ -17,6 +17,12 @@ ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<])/(home|root|tmp|usr|var|opt|work|mnt|U
 """Where a file of one machine would show."""
 
 
+def imports(cell: NotebookNode) -> list[ast.ImportFrom]:
+    """What a cell imports from this package."""
+    nodes = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.ImportFrom)]
+    return [node for node in nodes if (node.module or "").startswith("sleep_lightning")]
+
+
 def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
@@ -28,8 +34,13 @@ def texts(cell: NotebookNode) -> list[str]:
     return said + [text for one in data for kind, text in one.items() if kind.startswith("text/")]
 
 
-def test_there_are_four() -> None:
-    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
+def test_there_are_five() -> None:
+    assert [path.name[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
+
+
+def test_the_fifth_needs_the_public_names_only() -> None:
+    nodes = [node for cell in code_cells(nbformat.read(NOTEBOOKS[4], as_version=4)) for node in imports(cell)]
+    assert {node.module for node in nodes} == {"sleep_lightning"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -54,11 +65,10 @@ class TestSaved:
     def test_code_compiles_and_what_it_imports_is_there(self, path: Path) -> None:
         imported = 0
         for cell in code_cells(nbformat.read(path, as_version=4)):
-            for node in ast.walk(ast.parse(cell.source)):
-                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sleep_lightning"):
-                    module = importlib.import_module(node.module or "")
-                    assert not [name.name for name in node.names if not hasattr(module, name.name)]
-                    imported += len(node.names)
+            for node in imports(cell):
+                module = importlib.import_module(node.module or "")
+                assert not [name.name for name in node.names if not hasattr(module, name.name)]
+                imported += len(node.names)
         assert imported
 
     def test_asserts_what_it_claims(self, path: Path) -> None:
