@@ -157,6 +157,8 @@ class ModelConfig:
                 f"model.conv_size=0 leaves the J in model.pattern={self.pattern!r} without its convolution; use G, or "
                 f"model.conv_size=4"
             )
+        if self.insert and self.pretrained is None:
+            raise ValueError(f"model.insert={self.insert} needs model.pretrained: put the blocks into model.pattern")
         self._check_attention()
         if self.key_dim is None and self.d_model % (self.gdn_heads or self.n_heads):
             raise ValueError(
