@@ -95,6 +95,8 @@ LEGAL_MODEL: dict[str, tuple[Any, ...]] = {
     "norm_placement": ANY,
     "norm_offset": ANY,
     "vocab_size": ANY,
+    "pretrained": ANY,
+    "insert": ANY,
     "qk_l2norm_eps": ANY,
     "backend": ANY,
 }
