@@ -11,10 +11,13 @@ from torch import Tensor
 
 from sleep_lightning.model import HybridLM
 from sleep_lightning.pretrained.loading import MEMORY, SLEEP, entries_of, inserted_parameters
-from sleep_lightning.pretrained.snapshot import Snapshot
+from sleep_lightning.pretrained.snapshot import CONFIG, Snapshot
 from sleep_lightning.sleep import SleepConfig
 
 CARD = "README.md"
+SLEEPING = "sleep"
+TOKENIZER = ("tokenizer", "special_tokens", "vocab", "merges", "chat_template", "generation_config")
+"""Beginnings of the names of files that a tokenizer consists of."""
 
 
 @torch.no_grad()
@@ -29,7 +32,8 @@ def export(
     Args:
         model: from ``load_pretrained``, or trained with ``model.pretrained``.
         folder: new or empty.
-        sleep: how it sleeps; written to ``sleep.json``.
+        sleep: how it sleeps; written to ``sleep.json``, and to ``sleep/`` for transformers' Auto classes
+            (``pretrained.auto``).
         source: the directory that it came from; None: ``model.config.pretrained``.
 
     Raises:
@@ -69,7 +73,26 @@ def export(
     if inserted or sleep is not None:
         content = {"insert": dict(model.config.insert)} | ({} if sleep is None else {"sleep": asdict(sleep)})
         (folder / SLEEP).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if sleep is not None:
+        _write_sleeping(model, folder, sleep)
     (folder / CARD).write_text(_card(model, source.name, sleep, bool(inserted)), encoding="utf-8")
+
+
+def _write_sleeping(model: HybridLM, folder: Path, sleep: SleepConfig) -> None:
+    """The directory that ``pretrained.auto`` has transformers load: a config, and the tokenizer again."""
+    (folder / SLEEPING).mkdir()
+    config = {
+        "model_type": "sleep_lightning",
+        "architectures": ["SleepingForCausalLM"],
+        "sleep": asdict(sleep),
+        "vocab_size": model.vocab_size,
+        "hidden_size": model.config.d_model,
+        "num_hidden_layers": model.n_blocks,
+    }
+    (folder / SLEEPING / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for path in folder.iterdir():
+        if path.is_file() and path.name.startswith(TOKENIZER):
+            shutil.copyfile(path, folder / SLEEPING / path.name)
 
 
 def _card(model: HybridLM, base: str, sleep: SleepConfig | None, inserted: bool) -> str:
