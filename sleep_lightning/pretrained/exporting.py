@@ -43,8 +43,7 @@ def export(
     if given is None:
         raise ValueError("export needs source=DIR, the directory whose format is to be written: this model names none")
     source = Path(given)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists already and is not empty; export into a new directory")
+    check_place(folder)
     snapshot = Snapshot(source)
     entries = entries_of(model.config, source, snapshot)
     origin = {name: entry for entry in entries for name in entry.theirs}
@@ -76,6 +75,12 @@ def export(
     if sleep is not None:
         _write_sleeping(model, folder, sleep)
     (folder / CARD).write_text(_card(model, source.name, sleep, bool(inserted)), encoding="utf-8")
+
+
+def check_place(folder: Path) -> None:
+    """Raises ValueError for a folder that is there and not empty, or a file."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists already and is not empty; export into a new directory")
 
 
 def _write_sleeping(model: HybridLM, folder: Path, sleep: SleepConfig) -> None:

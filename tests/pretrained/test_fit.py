@@ -110,3 +110,18 @@ def test_wrong_keys_are_one_sentence(
 def test_an_insertion_needs_a_pretrained_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", *SHORT, "model.insert={every: 2}"]) == 2
     assert "needs model.pretrained" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_is_exported_and_loaded_again(snapshot: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, out = str(tmp_path / "run"), str(tmp_path / "tuned")
+    assert main(["fit", *arguments(snapshot, f"training.run_dir={run}")]) == 0
+    assert main(["export", "--checkpoint", run, "--output", out]) == 0
+    trained, again = SleepModule.load_from_checkpoint(run).model, load_pretrained(out)
+    parameters = zip(trained.parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in parameters)
+    capsys.readouterr()
+    assert main(["export", "--checkpoint", run, "--output", out]) == 2
+    assert "exists already and is not empty" in capsys.readouterr().err
+    assert main(["fit", *SHORT, f"training.run_dir={tmp_path / 'plain'}"]) == 0
+    assert main(["export", "--checkpoint", str(tmp_path / "plain"), "--output", str(tmp_path / "none")]) == 2
+    assert "was not trained from model.pretrained" in capsys.readouterr().err
