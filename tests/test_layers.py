@@ -17,6 +17,7 @@ FLOORS = [
     "ops",
     "model",
     "sleep",
+    "pretrained",
     "tasks",
     "config",
     "cost",

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
@@ -193,6 +194,11 @@ class Experiment:
         rules = {letter: plugin.build for letter, plugin in self._memory_plugins().items()}
         config = self.pinned().model
         assert isinstance(config, ModelConfig)
+        if config.vocab_size is not None and config.vocab_size < len(task.vocab):
+            raise ValueError(
+                f"model.vocab_size={config.vocab_size} is less than the {len(task.vocab)} tokens of the task; give the "
+                f"task the tokenizer of the model, or drop the key"
+            )
         return HybridLM(config, len(task.vocab), task.neutral_pad, rules)
 
     def pinned(self) -> "Experiment":
@@ -206,11 +212,13 @@ class Experiment:
 
     def anchored(self) -> "Experiment":
         """The same with absolute paths of the files it names (SQLite database, a task's JSONL), for any directory."""
-        tracking, task = self.tracking, self.task
+        tracking, task, model = self.tracking, self.task, self.model
         tracking = replace(tracking, uri=anchored_uri(tracking.uri))
+        if isinstance(model, ModelConfig) and model.pretrained is not None:
+            model = replace(model, pretrained=str(Path(model.pretrained).absolute()))
         if isinstance(task, Anchored):
             task = task.anchored()
-        return replace(self, tracking=tracking, task=task)
+        return replace(self, tracking=tracking, task=task, model=model)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers: what checkpoints, logs and ``config.yaml`` hold. References to the environment are as they

@@ -17,6 +17,7 @@ from sleep_lightning.config.plugin_kinds import KindName
 from sleep_lightning.config.plugin_model import PluginModel
 from sleep_lightning.config.plugin_task import PluginTask
 from sleep_lightning.config.plugins import Plugin, find_plugin, instead_of
+from sleep_lightning.config.pretrained_model import add_pretrained
 from sleep_lightning.config.reading import (
     Argument,
     as_meant,
@@ -81,6 +82,7 @@ def load_experiment(
     absent = _take_absent(values) if saved else {}
     if saved:
         add_legacy_defaults(values)
+    add_pretrained(values, saved=saved)
     values |= {key: as_meant(kind, values[key], texts.get(key)) for key, kind in _FIRST.items() if key in values}
     search = _search_path(values)
     beside = [] if config is None or isinstance(config, dict) else [Path(config).absolute().parent]
@@ -277,7 +279,7 @@ def type_name(annotation: Any) -> str:
     Keys of any type are those of plug-ins.
     """
     plugins = {Any: "name or class_path", list[Any]: "list of names or class_paths"}
-    plugins[dict[str, Any]] = "mapping of letters to class_paths"
+    plugins[dict[str, Any]] = "mapping"
     if annotation in plugins:
         return plugins[annotation]
     if getattr(annotation, "__origin__", None) is Literal:

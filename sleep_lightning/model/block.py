@@ -1,6 +1,7 @@
-"""One block of the hybrid: pre-norm mixer and SwiGLU, each on a residual branch."""
+"""One block of the hybrid: mixer and SwiGLU behind norms, each on a residual branch."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
@@ -39,17 +40,38 @@ class BlockOutput(NamedTuple):
 
 
 class Block(nn.Module):
-    """``h + s mixer(norm(h))``, then ``h + s mlp(norm(h))``. The hybrid passes a fast-weight mixer its state."""
+    """``h + s mixer(norm(h))``, then ``h + s mlp(norm(h))``. The hybrid passes a fast-weight mixer its state.
+
+    Args:
+        mixer: attention or fast weights.
+        d_model: width of the residual stream.
+        d_ff: width of the MLP; None for a block without.
+        norm_eps: epsilon of its norms.
+        residual_scale: s.
+        norm_offset: of its norms.
+        sandwich: mixer and MLP have a norm behind them too, ``h + s norm(mixer(norm(h)))``; not in a block without an
+            MLP: behind an output of zeros a norm has a slope of 1 / sqrt(eps).
+    """
 
     def __init__(
-        self, mixer: Attention | FastWeights, d_model: int, d_ff: int, norm_eps: float, residual_scale: float = 1.0
+        self,
+        mixer: Attention | FastWeights,
+        d_model: int,
+        d_ff: int | None,
+        norm_eps: float,
+        residual_scale: float = 1.0,
+        norm_offset: float = 0.0,
+        sandwich: bool = False,
     ) -> None:
         super().__init__()
+        norm = partial(RMSNorm, d_model, norm_eps, norm_offset)
         self.residual_scale = residual_scale
-        self.mixer_norm = RMSNorm(d_model, norm_eps)
-        self.mixer = mixer
-        self.mlp_norm = RMSNorm(d_model, norm_eps)
-        self.mlp = SwiGLU(d_model, d_ff)
+        self.mixer_norm, self.mixer = norm(), mixer
+        self.mlp_norm = None if d_ff is None else norm()
+        self.mlp = None if d_ff is None else SwiGLU(d_model, d_ff)
+        sandwich = sandwich and d_ff is not None
+        self.mixer_out_norm = norm() if sandwich else None
+        self.mlp_out_norm = norm() if sandwich else None
 
     def forward(
         self,
@@ -85,7 +107,7 @@ class Block(nn.Module):
             y, past = self.mixer.slide(self.mixer_norm(h), past, present, pad, read)
         if y is None:
             return BlockOutput(None, past, conv)
-        h = self._add(h, y)
+        h = self._add_mixed(h, y)
         return BlockOutput(self.feed_forward(h, recompute=recompute_mlp) if mlps else h, past, conv)
 
     def run(self, f: Callable[Concatenate["Block", P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -95,7 +117,7 @@ class Block(nn.Module):
     def attend(self, h: Tensor) -> Tensor:
         """``h + mixer(norm(h))`` of a block of attention that sees its window only."""
         assert isinstance(self.mixer, Attention)
-        return self._add(h, self.mixer(self.mixer_norm(h)))
+        return self._add_mixed(h, self.mixer(self.mixer_norm(h)))
 
     def project(self, h: Tensor, *, read: bool) -> DeltaInputs:
         """The rule's inputs of a block of fast weights, in a window that no convolution state is carried into."""
@@ -105,20 +127,27 @@ class Block(nn.Module):
     def read_out(self, h: Tensor, o_BTHV: Tensor, inputs: DeltaInputs) -> Tensor:
         """What a block of fast weights read, added to the hidden states."""
         assert isinstance(self.mixer, FastWeights)
-        return self._add(h, self.mixer.read_out(o_BTHV, inputs))
+        return self._add_mixed(h, self.mixer.read_out(o_BTHV, inputs))
 
     def feed_forward(self, h: Tensor, *, recompute: bool = False) -> Tensor:
         """``h + mlp(norm(h))``; with ``recompute`` its activations are recomputed in the backward."""
+        if self.mlp is None:
+            return h
         if recompute and torch.is_grad_enabled():
             y: Tensor = checkpoint(self._mlp, h, use_reentrant=False, preserve_rng_state=False)
             return self._add(h, y)
         return self._add(h, self._mlp(h))
 
+    def _add_mixed(self, h: Tensor, y: Tensor) -> Tensor:
+        return self._add(h, y if self.mixer_out_norm is None else self.mixer_out_norm(y))
+
     def _add(self, h: Tensor, y: Tensor) -> Tensor:
         return torch.add(h, y, alpha=self.residual_scale)
 
     def _mlp(self, h: Tensor) -> Tensor:
-        return self.mlp(self.mlp_norm(h))
+        assert self.mlp is not None and self.mlp_norm is not None
+        y: Tensor = self.mlp(self.mlp_norm(h))
+        return y if self.mlp_out_norm is None else self.mlp_out_norm(y)
 
     def flops(self, T: int, cached_tokens: int = 0, *, read: bool = True, mlps: bool = True) -> Flops | None:
         """FLOPs of T tokens of one sequence, without ``read`` of the write alone; None if the mixer does not say."""
@@ -126,7 +155,7 @@ class Block(nn.Module):
             mixer: Flops | None = self.mixer.flops(T, cached_tokens, read=read)
         else:
             mixer = self.mixer.flops(T, read=read)
-        if mixer is None or not (read and mlps):
+        if mixer is None or self.mlp is None or not (read and mlps):
             return mixer
         matrix = 2 * T * self.mlp.in_proj.in_features * self.mlp.out_proj.in_features  # one of three equal products
         return mixer + products(mlp=3 * matrix) + Flops(mlp_recompute=2 * matrix)  # the last product is not needed

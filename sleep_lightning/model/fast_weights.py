@@ -41,6 +41,7 @@ class FastWeights(nn.Module):
         norm_eps: epsilon of the output norm.
         allow_neg_eigval: write strengths in (0, 2) instead of (0, 1).
         backend: backend of the rule.
+        value_heads: heads of the state, a multiple of ``n_heads``: as many consecutive ones share a q and k; None: H.
     """
 
     rule: ClassVar[Rule]
@@ -62,19 +63,21 @@ class FastWeights(nn.Module):
         norm_eps: float = 1e-6,
         allow_neg_eigval: bool = False,
         backend: str = "auto",
+        value_heads: int | None = None,
     ) -> None:
         super().__init__()
         self.n_heads, self.key_dim, self.value_dim, self.conv_size = n_heads, key_dim, value_dim, conv_size
+        self.value_heads = value_heads or n_heads
         self.norm_eps, self.allow_neg_eigval, self.backend = norm_eps, allow_neg_eigval, backend
         self.in_splits = self._input_rows()
         self.in_proj = nn.Linear(d_model, sum(self.in_splits), bias=False)
         self.gate_proj: nn.Linear | None = None
         if conv_size:
             self._add_convolution(conv_size)
-        self.A_log = nn.Parameter(torch.empty(n_heads)) if self.decays else None
-        self.dt_bias = nn.Parameter(torch.empty(n_heads)) if self.decays else None
+        self.A_log = nn.Parameter(torch.empty(self.value_heads)) if self.decays else None
+        self.dt_bias = nn.Parameter(torch.empty(self.value_heads)) if self.decays else None
         self.norm_weight = nn.Parameter(torch.ones(value_dim))
-        self.out_proj = nn.Linear(n_heads * value_dim, d_model, bias=False)
+        self.out_proj = nn.Linear(self.value_heads * value_dim, d_model, bias=False)
         self.reset_gates()
 
     def _input_rows(self) -> tuple[int, ...]:
@@ -82,8 +85,8 @@ class FastWeights(nn.Module):
 
         q, k, v side by side are the convolution's input as they come; k to b those of a pass that only writes.
         """
-        keys, values = self.n_heads * self.key_dim, self.n_heads * self.value_dim
-        return keys, keys, values, *(self.n_heads,) * self.n_gates, values
+        keys, values = self.n_heads * self.key_dim, self.value_heads * self.value_dim
+        return keys, keys, values, *(self.value_heads,) * self.n_gates, values
 
     @property
     def n_gates(self) -> int:
@@ -116,10 +119,10 @@ class FastWeights(nn.Module):
 
     def split_gates(self) -> None:
         """Take the rows of a and b out of ``in_proj``, into a projection of their own with a bias of b."""
-        d_model, gates = self.in_proj.in_features, self.n_heads * self.n_gates
+        d_model, gates = self.in_proj.in_features, self.value_heads * self.n_gates
         self.in_proj = nn.Linear(d_model, self.in_proj.out_features - gates, bias=False)
         self.gate_proj = nn.Linear(d_model, gates, bias=False)
-        self.write_bias = nn.Parameter(torch.zeros(self.n_heads))  # a's is dt_bias
+        self.write_bias = nn.Parameter(torch.zeros(self.value_heads))  # a's is dt_bias
 
     @property
     def matrix_rows(self) -> tuple[int, ...]:
@@ -132,14 +135,14 @@ class FastWeights(nn.Module):
 
     def state_bytes(self, *, carry_conv_state: bool = False) -> int:
         """Bytes of one sequence's memory in this layer, all in fp32."""
-        floats = self.n_heads * self.key_dim * self.value_dim
+        floats = self.value_heads * self.key_dim * self.value_dim
         return 4 * (floats + (max(self.conv_size - 1, 0) * self.conv_channels if carry_conv_state else 0))
 
     def flops(self, T: int, *, read: bool = True) -> Flops | None:
         """FLOPs of T tokens of one sequence, without ``read`` those of a write; None if the rule does not say."""
         if self.rule.flops is None:
             return None
-        forward, backward = self.rule.flops(T, self.n_heads, self.key_dim, self.value_dim, read)
+        forward, backward = self.rule.flops(T, self.value_heads, self.key_dim, self.value_dim, read)
         rule = Flops(Counter(memory_rule=forward), Counter(memory_rule=backward))
         return rule + products(projections=2 * T * self._token_weights(read))
 
@@ -151,7 +154,7 @@ class FastWeights(nn.Module):
 
     def zero_state(self, batch_size: int) -> Tensor:
         """Fast weights before the first token, ``[B, H, K, V]`` fp32."""
-        return self.norm_weight.new_zeros(batch_size, self.n_heads, self.key_dim, self.value_dim)
+        return self.norm_weight.new_zeros(batch_size, self.value_heads, self.key_dim, self.value_dim)
 
     def zero_conv(self, batch_size: int) -> Tensor:
         """Conv inputs before the first token, ``[B, conv_size - 1, C]``."""
@@ -204,7 +207,7 @@ class FastWeights(nn.Module):
         if rows is not None:  # else the weight stays whole: autocast then caches its bf16 copy
             weight, before = weight[rows], before - rows.start
         above, below = F.linear(x_BTE, weight).tensor_split((before,), -1)
-        a, b = self.gate_proj(x_BTE).tensor_split((-self.n_heads,), -1)
+        a, b = self.gate_proj(x_BTE).tensor_split((-self.value_heads,), -1)
         # outputs are joined, not weights: no backward keeps them
         return torch.cat((above, a, b + self.write_bias.to(b.dtype), below), -1)
 
@@ -219,7 +222,7 @@ class FastWeights(nn.Module):
 
     def _layout(self, value_dim: int, read: bool) -> Layout:
         beta_scale = 2 if self.allow_neg_eigval else 1
-        return Layout(self.n_heads, self.key_dim, value_dim, read, beta_scale, self.qk_l2norm_eps)
+        return Layout(self.n_heads, self.key_dim, value_dim, read, beta_scale, self.qk_l2norm_eps, self.value_heads)
 
     def scan(self, p: DeltaInputs, state: Tensor, *, read: bool = True) -> tuple[Tensor | None, Tensor]:
         """The recurrence: reads ``[B, T, H, V]`` (None without read) and the state after the last token."""

@@ -15,6 +15,7 @@ from sleep_lightning.model.fast_weights import FastWeights
 from sleep_lightning.model.flops import Flops
 from sleep_lightning.model.memory import Memory
 from sleep_lightning.model.norm import RMSNorm
+from sleep_lightning.model.rope import RotaryEmbedding
 from sleep_lightning.model.window_model import WindowModel
 from sleep_lightning.ops.dtype import at_least_fp32
 
@@ -26,7 +27,7 @@ class HybridLM(nn.Module, WindowModel):
 
     Args:
         config: sizes and pattern.
-        vocab_size: number of tokens of the task.
+        vocab_size: number of tokens of the task; ``config.vocab_size`` comes before it.
         neutral_pad: token that is not attended to, writes nothing and lets nothing decay; None if there is none.
         memory_rules: what makes the mixers of the letters in ``config.memory_rules``, called as ``FastWeights``.
     """
@@ -41,14 +42,21 @@ class HybridLM(nn.Module, WindowModel):
         super().__init__()
         self._rules = MEMORY_MIXERS | dict(memory_rules or {})
         self.config, self.neutral_pad = config, neutral_pad
-        self.n_blocks, self.vocab_size, self.summary_tokens = config.n_blocks, vocab_size, config.summary_tokens
+        self.n_blocks, self.summary_tokens = config.n_blocks, config.summary_tokens
+        self.vocab_size = vocab_size = config.vocab_size or vocab_size
         self.embedding = nn.Embedding(vocab_size, config.d_model)
         scale = 1.0 if config.residual_scale is None else config.residual_scale  # a model alone has no N
-        self.layers = nn.ModuleList(
-            Block(self._mixer(letter), config.d_model, config.mlp_width, config.norm_eps, scale)
-            for letter in config.pattern
+        offset, sandwich, widths = (
+            float(config.norm_offset),
+            config.norm_placement == "sandwich",
+            iter(config.attention_windows),
         )
-        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.layers = nn.ModuleList()
+        for letter, has_mlp in zip(config.mixers, config.has_mlp, strict=True):
+            mixer = self._attention(next(widths, 0)) if letter == ATTENTION else self._fast_weights(letter)
+            d_ff = config.mlp_width if has_mlp else None
+            self.layers.append(Block(mixer, config.d_model, d_ff, config.norm_eps, scale, offset, sandwich))
+        self.norm = RMSNorm(config.d_model, config.norm_eps, offset)
         self.head = nn.Linear(config.d_model, vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
@@ -67,19 +75,34 @@ class HybridLM(nn.Module, WindowModel):
         self._run = torch.compile(self._run, dynamic=False, fullgraph=True)  # type: ignore[method-assign]
         self.compiled = True
 
-    def _mixer(self, letter: str) -> Attention | FastWeights:
+    def _attention(self, width: int) -> Attention:
         c = self.config
-        if letter == ATTENTION:
-            return Attention(c.d_model, c.n_heads, c.rope_base, c.norm_eps if c.qk_norm else None)
+        return Attention(
+            c.d_model,
+            c.n_heads,
+            RotaryEmbedding(int(c.attention_head_dim * c.rope_fraction), c.rope_base, c.rope_scaling),
+            kv_heads=c.kv_heads,
+            head_dim=c.head_dim,
+            bias=c.qkv_bias,
+            qk_norm_eps=c.norm_eps if c.qk_norm else None,
+            norm_offset=float(c.norm_offset),
+            gated=c.attention_gate,
+            width=width or None,
+        )
+
+    def _fast_weights(self, letter: str) -> FastWeights:
+        c = self.config
+        grouped = {} if c.value_heads is None else {"value_heads": c.value_heads}
         mixer = self._rules[letter](
             c.d_model,
             c.fast_weight_heads,
             c.key_dim_per_head,
             c.value_dim_per_head,
             c.conv_size,
-            c.norm_eps,
+            c.output_norm_eps or c.norm_eps,
             c.allow_neg_eigval,
             c.backend,
+            **grouped,
         )
         mixer.qk_l2norm_eps = c.qk_l2norm_eps
         mixer.slow_down(c.max_decay_rate)
@@ -99,6 +122,8 @@ class HybridLM(nn.Module, WindowModel):
             if isinstance(module, nn.Linear):
                 gain = gains.get(name.rpartition(".")[2], 1.0)
                 nn.init.normal_(module.weight, std=gain * module.in_features**-0.5)
+            if isinstance(module, Attention) and module.in_proj.bias is not None:
+                nn.init.zeros_(module.in_proj.bias)
         nn.init.normal_(self.embedding.weight, std=std)
         if self.config.summary_tokens:
             nn.init.normal_(self.summary, std=std)
@@ -134,7 +159,7 @@ class HybridLM(nn.Module, WindowModel):
         summaries = (weight.new_zeros(batch_size, 0, c.d_model),) if c.summary_tokens else ()
         if not cached_tokens or not c.attends:
             return Memory(states, conv, summaries=summaries)
-        size = (batch_size, cached_tokens, 2, c.n_heads, c.d_model // c.n_heads)
+        size = (batch_size, cached_tokens, 2, c.kv_heads or c.n_heads, c.attention_head_dim)
         kv = tuple(weight.new_zeros(size) for block in self.stack if isinstance(block.mixer, Attention))
         return Memory(states, conv, kv, (weight.new_zeros(batch_size, cached_tokens),))
 

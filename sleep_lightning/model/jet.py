@@ -29,13 +29,13 @@ class JetBlock(FastWeights):
 
     def _input_rows(self) -> tuple[int, ...]:
         """Rows of ``in_proj``: q, k, a, b, v, the generator's hidden channels, gate."""
-        keys, values, H = self.n_heads * self.key_dim, self.n_heads * self.value_dim, self.n_heads
+        keys, values, H = self.n_heads * self.key_dim, self.value_heads * self.value_dim, self.value_heads
         return keys, keys, H, H, values, max(1, values // REDUCTION), values
 
     @property
     def conv_channels(self) -> int:
         """C: the values."""
-        return self.n_heads * self.value_dim
+        return self.value_heads * self.value_dim
 
     def _add_convolution(self, taps: int) -> None:
         self.tap_proj = nn.Linear(self.in_splits[-2], taps * self.conv_channels)  # rows [J, C], oldest tap first
@@ -60,6 +60,6 @@ class JetBlock(FastWeights):
         v_BTC, hidden_BTR, gate_BTC = p.rest.split((values, hidden, gate if read else 0), -1)
         taps_BTJC = self.tap_proj(F.silu(hidden_BTR)).unflatten(-1, (self.conv_size, values))
         v_BSC = v_BTC if conv is None else torch.cat((conv.to(v_BTC.dtype), v_BTC), 1)
-        v_BTHV = dynamic_conv(v_BSC, taps_BTJC).unflatten(-1, (self.n_heads, self.value_dim))
+        v_BTHV = dynamic_conv(v_BSC, taps_BTJC).unflatten(-1, (self.value_heads, self.value_dim))
         carried = None if conv is None else v_BSC[:, v_BTC.shape[1] :]
         return p._replace(v=v_BTHV, rest=gate_BTC if read else None), carried

@@ -1,6 +1,6 @@
 """Pure tensor functions: the operators the model is made of."""
 
-from sleep_lightning.ops.attention import QKNorm, sliding_attention, window_attention
+from sleep_lightning.ops.attention import QKNorm, grouped_attention, sliding_attention, window_attention
 from sleep_lightning.ops.delta_rule_inputs import DeltaInputs, Layout, delta_inputs, delta_inputs_after
 from sleep_lightning.ops.dispatch import Rule
 from sleep_lightning.ops.dynamic_conv import dynamic_conv
@@ -22,6 +22,7 @@ __all__ = [
     "gated_delta_rule",
     "gated_hebbian",
     "gated_rms_norm",
+    "grouped_attention",
     "rms_norm",
     "select_backend",
     "short_conv",

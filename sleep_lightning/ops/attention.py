@@ -1,6 +1,7 @@
 """Causal softmax attention of a window on itself, or on a cache too, with RoPE, out of a fused projection.
 
-Shape suffixes: B batch, T tokens of the window, S cached tokens, P q, k and v, H heads, D head dim.
+Shape suffixes: B batch, T tokens of the window, S cached tokens, P parts (q, k, v), H heads of queries, G heads of keys
+and values, D head dim, R dims that are rotated.
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from sleep_lightning.ops.cpp.binding import Kernel, usable
 from sleep_lightning.ops.dtype import at_least_fp32
-from sleep_lightning.ops.non_finite import maybe_non_finite, nan_where, spoiled, without
+from sleep_lightning.ops.non_finite import maybe_non_finite, nan_where
 from sleep_lightning.ops.rms_norm import rms_norm
 from sleep_lightning.ops.transforms import first_derivative_only
 
@@ -33,10 +34,9 @@ class QKNorm(NamedTuple):
     k_weight: Tensor
     eps: float
 
-    def __call__(self, qkv_BTPHD: Tensor) -> Tensor:
-        """Queries and keys normed, values as they are."""
-        q, k, v = qkv_BTPHD.unbind(2)
-        return torch.stack((rms_norm(q, self.q_weight, self.eps), rms_norm(k, self.k_weight, self.eps), v), 2)
+    def __call__(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Both normed, ``[..., D]``."""
+        return rms_norm(q, self.q_weight, self.eps), rms_norm(k, self.k_weight, self.eps)
 
 
 def window_attention(qkv_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor, qk_norm: QKNorm | None = None) -> Tensor:
@@ -54,72 +54,129 @@ def window_attention(qkv_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor, qk_norm:
         weight, eps = (None, 0.0) if qk_norm is None else (torch.stack(qk_norm[:2]), qk_norm.eps)
         o: Tensor = _WindowAttention.apply(qkv_BTPHD.contiguous(), weight, eps, cos_TD, sin_TD)
         return o
+    q, k, v = qkv_BTPHD.unbind(2)
+    return grouped_attention(q, k, v, cos_TD, sin_TD, qk_norm)
+
+
+def grouped_attention(
+    q_BTHD: Tensor,
+    k_BTGD: Tensor,
+    v_BTGD: Tensor,
+    cos_TR: Tensor,
+    sin_TR: Tensor,
+    qk_norm: QKNorm | None = None,
+    width: int | None = None,
+) -> Tensor:
+    """``window_attention`` in torch, with fewer heads of keys and values, RoPE on some of D, and a limited view.
+
+    Args:
+        q_BTHD: queries.
+        k_BTGD, v_BTGD: keys and values of G heads, each for H / G consecutive heads of queries.
+        cos_TR, sin_TR: RoPE in the half-split form for the first R of D dims, fp32.
+        qk_norm: applied to queries and keys before they are rotated.
+        width: tokens that a token sees, itself among them; None: all before it.
+
+    Returns:
+        ``[B, T, H, D]`` in the dtype of v.
+    """
     if qk_norm is not None:
-        qkv_BTPHD = qk_norm(qkv_BTPHD)
-    if maybe_non_finite(qkv_BTPHD):
-        spoiled_BTH = spoiled(qkv_BTPHD.transpose(2, 3))
-        qkv_BTPHD = without(qkv_BTPHD.transpose(2, 3), spoiled_BTH).transpose(2, 3)
-        o_BTHD = _plain_attention(qkv_BTPHD, cos_TD, sin_TD)
-        return o_BTHD * nan_where(spoiled_BTH[..., None], o_BTHD)
-    return _plain_attention(qkv_BTPHD, cos_TD, sin_TD)
+        q_BTHD, k_BTGD = qk_norm(q_BTHD, k_BTGD)
+    if not maybe_non_finite(q_BTHD, k_BTGD, v_BTGD):
+        return _plain_attention(q_BTHD, k_BTGD, v_BTGD, cos_TR, sin_TR, width)
+    bad_BTG = ~(k_BTGD.detach().isfinite() & v_BTGD.detach().isfinite()).all(-1)
+    k_BTGD, v_BTGD = (x.masked_fill(bad_BTG[..., None], 0) for x in (k_BTGD, v_BTGD))
+    o_BTHD = _plain_attention(q_BTHD, k_BTGD, v_BTGD, cos_TR, sin_TR, width)
+    return _spoil(o_BTHD, _seen(q_BTHD.shape[1], width, q_BTHD.device), bad_BTG)
 
 
-def _plain_attention(qkv_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
-    T = qkv_BTPHD.shape[1]
-    qk_BTPHD, v_BTHD = qkv_BTPHD[:, :, :2], qkv_BTPHD[:, :, 2]
-    q_BHTD, k_BHTD = _rotate(qk_BTPHD, cos_TD, sin_TD).permute(2, 0, 3, 1, 4)
-    v_BHTD = v_BTHD.transpose(1, 2)
-    if T > SHORT or qkv_BTPHD.device.type != "cpu":
-        return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, is_causal=True).transpose(1, 2)
-    q, k, v = (x.flatten(0, 1) for x in (q_BHTD, k_BHTD, v_BHTD))
-    above_TT = torch.full((T, T), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
-    scores = torch.baddbmm(above_TT, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
-    return torch.bmm(scores.softmax(-1), v).view_as(q_BHTD).transpose(1, 2)
+def _spoil(o_BTHD: Tensor, seen: Tensor, bad_BSG: Tensor) -> Tensor:
+    """NaN for tokens that see one of which a key or value is not finite."""
+    sees_bad_BTG = (seen.to(o_BTHD.dtype) @ bad_BSG.to(o_BTHD.dtype)) > 0
+    groups = o_BTHD.shape[2] // bad_BSG.shape[2]
+    return o_BTHD * nan_where(sees_bad_BTG.repeat_interleave(groups, 2)[..., None], o_BTHD)
 
 
-def sliding_attention(qkv_BTPHD: Tensor, kv_BSPHD: Tensor, present: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _plain_attention(
+    q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, cos: Tensor, sin: Tensor, width: int | None
+) -> Tensor:
+    T, H, G = *q_BTHD.shape[1:3], k_BTGD.shape[2]
+    q, k = (_rotate(x, cos, sin).transpose(1, 2) for x in (q_BTHD, k_BTGD))
+    v = v_BTGD.transpose(1, 2)
+    limited = width is not None and width < T
+    if T > SHORT or q.device.type != "cpu":
+        mask = _seen(T, width, q.device) if limited else None
+        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=not limited, enable_gqa=H != G)
+        return o.transpose(1, 2)
+    if H != G:
+        k, v = (x.repeat_interleave(H // G, 1) for x in (k, v))
+    hidden_TT = torch.zeros(T, T, dtype=q.dtype, device=q.device).masked_fill(~_seen(T, width, q.device), -torch.inf)
+    scores = torch.baddbmm(hidden_TT, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    return torch.bmm(scores.softmax(-1), v.flatten(0, 1)).view_as(q).transpose(1, 2)
+
+
+def _seen(T: int, width: int | None, device: torch.device) -> Tensor:
+    """``[T, T]``: which tokens (columns) a token (row) sees."""
+    seen_TT = torch.ones(T, T, dtype=torch.bool, device=device).tril()
+    return seen_TT if width is None else seen_TT.triu(1 - width)
+
+
+def sliding_attention(
+    q_BTHD: Tensor,
+    kv_BTPGD: Tensor,
+    past_BSPGD: Tensor,
+    present: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    width: int | None = None,
+) -> Tensor:
     """Each token attends to itself and to those of the S + T - 1 around that are at most max(S, T - 1) before it.
 
     With a cache of S = L - 1 tokens that is sliding-window attention of width L; without one (S = 0) it is
     ``window_attention`` with tokens left out. Positions are counted from the cache's start.
 
     Args:
-        qkv_BTPHD: queries, keys and values of the window ``[B, T, 3, H, D]``, not rotated.
-        kv_BSPHD: keys and values before it ``[B, S, 2, H, D]``, not rotated.
+        q_BTHD: queries of the window, not rotated.
+        kv_BTPGD: keys and values of the window ``[B, T, 2, G, D]``, not rotated.
+        past_BSPGD: those before it ``[B, S, 2, G, D]``.
         present: ``[B, S + T]``, 0 for tokens that are not to be seen (but always by themselves).
-        cos, sin: RoPE in the half-split form ``[S + T, D]``, fp32.
+        cos, sin: RoPE in the half-split form ``[S + T, R]`` for the first R of D dims, fp32.
+        width: tokens that a token sees, itself among them, if that is less.
 
     Returns:
-        ``[B, T, H, D]`` in the dtype of qkv.
+        ``[B, T, H, D]`` in the dtype of the queries.
     """
-    S, T = kv_BSPHD.shape[1], qkv_BTPHD.shape[1]
-    q_BTHD = _rotate(qkv_BTPHD[:, :, :1], cos[S:], sin[S:])[:, :, 0]
-    kv = torch.cat((kv_BSPHD, qkv_BTPHD[:, :, 1:]), 1)
-    bad_BSH = None
+    S, T, H, G = past_BSPGD.shape[1], *q_BTHD.shape[1:3], kv_BTPGD.shape[3]
+    kv = torch.cat((past_BSPGD, kv_BTPGD), 1)
+    bad_BSG = None
     if maybe_non_finite(kv):
-        bad_BSH = ~kv.detach().isfinite().all(-1).all(2)
-        kv = kv.masked_fill(bad_BSH[:, :, None, :, None], 0)
-    k = _rotate(kv[:, :, :1], cos, sin)[:, :, 0]
-    distance = torch.arange(S, S + T, device=k.device)[:, None] - torch.arange(S + T, device=k.device)
-    near = (distance >= 0) & (distance <= max(S, T - 1))
+        bad_BSG = ~kv.detach().isfinite().all(-1).all(2)
+        kv = kv.masked_fill(bad_BSG[:, :, None, :, None], 0)
+    distance = torch.arange(S, S + T, device=kv.device)[:, None] - torch.arange(S + T, device=kv.device)
+    farthest = max(S, T - 1) if width is None else min(max(S, T - 1), width - 1)
+    near = (distance >= 0) & (distance <= farthest)
     mask = near & (present[:, None] > 0) | (distance == 0)
-    q_BHTD, k, v = (x.transpose(1, 2) for x in (q_BTHD, k, kv[:, :, 1]))
-    if T > SHORT or qkv_BTPHD.device.type != "cpu":
-        o_BTHD = F.scaled_dot_product_attention(q_BHTD, k, v, attn_mask=mask[:, None]).transpose(1, 2)
+    q, k, v = (
+        x.transpose(1, 2) for x in (_rotate(q_BTHD, cos[S:], sin[S:]), _rotate(kv[:, :, 0], cos, sin), kv[:, :, 1])
+    )
+    if T > SHORT or q.device.type != "cpu":
+        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], enable_gqa=H != G)
     else:
-        scores = (q_BHTD * q_BHTD.shape[-1] ** -0.5) @ k.transpose(2, 3)
-        o_BTHD = (scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1).to(v.dtype) @ v).transpose(1, 2)
-    if bad_BSH is None:
-        return o_BTHD
-    sees_bad_BTH = (mask.to(o_BTHD.dtype) @ bad_BSH.to(o_BTHD.dtype)) > 0
-    return o_BTHD * nan_where(sees_bad_BTH[..., None], o_BTHD)
+        if H != G:
+            k, v = (x.repeat_interleave(H // G, 1) for x in (k, v))
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+        o = scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1).to(v.dtype) @ v
+    o_BTHD = o.transpose(1, 2)
+    return o_BTHD if bad_BSG is None else _spoil(o_BTHD, mask, bad_BSG)
 
 
-def _rotate(x_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
-    """RoPE; arithmetic in fp32, result in the dtype of the input."""
-    x1, x2 = at_least_fp32(x_BTPHD).chunk(2, -1)
-    rotated = torch.cat((-x2, x1), -1)
-    return (x_BTPHD * cos_TD[:, None, None] + rotated * sin_TD[:, None, None]).to(x_BTPHD.dtype)
+def _rotate(x_BTHD: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
+    """RoPE of the first R dims; arithmetic in fp32, result in the dtype of the input."""
+    R = cos_TR.shape[-1]
+    turned = at_least_fp32(x_BTHD[..., :R])
+    x1, x2 = turned.chunk(2, -1)
+    turned = turned * cos_TR[:, None] + torch.cat((-x2, x1), -1) * sin_TR[:, None]
+    turned = turned.to(x_BTHD.dtype)
+    return turned if x_BTHD.shape[-1] == R else torch.cat((turned, x_BTHD[..., R:]), -1)
 
 
 def _is_fp32(norm: QKNorm) -> bool:

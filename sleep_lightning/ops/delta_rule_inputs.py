@@ -39,8 +39,8 @@ class DeltaInputs(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Heads, their key and value dims, whether the projection starts with queries, the largest write strength, and the
-    epsilon of ``l2norm``."""
+    """Heads, their key and value dims, whether the projection starts with queries, the largest write strength, the
+    epsilon of ``l2norm``, and the heads of values (grouped values: a multiple of ``heads``; None: as many)."""
 
     heads: int
     key_dim: int
@@ -48,12 +48,18 @@ class Layout(NamedTuple):
     reads: bool
     beta_scale: int
     qk_l2norm_eps: float | None = 1e-6
+    value_heads: int | None = None
+
+    @property
+    def states(self) -> int:
+        """Heads of the state: those of the values."""
+        return self.value_heads or self.heads
 
     @property
     def splits(self) -> tuple[int, int, int]:
         """Channels of q, k and v: what is convolved."""
         keys = self.heads * self.key_dim
-        return (keys if self.reads else 0, keys, self.heads * self.value_dim)
+        return (keys if self.reads else 0, keys, self.states * self.value_dim)
 
     @property
     def kernel_eps(self) -> float:
@@ -68,13 +74,14 @@ def delta_inputs(
     ``beta = scale sigmoid(b)`` (Gated DeltaNet's equations; the convolution starts from zeros).
 
     Args:
-        x_BTC: channels of q, k, v, then a and b (one per head), then a rest that is passed through.
+        x_BTC: channels of q, k, v, then a and b (one per head of values), then a rest that is passed through.
         weight_JC: taps of the convolution on q, k, v, oldest first; None for none.
         A_log, dt_bias: ``[H]``; None for no decay: there is no a, and g is 0.
         layout: which channels are what.
     """
     taps = 0 if weight_JC is None else len(weight_JC)
-    if taps <= MAX_TAPS and (A_log is None or A_log.dtype == torch.float32) and usable(x_BTC):
+    grouped = layout.states != layout.heads
+    if taps <= MAX_TAPS and not grouped and (A_log is None or A_log.dtype == torch.float32) and usable(x_BTC):
         weight_JC = None if weight_JC is None else weight_JC.contiguous()
         q, k, v, g, beta, rest = _DeltaInputs.apply(x_BTC.contiguous(), weight_JC, A_log, dt_bias, layout)
         return DeltaInputs(q, k, v, g, beta, rest)
@@ -107,8 +114,11 @@ def _from_convolved(
 ) -> DeltaInputs:
     """The definition behind the convolution: ``gates_BTC`` holds a (if there is decay), b and the rest."""
     B, T, _ = convolved_BTC.shape
-    H = layout.heads
-    q, k, v = (x.view(B, T, H, x.shape[-1] // H) for x in convolved_BTC.split(layout.splits, -1))
+    H, (q, k, v) = layout.states, convolved_BTC.split(layout.splits, -1)
+    q, k = (x.view(B, T, layout.heads, x.shape[-1] // layout.heads) for x in (q, k))
+    v = v.view(B, T, H, v.shape[-1] // H)
+    if H != layout.heads:
+        q, k = (x.repeat_interleave(H // layout.heads, 2) for x in (q, k))
     decays = 0 if A_log is None else H
     a, b, rest = gates_BTC.split((decays, H, gates_BTC.shape[-1] - decays - H), -1)
     if A_log is None or dt_bias is None:

@@ -65,6 +65,13 @@ LEGAL_MODEL: dict[str, tuple[Any, ...]] = {
     "pattern": ANY,  # its mixers: LEGAL_MIXERS
     "memory_rules": ANY,  # likewise
     "n_heads": ANY,
+    "kv_heads": ANY,
+    "head_dim": ANY,
+    "attention_windows": ANY,
+    "qkv_bias": ANY,
+    "attention_gate": ANY,
+    "value_dim": ANY,
+    "value_heads": ANY,
     "gdn_heads": ANY,
     "key_dim": ANY,
     "expand_v": ANY,
@@ -72,6 +79,8 @@ LEGAL_MODEL: dict[str, tuple[Any, ...]] = {
     "conv_size": ANY,
     "summary_tokens": (0,),  # windows wait for summaries
     "rope_base": ANY,
+    "rope_fraction": ANY,
+    "rope_scaling": ANY,
     "tie_embeddings": ANY,
     "embedding_std": ANY,
     "residual_scale": ANY,
@@ -82,6 +91,12 @@ LEGAL_MODEL: dict[str, tuple[Any, ...]] = {
     "gate_proj": ANY,
     "allow_neg_eigval": ANY,
     "norm_eps": ANY,
+    "output_norm_eps": ANY,
+    "norm_placement": ANY,
+    "norm_offset": ANY,
+    "vocab_size": ANY,
+    "pretrained": ANY,
+    "insert": ANY,
     "qk_l2norm_eps": ANY,
     "backend": ANY,
 }

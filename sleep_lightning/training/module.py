@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.stages import sleep_of, stage_of
-from sleep_lightning.model import HybridLM
+from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.model.parameter_groups import set_trained
+from sleep_lightning.pretrained import load_weights
 from sleep_lightning.runs.checkpoint import MODULE, checkpoint_file, experiment_of, load_checkpoint
 from sleep_lightning.sleep import IGNORE, plan_windows
 from sleep_lightning.tasks import TaskBatch
@@ -34,6 +35,8 @@ _RESTORING = ContextVar("restoring", default=False)
 
 class SleepModule(pl.LightningModule):
     """Trains a window model under Algorithm 1 with truncated or full BPTT, in any ``lightning.Trainer``.
+
+    With ``model.pretrained`` training begins from its weights, unless the module was loaded from a checkpoint.
 
     Batches are ``TaskBatch``es, or ``(tokens, labels)`` as a tuple or a mapping, int64 ``[B, T]``: labels are aligned
     to the logits (``labels[:, t]`` is the target of position t), -100 where there is no loss. With several devices
@@ -71,6 +74,7 @@ class SleepModule(pl.LightningModule):
         self.scores: dict[str, Score] = {}
         self.history: list[dict[str, float]] = []
         self._answers: list[Answers] = []
+        self._restored = False
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
@@ -121,7 +125,15 @@ class SleepModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         # scores are gathered from all ranks before they are logged
         warnings.filterwarnings("ignore", message=r".*self\.log\('(val|test)/.*sync_dist=True.*")
+        if stage == TrainerFn.FITTING and not self._restored and self.trainer.ckpt_path is None:
+            self._load_pretrained()
         self.gradients.connect(self.trainer)
+
+    def _load_pretrained(self) -> None:
+        config = self.experiment.model
+        if isinstance(config, ModelConfig) and config.pretrained is not None:
+            load_weights(cast(HybridLM, self.model), config.pretrained)
+        self._restored = True
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.experiment.training)
@@ -194,6 +206,7 @@ class SleepModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         torch.set_rng_state(checkpoint["rng"])
+        self._restored = True
 
 
 def _exact(value: float) -> Tensor:

@@ -14,6 +14,7 @@ from sleep_lightning.sleep import SleepConfig, plan_passes, plan_windows
 from sleep_lightning.tasks import Rule110Config
 from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.optimizer import Muon
+from tests.model.styles import STYLES
 
 
 def experiment(
@@ -30,8 +31,9 @@ def inverses(e: Experiment) -> int:
     for window in planned_windows(18, 16, e.sleep.window_size):
         T = window.stop - window.start
         for p in plan_passes(e.model, e.sleep, sleeps=window.sleeps):
-            layers = sum(e.model.pattern[i] in "GDJ" for i in p.blocks)
-            unseen += layers * e.model.fast_weight_heads * (chunk_length(T) ** 3 // 3)
+            layers = sum(e.model.mixers[i] in "GDJ" for i in p.blocks)
+            heads = e.model.value_heads or e.model.fast_weight_heads
+            unseen += layers * heads * (chunk_length(T) ** 3 // 3)
     return unseen
 
 
@@ -69,6 +71,15 @@ def test_options_equal_the_dispatched_count(
     if pattern == "GAAA" and sleep.get("loop") in ("1/2/1", "1/1/2"):
         pytest.skip("nothing in the loop or after it holds memory")
     check(experiment(3, 8, sleep, pattern=pattern))
+
+
+@pytest.mark.parametrize("sleep", [{}, {"eviction": "sliding"}])
+@pytest.mark.parametrize("style", STYLES)
+def test_pretrained_blocks_equal_the_dispatched_count(
+    style: str, sleep: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(build.SWITCH, "0")
+    check(experiment(2, 8, sleep, **STYLES[style]))
 
 
 @pytest.mark.parametrize("tbptt_windows", [1, 2, 3, 4])

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from sleep_lightning.model import HybridLM, Memory, ModelConfig
+from sleep_lightning.model.parameter_groups import hidden_matrices
 from tests.conftest import tiny_model
+from tests.model.styles import STYLES
 
 
 @pytest.mark.parametrize("pattern", ["G", "AG", "GA", "AGAG", "GGA", "A", "AHAH", "DA", "AJ", "GHDJ"])
@@ -63,9 +65,27 @@ def test_memory_saves_and_loads_without_pickle(tmp_path) -> None:  # type: ignor
         Memory.load(tmp_path / "junk")
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_the_matrices_that_muon_is_given_are_whole(style: str) -> None:
+    model = tiny_model(**STYLES[style])
+    for weight, rows in hidden_matrices(model):
+        assert sum(rows) == len(weight)
+    for block, letter in zip(model.stack, model.config.pattern, strict=True):
+        assert (block.mlp is None) == letter.islower()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        ({"n_heads": 4, "kv_heads": 3}, r"model\.kv_heads=3 must divide model\.n_heads=4; use one of \[1, 2, 4\]"),
+        ({"rope_fraction": 0.1}, r"model\.rope_fraction=0\.1 of the head dim 32 must be an even"),
+        ({"rope_scaling": {"rope_type": "ntk"}}, r"model\.rope_scaling\.rope_type='ntk' is not known"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, r"model\.rope_scaling of rope_type=yarn lacks factor"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, r"model\.rope_scaling\.factor=0 must be"),
+        ({"attention_windows": [3]}, r"model\.attention_windows=\[3\] must hold .* each of the 2 blocks"),
+        ({"value_heads": 3}, r"model\.value_heads=3 must be a multiple of the 2 heads"),
+        ({"vocab_size": 0}, r"model\.vocab_size=0 must be at least 1"),
+        ({"insert": {"every": 2}}, r"model\.insert=.* needs model\.pretrained"),
         ({"n_heads": 3}, r"model\.n_heads=3 .*use one of \[1, 2, 4, 8"),
         ({"pattern": ""}, r"model\.pattern=''"),
         ({"pattern": "AX"}, r"model\.pattern='AX' must be one or more of the letters A, G, H, D, J"),

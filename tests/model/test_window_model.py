@@ -22,6 +22,7 @@ from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.optimizer import build_optimizer
 from tests.conftest import tiny_batch, tiny_model
 from tests.model.own_model import OwnModel, own_model
+from tests.model.styles import STYLES
 
 
 class TestHybrid(WindowModelTestCase):
@@ -37,6 +38,26 @@ class TestHybridOfAllRules(WindowModelTestCase):
 class TestAttentionAlone(WindowModelTestCase):
     def model(self) -> HybridLM:
         return tiny_model(pattern="AA")
+
+
+class TestQwenStyle(WindowModelTestCase):
+    def model(self) -> HybridLM:
+        return tiny_model(**STYLES["qwen3_5"])
+
+
+class TestJetStyle(WindowModelTestCase):
+    def model(self) -> HybridLM:
+        return tiny_model(**STYLES["jet"])
+
+
+class TestOuroStyle(WindowModelTestCase):
+    def model(self) -> HybridLM:
+        return tiny_model(**STYLES["ouro"])
+
+
+class TestLlamaStyle(WindowModelTestCase):
+    def model(self) -> HybridLM:
+        return tiny_model(**STYLES["llama"])
 
 
 class TestOwnModel(WindowModelTestCase):

@@ -36,7 +36,8 @@ def angles(T: int) -> tuple[Tensor, Tensor]:
 
 def slide(x: Tensor) -> Tensor:
     S, T = 7, x.shape[1]
-    return sliding_attention(x, torch.ones(x.shape[0], S, 2, 2, 4), torch.ones(x.shape[0], S + T), *angles(S + T))
+    past, present = torch.ones(x.shape[0], S, 2, 2, 4), torch.ones(x.shape[0], S + T)
+    return sliding_attention(x[:, :, 0], x[:, :, 1:], past, present, *angles(S + T))
 
 
 CASES: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
@@ -84,15 +85,15 @@ def test_tokens_before_one_that_is_not_finite_are_as_they_were(name: str, value:
 def test_a_cached_token_that_is_not_finite_spoils_those_that_see_it_only(value: float) -> None:
     qkv, kv, (cos, sin) = torch.randn(1, 12, 3, 2, 4), torch.randn(1, 7, 2, 2, 4), angles(19)
     present = torch.ones(1, 19)
-    expected = sliding_attention(qkv, kv, present, cos, sin)
+    expected = sliding_attention(qkv[:, :, 0], qkv[:, :, 1:], kv, present, cos, sin)
     kv[:, 2] = value
     actual = sliding_attention(
-        qkv, kv, present, cos, sin
+        qkv[:, :, 0], qkv[:, :, 1:], kv, present, cos, sin
     )  # tokens see up to 11 before: of token 2 to 13, those from 7 on
     assert actual[:, :7].isnan().all()
     torch.testing.assert_close(actual[:, 7:], expected[:, 7:])
     present[:, 2] = 0
-    assert sliding_attention(qkv, kv, present, cos, sin).isfinite().all()
+    assert sliding_attention(qkv[:, :, 0], qkv[:, :, 1:], kv, present, cos, sin).isfinite().all()
 
 
 @pytest.mark.parametrize(("B", "T"), [(0, 3), (2, 0)])

@@ -22,6 +22,7 @@ from sleep_lightning.sleep.layerwise import is_layerwise_legal, not_known_legal,
 from sleep_lightning.training import gradients
 from sleep_lightning.training.gradients import run_windows
 from tests.conftest import tiny_model
+from tests.model.styles import STYLES
 
 L = 6
 
@@ -76,6 +77,21 @@ def test_equals_the_window_loop(
     largest = max((float(x.norm()) for x in expected), default=0.0)
     for a, b in zip(outcome(model, actual_hidden, actual_memory), expected, strict=True):
         assert (a - b).norm() <= (1e-13 if dtype == torch.float64 else 1e-5) * largest
+
+
+@pytest.mark.parametrize(("n_passes", "pass_input"), [(1, "hidden"), (3, "embed")])
+@pytest.mark.parametrize("style", STYLES)
+def test_pretrained_blocks_are_equal_too(style: str, n_passes: int, pass_input: str) -> None:
+    model = tiny_model(**STYLES[style]).double()
+    config = SleepConfig(L, n_passes, pass_input=pass_input)  # type: ignore[arg-type]
+    assert is_layerwise_legal(model, config)
+    tokens, windows = torch.randint(2, (3, 3 * L + 2)), plan_windows(labels("answer last", 3 * L + 2), L)
+    start = model.zero_memory(3).map(torch.randn_like)
+    steps = list(run_window_loop(model, tokens, windows, start, config))
+    expected = outcome(model, {i: h for i, (_, h, _) in enumerate(steps) if h is not None}, steps[-1][2])
+    actual = outcome(model, *run_layerwise(model, tokens, planned(model, windows, config), start))
+    for a, b in zip(actual, expected, strict=True):
+        assert (a - b).norm() <= 1e-13 * max(float(x.norm()) for x in expected)
 
 
 @pytest.mark.parametrize("scale", [0.25, 3.0])

@@ -1,0 +1,38 @@
+"""``export``: write a trained pretrained model back in the format that it came in."""
+
+import argparse
+from collections.abc import Callable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", required=True, metavar="RUN_DIR|CKPT", help="what was trained")
+    parser.add_argument("--output", required=True, metavar="DIR", help="a new directory")
+    parser.add_argument("--source", metavar="DIR", help="what training began from (default: model.pretrained)")
+
+
+def prepare(a: argparse.Namespace) -> Callable[[], int]:
+    from pathlib import Path
+
+    from sleep_lightning.cli.console import plain_console, print_facts
+    from sleep_lightning.model import HybridLM
+    from sleep_lightning.names import check_path
+    from sleep_lightning.pretrained import export
+    from sleep_lightning.pretrained.exporting import check_place
+    from sleep_lightning.training.evaluation import load_trained
+
+    for flag, path in (("--checkpoint", a.checkpoint), ("--output", a.output), ("--source", a.source or ".")):
+        check_path(flag, path)
+    check_place(Path(a.output))
+    experiment, model = load_trained(a.checkpoint, [])
+    if not isinstance(model, HybridLM) or (a.source or model.config.pretrained) is None:
+        raise ValueError(
+            f"--checkpoint {a.checkpoint} was not trained from model.pretrained: there is no format to write"
+        )
+
+    def run() -> int:
+        export(model, a.output, experiment.sleep, source=a.source)
+        facts = {"written": a.output, "next": f"python -m sleep_lightning fit model.pretrained={a.output}"}
+        print_facts(plain_console(), facts)
+        return 0
+
+    return run
