@@ -13,7 +13,7 @@ import psutil
 import pytest
 from optuna.trial import TrialState
 
-from sleep_lightning.runs import infrastructure
+from sleep_lightning.runs import backoff, infrastructure
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.infrastructure import DIVERGED, Cause
 from sleep_lightning.runs.process import FitProcess
@@ -159,8 +159,8 @@ def failing(monkeypatch: pytest.MonkeyPatch, counter: Path, code: int, times: in
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(infrastructure, "FIRST_SECONDS", 0.01)
-    monkeypatch.setattr(infrastructure, "LONGEST_SECONDS", 0.02)
+    monkeypatch.setattr(backoff, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(backoff, "LONGEST_SECONDS", 0.02)
     monkeypatch.setattr(infrastructure, "TRIES", 2)
 
 
