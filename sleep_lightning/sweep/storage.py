@@ -1,6 +1,5 @@
 """Where a sweep's trials are kept: a journal in its folder, PostgreSQL, or SQLite with immediate transactions."""
 
-import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -17,7 +16,6 @@ from sleep_lightning.config import anchored_uri, read_yaml, sqlite_file
 from sleep_lightning.redaction import one_line, redact_uri
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.files import end_of_lines
-from sleep_lightning.runs.infrastructure import Cause, cause_of
 from sleep_lightning.runs.space import DiskFull
 from sleep_lightning.sweep.retrying_storage import RetryingJournal, RetryingStorage, SweepJournal
 from sleep_lightning.sweep.sqlite import begin_immediate, connect_sqlite, read_sqlite, when_created
@@ -123,9 +121,9 @@ def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorag
             f"storage={_shown(parts)!r} needs psycopg, which is missing; run: pip install 'psycopg[binary]>=3.2,<4'"
         ) from error
     except (SQLAlchemyError, OptunaError, sqlite3.Error, RuntimeError) as error:
-        if parts.drivername == SQLITE and cause_of(error) is Cause.DISK:
-            full = DiskFull(Path(str(parts.database)), OSError(errno.ENOSPC, "")).what
-            raise ValueError(f"storage={_shown(parts)!r}: {full}; free some space and repeat the command") from error
+        if parts.drivername == SQLITE and (full := DiskFull.of_sqlite(str(parts.database), error)):
+            what = f"storage={_shown(parts)!r}: {full.what}"
+            raise ValueError(f"{what}; free some space and repeat the command") from error
         fix = "that it is there, the user, and the password (PGPASSWORD or ~/.pgpass)"
         if parts.drivername == SQLITE:
             fix = "the file, and the permissions of it and of its folder"
