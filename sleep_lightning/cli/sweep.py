@@ -22,11 +22,12 @@ from sleep_lightning.runs.space import refusal
 from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor
 from sleep_lightning.sweep.gpus import check_gpus
 from sleep_lightning.sweep.launchers.choose import choose_launcher
+from sleep_lightning.sweep.load import load_sweep
 from sleep_lightning.sweep.records import Records
 from sleep_lightning.sweep.report.content import build_report
 from sleep_lightning.sweep.report.publisher import Publisher
 from sleep_lightning.sweep.share import share_of
-from sleep_lightning.sweep.spec import Sweep, load_sweep
+from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.study import open_study
 from sleep_lightning.sweep.supervisor import Supervisor
 from sleep_lightning.sweep.trial import with_tracking
@@ -39,13 +40,7 @@ from sleep_lightning.training.runtime.environment import check_device
 
 @dataclass(frozen=True)
 class SweepJob:
-    """A checked request to search.
-
-    Attributes:
-        sweep: to run.
-        folder: of the sweep.
-        records: finished runs, to be taken and added.
-    """
+    """A checked request to search."""
 
     sweep: Sweep
     folder: Path
@@ -54,12 +49,6 @@ class SweepJob:
 
 def prepare(path: str, output: str | None, share: str | None = None, records: str | None = None) -> SweepJob:
     """All that can go wrong before any compute.
-
-    Args:
-        path: of the sweep's YAML.
-        output: its folder; None: by its name.
-        share: ``I/N``, of its seeds.
-        records: file of finished runs.
 
     Raises:
         ValueError: bad input.

@@ -7,6 +7,8 @@ from typing import Literal
 
 from sleep_lightning import redaction
 
+State = Literal["ok", "warning", "error"]
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -16,7 +18,7 @@ class Finding:
     """
 
     check: str
-    state: Literal["ok", "warning", "error"]
+    state: State
     found: str
     remedy: str = ""
 

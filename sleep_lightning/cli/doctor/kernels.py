@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from sleep_lightning.cli.doctor.finding import Finding
+from sleep_lightning.cli.doctor.finding import Finding, State
 from sleep_lightning.config import Experiment
 from sleep_lightning.machine.private import cache_directory
 from sleep_lightning.model import MEMORY_MIXERS, ModelConfig
@@ -72,7 +72,8 @@ def judge(
                 wrong = wrong if other else "no backend agrees here: install torch again, then check the memory"
     lines[-1] += "" if dtype == torch.float32 else " (bf16)"
     reasons = list(dict.fromkeys(str(w.message) for w in caught if w.category is RuntimeWarning))
-    state, remedy = ("error", wrong) if wrong else ("warning", FASTER) if reasons else ("ok", "")
+    state: State = "error" if wrong else "warning" if reasons else "ok"
+    remedy = wrong or (FASTER if reasons else "")
     return Finding(name, state, "; ".join(lines + reasons), remedy)
 
 

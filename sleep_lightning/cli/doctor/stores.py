@@ -39,11 +39,7 @@ def check_runs(runs: Path) -> Iterator[Finding]:
 
 
 def check_tracking(tracking: "TrackingConfig | None") -> Iterator[Finding]:
-    """Whether MLflow's store can be reached, read and, if it is a SQLite file, written. Leaves nothing behind.
-
-    Args:
-        tracking: None for the default keys.
-    """
+    """Whether MLflow's store can be reached, read and, if it is a SQLite file, written. Leaves nothing behind."""
     from sleep_lightning.config import TrackingConfig
 
     tracking = tracking or TrackingConfig()

@@ -1,0 +1,147 @@
+"""Reading a sweep's YAML. All of it is checked before the first trial."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from math import inf
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sleep_lightning.compare.arms import build_arms
+from sleep_lightning.config import WrongValue, key_types, load_experiment, read_yaml
+from sleep_lightning.config.checks import check_numbers, check_type
+from sleep_lightning.config.reading import Argument, as_meant, first_line, literal
+from sleep_lightning.config.references import References, refers
+from sleep_lightning.names import check_name
+from sleep_lightning.sweep.point import ARM, TRAIN_FLOPS
+from sleep_lightning.sweep.space import Space, read_parameters
+from sleep_lightning.sweep.spec import Sweep, SweepSpec, plain
+
+OWN = {
+    "training.seed": "list seeds in seeds",
+    "training.run_dir": "give the sweep another name or --output",
+    "training.threads": "set threads",
+    "tracking.uri": "set it in overrides",
+    "tracking.parent_run_id": "drop it",
+}
+"""Keys of a run that the sweep sets, with what to do instead of varying them."""
+_RESOLVED = ("name", "base", "storage", "space", "overrides")
+"""Keys that are saved with their values: they find the sweep's folder, storage and points again."""
+
+
+def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool = False) -> Sweep:
+    """Read and check a sweep.
+
+    Args:
+        path: of its YAML.
+        overrides: ``key=value`` changes of the YAML.
+        saved: it is the copy in a sweep's folder, with the base of its time (``load_experiment``), and is taken as it
+            stands: it was checked then, maybe less strictly than a new one is today.
+
+    Raises:
+        ValueError: one sentence naming the file, the key, the value and the fix.
+    """
+    path = Path(path)
+    content, written = read_yaml(path, f"sweep {path}", "shipped sweeps are in sweeps/")
+    if isinstance(content, dict) and overrides:
+        _change(content, written, overrides)
+    if not isinstance(content, dict):
+        raise ValueError(f"sweep {path}, no keys in it; the keys are {', '.join(f.name for f in fields(SweepSpec))}")
+    if content.get("launcher") == "workers":
+        raise ValueError(
+            f"sweep {path}: launcher=workers was removed, with sweep work; set launcher: ray, slurm or local (a sweep "
+            f"that has begun: sweep resume NAME launcher=ray)"
+        )
+    content = as_meant(SweepSpec, content, written)
+    try:
+        _check_near_misses(content)
+        check_type(SweepSpec, content)
+        if missing := [key for key in ("name", "base", "space") if key not in content]:
+            raise ValueError(f"{missing[0]} is missing")
+        _check_base(content["base"], path.parent)
+        check_numbers("", content, SweepSpec)
+        if isinstance(changes := content.get("overrides"), list):  # they refer to the environment in the experiment
+            content["overrides"] = [literal(one) if refers(str(one)) else one for one in changes]
+        spec = cast(SweepSpec, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SweepSpec), content)))
+        references = References.of({key: x for key, x in content.items() if key not in _RESOLVED}, plain(spec))
+        base = load_experiment(path.parent / spec.base, spec.overrides, saved=saved).anchored()
+        if not saved:
+            check_name("name", spec.name)
+            if own := [key for key in OWN if key in spec.space]:
+                raise ValueError(f"space.{own[0]} cannot vary: the sweep sets it itself; {OWN[own[0]]}")
+            types = key_types(base, spec.space) | {TRAIN_FLOPS: float}
+            spec.space = read_parameters(types, spec.space, written["space"])
+        sweep = Sweep(spec, Space(spec.space), base, references)
+        if not {"training.devices", "training.num_nodes"} & spec.space.keys():
+            sweep.experiment({})
+        if not saved:
+            _check_values(sweep)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"sweep {path}, {error.full_key}: {first_line(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"sweep {path}: {error}") from error
+    return sweep
+
+
+_MEANT = {"values": "choices", "options": "choices", "choice": "choices", "min": "low", "max": "high"}
+"""Words of other tools for the keys of a parameter."""
+
+
+def _check_near_misses(content: dict[str, Any]) -> None:
+    """What is written as other tools have it. Raises ValueError, with what it is here."""
+    space = content.get("space")
+    for key, parameter in space.items() if isinstance(space, dict) else ():
+        if isinstance(parameter, list):
+            raise ValueError(f"space.{key}={parameter} must be a mapping; write {{choices: {parameter}}}")
+        for name in parameter if isinstance(parameter, dict) else ():
+            if (meant := _MEANT.get(name)) is not None:
+                raise ValueError(f"space.{key}.{name}: there is no such key; did you mean {meant}?")
+
+
+def _check_base(base: str, folder: Path) -> None:
+    if "${" not in base and not (folder / base).exists():
+        raise ValueError(f"base={base!r}: there is no {folder / base}; base is relative to the folder of this file")
+
+
+def _change(content: dict[Any, Any], written: Any, overrides: Sequence[str]) -> None:
+    for one in overrides:
+        key, equals, text = one.partition("=")
+        if not equals:
+            raise ValueError(f"{one!r} is not key=value; write for example launcher=local")
+        argument = Argument.of(text)
+        *parents, name = key.split(".")
+        for tree, value in ((content, argument.value), (written, argument)):
+            for parent in parents:
+                tree[parent] = tree[parent] if isinstance(tree.get(parent), dict) else {}
+                tree = tree[parent]
+            tree[name] = value
+
+
+def _check_values(sweep: Sweep) -> None:
+    """Each key must exist and accept its choices or bounds; whether they are compatible depends on the point."""
+    sweep.space.check_conditions()
+    if sweep.spec.sampler == "grid":
+        sweep.space.grid()
+    for key, parameter in sweep.space.parameters.items():
+        if key == ARM:
+            if parameter.choices is None or not all(isinstance(name, str) for name in parameter.choices):
+                raise ValueError(f"space.{ARM} must be choices of arms, for example {{choices: [n1, n4, re-embed]}}")
+            build_arms(sweep.base, parameter.choices, f"space.{ARM}")
+            continue
+        ends = parameter.choices if parameter.choices is not None else [parameter.low, parameter.high]
+        if key == TRAIN_FLOPS:
+            for value in ends:
+                if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < inf:
+                    raise ValueError(f"space.{key}={value!r} must be a number of FLOPs above 0, for example 1.0e+12")
+        refused = []
+        for value in ends:
+            try:
+                sweep.experiment({key: value})
+            except WrongValue as error:
+                raise ValueError(f"space.{error}") from error
+            except ValueError as error:
+                refused.append(str(error))
+        if len(refused) == len(ends) and not parameter.when and len(sweep.space.parameters) == 1:
+            raise ValueError(f"space.{key}: no value can be used: {refused[0]}")
