@@ -120,11 +120,7 @@ class FitProcess:
         return [redact(line)[:LINE_LENGTH] for line in kept]
 
     def why_failed(self, exit_code: int | None) -> str:
-        """One line on a process that left no result: how it ended, and the last line of its log.
-
-        Args:
-            exit_code: ``Watched.exit_code``.
-        """
+        """One line on a process that left no result: how it ended, and the last line of its log."""
         if exit_code is not None and exit_code < 0:
             hint = ", perhaps out of memory" if exit_code == -signal.SIGKILL else f" ({_name(-exit_code)})"
             return f"killed by signal {-exit_code}{hint}"
@@ -163,19 +159,11 @@ class FitProcess:
         return override if isinstance(override, str) else TRACKING
 
     def environment(self, threads: int) -> dict[str, str]:
-        """Its environment: this process's, without its rank and SLURM job, which the child would take for its own.
-
-        Args:
-            threads: CPU threads.
-        """
+        """Its environment: this process's, without its rank and SLURM job, which the child would take for its own."""
         return inherited_environment() | self.variables(threads)
 
     def variables(self, threads: int) -> dict[str, str]:
-        """What it needs of its environment, wherever it runs.
-
-        Args:
-            threads: CPU threads.
-        """
+        """What it needs of its environment, wherever it runs."""
         own = {"OMP_NUM_THREADS": str(threads), HANDED_OVER: self.experiment.tracking.uri}
         return self.experiment.references.environment() | own
 

@@ -62,13 +62,7 @@ def _retrying(
 
 
 class RetryingStorage(RDBStorage):
-    """A database that may become unreachable for a while, after the first connection.
-
-    Args:
-        url: of the database.
-        shown: the same without its password.
-        engine: arguments of SQLAlchemy's engine.
-    """
+    """A database that may become unreachable for a while, after the first connection."""
 
     def __init__(self, url: str, shown: str, engine: dict[str, Any]) -> None:
         self.shown = shown
