@@ -27,6 +27,11 @@ def plain_console(*, stderr: bool = False, quiet: bool = False) -> Console:
     return PlainConsole(stderr=stderr, quiet=quiet, markup=False, emoji=False)
 
 
+def say(console: Console, text: str) -> None:
+    """Print a text whole, on lines of its own, so that it can be copied."""
+    console.print(text, highlight=False, soft_wrap=True)
+
+
 SCORES = (
     *(Column("slice", label=True), Column("answers", 3), Column("exact"), Column("majority"), Column("uniform", 1)),
     *(Column("tokens", 4), Column("majority of tokens", 5), Column("loss", 2)),
@@ -87,4 +92,4 @@ def print_facts(console: Console, facts: Mapping[str, str]) -> None:
     """Name and value, a line each; values are printed whole so that they can be copied."""
     width = max(map(len, facts))
     for name, value in facts.items():
-        console.print(f"  {name:<{width}}  {value}", highlight=False, soft_wrap=True)
+        say(console, f"  {name:<{width}}  {value}")

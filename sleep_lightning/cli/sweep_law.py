@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from sleep_lightning.cli.console import plain_console, print_facts
+from sleep_lightning.cli.console import plain_console, print_facts, say
 from sleep_lightning.cli.sweep_show import Found, refuse
 from sleep_lightning.formatting import in_flop
 from sleep_lightning.sweep.cells import Selected
@@ -45,7 +45,7 @@ def show(request: LawRequest) -> int:
     except OSError as error:
         return refuse(f"{found.folder} cannot be written: {error.strerror}; copy the sweep elsewhere and name its path")
     for file in files:
-        console.print(str(file), highlight=False, soft_wrap=True)
+        say(console, str(file))
     return 0
 
 

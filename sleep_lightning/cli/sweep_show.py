@@ -10,7 +10,7 @@ import optuna
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from sleep_lightning.cli.console import plain_console, print_facts
+from sleep_lightning.cli.console import plain_console, print_facts, say
 from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.formatting import in_flop
@@ -161,7 +161,7 @@ def report(found: Found) -> int:
         return refuse(f"{found.folder} cannot be written: {error.strerror}; copy the sweep elsewhere and name its path")
     console = _console()
     for file in files:
-        console.print(str(file), highlight=False, soft_wrap=True)
+        say(console, str(file))
     return 0
 
 
@@ -236,5 +236,5 @@ def _console() -> Console:
 
 def refuse(reason: str) -> int:
     """Say why a command that was checked failed all the same. Returns the exit code."""
-    plain_console(stderr=True).print(f"error: {reason}", highlight=False, soft_wrap=True)
+    say(plain_console(stderr=True), f"error: {reason}")
     return 2
