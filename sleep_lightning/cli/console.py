@@ -1,9 +1,10 @@
 """Tables a person reads when a command ends."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from sleep_lightning.formatting import duration, with_unit
@@ -30,6 +31,14 @@ def plain_console(*, stderr: bool = False, quiet: bool = False) -> Console:
 def say(console: Console, text: str) -> None:
     """Print a text whole, on lines of its own, so that it can be copied."""
     console.print(text, highlight=False, soft_wrap=True)
+
+
+def text_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A table of texts, which are folded where there is little room."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 SCORES = (

@@ -20,6 +20,7 @@ from sleep_lightning.sweep.point import apply_point
 from sleep_lightning.sweep.report.baselines import baseline_facts, warning, with_seeds
 from sleep_lightning.sweep.report.content import Report, Row, read_report
 from sleep_lightning.sweep.report.files import TRIALS, write_report
+from sleep_lightning.sweep.report.law import Laws
 from sleep_lightning.tables import Column, FittingTable
 
 SHOWN_BEST = 20
@@ -153,10 +154,10 @@ def best(found: Found, max_flops: float | None, export: Export | None) -> int:
     return 0
 
 
-def report(found: Found) -> int:
+def report(found: Found, laws: Laws | None = None) -> int:
     """Rewrite all files of the report. Returns the exit code: 2 if the folder cannot be written."""
     try:
-        files = write_report(found.report, found.folder)
+        files = write_report(found.report, found.folder, laws)
     except OSError as error:
         return refuse(f"{found.folder} cannot be written: {error.strerror}; copy the sweep elsewhere and name its path")
     console = _console()

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -241,17 +242,13 @@ class Watched:
 
     def end(self) -> None:
         """Ask it and its children to save and stop (SIGTERM to the process group)."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
-        except ProcessLookupError:
-            return
 
     def kill(self) -> None:
         """Kill it and its children."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
 
     def wait(self, seconds: float = 60.0) -> None:
         """Wait until it has ended; kill it after that time."""

@@ -5,9 +5,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.exceptions import OptunaError
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -113,9 +112,10 @@ def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorag
         connect = connect_sqlite if to_write else read_sqlite
         engine = {"creator": lambda: connect(str(parts.database))}
     try:
-        storage = (
-            when_created(lambda: RetryingStorage(url, _shown(parts), engine)) if to_write else _reader(url, engine)
-        )
+        if to_write:
+            storage: RDBStorage = when_created(lambda: RetryingStorage(url, _shown(parts), engine))
+        else:
+            storage = RDBStorage(url, engine, skip_table_creation=True)
     except ImportError as error:
         raise ValueError(
             f"storage={_shown(parts)!r} needs psycopg, which is missing; run: pip install 'psycopg[binary]>=3.2,<4'"
@@ -152,10 +152,6 @@ def _open_journal(journal: Path, to_write: bool) -> JournalStorage:
         raise
     except Exception as error:  # a line of it is not a record of Optuna's, which then fails somewhere
         raise DamagedFile(journal, f"{type(error).__name__}: {error}", REMEDY) from error
-
-
-def _reader(url: str, engine: dict[str, Any]) -> optuna.storages.RDBStorage:
-    return optuna.storages.RDBStorage(url, engine, skip_table_creation=True)
 
 
 def _shown(parts: URL) -> str:
