@@ -22,12 +22,11 @@ from sleep_lightning.runs.space import refusal
 from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor
 from sleep_lightning.sweep.gpus import check_gpus
 from sleep_lightning.sweep.launchers.choose import choose_launcher
-from sleep_lightning.sweep.load import load_sweep
 from sleep_lightning.sweep.records import Records
 from sleep_lightning.sweep.report.content import build_report
 from sleep_lightning.sweep.report.publisher import Publisher
 from sleep_lightning.sweep.share import share_of
-from sleep_lightning.sweep.spec import Sweep
+from sleep_lightning.sweep.spec import Sweep, load_sweep
 from sleep_lightning.sweep.study import open_study
 from sleep_lightning.sweep.supervisor import Supervisor
 from sleep_lightning.sweep.trial import with_tracking

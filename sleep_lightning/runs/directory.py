@@ -102,11 +102,11 @@ class RunDirectory:
         return run
 
     @classmethod
-    def newest(cls) -> "RunDirectory":
-        """The run started last in ``runs/``. Raises ValueError if there is none."""
-        runs = sorted(Path("runs").glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
+    def newest(cls, root: str | Path = "runs") -> "RunDirectory":
+        """The run started last under ``root``. Raises ValueError if there is none."""
+        runs = sorted(Path(root).glob("*/config.yaml"), key=lambda p: p.stat().st_mtime)
         if not runs:
-            raise ValueError("there is no run under runs/ to resume; start one with fit --config conf/rule110.yaml")
+            raise ValueError(f"there is no run under {root}/ to resume; start one with fit --config conf/rule110.yaml")
         return cls.open(runs[-1].parent)
 
     def load_config(self, overrides: Sequence[Override] = ()) -> Experiment:

@@ -9,7 +9,7 @@ from sleep_lightning.model import Memory, WindowModel
 from sleep_lightning.sleep.config import SleepConfig
 from sleep_lightning.sleep.passes import PassRecord, call, sleep, wake
 from sleep_lightning.sleep.retrieval import retrieve
-from sleep_lightning.sleep.schedule import PlannedWindow, make_schedule
+from sleep_lightning.sleep.schedule import Checkpointing, PlannedWindow, make_schedule
 from sleep_lightning.sleep.windows import Window
 
 AtBoundary = Callable[[int, Memory], Memory]
@@ -23,6 +23,7 @@ def run_window_loop(
     memory: Memory,
     config: SleepConfig,
     *,
+    policy: Checkpointing = "none",
     at_boundary: AtBoundary | None = None,
     observe: Observer | None = None,
     answers_BT: Tensor | None = None,
@@ -35,6 +36,7 @@ def run_window_loop(
         windows: from ``plan_windows``.
         memory: memory before the first window.
         config: N and its options.
+        policy: activation checkpointing.
         at_boundary: called with a window's index and the memory after it; the next window starts from what it
             returns (a detached memory truncates BPTT, a zeroed one is an ablation).
         observe: called after every sleeping pass.
@@ -43,7 +45,7 @@ def run_window_loop(
     Yields:
         The window, its hidden states (None where it slept: they are dropped) and the memory after it.
     """
-    planned = [w for segment in make_schedule(model, windows, config) for w in segment]
+    planned = [w for segment in make_schedule(model, windows, config, checkpointing=policy) for w in segment]
     return run_schedule(
         model, tokens_BT, planned, memory, config, at_boundary=at_boundary, observe=observe, answers_BT=answers_BT
     )

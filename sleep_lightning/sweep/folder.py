@@ -13,8 +13,7 @@ from sleep_lightning.config import load_experiment
 from sleep_lightning.machine.locks import LOOK_SECONDS, open_lock, take
 from sleep_lightning.names import check_path
 from sleep_lightning.runs.files import write_text
-from sleep_lightning.sweep.load import load_sweep
-from sleep_lightning.sweep.spec import Sweep
+from sleep_lightning.sweep.spec import Sweep, load_sweep
 from sleep_lightning.sweep.storage import JOURNAL, SPEC, is_sweep, saved_url, url_to_save
 
 SWEEPS = Path("runs/sweeps")

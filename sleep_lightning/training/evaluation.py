@@ -12,7 +12,7 @@ from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.checkpoint import WEIGHTS, checkpoint_file, experiment_of, instead_of, load_checkpoint
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.directory import RunDirectory
-from sleep_lightning.sleep import Observer
+from sleep_lightning.sleep import AtBoundary, Observer
 from sleep_lightning.tasks import Split
 from sleep_lightning.training.gradients import predict
 from sleep_lightning.training.metrics import Answers, Score, score
@@ -76,15 +76,21 @@ def _check_own(config: Path, file: Path, trained: Experiment) -> None:
 
 @torch.no_grad()
 def score_split(
-    experiment: Experiment, model: WindowModel, split: Split, *, observe: Observer | None = None
+    experiment: Experiment,
+    model: WindowModel,
+    split: Split,
+    *,
+    at_boundary: AtBoundary | None = None,
+    observe: Observer | None = None,
 ) -> dict[str, Score]:
     """Scores by slice on the first ``val_batches`` batches of a split: the same sequences for every model and seed.
 
-    ``observe`` is called after every sleeping pass.
+    ``at_boundary`` may change the memory between windows (zero it, say); ``observe`` is called after every sleeping
+    pass.
     """
     t, task, answers = experiment.training, experiment.task.build(), []
     for position in range(t.val_batches):
         batch = task.batch(t.val_batch_size, seed=0, position=position, split=split).to(next(model.parameters()).device)
-        logits = predict(model, batch, experiment.sleep, observe=observe)
+        logits = predict(model, batch, experiment.sleep, at_boundary=at_boundary, observe=observe)
         answers.append(Answers.of(logits, batch))
     return score(answers)

@@ -13,8 +13,8 @@ from sleep_lightning.evidence.joining import joined_scores
 from sleep_lightning.evidence.scores import RunScore, finished_runs
 from sleep_lightning.evidence.tables import read_table, write_table
 from sleep_lightning.evidence.throughput import Speed, measure
-from sleep_lightning.sweep.load import load_sweep
 from sleep_lightning.sweep.point import ARM, apply_point
+from sleep_lightning.sweep.spec import load_sweep
 from tests.cli.cli import ROOT, SMALL, run
 from tests.evidence.rows import row
 from tests.evidence.test_page import SPEEDS

@@ -10,8 +10,8 @@ import pytest
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.cli.sweep import prepare
-from sleep_lightning.sweep.load import load_sweep
 from sleep_lightning.sweep.space import written
+from sleep_lightning.sweep.spec import load_sweep
 from sleep_lightning.sweep.study import build_sampler
 from tests.cli.cli import ROOT, SMALL, run
 

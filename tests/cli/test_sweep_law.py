@@ -13,10 +13,9 @@ from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.history import write_history
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.iso_flop import Cell, Seeds
-from sleep_lightning.sweep.load import load_sweep
 from sleep_lightning.sweep.records import Records
 from sleep_lightning.sweep.report.law import SliceLaw
-from sleep_lightning.sweep.spec import Sweep
+from sleep_lightning.sweep.spec import Sweep, load_sweep
 from tests.cli.cli import ROOT
 
 BUDGETS, DEPTHS, SEEDS = (2e12, 4e12, 8e12), (1, 2, 4), (0, 1)

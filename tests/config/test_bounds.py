@@ -17,8 +17,7 @@ from sleep_lightning.config import SECTIONS, WrongValue, load_experiment
 from sleep_lightning.config.stages import sleep_of
 from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.sweep.launchers import RayOptions, SlurmOptions
-from sleep_lightning.sweep.load import load_sweep
-from sleep_lightning.sweep.spec import Budget, SweepSpec
+from sleep_lightning.sweep.spec import Budget, SweepSpec, load_sweep
 from sleep_lightning.tasks import TASKS
 from tests.cli.cli import ROOT
 

@@ -6,7 +6,7 @@ import pytest
 
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.config import Override, load_experiment
-from sleep_lightning.sweep.load import load_sweep
+from sleep_lightning.sweep.spec import load_sweep
 from tests.config.user import project as project
 
 MINE = """

@@ -15,8 +15,8 @@ from sleep_lightning.sweep.folder import (
     save_sweep,
     sole_supervisor,
 )
-from sleep_lightning.sweep.load import load_sweep
 from sleep_lightning.sweep.report.publisher import parameters
+from sleep_lightning.sweep.spec import load_sweep
 from sleep_lightning.sweep.study import FINGERPRINT, definition, open_study
 from tests.cli.cli import ROOT
 from tests.sweep.studies import ToldStudy

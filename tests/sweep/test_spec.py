@@ -8,11 +8,10 @@ from sleep_lightning.config import load_experiment
 from sleep_lightning.config.training import Stage
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.cost.run_flops import predict_flops
-from sleep_lightning.sweep.load import load_sweep
 from sleep_lightning.sweep.point import ARM, TRAIN_FLOPS, passes_of
 from sleep_lightning.sweep.space import Parameter, Space
 from sleep_lightning.sweep.space import written as as_text
-from sleep_lightning.sweep.spec import Sweep, SweepSpec
+from sleep_lightning.sweep.spec import Sweep, SweepSpec, load_sweep
 from tests.cli.cli import ROOT
 
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))

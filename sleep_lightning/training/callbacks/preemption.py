@@ -102,9 +102,9 @@ def _age() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
-def was_requeued(training: TrainingConfig) -> bool:
+def was_requeued(training: TrainingConfig, environment: Mapping[str, str] = os.environ) -> bool:
     """Whether SLURM has started this job before, and the run shall be resumed."""
-    return training.requeue and int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
+    return training.requeue and int(environment.get("SLURM_RESTART_COUNT", 0)) > 0
 
 
 def requeue(
