@@ -55,9 +55,9 @@ def is_redacted(uri: str) -> bool:
     return HIDDEN in uri
 
 
-def one_line(text: object, most: int = LINE) -> str:
+def one_line(text: object) -> str:
     """An error or another text on one line: whole words, no secrets, and no longer than a row can be."""
-    return redact(" ".join(str(text).split()))[:most]
+    return redact(" ".join(str(text).split()))[:LINE]
 
 
 def remember(secrets: Iterable[str]) -> None:

@@ -68,7 +68,8 @@ def bench_memory(seconds: float, cases: tuple[Case, ...] = CASES) -> Iterator[di
     yield from _time_of_checkpointing(seconds)
 
 
-def _time_of_checkpointing(seconds: float, setting: Setting = Setting(4)) -> Iterator[dict[str, object]]:  # noqa: B008
+def _time_of_checkpointing(seconds: float) -> Iterator[dict[str, object]]:
+    setting = Setting(4)
     experiment = setting.experiment()
     batch = experiment.task.build().batch(setting.batch, seed=0, position=0)
     policies: tuple[Checkpointing, ...] = ("none", "mlp", "pass", "window")

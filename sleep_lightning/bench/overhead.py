@@ -1,7 +1,5 @@
-"""Overhead beside the training step: sampling, Lightning's loop, logging and progress; and the time to start."""
+"""Overhead beside the training step: sampling, Lightning's loop, logging and progress."""
 
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -73,12 +71,6 @@ def bench_overhead(seconds: float) -> Iterator[dict[str, object]]:
             "share_of_bare_step": outside / work,
             "rounds": len(shares),
         }
-        command = [sys.executable, "-m", "sleep_lightning", "fit", "task.ring_size=12", "sleep.window_size=12"]
-        command += ["training.max_steps=1", f"training.run_dir={folder}/first", "tracking.enabled=false"]
-        started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        whole = time.perf_counter() - started
-        yield {"what": "one-step fit, process start to end", "contender": "fit", "seconds": whole}
 
 
 def _bare_loop(experiment: Experiment) -> None:

@@ -8,7 +8,7 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from sleep_lightning.cli.console import plain_console, print_facts, time_line
+from sleep_lightning.cli.console import plain_console, print_facts, say, time_line
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.compare.runs import Run, execute, plan_runs
 from sleep_lightning.compare.table import Row, build_rows, check_data_order, draw_table, write_results
@@ -114,7 +114,7 @@ def _compare(c: Comparison, signals: SignalsInterrupt) -> int:
             if c.logger is not None:
                 c.logger.end(status)
     for run in failed:
-        console.print(f"{run.name} failed: {run.last_words()} (all of it: {run.log})", highlight=False, soft_wrap=True)
+        say(console, f"{run.name} failed: {run.last_words()} (all of it: {run.log})")
     return 1 if failed else 0
 
 
@@ -138,15 +138,15 @@ def _train(c: Comparison, console: Console) -> list[Run]:
         highlight=False,
     )
     if todo:
-        _say(console, f"{in_flop(flops := _flops_left(c.runs))} to train: {_time(c, flops)}")
+        say(console, f"{in_flop(flops := _flops_left(c.runs))} to train: {_time(c, flops)}")
     before: set[Run] = set()
     with progress:
-        for alive in execute(c.runs, c.jobs, c.threads, lambda text: _say(console, text)):
+        for alive in execute(c.runs, c.jobs, c.threads, lambda text: say(console, text)):
             for run in alive:
                 if run not in bars:
                     total, started[run] = run.experiment.training.max_steps, time.monotonic()
                     bars[run] = progress.add_task(run.name, total=total, exact="-")
-                    _say(console, f"{run.name}: training, log in {run.log}")
+                    say(console, f"{run.name}: training, log in {run.log}")
                 step, exact = run.progress()
                 progress.update(bars[run], completed=step, exact=exact)
             for run in before - alive:
@@ -170,11 +170,7 @@ def _time(c: Comparison, flops: float) -> str:
 def _done(console: Console, run: Run, seconds: float) -> None:
     summary = run.summary
     what = "FAILED" if summary is None else f"validation exact match {summary['exact_match']:.3f}"
-    _say(console, f"{run.name}: {what} after {seconds:.0f} s")
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
+    say(console, f"{run.name}: {what} after {seconds:.0f} s")
 
 
 def _report(c: Comparison, console: Console, rows: list[Row]) -> None:

@@ -1,9 +1,10 @@
 """Tables a person reads when a command ends."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from sleep_lightning.formatting import duration, with_unit
@@ -25,6 +26,19 @@ class PlainConsole(Console):
 def plain_console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """A console that prints text as it is: names of folders may hold ``[...]`` and ``:x:``."""
     return PlainConsole(stderr=stderr, quiet=quiet, markup=False, emoji=False)
+
+
+def say(console: Console, text: str) -> None:
+    """Print a text whole, on lines of its own, so that it can be copied."""
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def text_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    """A table of texts, which are folded where there is little room."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 SCORES = (
@@ -87,4 +101,4 @@ def print_facts(console: Console, facts: Mapping[str, str]) -> None:
     """Name and value, a line each; values are printed whole so that they can be copied."""
     width = max(map(len, facts))
     for name, value in facts.items():
-        console.print(f"  {name:<{width}}  {value}", highlight=False, soft_wrap=True)
+        say(console, f"  {name:<{width}}  {value}")

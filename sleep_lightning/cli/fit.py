@@ -11,7 +11,7 @@ from typing import IO, Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 
-from sleep_lightning.cli.console import plain_console, print_facts, score_table, time_line
+from sleep_lightning.cli.console import plain_console, print_facts, say, score_table, time_line
 from sleep_lightning.cli.fit_report import facts_of, headline, log_results, summarize
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.plugins import resolve
@@ -169,14 +169,14 @@ def fit(job: Job) -> int:
             if ending.exit_code == Cause.NODE and ending.ranks is not None:
                 ending.exit_code = ending.ranks.exit_code(Cause.NODE)
             if job.place.first:
-                plain_console(stderr=True).print(f"error: {sentence}", highlight=False, soft_wrap=True)
+                say(plain_console(stderr=True), f"error: {sentence}")
         finally:
             with signals.held():
                 _close(job, ending)
             if job.lock is not None:
                 job.lock.close()
     if job.place.first and (done := requeue(job.experiment.training, ending.reason)) is not None:
-        plain_console(stderr=True).print(done, highlight=False, soft_wrap=True)
+        say(plain_console(stderr=True), done)
     return ending.exit_code if job.place.first or ending.reason is None else 0
 
 
@@ -211,14 +211,14 @@ def _train(job: Job, ending: _Ending) -> None:
     if run is not None:
         differing = record_session(run, job.step, experiment.training.max_steps, job.changes, environment)
         if differing and job.checkpoint is not None:
-            console.print(f"not bit-exact from here on: {'; '.join(differing)}", highlight=False, soft_wrap=True)
-        console.print(f"run {run.path}: {headline(experiment, module)}", highlight=False, soft_wrap=True)
+            say(console, f"not bit-exact from here on: {'; '.join(differing)}")
+        say(console, f"run {run.path}: {headline(experiment, module)}")
         if job.step >= (end := experiment.training.max_steps):
             left = f"nothing left to train: {job.step} of {end} steps are done; more with training.max_steps="
-            console.print(left, highlight=False, soft_wrap=True)
+            say(console, left)
         elif (rate := known_rate(experiment)) is not None:
             flops = StepFlops(experiment, module.model).run() * (1 - job.step / end)
-            console.print(f"time: {time_line(flops, rate)}", highlight=False, soft_wrap=True)
+            say(console, f"time: {time_line(flops, rate)}")
         if mlflow is not None:
             mlflow.set_tags({f"environment.{name}": value for name, value in environment.items()})
             mlflow.set_tags({f"resume.{key}": f"{old} -> {new}" for key, (old, new) in job.changes.items()})

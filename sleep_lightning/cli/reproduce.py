@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sleep_lightning.cli import sweep
-from sleep_lightning.cli.console import plain_console, print_facts
+from sleep_lightning.cli.console import plain_console, print_facts, say, text_table
 from sleep_lightning.cli.seconds import check_seconds
 from sleep_lightning.evidence.data_order import DataOrder, data_orders
 from sleep_lightning.evidence.figures import draw_all
@@ -143,7 +143,7 @@ def reproduce(r: Reproduction) -> int:
         if r.score or r.join:
             _write_scores(r, console)
     except ValueError as error:  # a table to join holds runs of another size
-        plain_console(stderr=True).print(f"error: {error}", highlight=False, soft_wrap=True, markup=False)
+        say(plain_console(stderr=True), f"error: {error}")
         return 2
     if r.train and not (r.tables / SPEEDS).exists():
         console.print("timing training steps", highlight=False)
@@ -187,9 +187,5 @@ def _scores(runs: list[FinishedRun], console: Console) -> Iterator[RunScore]:
 
 
 def _table(findings: list[Finding]) -> Table:
-    table = Table(title="what holds", title_justify="left")
-    for column in ("claim", "verdict", "figures"):
-        table.add_column(column)
-    for finding in findings:
-        table.add_row(finding.claim, finding.verdict, finding.figures)
-    return table
+    rows = ((finding.claim, finding.verdict, finding.figures) for finding in findings)
+    return text_table("what holds", ("claim", "verdict", "figures"), rows)

@@ -10,7 +10,7 @@ import optuna
 import torch
 from rich.console import Console
 
-from sleep_lightning.cli.console import plain_console, print_facts
+from sleep_lightning.cli.console import plain_console, print_facts, say
 from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.cli.sweep_progress import watch
 from sleep_lightning.cli.sweep_show import frontier_table, report_facts, sweep_state
@@ -39,13 +39,7 @@ from sleep_lightning.training.runtime.environment import check_device
 
 @dataclass(frozen=True)
 class SweepJob:
-    """A checked request to search.
-
-    Attributes:
-        sweep: to run.
-        folder: of the sweep.
-        records: finished runs, to be taken and added.
-    """
+    """A checked request to search."""
 
     sweep: Sweep
     folder: Path
@@ -54,12 +48,6 @@ class SweepJob:
 
 def prepare(path: str, output: str | None, share: str | None = None, records: str | None = None) -> SweepJob:
     """All that can go wrong before any compute.
-
-    Args:
-        path: of the sweep's YAML.
-        output: its folder; None: by its name.
-        share: ``I/N``, of its seeds.
-        records: file of finished runs.
 
     Raises:
         ValueError: bad input.
@@ -128,7 +116,7 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
             supervisor = Supervisor(job.sweep, study, job.folder, overrides, launcher=launcher, records=job.records)
             if job.records is not None:
                 known = f"{job.records.path}: {len(job.records)} finished runs"
-                console.print(known, highlight=False, soft_wrap=True)
+                say(console, known)
                 supervisor.record_ended()
             watch(supervisor, live, publisher.refresh)
             if logger is not None:
@@ -143,7 +131,7 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
             return _say_put_aside(supervisor.put_aside, live)
         if report.states["failed"] and not report.states["complete"] + report.states["pruned"]:
             where = f"python -m sleep_lightning sweep show {shlex.quote(str(job.folder))}"
-            live.print(f"error: every trial failed; see why: {where}", highlight=False, soft_wrap=True)
+            say(live, f"error: every trial failed; see why: {where}")
             return 1
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -152,7 +140,7 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
         return signals.exit_code
     except ValueError as error:  # the folder belongs to another sweep, or a service is missing
         text, code = refusal(error)
-        live.print(f"error: {text}", highlight=False, soft_wrap=True)
+        say(live, f"error: {text}")
         return code
     finally:
         with signals.held():
@@ -165,7 +153,7 @@ def _say_put_aside(trials: dict[int, Ended], console: Console) -> int:
     """What the machine kept from finishing. Returns the exit code of the first such failure."""
     for number, ended in trials.items():
         text = f"error: trial {number} is not finished: {ended}; rerun the command to resume it"
-        console.print(text, highlight=False, soft_wrap=True)
+        say(console, text)
     return int(next(iter(trials.values())).cause or 1)
 
 
@@ -179,4 +167,4 @@ def _open_tracking(job: SweepJob) -> MLflowRun | None:
 
 def _show_charts(publisher: Publisher, console: Console) -> None:
     if (page := publisher.preset_charts()) is not None:
-        console.print(f"MLflow charts: {page}", highlight=False, soft_wrap=True)
+        say(console, f"MLflow charts: {page}")

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from sleep_lightning.cli.console import plain_console, print_facts
-from sleep_lightning.cli.sweep_show import Found, refuse
+from sleep_lightning.cli.console import plain_console, print_facts, text_table
+from sleep_lightning.cli.sweep_show import Found, report
 from sleep_lightning.formatting import in_flop
 from sleep_lightning.sweep.cells import Selected
-from sleep_lightning.sweep.report.files import write_report
 from sleep_lightning.sweep.report.law import Laws, SliceLaw
 from sleep_lightning.sweep.space import written
 
@@ -40,23 +39,13 @@ def show(request: LawRequest) -> int:
         print_facts(console, {"N* ~ C^a, a": str(exponent), "law": law.verdict()})
     if any(one.others for one in request.laws.selected):
         console.print(_others(request.laws.selected))
-    try:
-        files = write_report(found.report, found.folder, request.laws)
-    except OSError as error:
-        return refuse(f"{found.folder} cannot be written: {error.strerror}; copy the sweep elsewhere and name its path")
-    for file in files:
-        console.print(str(file), highlight=False, soft_wrap=True)
-    return 0
+    return report(found, request.laws)
 
 
 def _table(law: SliceLaw) -> Table:
     depths = sorted({cell.n_passes for cell in law.cells})
-    table = Table(title=f"{law.name}: mean loss over {law.seeds} seed(s), nats per label", title_justify="left")
-    for column in ("budget, FLOPs", *(f"N = {n}" for n in depths), "N* [95%]", "lowest mean"):
-        table.add_column(column)
-    for row in _rows(law, depths):
-        table.add_row(*row)
-    return table
+    columns = ("budget, FLOPs", *(f"N = {n}" for n in depths), "N* [95%]", "lowest mean")
+    return text_table(f"{law.name}: mean loss over {law.seeds} seed(s), nats per label", columns, _rows(law, depths))
 
 
 def _rows(law: SliceLaw, depths: list[int]) -> Iterator[list[str]]:
@@ -74,9 +63,6 @@ def _rows(law: SliceLaw, depths: list[int]) -> Iterator[list[str]]:
 
 
 def _others(selected: Sequence[Selected]) -> Table:
-    table = Table(title="the other keys, chosen by the mean loss of all answers", title_justify="left")
-    for column in ("budget, FLOPs", "N", "chosen", "of"):
-        table.add_column(column)
-    for one in selected:
-        table.add_row(in_flop(one.budget), str(one.n_passes), written(one.others), str(one.tried))
-    return table
+    title, columns = "the other keys, chosen by the mean loss of all answers", ("budget, FLOPs", "N", "chosen", "of")
+    rows = ((in_flop(one.budget), str(one.n_passes), written(one.others), str(one.tried)) for one in selected)
+    return text_table(title, columns, rows)

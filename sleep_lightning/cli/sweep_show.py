@@ -10,7 +10,7 @@ import optuna
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from sleep_lightning.cli.console import plain_console, print_facts
+from sleep_lightning.cli.console import plain_console, print_facts, say
 from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.formatting import in_flop
@@ -20,6 +20,7 @@ from sleep_lightning.sweep.point import apply_point
 from sleep_lightning.sweep.report.baselines import baseline_facts, warning, with_seeds
 from sleep_lightning.sweep.report.content import Report, Row, read_report
 from sleep_lightning.sweep.report.files import TRIALS, write_report
+from sleep_lightning.sweep.report.law import Laws
 from sleep_lightning.tables import Column, FittingTable
 
 SHOWN_BEST = 20
@@ -153,15 +154,15 @@ def best(found: Found, max_flops: float | None, export: Export | None) -> int:
     return 0
 
 
-def report(found: Found) -> int:
+def report(found: Found, laws: Laws | None = None) -> int:
     """Rewrite all files of the report. Returns the exit code: 2 if the folder cannot be written."""
     try:
-        files = write_report(found.report, found.folder)
+        files = write_report(found.report, found.folder, laws)
     except OSError as error:
         return refuse(f"{found.folder} cannot be written: {error.strerror}; copy the sweep elsewhere and name its path")
     console = _console()
     for file in files:
-        console.print(str(file), highlight=False, soft_wrap=True)
+        say(console, str(file))
     return 0
 
 
@@ -236,5 +237,5 @@ def _console() -> Console:
 
 def refuse(reason: str) -> int:
     """Say why a command that was checked failed all the same. Returns the exit code."""
-    plain_console(stderr=True).print(f"error: {reason}", highlight=False, soft_wrap=True)
+    say(plain_console(stderr=True), f"error: {reason}")
     return 2

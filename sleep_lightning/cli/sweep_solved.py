@@ -4,9 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.table import Table
-
-from sleep_lightning.cli.console import plain_console, print_facts
+from sleep_lightning.cli.console import plain_console, print_facts, text_table
 from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.cli.sweep_show import Found, refuse
 from sleep_lightning.runs.files import write_text
@@ -43,15 +41,14 @@ def prepare(found: Found, threshold: float, csv: str | None) -> Counted:
 def show(counted: Counted) -> int:
     """Print a row per point. Returns the exit code: 2 if the file cannot be written."""
     console, percent = plain_console(), f"{counted.threshold:.0%}"
-    table = Table(title=f"{counted.name}: seeds that end with exact match of {percent} or more", title_justify="left")
-    for column in ("point", "solved", "share [95%]", "steps, median", "exact match by seed"):
-        table.add_column(column)
+    rows = []
     for point in solved(counted.runs, counted.threshold):
         n, share = len(point.runs), f"{point.solved / len(point.runs):.2f} [{point.low:.2f}, {point.high:.2f}]"
         by_seed = " ".join(f"{run.exact_match:.2f}" for run in point.runs)
         steps = "-" if point.steps is None else str(point.steps)
-        table.add_row(written(point.values), f"{point.solved} of {n}", share, steps, by_seed)
-    console.print(table)
+        rows.append((written(point.values), f"{point.solved} of {n}", share, steps, by_seed))
+    title = f"{counted.name}: seeds that end with exact match of {percent} or more"
+    console.print(text_table(title, ("point", "solved", "share [95%]", "steps, median", "exact match by seed"), rows))
     if counted.csv is not None:
         try:
             write_text(counted.csv, as_csv(counted.runs))

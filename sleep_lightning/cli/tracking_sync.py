@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sleep_lightning.cli.console import plain_console
+from sleep_lightning.cli.console import plain_console, say
 from sleep_lightning.tracking.sync import outboxes, send
 
 
@@ -17,12 +17,12 @@ def sync(folders: Sequence[Path], uri: str | None) -> int:
         try:
             left = send(place, uri)
         except BlockingIOError:
-            console.print(f"{place}: is running, and sends it itself", highlight=False, soft_wrap=True, markup=False)
+            say(console, f"{place}: is running, and sends it itself")
         except ValueError as error:
-            errors.print(f"error: {error}", highlight=False, soft_wrap=True, markup=False)
+            say(errors, f"error: {error}")
             return 2
         else:
             said = f"{left} entries could not be sent" if left else "sent"
-            console.print(f"{place}: {said}", highlight=False, soft_wrap=True, markup=False)
+            say(console, f"{place}: {said}")
             code = code or (1 if left else 0)
     return code

@@ -51,13 +51,7 @@ class Row:
 
 
 def final_scores(directory: RunDirectory, n_passes: int, steps: int) -> dict[str, Any]:
-    """Scores of a finished run's final weights on the test split with this N; cached in the run directory.
-
-    Args:
-        directory: of the run.
-        n_passes: N at test.
-        steps: of the run.
-    """
+    """Scores of a finished run's final weights on the test split with this N; cached in the run directory."""
     file = directory.path / f"test_n{n_passes}.json"
     score: dict[str, Any] = dict.fromkeys(("answers", "exact_match", "token_accuracy", "loss"), NUMBER)
     score |= {"baselines": dict.fromkeys(("majority_exact_match", "uniform_exact_match"), NUMBER)}

@@ -87,11 +87,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def least_p(levels: Sequence[Sequence[float]]) -> float:
-    """The smallest p that values with the same ties could give: ties leave fewer rearrangements.
-
-    Args:
-        levels: as for ``ordered_p``.
-    """
+    """The smallest p that values with the same ties could give: ties leave fewer rearrangements."""
     ways = prod(
         factorial(len(values)) // prod(map(factorial, Counter(values).values())) for values in zip(*levels, strict=True)
     )

@@ -47,11 +47,7 @@ class Speed:
 
 
 def measure(seconds: float) -> Iterator[Speed]:
-    """Time both questions, contenders interleaved, each in a process of its own.
-
-    Args:
-        seconds: time for each question.
-    """
+    """Time both questions, contenders interleaved, each in a process of its own."""
     plain = Setting(1, batch=32, strings=STRINGS, d_model=128).experiment()
     yield from _time("passes", [_sleeping(plain, n_passes=n) for n in PASSES], seconds)
     whole = _sleeping(plain, window_size=plain.task.build().sequence_length)

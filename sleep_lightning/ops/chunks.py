@@ -13,9 +13,9 @@ LEAST_LOG_DECAY = {torch.float32: -105.0, torch.float64: -746.0}
 """Log decays of which the exponential is 0: more of it would only cost digits of those summed with it."""
 
 
-def chunk_length(T: int, longest: int = MAX_CHUNK) -> int:
-    """Shortest chunk that splits T tokens into as few chunks of at most ``longest`` as possible (least padding)."""
-    return math.ceil(T / math.ceil(T / longest))
+def chunk_length(T: int) -> int:
+    """Shortest chunk that splits T tokens into as few chunks of at most ``MAX_CHUNK`` as possible (least padding)."""
+    return math.ceil(T / math.ceil(T / MAX_CHUNK))
 
 
 def starting_state(k: Tensor, v: Tensor, initial_state: Tensor | None) -> Tensor:

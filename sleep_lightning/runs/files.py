@@ -131,11 +131,7 @@ def _partial(path: Path) -> Path:
 
 
 class JsonFile:
-    """A JSON object that another process rewrites by rename; parsed again only if the file has changed.
-
-    Args:
-        path, like, remedy: as in ``read_json``.
-    """
+    """A JSON object that another process rewrites by rename; parsed again only if the file has changed."""
 
     def __init__(self, path: Path, like: dict[str, Any], remedy: str) -> None:
         self._path, self._like, self._remedy = path, like, remedy

@@ -38,12 +38,7 @@ def _line(row: Row) -> str:
 
 
 class HistoryFile:
-    """Reads the validations of a run that another process may train: of what was appended, each byte once.
-
-    Args:
-        path: of the file.
-        remedy: what to do if it is damaged.
-    """
+    """Reads the validations of a run that another process may train: of what was appended, each byte once."""
 
     def __init__(self, path: Path, remedy: str) -> None:
         self._path, self._remedy = path, remedy

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from sleep_lightning.redaction import one_line
+from sleep_lightning.runs.backoff import Backoff
 from sleep_lightning.runs.signals import StopReason
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -21,8 +22,6 @@ PASSING = (*FULL, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 """Errors of a disk that may pass: it is full, or its server is away."""
 LOST_RANK = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe")
 """Parts of torch.distributed's errors when another rank has ended."""
-FIRST_SECONDS, LONGEST_SECONDS = 0.5, 30.0
-"""Between two attempts, doubled from the first to the longest."""
 TRIES = 10
 """Starts in a row, without progress, after which a run that finds no memory or loses its node is put aside."""
 DIVERGED = os.EX_DATAERR
@@ -124,13 +123,13 @@ class Retry:
 
     def __init__(self) -> None:
         self.at: float | None = None
-        self._tries = 0
+        self._tries, self._pauses = 0, Backoff()
 
     def after(self, cause: Cause) -> float | None:
         """Seconds until it is to be started again; None: it was started often enough."""
         if self._tries >= TRIES and not cause.passes:
             return None
-        seconds = float(min(LONGEST_SECONDS, FIRST_SECONDS * 2 ** min(self._tries, 30)))
+        seconds = self._pauses.next()
         self._tries += 1
         self.at = time.monotonic() + seconds
         return seconds

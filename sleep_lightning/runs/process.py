@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,11 +121,7 @@ class FitProcess:
         return [redact(line)[:LINE_LENGTH] for line in kept]
 
     def why_failed(self, exit_code: int | None) -> str:
-        """One line on a process that left no result: how it ended, and the last line of its log.
-
-        Args:
-            exit_code: ``Watched.exit_code``.
-        """
+        """One line on a process that left no result: how it ended, and the last line of its log."""
         if exit_code is not None and exit_code < 0:
             hint = ", perhaps out of memory" if exit_code == -signal.SIGKILL else f" ({_name(-exit_code)})"
             return f"killed by signal {-exit_code}{hint}"
@@ -163,19 +160,11 @@ class FitProcess:
         return override if isinstance(override, str) else TRACKING
 
     def environment(self, threads: int) -> dict[str, str]:
-        """Its environment: this process's, without its rank and SLURM job, which the child would take for its own.
-
-        Args:
-            threads: CPU threads.
-        """
+        """Its environment: this process's, without its rank and SLURM job, which the child would take for its own."""
         return inherited_environment() | self.variables(threads)
 
     def variables(self, threads: int) -> dict[str, str]:
-        """What it needs of its environment, wherever it runs.
-
-        Args:
-            threads: CPU threads.
-        """
+        """What it needs of its environment, wherever it runs."""
         own = {"OMP_NUM_THREADS": str(threads), HANDED_OVER: self.experiment.tracking.uri}
         return self.experiment.references.environment() | own
 
@@ -253,17 +242,13 @@ class Watched:
 
     def end(self) -> None:
         """Ask it and its children to save and stop (SIGTERM to the process group)."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGTERM)
-        except ProcessLookupError:
-            return
 
     def kill(self) -> None:
         """Kill it and its children."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
 
     def wait(self, seconds: float = 60.0) -> None:
         """Wait until it has ended; kill it after that time."""

@@ -62,11 +62,6 @@ def _keys(sections: Sections) -> dict[str, Any]:
 def checkpoint_to_resume(run: RunDirectory, saved: Experiment, max_steps: int) -> tuple[Path | None, int]:
     """``last.ckpt`` and its step; None and 0 for a run that ended before it saved any, which begins again.
 
-    Args:
-        run: to resume.
-        saved: its experiment.
-        max_steps: until which it shall be trained.
-
     Raises:
         ValueError: it cannot be resumed from, or the run must have had one and it is gone.
     """

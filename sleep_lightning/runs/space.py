@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sleep_lightning.formatting import in_bytes
-from sleep_lightning.runs.infrastructure import FIRST_SECONDS, FULL, Cause, cause_of, disk_error
+from sleep_lightning.runs.backoff import Backoff
+from sleep_lightning.runs.infrastructure import FULL, Cause, cause_of, disk_error
 
 PATIENCE = 30.0
 """Seconds that a write waits for space before it fails: for longer, a run is better ended and resumed."""
@@ -36,6 +37,11 @@ class DiskFull(OSError):
         if found is None or found.errno not in FULL or isinstance(found, cls):
             return found if isinstance(found, cls) else None
         return cls(found.filename or "a file", found)
+
+    @classmethod
+    def of_sqlite(cls, file: str | Path, error: BaseException) -> "DiskFull | None":
+        """The same for an error of SQLite, which names no file."""
+        return cls(file, OSError(errno.ENOSPC, "")) if cause_of(error) is Cause.DISK else None
 
     @property
     def what(self) -> str:
@@ -79,7 +85,7 @@ def with_space(path: Path, write: Callable[[], None], need: Callable[[], int], p
         DiskFull: there was none.
     """
     patience = PATIENCE if patience is None else patience
-    deadline, size, pause = time.monotonic() + patience, None, FIRST_SECONDS
+    pauses, size = Backoff(patience), None
     while True:
         try:
             return write()
@@ -88,13 +94,12 @@ def with_space(path: Path, write: Callable[[], None], need: Callable[[], int], p
                 raise
             first, size = size is None, need() if size is None else size
             failed = DiskFull(path, full, size)
-            if (left := deadline - time.monotonic()) <= 0:
+            if pauses.over:
                 raise failed from error
         if first:
             text = f"{path} cannot be written yet: {failed.strerror}; waiting {patience:.0f} s for space"
             print(text, file=sys.stderr, flush=True)
-        time.sleep(min(pause, left))
-        pause *= 2
+        time.sleep(pauses.next())
 
 
 def _full(error: BaseException) -> OSError | None:

@@ -38,11 +38,7 @@ class ActiveRun:
 
 
 class ActiveRuns:
-    """All of them, in the order in which they started.
-
-    Args:
-        launcher: trains them.
-    """
+    """All of them, in the order in which they started."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher

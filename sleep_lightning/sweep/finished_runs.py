@@ -17,15 +17,7 @@ REMEDY = "remove it and resume the sweep, which writes it again"
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run with a summary.
-
-    Attributes:
-        values: its point.
-        n_passes: N of the point.
-        seed: of its training.
-        directory: of the run.
-        summary: its ``summary.json``.
-    """
+    """A run with a summary."""
 
     values: dict[str, Any]
     n_passes: int

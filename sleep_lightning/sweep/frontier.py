@@ -60,11 +60,7 @@ def dominated_share(points: Sequence[Point]) -> float:
 
 
 class GrowingArea:
-    """``hypervolume`` of points that come one after another: each takes a search, not a look at all before it.
-
-    Args:
-        reference: as for ``hypervolume``.
-    """
+    """``hypervolume`` of points that come one after another: each takes a search, not a look at all before it."""
 
     def __init__(self, reference: Point) -> None:
         self._reference, self.area = reference, 0.0

@@ -70,9 +70,6 @@ class Curve:
 class Seeds:
     """The losses of cells, by the seeds that have finished in all of them.
 
-    Args:
-        cells: at least one.
-
     Attributes:
         losses: ``[cells, seeds]``.
         resampled: means over seeds drawn with replacement, ``[cells, resamples]``.

@@ -18,14 +18,7 @@ Seeds = Mapping[int, Sequence[int]]
 
 
 class Reseeding:
-    """Chooses them from what lies in the sweep's folder, so that another supervisor goes on with the same.
-
-    Args:
-        sweep: with its ``reseed``.
-        study: its trials.
-        folder: of the sweep.
-        overrides: for every run.
-    """
+    """Chooses them from what lies in the sweep's folder, so that another supervisor goes on with the same."""
 
     def __init__(self, sweep: Sweep, study: optuna.Study, folder: Path, overrides: Sequence[Override]) -> None:
         self._sweep, self._study, self._folder, self._overrides = sweep, study, folder, overrides
@@ -61,9 +54,6 @@ class Reseeding:
 
     def next(self, active: Sequence[int]) -> tuple[Trial, float] | None:
         """A trial with one run, that of its next seed, and the share of resamples with its point on the frontier.
-
-        Args:
-            active: trials that train now.
 
         Returns:
             None if every point is decided, has all its seeds, trains, or has failed; or the FLOPs are used up.

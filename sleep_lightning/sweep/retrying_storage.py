@@ -16,34 +16,24 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
 
 from sleep_lightning.redaction import one_line
-from sleep_lightning.runs.infrastructure import FIRST_SECONDS, FULL, LONGEST_SECONDS, PASSING
+from sleep_lightning.runs.backoff import Backoff
+from sleep_lightning.runs.infrastructure import FULL, PASSING
 from sleep_lightning.runs.space import DiskFull
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Pause:
-    """Exponential backoff, with a line on stderr at each attempt.
-
-    Args:
-        what: the storage, as it may be shown.
-    """
-
-    def __init__(self, what: str) -> None:
-        self._what, self._began, self._seconds = what, time.monotonic(), FIRST_SECONDS
-
-    def wait(self, why: object) -> None:
-        """Print why, and sleep."""
-        reason, waited = one_line(why), time.monotonic() - self._began
-        print(
-            f"{self._what} cannot be used for {waited:.0f} s ({reason}); running trials continue, none starts; "
-            f"next attempt in {self._seconds:.3g} s",
-            file=sys.stderr,
-            flush=True,
-        )
-        time.sleep(self._seconds)
-        self._seconds = min(LONGEST_SECONDS, 2 * self._seconds)
+def _wait(what: str, why: object, pauses: Backoff) -> None:
+    """Say on stderr which storage cannot be used and why, and sleep."""
+    seconds = pauses.next()
+    print(
+        f"{what} cannot be used for {pauses.waited:.0f} s ({one_line(why)}); running trials continue, none starts; "
+        f"next attempt in {seconds:.3g} s",
+        file=sys.stderr,
+        flush=True,
+    )
+    time.sleep(seconds)
 
 
 def _retrying(
@@ -53,7 +43,7 @@ def _retrying(
 
     @wraps(method)
     def call(self: "RetryingStorage", /, *args: P.args, **kwargs: P.kwargs) -> R:
-        pause: Pause | None = None
+        pauses: Backoff | None = None
         while True:
             try:
                 return method(self, *args, **kwargs)
@@ -61,10 +51,10 @@ def _retrying(
                 cause = error.__cause__ if isinstance(error, StorageInternalError) else error
                 if not isinstance(cause, OperationalError | InterfaceError | TimeoutError):
                     raise
-                pause = pause or Pause(self.shown)
-                pause.wait(getattr(cause, "orig", None) or cause)
+                pauses = pauses or Backoff()
+                _wait(self.shown, getattr(cause, "orig", None) or cause, pauses)
             except UpdateFinishedTrialError:
-                if pause is None:
+                if pauses is None:
                     raise
                 return True  # type: ignore[return-value]  # the earlier attempt was stored, its answer lost
 
@@ -72,13 +62,7 @@ def _retrying(
 
 
 class RetryingStorage(RDBStorage):
-    """A database that may become unreachable for a while, after the first connection.
-
-    Args:
-        url: of the database.
-        shown: the same without its password.
-        engine: arguments of SQLAlchemy's engine.
-    """
+    """A database that may become unreachable for a while, after the first connection."""
 
     def __init__(self, url: str, shown: str, engine: dict[str, Any]) -> None:
         self.shown = shown
@@ -125,7 +109,7 @@ class RetryingJournal(JournalFileBackend):
     """A journal file on a disk that may be full for a while: half a record is truncated before the next attempt."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        whole, pause = os.path.getsize(self._file_path), Pause(self._file_path)
+        whole, pauses = os.path.getsize(self._file_path), Backoff()
         while True:
             try:
                 super().append_logs(logs)
@@ -134,6 +118,7 @@ class RetryingJournal(JournalFileBackend):
                     raise
                 os.truncate(self._file_path, whole)
                 need = sum(len(json.dumps(log)) + 1 for log in logs)
-                pause.wait(DiskFull(self._file_path, error, need).strerror if error.errno in FULL else error)
+                why = DiskFull(self._file_path, error, need).strerror if error.errno in FULL else error
+                _wait(self._file_path, why, pauses)
             else:
                 return

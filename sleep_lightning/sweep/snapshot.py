@@ -95,11 +95,6 @@ def predict_seconds(now: Snapshot, spec: SweepSpec, flops_per_second: float) -> 
     Running trials train to their ends. New ones start until the budget of trials, FLOPs or hours is used up, at the
     average cost of ended ones (pruned and failed ones included, so that what pruning saves counts; before any has
     ended, at the cost of the running ones).
-
-    Args:
-        now: the sweep.
-        spec: its budget.
-        flops_per_second: of all its workers together, as measured.
     """
     to_begin = spec.budget.trials - now.counted - len(now.running)
     if spec.sampler == "grid":

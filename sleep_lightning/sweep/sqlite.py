@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from sleep_lightning.runs.backoff import Backoff
+
 T = TypeVar("T")
 BUSY_SECONDS = 30.0
 """Longest wait for another writer."""
@@ -42,12 +44,11 @@ def begin_immediate(connection: Any) -> None:
 
 def when_created(opened: Callable[[], T]) -> T:
     """A storage, opened again as long as others are creating its tables."""
-    deadline, pause = time.monotonic() + CREATE_SECONDS, 0.05
+    pauses = Backoff(CREATE_SECONDS, first=0.05, longest=1.0)
     while True:
         try:
             return opened()
         except (SQLAlchemyError, sqlite3.Error) as error:
-            if not any(text in str(error) for text in _OTHERS_CREATE) or time.monotonic() >= deadline:
+            if not any(text in str(error) for text in _OTHERS_CREATE) or pauses.over:
                 raise
-        time.sleep(pause)
-        pause = min(1.0, 2 * pause)
+        time.sleep(pauses.next())

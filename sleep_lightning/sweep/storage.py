@@ -1,14 +1,12 @@
 """Where a sweep's trials are kept: a journal in its folder, PostgreSQL, or SQLite with immediate transactions."""
 
-import errno
 import os
 import sqlite3
 from pathlib import Path
 from typing import Any
 
-import optuna
 from optuna.exceptions import OptunaError
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -17,7 +15,6 @@ from sleep_lightning.config import anchored_uri, read_yaml, sqlite_file
 from sleep_lightning.redaction import one_line, redact_uri
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.files import end_of_lines
-from sleep_lightning.runs.infrastructure import Cause, cause_of
 from sleep_lightning.runs.space import DiskFull
 from sleep_lightning.sweep.retrying_storage import RetryingJournal, RetryingStorage, SweepJournal
 from sleep_lightning.sweep.sqlite import begin_immediate, connect_sqlite, read_sqlite, when_created
@@ -115,17 +112,18 @@ def open_storage(url: str | None, folder: Path, *, to_write: bool) -> BaseStorag
         connect = connect_sqlite if to_write else read_sqlite
         engine = {"creator": lambda: connect(str(parts.database))}
     try:
-        storage = (
-            when_created(lambda: RetryingStorage(url, _shown(parts), engine)) if to_write else _reader(url, engine)
-        )
+        if to_write:
+            storage: RDBStorage = when_created(lambda: RetryingStorage(url, _shown(parts), engine))
+        else:
+            storage = RDBStorage(url, engine, skip_table_creation=True)
     except ImportError as error:
         raise ValueError(
             f"storage={_shown(parts)!r} needs psycopg, which is missing; run: pip install 'psycopg[binary]>=3.2,<4'"
         ) from error
     except (SQLAlchemyError, OptunaError, sqlite3.Error, RuntimeError) as error:
-        if parts.drivername == SQLITE and cause_of(error) is Cause.DISK:
-            full = DiskFull(Path(str(parts.database)), OSError(errno.ENOSPC, "")).what
-            raise ValueError(f"storage={_shown(parts)!r}: {full}; free some space and repeat the command") from error
+        if parts.drivername == SQLITE and (full := DiskFull.of_sqlite(str(parts.database), error)):
+            what = f"storage={_shown(parts)!r}: {full.what}"
+            raise ValueError(f"{what}; free some space and repeat the command") from error
         fix = "that it is there, the user, and the password (PGPASSWORD or ~/.pgpass)"
         if parts.drivername == SQLITE:
             fix = "the file, and the permissions of it and of its folder"
@@ -154,10 +152,6 @@ def _open_journal(journal: Path, to_write: bool) -> JournalStorage:
         raise
     except Exception as error:  # a line of it is not a record of Optuna's, which then fails somewhere
         raise DamagedFile(journal, f"{type(error).__name__}: {error}", REMEDY) from error
-
-
-def _reader(url: str, engine: dict[str, Any]) -> optuna.storages.RDBStorage:
-    return optuna.storages.RDBStorage(url, engine, skip_table_creation=True)
 
 
 def _shown(parts: URL) -> str:

@@ -221,7 +221,12 @@ def build_sampler(spec: SweepSpec, space: Space, asked: int = 0) -> BaseSampler:
 
 def exhausted(study: optuna.Study, spec: SweepSpec) -> bool:
     """Whether a grid has no points left."""
-    return spec.sampler == "grid" and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    return spec.sampler == "grid" and not enqueued(study)
+
+
+def enqueued(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that are to be asked for before the sampler's."""
+    return study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:
@@ -229,6 +234,6 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def points(trials: Sequence[FrozenTrial], value: str = "exact_match", cost: str = "train_flops") -> list[Point]:
-    """Cost and value of trials, means over their seeds."""
-    return [Point(t.user_attrs["result"][cost], t.user_attrs["result"][value]) for t in trials]
+def points(trials: Sequence[FrozenTrial]) -> list[Point]:
+    """Training FLOPs and exact match of trials, means over their seeds."""
+    return [Point(t.user_attrs["result"]["train_flops"], t.user_attrs["result"]["exact_match"]) for t in trials]

@@ -7,7 +7,6 @@ is resumed from its checkpoint, or its surviving process is adopted; nothing is 
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.config import Override
-from sleep_lightning.redaction import redact
 from sleep_lightning.runs.damage import reading
 from sleep_lightning.runs.infrastructure import Cause, Ended, Retry
 from sleep_lightning.runs.process import FitProcess
@@ -26,11 +24,12 @@ from sleep_lightning.sweep.point import point_key
 from sleep_lightning.sweep.pruning import Pruner
 from sleep_lightning.sweep.records import Records
 from sleep_lightning.sweep.reseeding import Reseeding
+from sleep_lightning.sweep.results import Results
 from sleep_lightning.sweep.snapshot import RunningTrial, Snapshot
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.storage import JOURNAL, REMEDY
-from sleep_lightning.sweep.study import AGAIN, DIVERGED, exhausted
-from sleep_lightning.sweep.trial import Trial, build_trial, curve_of, mean_curve, runs_path
+from sleep_lightning.sweep.study import AGAIN, DIVERGED, enqueued, exhausted
+from sleep_lightning.sweep.trial import Trial, build_trial, curve_of, runs_path
 
 FAILED_IN_A_ROW = 20
 """Trials whose runs fail one after another: the fault is then not the point's, and the sweep would never end."""
@@ -67,13 +66,12 @@ class Supervisor:
         self._launcher = self.launcher or LocalLauncher(runs_path(self.folder), spec.threads, spec.devices)
         self._active = ActiveRuns(self._launcher)
         self._given_up = False
-        self._failed_in_a_row = 0
-        self._asked: dict[int, optuna.trial.Trial] = {}
         self._waiting = self.study.get_trials(states=(TrialState.RUNNING,))
-        self._enqueued = self._count_enqueued()
+        self._enqueued = len(enqueued(self.study))
+        self._reseeding = Reseeding(self.sweep, self.study, self.folder, self.overrides)
         with reading(self.folder / JOURNAL, REMEDY):
             self._ledger = Ledger(self.study.get_trials(deepcopy=False))
-        self._reseeding = Reseeding(self.sweep, self.study, self.folder, self.overrides)
+        self._results = Results(self.study, list(spec.objectives), self._ledger, self.events, self._reseeding.told)
         self._pruner = Pruner(self.sweep.spec.pruner)
         self._deadline = time.monotonic() + 3600 * (self.sweep.spec.budget.hours or float("inf"))
 
@@ -139,7 +137,7 @@ class Supervisor:
         begun = self._ledger.counted + len(self._active.trials()) + len(self.put_aside)
         if self._given_up or begun >= self.sweep.spec.budget.trials or self._out_of_budget():
             return False
-        if self._failed_in_a_row >= FAILED_IN_A_ROW:
+        if self._results.failed_in_a_row >= FAILED_IN_A_ROW:
             self.events.append(f"stopping: {FAILED_IN_A_ROW} trials failed one after another; see the last one's log")
             self._given_up = True
             return False
@@ -183,34 +181,30 @@ class Supervisor:
 
     def _ask(self) -> bool:
         """Start a new point; False if it cannot be run (it is recorded as failed, with the reason)."""
-        trial = self._asked_now(self.study.ask())
-        self._enqueued = self._count_enqueued()
+        trial = self._results.expect(self.study.ask())
+        self._enqueued = len(enqueued(self.study))
         values = self.sweep.space.suggest(trial)
         running = {point_key(trial.values): trial.number for trial in self._active.trials()}
         tried = {} if AGAIN in trial.user_attrs else self._ledger.tried
         key = point_key(values)
         if (twin := tried.get(key, running.get(key))) is not None:  # the same seeds, the same result
-            self._record(trial.number, TrialState.FAIL, None, infeasible=f"the same point as trial {twin}")
+            self._results.record(trial.number, TrialState.FAIL, infeasible=f"the same point as trial {twin}")
             return False
         return self._begin(trial.number, values)
 
     def _take_up(self, frozen: FrozenTrial) -> None:
         """Resume a trial whose supervisor died; a trial that was only half asked gets its other values."""
-        trial = self._asked_now(optuna.trial.Trial(self.study, frozen._trial_id))
+        trial = self._results.expect(optuna.trial.Trial(self.study, frozen._trial_id))
         self.events.append(f"trial {frozen.number}: resumed")
         self._begin(frozen.number, self.sweep.space.suggest(trial))
-
-    def _asked_now(self, trial: optuna.trial.Trial) -> optuna.trial.Trial:
-        self._asked[trial.number] = trial
-        return trial
 
     def _begin(self, number: int, values: dict[str, Any]) -> bool:
         try:
             trial = build_trial(self.sweep, number, values, self.folder, *self.overrides)
         except ValueError as error:
-            self._tell(number, TrialState.FAIL, infeasible=str(error))
+            self._results.tell(number, TrialState.FAIL, infeasible=str(error))
             return False
-        self._note(number, values=values, train_flops=trial.train_flops)
+        self._results.note(number, values=values, train_flops=trial.train_flops)
         if self.records is not None and (restored := sum(map(self.records.restore, trial.runs))):
             self.events.append(f"trial {number}: {restored} of {len(trial.runs)} runs taken from {self.records.path}")
         for run in trial.runs:
@@ -243,22 +237,7 @@ class Supervisor:
             return
         if self._active.start_next(trial) or self._active.of(trial):
             return
-        result = trial.result()
-        values = [result[name] for name in self.sweep.spec.objectives]
-        broken = [f"{name} is {result[name]}" for name in self.sweep.spec.objectives if not isfinite(result[name])]
-        if broken:  # Optuna accepts no NaN, and nothing compares with one
-            facts: dict[str, Any] = {"failed": broken[0], "flops_spent": trial.flops_spent(), DIVERGED: True}
-            self._tell(trial.number, TrialState.FAIL, None, **facts)
-            return
-        self._tell(
-            trial.number,
-            TrialState.COMPLETE,
-            values,
-            result=result,
-            exact_match_by_seed=trial.spread(),
-            curve=mean_curve(trial.runs),
-            flops_spent=trial.flops_spent(),
-        )
+        self._results.finish(trial)
 
     def _prune(self, one: ActiveRun) -> None:
         seen = len(one.run.history), len(self._ledger.curves)
@@ -272,7 +251,8 @@ class Supervisor:
         if one.run.summary is not None:  # it finished meanwhile
             self._go_on(one.trial)
             return
-        self._tell(one.trial.number, TrialState.PRUNED, pruned=reason, curve=curve, flops_spent=one.trial.flops_spent())
+        spent = one.trial.flops_spent()
+        self._results.tell(one.trial.number, TrialState.PRUNED, pruned=reason, curve=curve, flops_spent=spent)
 
     def _failed(self, one: ActiveRun, ended: Ended) -> None:
         """Resume from the checkpoint, up to the limit; then the trial fails, not the sweep.
@@ -297,11 +277,9 @@ class Supervisor:
             self._reseeding.give_up(one.trial.number)
             self.events.append(f"trial {one.trial.number}: another seed failed: {reason}")
             return
-        tail, spent = one.run.log_tail(), one.trial.flops_spent()
-        facts = {"failed": reason, "log_tail": tail, "flops_spent": spent} | (
-            {DIVERGED: True} if ended.diverged else {}
-        )
-        self._tell(one.trial.number, TrialState.FAIL, None, **facts)
+        facts: dict[str, Any] = {"failed": reason, "log_tail": one.run.log_tail()}
+        facts |= {DIVERGED: True} if ended.diverged else {}
+        self._results.tell(one.trial.number, TrialState.FAIL, **facts, flops_spent=one.trial.flops_spent())
 
     def _wait_or_put_aside(self, one: ActiveRun, ended: Ended, cause: Cause) -> None:
         """Start it again later. One that finds no memory or loses its node too often stays unfinished in the study,
@@ -316,28 +294,5 @@ class Supervisor:
             self._reseeding.give_up(number)
         else:
             self.put_aside[number] = ended
-            self._failed_in_a_row += 1
+            self._results.failed_in_a_row += 1
         self.events.append(f"trial {number}: {ended.reason}; put aside, to be resumed by the next sweep")
-
-    def _count_enqueued(self) -> int:
-        return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-
-    def _note(self, number: int, **facts: object) -> None:
-        """Store facts of a trial; texts come from logs and errors, and go into reports."""
-        for key, value in facts.items():
-            self._asked[number].set_user_attr(key, redact(value) if isinstance(value, str) else value)
-
-    def _record(self, number: int, state: TrialState, values: list[float] | None, **facts: object) -> None:
-        """Facts first: a reader that sees the trial ended must see them too."""
-        self._note(number, **facts)
-        self._ledger.add(self.study.tell(number, values, state=state))
-        self._reseeding.told()
-        if "infeasible" not in facts:
-            self._failed_in_a_row = self._failed_in_a_row + 1 if state == TrialState.FAIL else 0
-
-    def _tell(self, number: int, state: TrialState, values: list[float] | None = None, **facts: object) -> None:
-        self._record(number, state, values, **facts)
-        shown = {name: f"{v:.4g}" for name, v in zip(self.sweep.spec.objectives, values or [], strict=False)}
-        reasons = [redact(str(value)) for key, value in facts.items() if key in ("infeasible", "pruned", "failed")]
-        what = ", ".join([*(f"{name} {v}" for name, v in shown.items()), *reasons])
-        self.events.append(f"trial {number} {state.name.lower()}: {what}")

@@ -5,7 +5,6 @@ cannot resume a finished run. This one keeps what is logged in an ``Outbox`` and
 side service, which may be away for a while and never ends a training.
 """
 
-import errno
 import shlex
 import threading
 import time
@@ -20,7 +19,6 @@ from lightning.pytorch.loggers import Logger
 
 from sleep_lightning.config import anchored_uri, sqlite_file
 from sleep_lightning.redaction import one_line, redact_uri
-from sleep_lightning.runs.infrastructure import Cause, cause_of
 from sleep_lightning.runs.space import DiskFull
 from sleep_lightning.tracking.mlflow_store import (
     alone,
@@ -128,10 +126,9 @@ class MLflowRun(Logger):
                 experiment_id = self._new_experiment(client) if found is None else found.experiment_id
             return client, cast(str, client.create_run(experiment_id, run_name=run_name).info.run_id)
         except store_errors() as error:
-            if file is not None and cause_of(error) is Cause.DISK:
-                full = DiskFull(file, OSError(errno.ENOSPC, "")).what
+            if file is not None and (full := DiskFull.of_sqlite(file, error)):
                 raise ValueError(
-                    f"{full}; free some space, or set tracking.required=false (it is sent later)"
+                    f"{full.what}; free some space, or set tracking.required=false (it is sent later)"
                 ) from error
             raise ValueError(
                 f"tracking.uri={redact_uri(self.uri)!r} cannot be used: {one_line(error)}; "

@@ -47,9 +47,6 @@ class GraphedGradients:
 
     Zero gradients with ``set_to_none=False``: a graph adds to the tensors that it was captured with. Each kind of
     batch (shape, plan, N, which parameters learn) is captured when it first occurs, and keeps its activations.
-
-    Args:
-        model: on CUDA.
     """
 
     def __init__(self, model: WindowModel) -> None:

@@ -66,13 +66,7 @@ def known_rate(experiment: Experiment, file: Path | None = None) -> Rate | None:
 
 
 def keep_rate(experiment: Experiment, summary: dict[str, Any], file: Path | None = None) -> None:
-    """Add to the file what a run of this process measured.
-
-    Args:
-        experiment: of the run.
-        summary: of the run, as in ``summary.json``.
-        file: as for ``training_rate``.
-    """
+    """Add to the file what a run of this process measured."""
     tokens_per_s, t = summary["measured"]["tokens_per_s"], experiment.training
     if tokens_per_s and summary["tokens"]:
         flops_per_s = tokens_per_s * summary["train_flops"] / summary["tokens"]

@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 class StepGradients:
     """Accumulates a batch's gradients in ``.grad`` and sums them over ranks in one exchange.
 
-    Args:
-        model: the window model.
-        training: how to accumulate, truncate, recompute and clip.
-
     Attributes:
         exchange: with the other ranks.
         shards: the model's shards under ``sleep_fsdp``; else None.

@@ -8,7 +8,7 @@ import pytest
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.compare.runs import execute, plan_runs
 from sleep_lightning.config import load_experiment
-from sleep_lightning.runs import infrastructure
+from sleep_lightning.runs import backoff
 from sleep_lightning.runs.infrastructure import Cause
 from sleep_lightning.runs.process import FitProcess
 from tests.cli.cli import ROOT
@@ -20,7 +20,7 @@ from tests.sweep import stand_in
 def test_a_run_that_the_machine_failed_is_started_again_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(infrastructure, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(backoff, "FIRST_SECONDS", 0.01)
     base = load_experiment(ROOT / "conf" / "depo.yaml", ["tracking.enabled=false"])
     [first, second] = plan_runs(base, build_arms(base, ["n1", "n2"]), [0], tmp_path)
     ends = {first.directory.path: [int(Cause.DISK)] * 2, second.directory.path: [3]}

@@ -13,7 +13,7 @@ import torch
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.config import load_experiment
-from sleep_lightning.runs import infrastructure, space
+from sleep_lightning.runs import backoff, infrastructure, space
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import write_atomically, write_text
 from sleep_lightning.runs.infrastructure import DIVERGED, Cause, Retry, cause_of, cause_of_exit
@@ -114,7 +114,7 @@ def test_the_machine_is_waited_for_with_pauses_that_double() -> None:
 def test_a_write_waits_for_space_or_leaves_the_file_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], times: int
 ) -> None:
-    monkeypatch.setattr(space, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(backoff, "FIRST_SECONDS", 0.01)
     monkeypatch.setattr(space, "PATIENCE", 0.1)
     write_text(file := tmp_path / "history.json", "before")
     left, plain = [full()] * times, os.fsync
@@ -183,6 +183,12 @@ def test_a_command_on_a_full_disk_is_one_sentence_with_its_own_exit_code(
     [said] = capsys.readouterr().err.splitlines()
     assert said.startswith("error: run/checkpoints cannot be written: No space left on device (needs a block, ")
     assert refusal(ValueError("a mistake")) == ("a mistake", 2)
+
+
+def test_a_full_database_is_named() -> None:
+    full_file = DiskFull.of_sqlite("sweep.db", caused(RuntimeError("a library's"), sqlite_full()))
+    assert full_file is not None and full_file.what.startswith("sweep.db cannot be written: No space left on device (")
+    assert DiskFull.of_sqlite("sweep.db", RuntimeError("no such table: trials")) is None
 
 
 def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

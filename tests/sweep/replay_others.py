@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import optuna
 
-from sleep_lightning.bench.pruning_replay import Replay, replay
 from sleep_lightning.sweep.frontier import Point, hypervolume
 from sleep_lightning.sweep.pruning import Curve, Pruner
+from tests.sweep.pruning_replay import Replay, replay
 from tests.sweep.recorded import FILE, recorded
 
 ORDERS, SAMPLER_SEEDS = 200, 20

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.machine.compiled_code import VARIABLES
-from sleep_lightning.sweep import retrying_storage
+from sleep_lightning.runs import backoff
 from sleep_lightning.sweep.folder import find_sweep, known_sweeps, load_saved, save_sweep
 from sleep_lightning.sweep.storage import check_url, open_storage
 from sleep_lightning.sweep.study import finished, open_study, read_study
@@ -28,7 +28,7 @@ POSTGRESQL = "postgresql+psycopg://me@db/sweeps"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrying_storage, "FIRST_SECONDS", 0.01)
+    monkeypatch.setattr(backoff, "FIRST_SECONDS", 0.01)
 
 
 @pytest.mark.parametrize(

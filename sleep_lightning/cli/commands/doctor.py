@@ -4,11 +4,10 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sleep_lightning.cli.doctor import kernels, memory, stores, versions
 from sleep_lightning.cli.doctor.finding import Check, Finding, run_checks
 from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.names import printable
@@ -45,17 +44,22 @@ def checks(experiment: "Experiment | None") -> list[tuple[str, Check]]:
     """All checks in the order of the table."""
     run_dir = None if experiment is None else experiment.training.run_dir
     every: list[tuple[str, Check]] = [
-        ("versions", versions.check_versions),
-        ("devices", versions.check_devices),
-        ("CPU kernels", kernels.check_native),
-        ("memory rules", kernels.check_rules),
-        ("runs folder", partial(stores.check_runs, Path(run_dir or "runs"))),
-        ("MLflow store", partial(stores.check_tracking, None if experiment is None else experiment.tracking)),
+        ("versions", _of("versions", "check_versions")),
+        ("devices", _of("versions", "check_devices")),
+        ("CPU kernels", _of("kernels", "check_native")),
+        ("memory rules", _of("kernels", "check_rules")),
+        ("runs folder", _of("stores", "check_runs", Path(run_dir or "runs"))),
+        ("MLflow store", _of("stores", "check_tracking", None if experiment is None else experiment.tracking)),
     ]
     if experiment is not None:
-        every.append(("experiment: memory rules", partial(kernels.check_rules, experiment)))
-        every.append(("experiment: memory", partial(memory.check_step_memory, experiment)))
+        every.append(("experiment: memory rules", _of("kernels", "check_rules", experiment)))
+        every.append(("experiment: memory", _of("memory", "check_step_memory", experiment)))
     return every
+
+
+def _of(module: str, check: str, *arguments: Any) -> Check:
+    """Its module is imported when it runs: a package that is missing or broken must end as a row of the table."""
+    return lambda: getattr(import_module(f"sleep_lightning.cli.doctor.{module}"), check)(*arguments)
 
 
 def doctor(experiment: "Experiment | None", output: Path | None) -> int:

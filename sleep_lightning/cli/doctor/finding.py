@@ -12,13 +12,9 @@ State = Literal["ok", "warning", "error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """A row of the table.
+    """A row of the table: what was looked at, the facts, and what to do ("": nothing).
 
-    Attributes:
-        check: what was looked at.
-        state: ``error``: something will not run; ``warning``: it runs, but slower or worse than it could.
-        found: the facts.
-        remedy: what to do, a command or a key; "" where there is nothing to do.
+    ``error``: something will not run; ``warning``: it runs, but slower or worse than it could.
     """
 
     check: str

@@ -23,84 +23,62 @@ WAIT_S = 10.0
 def check_runs(runs: Path) -> Iterator[Finding]:
     """Whether runs and journals can be written, and whether a file lock keeps a second holder out."""
     folder = next(one for one in (runs.absolute(), *runs.absolute().parents) if one.is_dir())
+    local = "set training.run_dir (sweep: --output)"
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as file:
-            holds = _keeps_out(Path(file.name))
-    except OSError as error:
-        remedy = f"make it writable (chmod u+w {shlex.quote(str(folder))}), or set training.run_dir (sweep: --output)"
-        yield Finding("runs folder", "error", f"{folder} cannot be used: {one_line(error)}", remedy)
-        return
-    if holds:
-        yield Finding("runs folder", "ok", f"{folder} can be written, file locks hold")
-    else:
-        remedy = "set training.run_dir (sweep: --output) to a local disk"
-        yield Finding("runs folder", "error", f"{folder} can be written, but file locks do not hold there", remedy)
-
-
-def _keeps_out(file: Path) -> bool:
-    with file.open("a") as first, file.open("a") as second:
-        fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as first, open(first.name) as second:
+            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+    except BlockingIOError:
+        yield Finding("runs folder", "ok", f"{folder} can be written, file locks hold")
+    except OSError as error:
+        remedy = f"make it writable (chmod u+w {shlex.quote(str(folder))}), or {local}"
+        yield Finding("runs folder", "error", f"{folder} cannot be used: {one_line(error)}", remedy)
+    else:
+        found = f"{folder} can be written, but file locks do not hold there"
+        yield Finding("runs folder", "error", found, f"{local} to a local disk")
 
 
 def check_tracking(tracking: "TrackingConfig | None") -> Iterator[Finding]:
-    """Whether MLflow's store can be reached, read and, if it is a SQLite file, written. Leaves nothing behind.
-
-    Args:
-        tracking: None for the default keys.
-    """
-    from sleep_lightning.config import TrackingConfig, sqlite_file
+    """Whether MLflow's store can be reached, read and, if it is a SQLite file, written. Leaves nothing behind."""
+    from sleep_lightning.config import TrackingConfig
 
     tracking = tracking or TrackingConfig()
     if not tracking.mlflow:
         why = "tracking.loggers has no mlflow" if tracking.enabled else "tracking.enabled=false"
         yield Finding("MLflow store", "ok", f"off ({why})")
         return
-    file = sqlite_file(tracking.uri)
-    shown = f"tracking.uri={redact_uri(tracking.uri)}"
+    shown = redact_uri(tracking.uri)
     try:
-        found = _ask(tracking.uri) if file is None else _try_database(file, tracking.uri)
+        yield Finding("MLflow store", "ok", f"tracking.uri={shown}: {_ask(tracking.uri)}")
     except Exception as error:  # MLflow, database drivers and the network each have their own
         reason = one_line(error)
-        remedy = _remedy(reason, redact_uri(tracking.uri))
-        yield Finding("MLflow store", "error", f"{shown} cannot be used: {reason}", remedy)
-    else:
-        yield Finding("MLflow store", "ok", f"{shown}: {found}")
-
-
-def _try_database(file: Path, uri: str) -> str:
-    if not file.exists():
-        folder = file.absolute().parent
-        if not folder.is_dir():
-            raise FileNotFoundError(f"there is no folder {folder}")
-        with tempfile.TemporaryFile(dir=folder):
-            return "the first run will make it"
-    if not os.access(file, os.W_OK):
-        raise PermissionError(f"{file} may only be read")
-    with closing(sqlite3.connect(file, timeout=WAIT_S, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")  # as a writer begins
-        connection.execute("ROLLBACK")
-    return f"{_ask(uri)}, can be written"
+        found = f"tracking.uri={shown} cannot be used: {reason}"
+        yield Finding("MLflow store", "error", found, _remedy(reason, shown))
 
 
 def _ask(uri: str) -> str:
     """What is in the store; MLflow raises if it is of another version or does not let us in."""
+    from sleep_lightning.config import sqlite_file
     from sleep_lightning.tracking.mlflow_store import check_reachable, open_client
 
     check_reachable(uri)
-    # MLflow would ask a server that answers with errors again for minutes
-    before, patience = dict(os.environ), {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    os.environ.update(patience | {"MLFLOW_HTTP_REQUEST_TIMEOUT": f"{WAIT_S:.0f}"})
+    if (file := sqlite_file(uri)) is not None:
+        if not file.exists():
+            with tempfile.TemporaryFile(dir=file.absolute().parent):
+                return "the first run will make it"
+        if not os.access(file, os.W_OK):
+            raise PermissionError(f"{file} may only be read")
+        with closing(sqlite3.connect(file, timeout=WAIT_S, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")  # as a writer begins
+    before = dict(os.environ)  # MLflow would ask a server that answers with errors again for minutes
+    os.environ.update(MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", MLFLOW_HTTP_REQUEST_TIMEOUT=f"{WAIT_S:.0f}")
     try:
         found = len(open_client(uri).search_experiments(max_results=100))
     finally:
         os.environ.clear()
         os.environ.update(before)
-    return f"answers, {found} {'experiment' if found == 1 else 'experiments'}{' or more' if found == 100 else ''}"
+    number = f"{found} {'experiment' if found == 1 else 'experiments'}{' or more' if found == 100 else ''}"
+    return f"answers, {number}" + ("" if file is None else ", can be written")
 
 
 def _remedy(reason: str, uri: str) -> str:

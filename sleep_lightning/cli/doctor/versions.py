@@ -1,8 +1,11 @@
 """Installed versions against the package's own requirements."""
 
-import importlib.metadata
 import platform
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from sleep_lightning.cli.doctor.finding import Finding
 
@@ -14,33 +17,30 @@ def check_versions() -> Iterator[Finding]:
 
     Requirements of extras need not be installed, but should fit if they are.
     """
-    from packaging.requirements import Requirement
-    from packaging.specifiers import SpecifierSet
-
-    python, wanted = platform.python_version(), importlib.metadata.metadata(DISTRIBUTION)["Requires-Python"] or ""
+    python, wanted = platform.python_version(), metadata(DISTRIBUTION)["Requires-Python"] or ""
     fits = SpecifierSet(wanted).contains(python, prereleases=True)
     remedy = "" if fits else f"make an environment with Python {wanted} and install the package there"
     yield Finding("Python", "ok" if fits else "error", f"{python} (requires {wanted or 'any'})", remedy)
-    met = dict[str, str]()
-    extras = importlib.metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
-    for one in map(Requirement, importlib.metadata.requires(DISTRIBUTION) or []):
+    met = dict[str, None]()  # each once, though several extras may name it
+    extras = metadata(DISTRIBUTION).get_all("Provides-Extra") or []
+    for one in map(Requirement, requires(DISTRIBUTION) or []):
         needed = one.marker is None or one.marker.evaluate({"extra": ""})
         if not needed and not any(one.marker and one.marker.evaluate({"extra": extra}) for extra in extras):
             continue
-        install = f"python -m pip install '{one.name}{one.specifier}'"
         try:
-            version = importlib.metadata.version(one.name)
-        except importlib.metadata.PackageNotFoundError:
-            if needed:
-                found = f"not installed, requires {one.specifier or 'any version'}"
-                yield Finding(f"package {one.name}", "error", found, install)
-            continue
-        if one.specifier.contains(version, prereleases=True):
-            met[one.name] = version
+            installed = version(one.name)
+        except PackageNotFoundError:
+            if not needed:
+                continue
+            installed = "not installed"
         else:
-            found = f"{version}, requires {one.specifier}" + ("" if needed else " (an extra)")
-            yield Finding(f"package {one.name}", "error" if needed else "warning", found, install)
-    yield Finding("packages", "ok", f"{len(met)} fit: " + ", ".join(f"{n} {v}" for n, v in met.items()))
+            if one.specifier.contains(installed, prereleases=True):
+                met[f"{one.name} {installed}"] = None
+                continue
+        found = f"{installed}, requires {one.specifier or 'any version'}{'' if needed else ' (an extra)'}"
+        install = f"python -m pip install '{one.name}{one.specifier}'"
+        yield Finding(f"package {one.name}", "error" if needed else "warning", found, install)
+    yield Finding("packages", "ok", f"{len(met)} fit: {', '.join(met)}")
 
 
 def check_devices() -> Iterator[Finding]:

@@ -55,7 +55,3 @@ class LocalLauncher(Launcher):
 
     def cancel(self, run: FitProcess) -> None:
         self._processes[run.directory.path].kill()
-
-    def gpus(self) -> list[str | None]:
-        """CUDA_VISIBLE_DEVICES of each running process."""
-        return [process.gpus() for process in self._processes.values() if process.alive()]

@@ -63,10 +63,6 @@ class SlurmLauncher(Launcher):
     States come from ``scontrol``: no accounting database is needed. While SLURM does not answer, jobs count as
     unchanged, and submissions wait.
 
-    Args:
-        options: of the jobs.
-        threads: CPU threads of each process.
-
     Raises:
         ValueError: SLURM's commands are missing, or SLURM rejects such jobs.
     """

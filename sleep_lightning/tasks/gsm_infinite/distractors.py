@@ -16,10 +16,6 @@ class Distractors:
 
     A fact counts only once it is accepted. No equation of the problem has a distractor among its operands, and a
     place whose total is used anywhere gets no further kinds, so no distractor feeds into the answer.
-
-    Args:
-        rng: source of everything random.
-        problem: the problem to hide.
     """
 
     def __init__(self, rng: random.Random, problem: Problem) -> None:

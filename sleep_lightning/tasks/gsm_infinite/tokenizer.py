@@ -32,12 +32,7 @@ class Tokenizer(Protocol):
 
 
 class WordTokenizer:
-    """Every word, punctuation mark and number from 0 to ``max_number`` is one token.
-
-    Args:
-        texts: texts that hold all words.
-        max_number: largest number.
-    """
+    """Every word, punctuation mark and number from 0 to ``max_number`` is one token."""
 
     def __init__(self, texts: Iterable[str], max_number: int) -> None:
         found = {word for text in texts for word in _WORD.findall(text)}

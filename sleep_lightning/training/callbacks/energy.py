@@ -12,11 +12,7 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 class EnergyCounter(Protocol):
-    """A counter of the machine.
-
-    Attributes:
-        name: what it covers.
-    """
+    """A counter of the machine."""
 
     name: str
 

@@ -16,12 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Exchange:
-    """A rank's view of the others.
-
-    Attributes:
-        rank: global rank.
-        size: world size.
-    """
+    """A rank's view of the others."""
 
     rank: int = 0
     size: int = 1

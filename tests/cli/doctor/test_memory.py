@@ -23,7 +23,7 @@ def rule110() -> Experiment:
 @pytest.mark.parametrize(("free", "state"), [(1.0, "error"), (1.1, "warning"), (2.0, "ok")])
 def test_memory(free: float, state: str, rule110: Experiment, monkeypatch: Patch) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda device: int(free * 10**6))
-    monkeypatch.setattr("sleep_lightning.cost.step_memory.predict_step_memory", lambda e, model: 1_000_001)
+    monkeypatch.setattr("sleep_lightning.cli.doctor.memory.predict_step_memory", lambda e, model: 1_000_001)
     row = sole(memory.check_step_memory(rule110))
     assert row.state == state
     assert ("training.checkpointing=pass" in row.remedy) == (state != "ok")

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from sleep_lightning.bench.pruning_replay import replay
 from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.pruning import Curve, Pruner
+from tests.sweep.pruning_replay import replay
 
 CURVES = [
     [Point(10, 0.1), Point(20, 0.4)],
