@@ -4,15 +4,14 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.table import Table
-
-from sleep_lightning.cli.console import plain_console, print_facts
-from sleep_lightning.cli.sweep_show import Found, refuse
+from sleep_lightning.cli.console import print_facts
+from sleep_lightning.cli.sweep_show import Found, refuse, table_console
 from sleep_lightning.formatting import in_flop
 from sleep_lightning.sweep.cells import Selected
 from sleep_lightning.sweep.report.files import write_report
-from sleep_lightning.sweep.report.law import Laws, SliceLaw
+from sleep_lightning.sweep.report.law import JSON, Laws, SliceLaw
 from sleep_lightning.sweep.space import written
+from sleep_lightning.tables import Column, FittingTable
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def prepare(found: Found) -> LawRequest:
 
 def show(request: LawRequest) -> int:
     """Print a table for each slice, and write the files. Returns the exit code: 2 if they cannot be written."""
-    console, found = plain_console(), request.found
+    console, found = table_console(), request.found
     for law in request.laws.slices:
         console.print(_table(law))
         exponent = "none: a minimum at the edge, or fewer than three budgets" if law.exponent is None else law.exponent
@@ -49,14 +48,14 @@ def show(request: LawRequest) -> int:
     return 0
 
 
-def _table(law: SliceLaw) -> Table:
+def _table(law: SliceLaw) -> FittingTable:
     depths = sorted({cell.n_passes for cell in law.cells})
-    table = Table(title=f"{law.name}: mean loss over {law.seeds} seed(s), nats per label", title_justify="left")
-    for column in ("budget, FLOPs", *(f"N = {n}" for n in depths), "N* [95%]", "lowest mean"):
-        table.add_column(column)
-    for row in _rows(law, depths):
-        table.add_row(*row)
-    return table
+    columns = (
+        *(Column("budget", label=True), *(Column(f"N = {n}", 2) for n in depths)),
+        *(Column("N* [95%]"), Column("lowest mean", 1)),
+    )
+    title = f"{law.name}: mean loss over {law.seeds} seed(s), nats per label; N* with its 95% interval over seeds"
+    return FittingTable(title, columns, list(_rows(law, depths)), elsewhere=f"see {JSON}")
 
 
 def _rows(law: SliceLaw, depths: list[int]) -> Iterator[list[str]]:
@@ -73,10 +72,9 @@ def _rows(law: SliceLaw, depths: list[int]) -> Iterator[list[str]]:
         yield [in_flop(budget), *cells, f"{curve.best}{edge}", f"N = {n} in {share:.0%}"]
 
 
-def _others(selected: Sequence[Selected]) -> Table:
-    table = Table(title="the other keys, chosen by the mean loss of all answers", title_justify="left")
-    for column in ("budget, FLOPs", "N", "chosen", "of"):
-        table.add_column(column)
+def _others(selected: Sequence[Selected]) -> FittingTable:
+    columns = (Column("budget", label=True), Column("N"), Column("chosen", text=True), Column("of"))
+    table = FittingTable("the other keys, chosen by the mean loss of all answers", columns)
     for one in selected:
         table.add_row(in_flop(one.budget), str(one.n_passes), written(one.others), str(one.tried))
     return table
