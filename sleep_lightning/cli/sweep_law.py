@@ -3,10 +3,11 @@
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sleep_lightning.cli.console import print_facts
 from sleep_lightning.cli.sweep_show import Found, refuse, table_console
-from sleep_lightning.formatting import in_flop
+from sleep_lightning.formatting import in_flop, score
 from sleep_lightning.sweep.cells import Selected
 from sleep_lightning.sweep.report.files import write_report
 from sleep_lightning.sweep.report.law import JSON, Laws, SliceLaw
@@ -34,7 +35,7 @@ def show(request: LawRequest) -> int:
     """Print a table for each slice, and write the files. Returns the exit code: 2 if they cannot be written."""
     console, found = table_console(), request.found
     for law in request.laws.slices:
-        console.print(_table(law))
+        console.print(_table(law, found.folder / JSON))
         exponent = "none: a minimum at the edge, or fewer than three budgets" if law.exponent is None else law.exponent
         print_facts(console, {"N* ~ C^a, a": str(exponent), "law": law.verdict()})
     if any(one.others for one in request.laws.selected):
@@ -48,14 +49,14 @@ def show(request: LawRequest) -> int:
     return 0
 
 
-def _table(law: SliceLaw) -> FittingTable:
+def _table(law: SliceLaw, file: Path) -> FittingTable:
     depths = sorted({cell.n_passes for cell in law.cells})
     columns = (
         *(Column("budget", label=True), *(Column(f"N = {n}", 2) for n in depths)),
         *(Column("N* [95%]"), Column("lowest mean", 1)),
     )
     title = f"{law.name}: mean loss over {law.seeds} seed(s), nats per label; N* with its 95% interval over seeds"
-    return FittingTable(title, columns, list(_rows(law, depths)), elsewhere=f"see {JSON}")
+    return FittingTable(title, columns, list(_rows(law, depths)), elsewhere=f"see {file}")
 
 
 def _rows(law: SliceLaw, depths: list[int]) -> Iterator[list[str]]:
@@ -63,7 +64,7 @@ def _rows(law: SliceLaw, depths: list[int]) -> Iterator[list[str]]:
     for budget in sorted({cell.budget for cell in law.cells}):
         pairs = zip(law.cells, law.means, strict=True)
         means = {cell.n_passes: mean for cell, mean in pairs if cell.budget == budget}
-        cells = [f"{means[n]:.3f}" if n in means else "-" for n in depths]
+        cells = [score(means[n]) if n in means else "-" for n in depths]
         if (curve := curves.get(budget)) is None:
             yield [in_flop(budget), *cells, "-", "-"]
             continue

@@ -18,17 +18,20 @@ NOTHING = Cell("")
 
 
 def all_trials(report: Report) -> str:
-    """A row for each: state, results, point, what it cost, when it ended, its runs, why it has no result."""
+    """A row for each: state, value and cost, point, what else it measured, when it ended, its runs, why it has no
+    result."""
     keys = list(report.definition["space"])
-    measures = list(dict.fromkeys((report.value, report.cost, *MEASURES)))
-    titles = ["trial", "state", *(in_words(name) for name in measures), *keys]
+    main = (report.value, report.cost)
+    others = [name for name in MEASURES if name not in main]
+    titles = ["trial", "state", *map(in_words, main), *keys, *map(in_words, others)]
     titles += ["training FLOPs spent", "ended", "runs", "reason"]
     rows = [
         [
             Cell(str(trial.number), trial.number),
             Cell(trial.state),
-            *(_result(report, trial, name) for name in measures),
+            *(_result(report, trial, name) for name in main),
             *(_value(trial.values[key]) if key in trial.values else NOTHING for key in keys),
+            *(_result(report, trial, name) for name in others),
             Cell(in_flop(trial.flops_spent), trial.flops_spent),
             Cell(f"{trial.ended.astimezone():%m-%d %H:%M}", trial.ended.timestamp()) if trial.ended else NOTHING,
             Cell(" ".join(_runs(report, trial))),

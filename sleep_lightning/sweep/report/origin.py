@@ -68,7 +68,8 @@ class Origin:
         elif self.ended is None:
             yield "date", f"{_minute(self.started)}; no trial has ended yet"
         else:
-            yield "date", f"{_minute(self.started)} to {_minute(self.ended)}"
+            began, ended = _minute(self.started), _minute(self.ended)
+            yield "date", began if began == ended else f"{began} to {ended}"
             took, trained = (self.ended - self.started).total_seconds(), duration(self.run_seconds)
             yield "wall time", f"{duration(took)} from the first start to the last end; finished runs {trained}"
         if not self.environments:
@@ -105,7 +106,7 @@ class Origin:
 
 
 def values_of(parameter: Mapping[str, Any]) -> tuple[str, str]:
-    """Values of a key of the space, and when it applies."""
+    """When a key of the space applies, and its values."""
     if parameter.get("choices") is not None:
         values = ", ".join(map(in_yaml, parameter["choices"]))
     else:
@@ -113,7 +114,7 @@ def values_of(parameter: Mapping[str, Any]) -> tuple[str, str]:
         values = f"{in_yaml(parameter['low'])} to {in_yaml(parameter['high'])}"
         values += ", logarithmic" if parameter.get("log") else f", in steps of {in_yaml(step)}" if step else ""
     conditions = (parameter.get("when") or {}).items()
-    return values, " and ".join(f"{key} is {' or '.join(map(in_yaml, allowed))}" for key, allowed in conditions)
+    return " and ".join(f"{key} is {' or '.join(map(in_yaml, allowed))}" for key, allowed in conditions), values
 
 
 def _bound(name: str, most: float) -> str:

@@ -169,7 +169,7 @@ def _importances(report: Report) -> Iterator[str]:
     note = "How much the best quarter of the finished trials differs from the others in each key (PED-ANOVA)."
     yield head("Which keys matter", note)
     if report.importances:
-        yield as_div(importances_figure(report.importances))
+        yield as_div(importances_figure({in_words(name): shares for name, shares in report.importances.items()}))
     if lacking := [in_words(name) for name in report.objectives if name not in report.importances]:
         why, found = "the finished trials hardly differ in it", len(report.finished)
         if found < ENOUGH:
@@ -180,15 +180,15 @@ def _importances(report: Report) -> Iterator[str]:
 def _space(report: Report) -> Iterator[str]:
     yield head("What varies", "The other keys are those of the base experiment, base.yaml.")
     rows = [[key, *values_of(parameter)] for key, parameter in report.definition["space"].items()]
-    yield table(("key", "values", "only if"), rows)
+    yield table(("key", "only if", "values"), rows)
 
 
 def _failures(report: Report) -> Iterator[str]:
     yield head("Failed and infeasible", "Failed trials are replaced; infeasible ones violate a bound and were not run.")
     failed = [t for t in report.trials if t.state in ("failed", "infeasible")]
     if failed:
-        rows = [[str(t.number), t.state, t.reason, t.written()] for t in failed[:SHOWN_FAILED]]
-        yield table(("trial", "state", "reason", "point"), rows)
+        rows = [[str(t.number), t.state, t.written(), t.reason] for t in failed[:SHOWN_FAILED]]
+        yield table(("trial", "state", "point", "reason"), rows)
     else:
         yield paragraph("No trial has failed, and none was infeasible.")
     if len(failed) > SHOWN_FAILED:

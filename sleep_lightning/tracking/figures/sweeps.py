@@ -120,7 +120,7 @@ def curves_figure(curves: Sequence[tuple[Dot, Points]], depths: Sequence[int], l
             y=y,
             mode="lines+markers",
             line={"color": style.color, "width": 1.5},
-            marker={"symbol": style.symbol, "size": 5},
+            marker={"symbol": style.symbol, "size": 6},
             name=f"N = {dot.n_passes}",
             legendgroup=str(dot.n_passes),
             showlegend=dot.n_passes not in named,
@@ -141,8 +141,12 @@ def importances_figure(importances: Mapping[str, Mapping[str, float]]) -> "Figur
             x=[share for _, share in shown],
             y=[escape(key) for key, _ in shown],
             orientation="h",
-            name=escape(name.replace("_", " ")),
-            marker={"color": COLORS[3 * i % len(COLORS)], "pattern": {"shape": ("", "/")[i % 2]}},
+            name=escape(name),
+            marker={
+                "color": COLORS[3 * i % len(COLORS)],
+                "pattern": {"shape": ("", "/")[i % 2]},
+                "line": {"width": 0},
+            },
             hovertemplate="%{y}: %{x:.1%}",
         )
     figure.update_layout(barmode="group")

@@ -22,10 +22,11 @@ a { color: var(--link); } .note { color: var(--soft); } .wide { overflow-x: auto
 table { border-collapse: collapse; font-size: 0.92em; }
 th, td { text-align: left; vertical-align: top; padding: 0.25em 1em 0.25em 0; }
 thead th { border-bottom: 1px solid var(--line); } tr + tr > * { border-top: 1px solid var(--faint); }
-th { font-weight: 600; } .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th { font-weight: 600; } .number { text-align: right; font-variant-numeric: tabular-nums; }
+thead th, thead + tbody td { white-space: nowrap; }
+thead + tbody td:last-child { white-space: normal; min-width: 14em; }
 code { font-size: 0.92em; background: var(--code); padding: 0.1em 0.3em; overflow-wrap: anywhere; user-select: all; }
 button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }
-.sortable td:last-child { min-width: 14em; } .sortable th { white-space: nowrap; }
 .sortable th button::after { content: " \\2195"; color: var(--soft); }
 .sortable [aria-sort=ascending] button::after { content: " \\2191"; color: inherit; }
 .sortable [aria-sort=descending] button::after { content: " \\2193"; color: inherit; }
@@ -35,6 +36,7 @@ button { font: inherit; font-weight: 600; color: inherit; background: none; bord
 .js-plotly-plot :is(path.xtick, path.ytick, .xlines-above, .ylines-above) { stroke: var(--soft) !important; }
 """
 """Plotly draws its texts and axes in colours of their own: they are those of the page here."""
+CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
 SCRIPT = """
 // a finger on a figure scrolls the page
 if (matchMedia('(pointer: coarse)').matches)
@@ -118,9 +120,7 @@ def write_page(figure: "Figure", path: Path, title: str) -> None:
 
 def as_div(figure: "Figure", height: str = "480px") -> str:
     """The figure as a part of a page."""
-    html: str = figure.to_html(
-        full_html=False, include_plotlyjs=False, default_height=height, config={"responsive": True}
-    )
+    html: str = figure.to_html(full_html=False, include_plotlyjs=False, default_height=height, config=CONFIG)
     return html
 
 

@@ -199,8 +199,8 @@ def test_all_trials_stand_in_a_table(tmp_path: Path) -> None:
         *("0.500 (mean of 0.300 0.700)", "", "", ""),
     ]
     assert [row[3] for row in rows][:5] == ["2 TFLOP", "1 TFLOP", "4 TFLOP planned", "4 TFLOP", "3 TFLOP planned"]
-    assert rows[4][-1] == "out of &lt;memory&gt;" and rows[0][6] == "2 s"
-    for text in ("<td>sleep.grad_passes</td><td>null, 1</td><td>sleep.n_passes is 3 or 4</td>", "seeds</td><td>0, 1<"):
+    assert rows[4][-1] == "out of &lt;memory&gt;" and rows[0][8] == "2 s"
+    for text in ("<td>sleep.grad_passes</td><td>sleep.n_passes is 3 or 4</td><td>null, 1</td>", "seeds</td><td>0, 1<"):
         assert text in page
 
 
@@ -228,7 +228,7 @@ def test_where_a_sweep_ran_is_said(tmp_path: Path) -> None:
     assert facts["commit"] == f"{'1' * 40} (2 runs); {'2' * 40} (1 run)"
     assert facts["machine"] == "Linux, 2 cores, EPYC, cpu" and facts["software"] == "torch 2.9"
     assert facts["search"] == "sampler gp, pruner none, at most 9 trials, 20 TFLOP"
-    assert re.fullmatch(r"(\d{4}-\d\d-\d\d \d\d:\d\d \S+) to \1", facts["date"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d \S+( to .*)?", facts["date"])
     assert facts["wall time"] == "< 1 s from the first start to the last end; finished runs 12 s"
     assert "(while this runs: <code>mlflow &lt;server&gt;</code>)" in page
     links = Tags(page).links
