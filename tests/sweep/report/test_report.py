@@ -7,6 +7,7 @@ import math
 import random
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
@@ -229,7 +230,7 @@ def test_where_a_sweep_ran_is_said(tmp_path: Path) -> None:
     assert facts["machine"] == "Linux, 2 cores, EPYC, cpu" and facts["software"] == "torch 2.9"
     assert facts["search"] == "sampler gp, pruner none, at most 9 trials, 20 TFLOP"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d \S+( to .*)?", facts["date"])
-    assert facts["wall time"] == "< 1 s from the first start to the last end; finished runs 12 s"
+    assert unescape(facts["wall time"]) == "< 1 s from the first start to the last end; finished runs 12 s"
     assert "(while this runs: <code>mlflow &lt;server&gt;</code>)" in page
     links = Tags(page).links
     assert charts["url"] in links and "http://host/#/experiments/7/runs/run3" in links

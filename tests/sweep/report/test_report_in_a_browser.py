@@ -67,7 +67,7 @@ def opened(browser: "Browser", file: Path, **options: Any) -> Iterator["Page"]:
     try:
         page = context.new_page()
         errors: list[Any] = []
-        page.on("pageerror", errors.append)
+        page.on("pageerror", lambda error: errors.append(error))
         page.goto(file.as_uri())
         plots(page, lambda found: len(found) == page.locator(".js-plotly-plot").count() > 0)
         yield page
