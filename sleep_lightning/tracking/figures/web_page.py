@@ -102,13 +102,14 @@ def new_figure(x: str, y: str, log_x: bool = False, share: bool = False) -> "Fig
             "paper_bgcolor": clear,
             "plot_bgcolor": clear,
             "margin": {"t": 30, "r": 10, "l": 60},
-            "legend": {"orientation": "h", "yanchor": "top", "y": -0.2, "bgcolor": clear},
+            "legend": {"orientation": "h", "yanchor": "top", "y": -0.22, "bgcolor": clear},
             "modebar": {"bgcolor": clear, "color": "#888888", "activecolor": "#4477dd"},
             "hovermode": "closest",
         }
     )
     log = {"type": "log", "dtick": "D2"} if log_x else {}
-    figure.update_xaxes(title=escape(x), showgrid=True, tickformat=".3~s", **log)
+    title = {"text": escape(x), "standoff": 6}  # above the legend
+    figure.update_xaxes(title=title, showgrid=True, tickformat=".3~s", **log)
     figure.update_yaxes(title=escape(y), showgrid=True, **({"range": [0, 1.02]} if share else {}))
     return figure
 
