@@ -2,13 +2,20 @@
 
 
 def with_unit(value: float, unit: str = "") -> str:
-    """Three digits: ``1234567 -> '1.23M'``, with a unit ``'1.23 MFLOP'``."""
+    """Three digits: ``1234567 -> '1.23M'``, with a unit ``'1.23 MFLOP'``; many seconds as a ``duration``."""
+    if unit == "s" and value >= 1000:
+        return duration(value)
     space = " " if unit else ""
     for prefix in ("", "k", "M", "G", "T", "P", "E"):
         if abs(float(f"{value:.3g}")) < 1000:
             return f"{value:.3g}{space}{prefix}{unit}"
         value /= 1000
     return f"{value:.3g}{space}Z{unit}"
+
+
+def score(value: float) -> str:
+    """An accuracy or a loss: ``0.74213 -> '0.742'``, ``0.000123 -> '0.000123'``."""
+    return f"{value:.3f}" if not value or abs(value) >= 5e-3 else f"{value:.3g}"
 
 
 def in_flop(value: float) -> str:

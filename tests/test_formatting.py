@@ -2,7 +2,7 @@
 
 import pytest
 
-from sleep_lightning.formatting import in_bytes, in_flop, in_flop_of, with_unit
+from sleep_lightning.formatting import in_bytes, in_flop, in_flop_of, score, with_unit
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,14 @@ def test_a_unit_follows_a_space() -> None:
     assert in_bytes(8192) == "8.19 kB"
     assert in_bytes(12) == "12 B"
     assert with_unit(37e9, "FLOP/s") == "37 GFLOP/s"
+    assert with_unit(9.81, "s") == "9.81 s" and with_unit(5400, "s") == "1 h 30 min"
+
+
+def test_scores_keep_three_digits() -> None:
+    assert [score(x) for x in (0.74213, 0.0, 1.0, 12.3456, 0.000123456)] == [
+        "0.742",
+        "0.000",
+        "1.000",
+        "12.346",
+        "0.000123",
+    ]

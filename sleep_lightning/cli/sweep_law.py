@@ -3,15 +3,15 @@
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from rich.table import Table
-
-from sleep_lightning.cli.console import plain_console, print_facts, text_table
-from sleep_lightning.cli.sweep_show import Found, report
-from sleep_lightning.formatting import in_flop
+from sleep_lightning.cli.console import print_facts
+from sleep_lightning.cli.sweep_show import Found, report, table_console
+from sleep_lightning.formatting import in_flop, score
 from sleep_lightning.sweep.cells import Selected
-from sleep_lightning.sweep.report.law import Laws, SliceLaw
+from sleep_lightning.sweep.report.law import JSON, Laws, SliceLaw
 from sleep_lightning.sweep.space import written
+from sleep_lightning.tables import Column, FittingTable
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ def prepare(found: Found) -> LawRequest:
 
 def show(request: LawRequest) -> int:
     """Print a table for each slice, and write the files. Returns the exit code: 2 if they cannot be written."""
-    console, found = plain_console(), request.found
+    console, found = table_console(), request.found
     for law in request.laws.slices:
-        console.print(_table(law))
+        console.print(_table(law, found.folder / JSON))
         exponent = "none: a minimum at the edge, or fewer than three budgets" if law.exponent is None else law.exponent
         print_facts(console, {"N* ~ C^a, a": str(exponent), "law": law.verdict()})
     if any(one.others for one in request.laws.selected):
@@ -42,10 +42,14 @@ def show(request: LawRequest) -> int:
     return report(found, request.laws)
 
 
-def _table(law: SliceLaw) -> Table:
+def _table(law: SliceLaw, file: Path) -> FittingTable:
     depths = sorted({cell.n_passes for cell in law.cells})
-    columns = ("budget, FLOPs", *(f"N = {n}" for n in depths), "N* [95%]", "lowest mean")
-    return text_table(f"{law.name}: mean loss over {law.seeds} seed(s), nats per label", columns, _rows(law, depths))
+    columns = (
+        *(Column("budget", label=True), *(Column(f"N = {n}", 2) for n in depths)),
+        *(Column("N* [95%]"), Column("lowest mean", 1)),
+    )
+    title = f"{law.name}: mean loss over {law.seeds} seed(s), nats per label; N* with its 95% interval over seeds"
+    return FittingTable(title, columns, list(_rows(law, depths)), elsewhere=f"see {file}")
 
 
 def _rows(law: SliceLaw, depths: list[int]) -> Iterator[list[str]]:
@@ -53,7 +57,7 @@ def _rows(law: SliceLaw, depths: list[int]) -> Iterator[list[str]]:
     for budget in sorted({cell.budget for cell in law.cells}):
         pairs = zip(law.cells, law.means, strict=True)
         means = {cell.n_passes: mean for cell, mean in pairs if cell.budget == budget}
-        cells = [f"{means[n]:.3f}" if n in means else "-" for n in depths]
+        cells = [score(means[n]) if n in means else "-" for n in depths]
         if (curve := curves.get(budget)) is None:
             yield [in_flop(budget), *cells, "-", "-"]
             continue
@@ -62,7 +66,9 @@ def _rows(law: SliceLaw, depths: list[int]) -> Iterator[list[str]]:
         yield [in_flop(budget), *cells, f"{curve.best}{edge}", f"N = {n} in {share:.0%}"]
 
 
-def _others(selected: Sequence[Selected]) -> Table:
-    title, columns = "the other keys, chosen by the mean loss of all answers", ("budget, FLOPs", "N", "chosen", "of")
-    rows = ((in_flop(one.budget), str(one.n_passes), written(one.others), str(one.tried)) for one in selected)
-    return text_table(title, columns, rows)
+def _others(selected: Sequence[Selected]) -> FittingTable:
+    columns = (Column("budget", label=True), Column("N"), Column("chosen", text=True), Column("of"))
+    table = FittingTable("the other keys, chosen by the mean loss of all answers", columns)
+    for one in selected:
+        table.add_row(in_flop(one.budget), str(one.n_passes), written(one.others), str(one.tried))
+    return table

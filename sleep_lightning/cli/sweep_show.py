@@ -1,6 +1,7 @@
 """``sweep list``, ``show``, ``best``, ``report``: inspect sweeps by their folders alone, during and after a run."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -17,13 +18,14 @@ from sleep_lightning.formatting import in_flop
 from sleep_lightning.runs.files import write_text
 from sleep_lightning.sweep.folder import SWEEPS, find_sweep, is_supervised, known_sweeps
 from sleep_lightning.sweep.point import apply_point
-from sleep_lightning.sweep.report.baselines import baseline_facts, warning, with_seeds
-from sleep_lightning.sweep.report.content import Report, Row, read_report
+from sleep_lightning.sweep.report.baselines import baseline_facts, result_text, warning
+from sleep_lightning.sweep.report.content import Report, in_words, read_report
 from sleep_lightning.sweep.report.files import TRIALS, write_report
 from sleep_lightning.sweep.report.law import Laws
+from sleep_lightning.sweep.report.rows import Row
 from sleep_lightning.tables import Column, FittingTable
 
-SHOWN_BEST = 20
+SHOWN_BEST, SHOWN_TRIALS, SHOWN_FAILED = 20, 40, 10
 ON = "on frontier"
 """Share of the resamples of the seeds in which a point is on the frontier."""
 SweepState = Literal["running", "stopped", "finished"]
@@ -50,7 +52,7 @@ def find(name: str) -> Found:
 def list_sweeps() -> int:
     """A line for every sweep in ``runs/sweeps``. Returns the exit code."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    console, folders = _console(), known_sweeps()
+    console, folders = table_console(), known_sweeps()
     if not folders:
         console.print(f"there is no sweep in {SWEEPS}/ yet; start one with sweep SPEC.yaml", highlight=False)
         return 0
@@ -75,17 +77,21 @@ def list_sweeps() -> int:
     return 0
 
 
-def show(found: Found) -> int:
-    """All trials: point, cost, result, state and reason. Returns the exit code."""
-    report, console, supervised = found.report, _console(), is_supervised(found.folder)
+def show(found: Found, everything: bool = False) -> int:
+    """Trials: point, cost, result, state and reason; of many those that are looked for, unless everything is asked
+    for. Returns the exit code."""
+    report, console, supervised = found.report, table_console(), is_supervised(found.folder)
+    value = in_words(report.value)
     columns = (
-        *(Column("trial"), Column("state", label=True), Column("training", 1), Column(_name(report.value), text=True)),
+        *(Column("trial"), Column("state", label=True), Column("training", 1), Column(value, text=True)),
         *(Column("point", text=True), Column("reason", text=True)),
     )
-    table = FittingTable(f"{report.name}: all trials", columns, elsewhere=f"see {found.folder / TRIALS}")
-    for trial in report.trials:
-        cost = trial.result.get("train_flops", trial.train_flops)
-        value = with_seeds(trial.result[report.value], trial.by_seed.get(report.value, [])) if trial.result else "-"
+    shown = report.trials if everything else looked_for(report.trials)
+    some = f"{len(shown)} of {len(report.trials)}" if len(shown) < len(report.trials) else "all"
+    table = FittingTable(f"{report.name}: {some} trials", columns, elsewhere=f"see {found.folder / TRIALS}")
+    for trial in shown:
+        cost = report.run_flops(trial)
+        value = result_text(report, trial) if trial.result else "-"
         state = _state(trial.state, supervised)
         table.add_row(
             str(trial.number),
@@ -96,8 +102,20 @@ def show(found: Found) -> int:
             trial.reason,
         )
     console.print(table)
-    print_facts(console, report_facts(report, found.folder, sweep_state(report, supervised)))
+    facts = report_facts(report, found.folder, sweep_state(report, supervised))
+    if left := len(report.trials) - len(shown):
+        command = f"python -m sleep_lightning sweep show {shlex.quote(found.name)} --all"
+        facts["not shown"] = f"{left} trials; here are those running, the last failures and the newest; all: {command}"
+    print_facts(console, facts)
     return 0
+
+
+def looked_for(trials: Sequence[Row]) -> list[Row]:
+    """Of many trials those running, the last failures and the newest, by number; trials that wait come last."""
+    failures = {t.number for t in [t for t in trials if t.state == "failed"][-SHOWN_FAILED:]}
+    states = {"running": 0, "waiting": 3}
+    wanted = sorted(trials, key=lambda t: (1 if t.number in failures else states.get(t.state, 2), -t.number))
+    return sorted(wanted[:SHOWN_TRIALS], key=lambda t: t.number)
 
 
 @dataclass(frozen=True)
@@ -131,12 +149,11 @@ def prepare_export(found: Found, max_flops: float | None, target: str | None) ->
 
 def best(found: Found, max_flops: float | None, export: Export | None) -> int:
     """Print the frontier and the best trial (within a cost); with an export, write its experiment."""
-    report, console = found.report, _console()
+    report, console = found.report, table_console()
     trial = report.best_within(max_flops)
     console.print(frontier_table(report))
     name = shlex.quote(found.name) + ("" if max_flops is None else f" --max-flops {max_flops:g}")
-    value = with_seeds(trial.result[report.value], trial.by_seed.get(report.value, []))
-    facts = {"best": f"trial {trial.number}: {_name(report.value)} {value}, {trial.written()}"}
+    facts = {"best": f"trial {trial.number}: {in_words(report.value)} {result_text(report, trial)}, {trial.written()}"}
     facts |= against(report)
     if export is None:
         facts["export it"] = f"python -m sleep_lightning sweep best {name} --export conf/best.yaml"
@@ -160,7 +177,7 @@ def report(found: Found, laws: Laws | None = None) -> int:
         files = write_report(found.report, found.folder, laws)
     except OSError as error:
         return refuse(f"{found.folder} cannot be written: {error.strerror}; copy the sweep elsewhere and name its path")
-    console = _console()
+    console = table_console()
     for file in files:
         say(console, str(file))
     return 0
@@ -168,18 +185,16 @@ def report(found: Found, laws: Laws | None = None) -> int:
 
 def frontier_table(report: Report) -> FittingTable:
     """The Pareto frontier; for a single objective, the best trials."""
-    several = len(report.objectives) > 1
-    what = f"what no other trial beats in {_name(report.value)} and {_name(report.cost)}" if several else "best trials"
+    cost, value, several = in_words(report.cost), in_words(report.value), len(report.objectives) > 1
+    what = f"what no other trial beats in {value} and {cost}" if several else "best trials"
     columns = (
-        *(Column("trial"), Column(_name(report.cost)), Column(_name(report.value)), Column("seeds", 1), Column(ON, 2)),
+        *(Column("trial"), Column(cost), Column(value), Column("seeds", 1), Column(ON, 2)),
         Column("point", text=True),
     )
     table = FittingTable(f"{report.name}: {what}", columns)
     for trial in report.best[:SHOWN_BEST]:
-        cost, value = trial.result[report.cost], trial.result[report.value]
-        table.add_row(
-            str(trial.number), report.cost_text(cost), f"{value:.3f}", *report.sureness(trial), trial.written()
-        )
+        results = [report.text(name, trial.result[name]) for name in (report.cost, report.value)]
+        table.add_row(str(trial.number), *results, *report.sureness(trial), trial.written())
     return table
 
 
@@ -224,11 +239,8 @@ def _state(state: str, supervised: bool) -> str:
     return "interrupted" if state == "running" and not supervised else state
 
 
-def _name(measure: str) -> str:
-    return "training FLOPs" if measure == "train_flops" else measure.replace("_", " ")
-
-
-def _console() -> Console:
+def table_console() -> Console:
+    """For tables: wide where it is no terminal."""
     console = plain_console()
     if not console.is_terminal:
         console.width = max(console.width, WIDE)  # a log does not wrap

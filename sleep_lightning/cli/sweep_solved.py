@@ -4,13 +4,14 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from sleep_lightning.cli.console import plain_console, print_facts, text_table
+from sleep_lightning.cli.console import print_facts
 from sleep_lightning.cli.places import file_to_write
-from sleep_lightning.cli.sweep_show import Found, refuse
+from sleep_lightning.cli.sweep_show import Found, refuse, table_console
 from sleep_lightning.runs.files import write_text
 from sleep_lightning.sweep.finished_runs import finished_runs
 from sleep_lightning.sweep.solved import SeedResult, as_csv, seed_results, solved
 from sleep_lightning.sweep.space import written
+from sleep_lightning.tables import Column, FittingTable
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,18 @@ def prepare(found: Found, threshold: float, csv: str | None) -> Counted:
 
 def show(counted: Counted) -> int:
     """Print a row per point. Returns the exit code: 2 if the file cannot be written."""
-    console, percent = plain_console(), f"{counted.threshold:.0%}"
-    rows = []
+    console, percent = table_console(), f"{counted.threshold:.0%}"
+    columns = (
+        *(Column("point", text=True), Column("solved"), Column("share [95%]"), Column("steps, median", 2)),
+        Column("exact match by seed", 1, text=True),
+    )
+    table = FittingTable(f"{counted.name}: seeds that end with exact match of {percent} or more", columns)
     for point in solved(counted.runs, counted.threshold):
         n, share = len(point.runs), f"{point.solved / len(point.runs):.2f} [{point.low:.2f}, {point.high:.2f}]"
         by_seed = " ".join(f"{run.exact_match:.2f}" for run in point.runs)
         steps = "-" if point.steps is None else str(point.steps)
-        rows.append((written(point.values), f"{point.solved} of {n}", share, steps, by_seed))
-    title = f"{counted.name}: seeds that end with exact match of {percent} or more"
-    console.print(text_table(title, ("point", "solved", "share [95%]", "steps, median", "exact match by seed"), rows))
+        table.add_row(written(point.values), f"{point.solved} of {n}", share, steps, by_seed)
+    console.print(table)
     if counted.csv is not None:
         try:
             write_text(counted.csv, as_csv(counted.runs))

@@ -8,7 +8,8 @@ from pathlib import Path
 import optuna
 
 from sleep_lightning.config import Override
-from sleep_lightning.sweep.report.content import Report, Row, build_report
+from sleep_lightning.sweep.report.content import Report, build_report
+from sleep_lightning.sweep.report.rows import Row
 from sleep_lightning.sweep.settled import next_to_seed
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.trial import Trial, build_trial, run_path, seeds_by_trial

@@ -8,7 +8,7 @@ from statistics import median_low
 from typing import Any
 
 from sleep_lightning.sweep.finished_runs import FinishedRun
-from sleep_lightning.sweep.space import written
+from sleep_lightning.sweep.point import point_key
 
 SOLVED = 0.95
 """Exact match from which a seed has solved its task (docs/recipe.md)."""
@@ -68,7 +68,7 @@ def solved(runs: Sequence[SeedResult], threshold: float) -> list[Solved]:
     """Shares by point, in the order of the runs."""
     points: dict[str, list[SeedResult]] = {}
     for run in runs:
-        points.setdefault(written(run.values), []).append(run)
+        points.setdefault(point_key(run.values), []).append(run)
     return [_of_point(of_point, threshold) for of_point in points.values()]
 
 

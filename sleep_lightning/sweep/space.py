@@ -186,11 +186,14 @@ class Space:
 
 
 def written(values: Mapping[str, Any]) -> str:
-    """A point for display: keys without their section, values as one writes them in YAML."""
-    return ", ".join(f"{key.rpartition('.')[2]}={_in_yaml(value)}" for key, value in values.items())
+    """A point for display: keys without their section, values as one writes them in YAML, of numbers four digits."""
+    return ", ".join(f"{key.rpartition('.')[2]}={in_yaml(value)}" for key, value in values.items())
 
 
-def _in_yaml(value: Any) -> str:
+def in_yaml(value: Any) -> str:
+    """A value for display, as one writes it in YAML; of a number that is not whole, four digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 

@@ -69,11 +69,16 @@ def saved_name(folder: Path) -> str | None:
     return _saved(folder, "name")
 
 
-def _saved(folder: Path, key: str) -> str | None:
+def saved_spec(folder: Path) -> dict[str, Any]:
+    """The spec saved in a sweep's folder, as YAML reads it; empty if none was. Raises ValueError: it is damaged."""
     if not (folder / SPEC).is_file():
-        return None
+        return {}
     content, _ = read_yaml(folder / SPEC, str(folder / SPEC), "run the sweep's own YAML again")
-    value = content.get(key) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
+
+
+def _saved(folder: Path, key: str) -> str | None:
+    value = saved_spec(folder).get(key)
     if not isinstance(value, str | None):
         raise ValueError(f"{folder / SPEC}: {key}={value!r} must be text; run the sweep's own YAML again")
     return value

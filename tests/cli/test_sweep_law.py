@@ -75,6 +75,11 @@ def test_law(recorded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "2.00 [2.00, 2.00]" in printed
     assert "N = 2 in 100%" in printed
     assert "N* ~ C^a, a  0.00 [-0.00, 0.00]" in printed.replace("-0.00 [", "0.00 [")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sleep_lightning.cli.sweep_show.WIDE", 0)  # as on a terminal
+    assert main(["sweep", "law", "budgets"]) == 0
+    narrow = capsys.readouterr().out.splitlines()
+    assert sum("2.00 [2.00, 2.00]" in line and "TFLOP" in line for line in narrow) == 6  # whole, in one line
     law = json.loads((folder / "law.json").read_text())
     everything, one_hop = law["slices"]
     for curve in everything["curves"]:
@@ -88,6 +93,8 @@ def test_law(recorded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     page = (folder / "report.html").read_text()
     assert "Loss over N at equal training FLOPs" in page
     assert "no law is stated" in page
+    assert "N* [95% interval over 2 seeds]" in page
+    assert "N = 2 at 2 TFLOP: 0.350 (mean of seeds from 0.300 to 0.400)" in page  # what the bars show
 
 
 def test_the_table_shows_the_seeds_that_it_names() -> None:

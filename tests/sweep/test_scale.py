@@ -83,7 +83,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.mark.parametrize(
     "work",
     [
-        lambda report, folder: sweep_show.show(Found("x", folder, report)),
+        lambda report, folder: sweep_show.show(Found("x", folder, report), everything=True),
         lambda report, folder: sweep_show.best(Found("x", folder, report), None, None),
         lambda report, folder: (as_csv(report), as_json(report), frontier_plot(report)),
         lambda report, folder: [run.seed for run in finished_runs(folder, report)],

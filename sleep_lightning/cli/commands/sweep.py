@@ -8,7 +8,7 @@ VERBS = {
     "resume": "resume a sweep from the copy of its file in its folder",
     "report": "rewrite report.html, frontier.html, .png, .json and trials.csv from the folder alone",
     "list": "list the sweeps in runs/sweeps/",
-    "show": "list all trials of a sweep",
+    "show": "list the trials of a sweep; of more than 40 the running, failed and newest",
     "solved": "count the seeds that solve the task at each point, with Wilson's intervals",
     "law": "loss over N at equal training FLOPs, its minimum with intervals, and what a pass is worth in tokens",
     "best": "print a sweep's frontier; write its best trial as an experiment",
@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             )
         if verb == "resume":
             one.add_argument("changes", nargs="*", metavar="key=value", help="change its file, e.g. launcher=slurm")
+        if verb == "show":
+            one.add_argument("--all", action="store_true", help="every trial, however many there are")
         if verb == "solved":
             one.add_argument("--threshold", type=float, default=0.95, metavar="X", help="exact match (default: 0.95)")
             one.add_argument("--csv", metavar="FILE", help="write every run with its validations")
@@ -79,4 +81,4 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     if a.verb == "best":
         export = sweep_show.prepare_export(found, a.max_flops, a.export)
         return lambda: sweep_show.best(found, a.max_flops, export)
-    return lambda: sweep_show.show(found) if a.verb == "show" else sweep_show.report(found)
+    return lambda: sweep_show.show(found, a.all) if a.verb == "show" else sweep_show.report(found)

@@ -1,8 +1,11 @@
 """What a sweep's results stand against: scores of answers that ignore the evidence, and whether anything beats them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
+from sleep_lightning.formatting import score
 from sleep_lightning.sweep.report.content import Report
+from sleep_lightning.sweep.report.rows import Row
 
 MAJORITY = "majority answer"
 SHOWN = 5
@@ -24,10 +27,16 @@ def warning(report: Report) -> str | None:
     return None if best > low else f"nothing beats the majority answer: {best:.3f} at best, {low:.3f} without evidence"
 
 
-def with_seeds(value: float, seeds: Sequence[float]) -> str:
+def result_text(report: Report, trial: Row) -> str:
+    """The value of a finished trial beside its seeds."""
+    seeds = trial.by_seed.get(report.value, [])
+    return with_seeds(trial.result[report.value], seeds, partial(report.text, report.value))
+
+
+def with_seeds(value: float, seeds: Sequence[float], text: Callable[[float], str] = score) -> str:
     """A mean beside its seeds: ``0.742 (mean of 0.512 0.973)``; of many, the lowest and the highest."""
     if len(seeds) < 2:
-        return f"{value:.3f}"
+        return text(value)
     if len(seeds) <= SHOWN:
-        return f"{value:.3f} (mean of {' '.join(f'{x:.3f}' for x in seeds)})"
-    return f"{value:.3f} (mean of {len(seeds)} seeds from {min(seeds):.3f} to {max(seeds):.3f})"
+        return f"{text(value)} (mean of {' '.join(map(text, seeds))})"
+    return f"{text(value)} (mean of {len(seeds)} seeds from {text(min(seeds))} to {text(max(seeds))})"

@@ -2,34 +2,32 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.formatting import with_unit
-from sleep_lightning.runs.damage import read_json, reading
-from sleep_lightning.runs.directory import RunDirectory
-from sleep_lightning.runs.process import SUMMARY
+from sleep_lightning.formatting import score, with_unit
+from sleep_lightning.runs.damage import reading
 from sleep_lightning.sweep.frontier import GrowingArea, Point, frontier, hypervolume
 from sleep_lightning.sweep.point import passes_of, point_key
 from sleep_lightning.sweep.report.importances import importances
+from sleep_lightning.sweep.report.origin import Origin
+from sleep_lightning.sweep.report.rows import Row, read_summaries, row_of
 from sleep_lightning.sweep.settled import Seeded, frontier_shares
-from sleep_lightning.sweep.space import written
-from sleep_lightning.sweep.storage import JOURNAL, REMEDY
+from sleep_lightning.sweep.storage import JOURNAL, REMEDY, saved_spec
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
-from sleep_lightning.sweep.trial import run_path, seeds_by_trial
+from sleep_lightning.sweep.trial import seeds_by_trial
 
 COSTS = {"train_flops": "FLOP", "wall_s": "s"}
 """Objectives that are costs, and their units."""
+NAMES = {"train_flops": "training FLOPs", "wall_s": "wall time"}
+"""Measures whose names are not words."""
 SHARES = ("exact_match", "token_accuracy")
 """Measures between 0 and 1."""
 BASELINES = {
@@ -37,41 +35,6 @@ BASELINES = {
     "token_accuracy": {"majority answer": "majority_token_baseline"},
 }
 """Scores without the evidence, by measure: keys of a run's ``summary.json``."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A trial.
-
-    Attributes:
-        number: in its study.
-        state: complete, pruned, failed, infeasible (never run), running or waiting.
-        values: its point.
-        train_flops: of all its runs, known before the first step; None if it was never run.
-        result: means over seeds by measure; empty without a result.
-        by_seed: each seed's result, by measure.
-        curve: training FLOPs of one run and exact match at its validations, mean over seeds.
-        flops_spent: training FLOPs of all its runs.
-        further_seeds: runs since it had its first result.
-        reason: why it was stopped or failed.
-        ended: when.
-    """
-
-    number: int
-    state: str
-    values: dict[str, Any]
-    train_flops: float | None
-    result: dict[str, float]
-    by_seed: dict[str, list[float]]
-    curve: tuple[Point, ...]
-    flops_spent: float
-    reason: str
-    ended: datetime | None
-    further_seeds: int = 0
-
-    def written(self) -> str:
-        """Its point, for display."""
-        return written(self.values)
 
 
 @dataclass(frozen=True)
@@ -84,6 +47,7 @@ class Report:
         trials: all of them, by number.
         importances: by objective, the share of each key; empty while there are too few trials.
         baselines: scores in the value without the evidence, lowest and highest over the runs.
+        origin: where and when it ran, and how it was asked for.
     """
 
     name: str
@@ -91,6 +55,7 @@ class Report:
     trials: tuple[Row, ...]
     importances: dict[str, dict[str, float]]
     baselines: dict[str, tuple[float, float]]
+    origin: Origin
 
     @property
     def objectives(self) -> dict[str, str]:
@@ -178,9 +143,9 @@ class Report:
         points, whole = [self.as_point(t) for t in trials], self._whole_area
         return hypervolume(points, Point(self._most(self.cost), 0.0)) / whole if whole else 0.0
 
-    def cost_text(self, cost: float) -> str:
-        """A cost of this sweep with its unit."""
-        return with_unit(cost, COSTS.get(self.cost, ""))
+    def text(self, measure: str, value: float) -> str:
+        """A result, with its unit."""
+        return with_unit(value, COSTS[measure]) if measure in COSTS else score(value)
 
     @property
     def _whole_area(self) -> float:
@@ -205,6 +170,11 @@ class Report:
             elif best is not None:
                 points.append(Point(spent, best[1]))
         return points
+
+    def run_flops(self, trial: Row) -> float | None:
+        """Training FLOPs of one run of a trial: of those that finished, else as planned; None if it was never run."""
+        planned = None if trial.train_flops is None else trial.train_flops / len(self.definition["seeds"])
+        return trial.result.get("train_flops", planned)
 
     def n_passes(self, trial: Row) -> int:
         """N of a trial."""
@@ -258,6 +228,11 @@ class Report:
         return {name: max((t.result[name] for t in self.finished), default=0.0) for name in names}
 
 
+def in_words(measure: str) -> str:
+    """Its name for display."""
+    return NAMES.get(measure, measure.replace("_", " "))
+
+
 def read_report(folder: Path) -> Report:
     """The report on a sweep's folder. Raises ValueError if it is not one, or cannot be read."""
     with reading(folder / JOURNAL, REMEDY):
@@ -270,46 +245,14 @@ def build_report(study: optuna.Study, folder: Path) -> Report:
     """The report on a study; the runs' summaries are in the folder."""
     definition = study.user_attrs[FINGERPRINT]
     seeds = seeds_by_trial(folder)
-    summaries = {t.number: _summaries(folder, t.number, seeds.get(t.number, ())) for t in finished(study)}
-    trials = tuple(_row(t, summaries.get(t.number, [])) for t in study.get_trials(deepcopy=False))
-    report = Report(study.study_name, definition, trials, {}, {})
+    summaries = {t.number: read_summaries(folder, t.number, seeds.get(t.number, ())) for t in finished(study)}
+    trials = tuple(
+        row_of(t, seeds.get(t.number, ()), summaries.get(t.number, {})) for t in study.get_trials(deepcopy=False)
+    )
+    runs = [run for by_seed in summaries.values() for run in by_seed.values()]
+    report = Report(study.study_name, definition, trials, {}, {}, Origin.of(trials, runs, saved_spec(folder), study))
     baselines = {}
     for label, key in BASELINES.get(report.value, {}).items():
-        if levels := [run[key] for runs in summaries.values() for run in runs if key in run]:
+        if levels := [run[key] for run in runs if key in run]:
             baselines[label] = (min(levels), max(levels))
-    return Report(study.study_name, definition, trials, importances(study, report.objectives), baselines)
-
-
-def _summaries(folder: Path, number: int, seeds: Iterable[int]) -> list[dict[str, Any]]:
-    found = []
-    for seed in seeds:
-        with suppress(FileNotFoundError):
-            file = RunDirectory(run_path(folder, number, seed)).summary
-            found.append(read_json(file, SUMMARY, "remove it: the report does without"))
-    return [summary for summary in found if summary["status"] == "FINISHED"]
-
-
-def _row(trial: FrozenTrial, summaries: list[dict[str, Any]]) -> Row:
-    facts = trial.user_attrs
-    state = "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
-    result = facts.get("result", {})
-    by_seed = {name: [float(run[name]) for run in summaries if name in run] for name in result}
-    recorded = facts.get("exact_match_by_seed", [])  # the run directories may be gone
-    further = max(len(summaries) - len(recorded), 0) if recorded else 0
-    if further:  # seeds since the trial was told
-        result = {name: mean(values) for name, values in by_seed.items()}
-    elif recorded:
-        by_seed["exact_match"] = recorded
-    return Row(
-        number=trial.number,
-        state="infeasible" if "infeasible" in facts else state,
-        values=facts.get("values", dict(trial.params)),
-        train_flops=facts.get("train_flops"),
-        result=result,
-        by_seed=by_seed,
-        curve=tuple(Point(*point) for point in facts.get("curve", [])),
-        flops_spent=facts.get("flops_spent", 0.0) + further * result.get("train_flops", 0.0),
-        further_seeds=further,
-        reason=next((facts[key] for key in ("infeasible", "pruned", "failed") if key in facts), ""),
-        ended=trial.datetime_complete,
-    )
+    return replace(report, importances=importances(study, report.objectives), baselines=baselines)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from sleep_lightning.sweep.frontier import Point
-from sleep_lightning.sweep.report.content import Row
+from sleep_lightning.sweep.report.rows import Row
 
 MOST_DOTS = 2000
 MOST_CURVES = 200

@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from sleep_lightning.runs.files import write_json, write_text
-from sleep_lightning.sweep.folder import SWEEPS
-from sleep_lightning.sweep.report.content import COSTS, SHARES, Report, Row
+from sleep_lightning.sweep.folder import BASE, SWEEPS
+from sleep_lightning.sweep.report.content import COSTS, SHARES, Report, in_words
 from sleep_lightning.sweep.report.drawn import MOST_CURVES, MOST_DOTS, thinned
 from sleep_lightning.sweep.report.law import Laws
 from sleep_lightning.sweep.report.page import SHOWN, report_page
+from sleep_lightning.sweep.report.rows import Row
+from sleep_lightning.sweep.storage import SPEC
 from sleep_lightning.tracking.figures.frontier_plot import Dot, FrontierPlot
 from sleep_lightning.tracking.figures.runs import draw_frontier
-from sleep_lightning.tracking.figures.sweeps import frontier_figure, write_page
+from sleep_lightning.tracking.figures.sweeps import frontier_figure
+from sleep_lightning.tracking.figures.web_page import write_page
 
 TRIALS = "trials.csv"
 """All trials as a table, in the sweep's folder."""
-LABELS = {"train_flops": "training FLOPs", "wall_s": "wall time (s)"}
 
 
 def write_report(report: Report, folder: Path, laws: Laws | None = None) -> list[Path]:
@@ -51,7 +53,8 @@ def write_report(report: Report, folder: Path, laws: Laws | None = None) -> list
     drawn = [
         as_dot(report, t) for t in thinned([t for t in report.trials if t.curve], MOST_CURVES, _shown_best(report))
     ]
-    write_text(page, report_page(report, plot, drawn, reach, () if laws is None else laws.slices))
+    beside = [file.name for file in (*files, folder / SPEC, folder / BASE) if file.exists()]
+    write_text(page, report_page(report, plot, drawn, reach, () if laws is None else laws.slices, beside))
     return [*files, page]
 
 
@@ -60,8 +63,8 @@ def frontier_plot(report: Report) -> FrontierPlot:
     dots = {t.number: as_dot(report, t) for t in thinned(report.finished, MOST_DOTS, _shown_best(report))}
     return FrontierPlot(
         title=report.name,
-        cost_label=LABELS.get(report.cost, report.cost.replace("_", " ")),
-        value_label=LABELS.get(report.value, report.value.replace("_", " ")),
+        cost_label=in_words(report.cost),
+        value_label=in_words(report.value),
         dots=tuple(dots.values()),
         depths=report.depths,
         stopped=_stopped(report),

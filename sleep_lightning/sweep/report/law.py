@@ -44,13 +44,19 @@ class SliceLaw:
         return LawPanel(self.name, tuple(self._bowl(curve) for curve in self.curves))
 
     def _bowl(self, curve: Curve) -> Bowl:
-        mine = [cell for n in curve.losses for cell in self.cells if (cell.budget, cell.n_passes) == (curve.budget, n)]
+        shared = set.intersection(*(set(cell.losses) for cell in self.cells))  # the seeds that the means are of
+        losses = [
+            [cell.losses[seed] for seed in shared]
+            for n in curve.losses
+            for cell in self.cells
+            if (cell.budget, cell.n_passes) == (curve.budget, n)
+        ]
         return Bowl(
             budget=curve.budget,
             depths=tuple(curve.losses),
             means=tuple(curve.losses.values()),
-            lows=tuple(min(cell.losses.values()) for cell in mine),
-            highs=tuple(max(cell.losses.values()) for cell in mine),
+            lows=tuple(map(min, losses)),
+            highs=tuple(map(max, losses)),
             best=(curve.best.value, curve.best.low, curve.best.high),
         )
 

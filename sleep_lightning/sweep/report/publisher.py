@@ -10,6 +10,7 @@ import optuna
 
 from sleep_lightning.sweep.report.content import Report, build_report
 from sleep_lightning.sweep.report.files import write_report
+from sleep_lightning.sweep.report.origin import CHARTS
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.tracking.mlflow_charts import ChartPage, preset_chart_page
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
@@ -54,7 +55,10 @@ class Publisher:
         """MLflow's chart page, set up for the existing runs; None without one."""
         if self.logger is None or self.logger.run_id is None:
             return None
-        return preset_chart_page(self.logger.uri, self.logger.run_id, self.varying)
+        page = preset_chart_page(self.logger.uri, self.logger.run_id, self.varying)
+        if page is not None and self.study.user_attrs.get(CHARTS) != vars(page):
+            self.study.set_user_attr(CHARTS, vars(page))
+        return page
 
     def refresh(self) -> None:
         """After a trial ended: log metrics, and write files, if the last ones are old enough for what they took."""

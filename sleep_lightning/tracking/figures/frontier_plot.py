@@ -35,8 +35,8 @@ class FrontierPlot:
 
     Attributes:
         title: name of the sweep.
-        cost_label: of the x-axis.
-        value_label: of the y-axis.
+        cost_label: name of the cost.
+        value_label: name of the value, of the y-axis.
         dots: at least one.
         depths: every N of the sweep, so that each N has the same color in all figures.
         stopped: pruned trials, at the cost and value where they were stopped.
@@ -59,11 +59,39 @@ class FrontierPlot:
     log_cost: bool = True
     cost_unit: str = ""
 
+    @property
+    def cost_axis(self) -> str:
+        """Label of the x-axis."""
+        return f"{self.cost_label} (s)" if self.cost_unit == "s" else self.cost_label
 
-def depth_colors(depths: Iterable[int]) -> dict[int, str]:
-    """A color (#rrggbb) for every N, dark for few passes and light for many."""
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
 
-    found = sorted(set(depths))
-    return {n: to_hex(colormaps["viridis"](0.92 * i / max(len(found) - 1, 1))) for i, n in enumerate(found)}
+@dataclass(frozen=True)
+class Style:
+    """Attributes:
+    color: #rrggbb.
+    marker: as matplotlib names it.
+    symbol: the same as plotly names it.
+    """
+
+    color: str
+    marker: str
+    symbol: str
+
+
+COLORS = ("#4477dd", "#0b8a8a", "#3f922a", "#b07500", "#d9542b", "#c2569c")
+"""From few passes to many, each with a contrast above 3.5 on white and on the dark page."""
+MARKERS = {
+    **{"o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "v": "triangle-down", "P": "cross"},
+    **{"*": "star", "h": "hexagon"},
+}
+
+
+def depth_styles(depths: Iterable[int]) -> dict[int, Style]:
+    """A color and a marker for every N."""
+    from matplotlib.colors import LinearSegmentedColormap, to_hex
+
+    found, scale = sorted(set(depths)), LinearSegmentedColormap.from_list("depth", COLORS)
+    markers = list(MARKERS.items())
+    return {
+        n: Style(to_hex(scale(i / max(len(found) - 1, 1))), *markers[i % len(markers)]) for i, n in enumerate(found)
+    }

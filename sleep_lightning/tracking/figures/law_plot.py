@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sleep_lightning.formatting import in_flop
-from sleep_lightning.tracking.figures.frontier_plot import depth_colors
+from sleep_lightning.formatting import in_flop, score
+from sleep_lightning.tracking.figures.frontier_plot import Style, depth_styles
 from sleep_lightning.tracking.figures.picture import save_figure
+from sleep_lightning.tracking.figures.web_page import new_figure
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -49,8 +49,8 @@ class LawPanel:
     bowls: tuple[Bowl, ...]
 
 
-def _colors(bowls: Sequence[Bowl]) -> list[str]:
-    return list(depth_colors(range(len(bowls))).values())
+def _styles(bowls: Sequence[Bowl]) -> list[Style]:
+    return list(depth_styles(range(len(bowls))).values())
 
 
 def draw_law(panels: Sequence[LawPanel], path: Path, title: str) -> None:
@@ -66,8 +66,9 @@ def draw_law(panels: Sequence[LawPanel], path: Path, title: str) -> None:
     for axes in grid[len(panels) :]:
         axes.remove()
     for axes, panel in zip(grid, panels, strict=False):
-        for bowl, color in zip(panel.bowls, _colors(panel.bowls), strict=True):
-            axes.plot(bowl.depths, bowl.means, "o-", color=color, markersize=4, label=in_flop(bowl.budget))
+        for bowl, style in zip(panel.bowls, _styles(panel.bowls), strict=True):
+            color, line = style.color, f"{style.marker}-"
+            axes.plot(bowl.depths, bowl.means, line, color=color, markersize=5, label=in_flop(bowl.budget))
             axes.fill_between(bowl.depths, bowl.lows, bowl.highs, color=color, alpha=0.12, linewidth=0)
             value, low, high = bowl.best
             level = _at(bowl, value)
@@ -96,10 +97,8 @@ def _at(bowl: Bowl, n: float) -> float:
 
 def law_figure(panel: LawPanel) -> "Figure":
     """One slice: a line for each budget, with bars from the best seed to the worst."""
-    from plotly.graph_objects import Figure
-
-    figure = Figure(layout={"template": "simple_white", "margin": {"t": 40, "r": 20}, "title": escape(panel.title)})
-    for bowl, color in zip(panel.bowls, _colors(panel.bowls), strict=True):
+    figure = new_figure("passes N", "validation loss, nats per label")
+    for bowl, style in zip(panel.bowls, _styles(panel.bowls), strict=True):
         bars = {
             "array": [high - mean for mean, high in zip(bowl.means, bowl.highs, strict=True)],
             "arrayminus": [mean - low for mean, low in zip(bowl.means, bowl.lows, strict=True)],
@@ -109,10 +108,15 @@ def law_figure(panel: LawPanel) -> "Figure":
             y=bowl.means,
             error_y={"type": "data", "symmetric": False, "thickness": 1, **bars},
             mode="lines+markers",
-            line={"color": color},
+            line={"color": style.color},
+            marker={"symbol": style.symbol, "size": 8},
             name=f"{in_flop(bowl.budget)}, N* {bowl.best[0]:.2f}",
+            text=[
+                f"N = {n} at {in_flop(bowl.budget)}: {score(mean)} (mean of seeds from {score(low)} to {score(high)})"
+                for n, mean, low, high in zip(bowl.depths, bowl.means, bowl.lows, bowl.highs, strict=True)
+            ],
+            hoverinfo="text",
         )
     depths = sorted({n for bowl in panel.bowls for n in bowl.depths})
-    figure.update_xaxes(title="passes N", type="log", tickvals=depths, ticktext=[str(n) for n in depths])
-    figure.update_yaxes(title="validation loss, nats per label", showgrid=True)
+    figure.update_xaxes(type="log", tickvals=depths, ticktext=[str(n) for n in depths])
     return figure

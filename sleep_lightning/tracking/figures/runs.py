@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from sleep_lightning.tracking.figures.frontier_plot import FrontierPlot, depth_colors
+from sleep_lightning.tracking.figures.frontier_plot import FrontierPlot, depth_styles
 from sleep_lightning.tracking.figures.picture import save_figure
 
 if TYPE_CHECKING:
@@ -88,26 +88,26 @@ def draw_comparison(rows: Sequence[Compared], path: Path, title: str) -> None:
 
 
 def draw_frontier(plot: FrontierPlot, path: Path) -> None:
-    """Value over cost (PNG): a dot for each trial, coloured by its N, with a bar from its worst seed to its best; a
-    cross where one was stopped; a step line along the frontier, with the band of its seeds; the baselines."""
+    """Value over cost (PNG): a dot for each trial, coloured and shaped by its N, with a bar from its worst seed to its
+    best; a cross where one was stopped; a step line along the frontier, with the band of its seeds; the baselines."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    of_depth = depth_colors(plot.depths)
-    for n, color in of_depth.items():
+    of_depth = depth_styles(plot.depths)
+    for n, style in of_depth.items():
         mine = [dot for dot in plot.dots if dot.n_passes == n]
         if not mine:
             if any(dot.n_passes == n for dot in plot.stopped):
-                axes.plot([], [], "o", color=color, label=f"N = {n}")
+                axes.plot([], [], style.marker, color=style.color, label=f"N = {n}")
             continue
         x, y = [dot.cost for dot in mine], [dot.value for dot in mine]
         reach = ([dot.value - dot.low for dot in mine], [dot.high - dot.value for dot in mine])
         seeds = any(dot.seeds > 1 for dot in mine)
-        axes.errorbar(x, y, yerr=reach if seeds else None, fmt="o", color=color, capsize=3, label=f"N = {n}")
-    colors = [of_depth[dot.n_passes] for dot in plot.stopped]
+        axes.errorbar(x, y, reach if seeds else None, fmt=style.marker, color=style.color, capsize=3, label=f"N = {n}")
+    colors = [of_depth[dot.n_passes].color for dot in plot.stopped]
     if plot.stopped:
         x, y = [dot.cost for dot in plot.stopped], [dot.value for dot in plot.stopped]
         axes.scatter(x, y, c=colors, marker="x", s=25, linewidths=1, zorder=1, label="stopped early")
@@ -116,14 +116,14 @@ def draw_frontier(plot: FrontierPlot, path: Path) -> None:
         axes.step(x, [dot.value for dot in plot.edge], where="post", color="black", linewidth=1, label="frontier")
         if any(dot.seeds > 1 for dot in plot.edge):
             low, high = [dot.low for dot in plot.edge], [dot.high for dot in plot.edge]
-            axes.fill_between(x, low, high, step="post", color="black", alpha=0.1, label="its seeds")
-    for (label, level), style in zip(plot.levels.items(), ("--", ":"), strict=False):
-        axes.axhline(level, color="grey", linestyle=style, label=label)
-    axes.set(xlabel=plot.cost_label, ylabel=plot.value_label, title=plot.title)
+            axes.fill_between(x, low, high, step="post", color="black", alpha=0.1, label="range of its seeds")
+    for (label, level), dash in zip(plot.levels.items(), ("--", ":"), strict=False):
+        axes.axhline(level, color="grey", linestyle=dash, label=label)
+    axes.set(xlabel=plot.cost_axis, ylabel=plot.value_label, title=plot.title)
     if plot.value_is_share:
         axes.set_ylim(0, 1.02)
     if plot.log_cost:
-        _flops_axis(axes, plot.cost_label)
+        _flops_axis(axes, plot.cost_axis)
     axes.grid(alpha=0.3)
     handles, labels = axes.get_legend_handles_labels()  # matplotlib puts error bars last
     names = [f"N = {n}" for n in plot.depths]

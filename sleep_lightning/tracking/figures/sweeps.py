@@ -5,28 +5,29 @@ Texts come from files that users write: whatever plotly would read as markup is 
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleep_lightning.formatting import with_unit
-from sleep_lightning.runs.files import write_text
-from sleep_lightning.tracking.figures.frontier_plot import Dot, FrontierPlot, depth_colors
+from sleep_lightning.formatting import in_flop, score, with_unit
+from sleep_lightning.tracking.figures.frontier_plot import COLORS, Dot, FrontierPlot, depth_styles
+from sleep_lightning.tracking.figures.web_page import new_figure
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 Points = Sequence[tuple[float, float]]
+NEUTRAL, BAND = "#888888", "rgba(128, 128, 128, 0.25)"
+"""Of lines and bands, in the light and in the dark."""
 
 
 def frontier_figure(plot: FrontierPlot) -> "Figure":
-    """Value over cost: a dot for each trial, coloured by its N, with its keys as hover text and a bar from its worst
-    seed to its best; a cross where one was stopped; a step line along the frontier, with the band of its seeds; the
-    baselines as lines."""
-    figure = _figure(plot.cost_label, plot.value_label, plot.log_cost, plot.value_is_share)
+    """Value over cost: a dot for each trial, coloured and shaped by its N, with its keys as hover text and a bar from
+    its worst seed to its best; a cross where one was stopped; a step line along the frontier, with the band of its
+    seeds; the baselines as lines."""
+    figure = new_figure(plot.cost_axis, plot.value_label, plot.log_cost, plot.value_is_share)
     if plot.edge:
         _add_edge(figure, plot.edge)
-    colors = depth_colors(plot.depths)
-    for n, color in colors.items():
+    styles = depth_styles(plot.depths)
+    for n, style in styles.items():
         mine = [dot for dot in plot.dots if dot.n_passes == n]
         if not mine:
             continue
@@ -40,7 +41,7 @@ def frontier_figure(plot: FrontierPlot) -> "Figure":
             y=[dot.value for dot in mine],
             error_y={"type": "data", "symmetric": False, "thickness": 1, **seeds},
             mode="markers",
-            marker={"color": color, "size": 9, "line": {"color": "white", "width": 1}},
+            marker={"color": style.color, "symbol": style.symbol, "size": 10},
             name=f"N = {n}",
             text=[_hover(plot, dot) for dot in mine],
             hoverinfo="text",
@@ -51,107 +52,104 @@ def frontier_figure(plot: FrontierPlot) -> "Figure":
             y=[dot.value for dot in plot.stopped],
             mode="markers",
             marker={
-                "color": [colors[dot.n_passes] for dot in plot.stopped],
+                "color": [styles[dot.n_passes].color for dot in plot.stopped],
                 "symbol": "x-thin-open",
+                "line": {"width": 2},
             },
             name="stopped early",
             text=[_hover(plot, dot) for dot in plot.stopped],
             hoverinfo="text",
         )
-    for (label, level), dash in zip(plot.levels.items(), ("dash", "dot"), strict=False):
-        x = [min(dot.cost for dot in plot.dots), max(dot.cost for dot in plot.dots)]
-        figure.add_scatter(
-            x=x, y=[level, level], mode="lines", line={"color": "grey", "dash": dash}, name=escape(label)
-        )
+    _add_levels(figure, [dot.cost for dot in plot.dots], plot.levels)
     return figure
+
+
+def _add_levels(figure: "Figure", x: Sequence[float], levels: Mapping[str, float]) -> None:
+    """Horizontal lines, as far as the points go."""
+    for (label, level), dash in zip(levels.items(), ("dash", "dot"), strict=False):
+        figure.add_scatter(
+            x=[min(x), max(x)],
+            y=[level, level],
+            mode="lines",
+            line={"color": NEUTRAL, "dash": dash},
+            name=escape(label),
+            hoverinfo="name",
+        )
 
 
 def _add_edge(figure: "Figure", edge: Sequence[Dot]) -> None:
     x = [dot.cost for dot in edge]
     if any(dot.seeds > 1 for dot in edge):
         ends: dict[str, Any] = {"mode": "lines", "hoverinfo": "skip", "legendgroup": "seeds"}
-        line = {"shape": "hv", "width": 0, "color": "rgba(0,0,0,0.1)"}
+        line = {"shape": "hv", "width": 0, "color": BAND}
         figure.add_scatter(x=x, y=[dot.low for dot in edge], line=line, showlegend=False, **ends)
-        band = {"fill": "tonexty", "fillcolor": "rgba(0,0,0,0.1)", "name": "its seeds"}
+        band = {"fill": "tonexty", "fillcolor": BAND, "name": "range of its seeds"}
         figure.add_scatter(x=x, y=[dot.high for dot in edge], line=line, **ends, **band)
-    line = {"color": "black", "width": 1, "shape": "hv"}
+    line = {"color": NEUTRAL, "width": 2, "shape": "hv"}
     figure.add_scatter(x=x, y=[dot.value for dot in edge], mode="lines", line=line, name="frontier", hoverinfo="skip")
 
 
 def _hover(plot: FrontierPlot, dot: Dot) -> str:
-    spread = f" ({dot.low:.3f} to {dot.high:.3f} over {dot.seeds} seeds)" if dot.seeds > 1 else ""
-    head = f"<b>trial {dot.trial}</b>: {plot.value_label} {dot.value:.4g}{spread}, {plot.cost_label} "
-    head += with_unit(dot.cost, plot.cost_unit)
-    return "<br>".join([head, *escape(dot.text).split(", ")])
+    spread = f" (mean of {dot.seeds} seeds from {score(dot.low)} to {score(dot.high)})" if dot.seeds > 1 else ""
+    cost = f"{escape(plot.cost_label)} {with_unit(dot.cost, plot.cost_unit)}"
+    value = f"{escape(plot.value_label)} {score(dot.value)}{spread}"
+    return "<br>".join([f"<b>trial {dot.trial}</b>, {cost}", value, *escape(dot.text).split(", ")])
 
 
 def progress_figure(points: Points, label: str) -> "Figure":
     """Progress (hypervolume or best value) over the FLOPs spent."""
-    figure = _figure("training FLOPs spent, failed and pruned trials included", label)
+    figure = new_figure("training FLOPs of all trials", label)
     x, y = zip(*points, strict=True)
-    line = {"shape": "hv", "color": "#31688e"}
-    figure.add_scatter(x=x, y=y, mode="lines+markers", line=line, name=escape(label))
+    texts = [f"{escape(label)} {score(value)} after {in_flop(flops)}" for flops, value in points]
+    line = {"shape": "hv", "color": COLORS[0]}
+    figure.add_scatter(x=x, y=y, mode="lines+markers", line=line, name=escape(label), text=texts, hoverinfo="text")
     figure.update_yaxes(rangemode="tozero")
     return figure
 
 
-def curves_figure(curves: Sequence[tuple[Dot, Points]], depths: Sequence[int]) -> "Figure":
-    """Validation exact match over training FLOPs: a line for each trial, coloured by its N (one of ``depths``)."""
-    figure = _figure("training FLOPs", "exact match", share=True)
-    colors, named = depth_colors(depths), set[int]()
+def curves_figure(curves: Sequence[tuple[Dot, Points]], depths: Sequence[int], levels: Mapping[str, float]) -> "Figure":
+    """Validation exact match over training FLOPs: a line for each trial, coloured and marked by its N (one of
+    ``depths``), and the baselines of exact match, if there are any."""
+    figure = new_figure("training FLOPs of a run", "exact match", share=True)
+    styles, named = depth_styles(depths), set[int]()
     for dot, curve in sorted(curves, key=lambda c: (c[0].n_passes, c[0].trial)):
         x, y = zip(*curve, strict=True)
+        style = styles[dot.n_passes]
         figure.add_scatter(
             x=x,
             y=y,
-            mode="lines",
-            line={"color": colors[dot.n_passes], "width": 1.5},
+            mode="lines+markers",
+            line={"color": style.color, "width": 1.5},
+            marker={"symbol": style.symbol, "size": 6},
             name=f"N = {dot.n_passes}",
             legendgroup=str(dot.n_passes),
             showlegend=dot.n_passes not in named,
-            hovertemplate=f"trial {dot.trial}: %{{y:.3f}} at %{{x:.3s}}<br>{escape(dot.text)}<extra></extra>",
+            text=[in_flop(flops) for flops in x],
+            hovertemplate=f"trial {dot.trial}: %{{y:.3f}} at %{{text}}<br>{escape(dot.text)}<extra></extra>",
         )
         named.add(dot.n_passes)
+    _add_levels(figure, [flops for _, curve in curves for flops, _ in curve], levels)
     return figure
 
 
 def importances_figure(importances: Mapping[str, Mapping[str, float]]) -> "Figure":
     """Importance of each key: a bar for every objective."""
-    figure = _figure("importance", "")
-    for name, shares in importances.items():
+    figure = new_figure("importance", "")
+    for i, (name, shares) in enumerate(importances.items()):
         shown = sorted(shares.items(), key=lambda item: item[1])
-        x, y = [share for _, share in shown], [escape(key) for key, _ in shown]
-        figure.add_bar(x=x, y=y, orientation="h", name=escape(name))
-    figure.update_layout(barmode="group", margin={"l": 170})
-    return figure
-
-
-def write_page(figure: "Figure", path: Path, title: str) -> None:
-    """Write the figure as a page that needs no network: it includes plotly.js (5 MB)."""
-    figure.update_layout(title=escape(title))
-    write_text(path, figure.to_html(include_plotlyjs=True, default_height="90vh"))
-
-
-def as_div(figure: "Figure") -> str:
-    """The figure as a part of a page that includes plotly.js."""
-    html: str = figure.to_html(full_html=False, include_plotlyjs=False, default_height="460px")
-    return html
-
-
-def plotly_js() -> str:
-    """The source of plotly.js."""
-    from plotly.offline import get_plotlyjs
-
-    source: str = get_plotlyjs()
-    return source
-
-
-def _figure(x: str, y: str, log_x: bool = False, share: bool = False) -> "Figure":
-    from plotly.graph_objects import Figure
-
-    layout: dict[str, Any] = {"template": "simple_white", "margin": {"t": 40, "r": 20}}
-    figure = Figure(layout=layout)
-    log = {"type": "log", "dtick": "D2"} if log_x else {}
-    figure.update_xaxes(title=escape(x), showgrid=True, tickformat=".3~s", **log)
-    figure.update_yaxes(title=escape(y), showgrid=True, **({"range": [0, 1.02]} if share else {}))
+        figure.add_bar(
+            x=[share for _, share in shown],
+            y=[escape(key) for key, _ in shown],
+            orientation="h",
+            name=escape(name),
+            marker={
+                "color": COLORS[3 * i % len(COLORS)],
+                "pattern": {"shape": ("", "/")[i % 2]},
+                "line": {"width": 0},
+            },
+            hovertemplate="%{y}: %{x:.1%}",
+        )
+    figure.update_layout(barmode="group")
+    figure.update_xaxes(tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(automargin=True)
     return figure

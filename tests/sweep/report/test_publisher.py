@@ -1,5 +1,6 @@
 """Reports while a sweep runs: not too often, and whatever goes wrong, the sweep continues."""
 
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from sleep_lightning.sweep.report import publisher
+from sleep_lightning.sweep.report.origin import CHARTS
 from sleep_lightning.sweep.report.publisher import Publisher, parameters
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
 from tests.sweep.studies import ToldStudy
@@ -30,6 +32,7 @@ def test_the_mlflow_run_holds_the_sweep(tmp_path: Path, uri: str) -> None:
     study.finish(1, 0.25, 1e6)
     reports.refresh()
     assert not (study.folder / "report.html").exists()  # too early
+    reports.preset_charts()
     reports.publish()
     logger.end("FINISHED")
     client = MlflowClient(uri)
@@ -40,6 +43,7 @@ def test_the_mlflow_run_holds_the_sweep(tmp_path: Path, uri: str) -> None:
     assert run.data.params["sweep.space.sleep.grad_passes"] == "choices=[None, 1], when={'sleep.n_passes': [3, 4]}"
     assert run.data.params["sweep.objectives.train_flops"] == "minimize"
     assert run.data.tags["sweep.name"] == "small"
+    assert escape(study.study.user_attrs[CHARTS]["url"]) in (study.folder / "report.html").read_text()
     history = client.get_metric_history(logger.run_id, "sweep/flops_spent")
     assert [(m.step, m.value) for m in history] == [(1, 2e6), (2, 3e6)]  # published again, and not twice
     assert run.data.metrics["sweep/hypervolume"] == pytest.approx((0.25 * 1 + 0) / 2)

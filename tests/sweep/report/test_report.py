@@ -5,7 +5,9 @@ import io
 import json
 import math
 import random
+import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
@@ -13,10 +15,13 @@ from pathlib import Path
 import pytest
 
 from sleep_lightning.sweep.frontier import Point
-from sleep_lightning.sweep.report.content import Report, Row, build_report, read_report
+from sleep_lightning.sweep.report.content import Report, build_report, read_report
 from sleep_lightning.sweep.report.files import as_csv, as_dot, as_json, frontier_plot, write_report
+from sleep_lightning.sweep.report.origin import CHARTS
 from sleep_lightning.sweep.report.page import report_page
-from sleep_lightning.tracking.figures.sweeps import frontier_figure, write_page
+from sleep_lightning.sweep.report.rows import Row
+from sleep_lightning.tracking.figures.sweeps import frontier_figure
+from sleep_lightning.tracking.figures.web_page import write_page
 from tests.sweep.studies import ToldStudy
 
 EVERY_FILE = {"frontier.json", "trials.csv", "frontier.png", "frontier.html", "report.html"}
@@ -142,16 +147,20 @@ def test_every_trial_has_a_line(tmp_path: Path) -> None:
 
 
 class Tags(HTMLParser):
-    """Names of a page's elements, and what they load from elsewhere."""
+    """Names of a page's elements, what they load from elsewhere, and where links lead."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.names, self.loaded = list[str](), list[str]()
+        self.names, self.loaded, self.links = list[str](), list[str](), list[str]()
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.names.append(tag)
-        self.loaded += [f"{tag} {value}" for name, value in attrs if name in ("src", "href")]
+        found = [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag == "a":
+            self.links += found
+        else:
+            self.loaded += found
 
 
 def test_pages_need_no_network_and_escape_what_they_are_given(tmp_path: Path) -> None:
@@ -169,6 +178,63 @@ def test_pages_need_no_network_and_escape_what_they_are_given(tmp_path: Path) ->
     assert page.count("Plotly.newPlot(") == 3  # frontier, hypervolume, curves: too few trials for importances
     assert "sweep best small --max-flops 1000000000000 --export" in page
     assert "7 TFLOP (31% of 22.5 TFLOP)" in page
+    assert Tags(page).links == [f"trials/{i:04d}-seed{seed}/" for i in (0, 1, 3) for seed in (0, 1)]
+
+
+def rows_of(page: str) -> list[list[str]]:
+    """Texts of the table of all trials."""
+    body = page.partition('<table id="trials"')[2].partition("</table>")[0]
+    rows = [row.split("</td>")[:-1] for row in body.split("<tr>")[2:]]
+    return [[re.sub("<[^>]*>", "", cell) for cell in row] for row in rows]
+
+
+def test_all_trials_stand_in_a_table(tmp_path: Path) -> None:
+    told(tmp_path)
+    write_report(read_report(tmp_path), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    rows = rows_of(page)
+    states = ["complete", "complete", "pruned", "complete", "failed", "infeasible", "running"]
+    assert [row[:2] for row in rows] == [[str(i), state] for i, state in enumerate(states)]
+    assert [row[2] for row in rows] == [
+        *("0.500 (mean of 0.400 0.600)", "0.250 (mean of 0.250 0.250)", "0.100 when stopped"),
+        *("0.500 (mean of 0.300 0.700)", "", "", ""),
+    ]
+    assert [row[3] for row in rows][:5] == ["2 TFLOP", "1 TFLOP", "4 TFLOP planned", "4 TFLOP", "3 TFLOP planned"]
+    assert rows[4][-1] == "out of &lt;memory&gt;" and rows[0][8] == "2 s"
+    for text in ("<td>sleep.grad_passes</td><td>sleep.n_passes is 3 or 4</td><td>null, 1</td>", "seeds</td><td>0, 1<"):
+        assert text in page
+
+
+def test_where_a_sweep_ran_is_said(tmp_path: Path) -> None:
+    study = told(tmp_path)
+    for trial, commit in ((0, "1" * 40), (1, "1" * 40), (3, "2" * 40)):
+        file = tmp_path / "trials" / f"{trial:04d}-seed0" / "summary.json"
+        environment = {
+            "git_commit": commit,
+            "machine": "Linux, 2 cores",
+            "cpu": "EPYC",
+            "device": "cpu",
+            "torch": "2.9",
+        }
+        content = json.loads(file.read_text()) | {"environment": environment, "mlflow_run_id": f"run{trial}"}
+        file.write_text(json.dumps(content))
+    charts = {"url": "http://host/#/experiments/7/runs?viewStateShareKey=x", "server": "mlflow <server>"}
+    study.study.set_user_attr(CHARTS, charts)
+    (tmp_path / "sweep.yaml").write_text(
+        "name: small\nsampler: gp\npruner: none\nbudget: {trials: 9, flops: 2.0e+13}\n"
+    )
+    write_report(build_report(study.study, tmp_path), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    facts = dict(re.findall("<td>([^<]*)</td><td>([^<]*)</td>", page.partition("<h2>")[0]))
+    assert facts["commit"] == f"{'1' * 40} (2 runs); {'2' * 40} (1 run)"
+    assert facts["machine"] == "Linux, 2 cores, EPYC, cpu" and facts["software"] == "torch 2.9"
+    assert facts["search"] == "sampler gp, pruner none, at most 9 trials, 20 TFLOP"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d \S+( to .*)?", facts["date"])
+    assert unescape(facts["wall time"]) == "< 1 s from the first start to the last end; finished runs 12 s"
+    assert "(while this runs: <code>mlflow &lt;server&gt;</code>)" in page
+    links = Tags(page).links
+    assert charts["url"] in links and "http://host/#/experiments/7/runs/run3" in links
+    assert "trials/0003-seed1/" in links and "trials.csv" in links and "sweep.yaml" in links
 
 
 @pytest.mark.parametrize("kind", ["empty", "failed only", "one", "tied", "nan"])
@@ -188,7 +254,12 @@ def test_studies_with_next_to_nothing(tmp_path: Path, kind: str) -> None:
     files = {file.name for file in write_report(report, tmp_path)}
     if kind in ("empty", "failed only"):
         assert files == EVERY_FILE - {"frontier.png", "frontier.html"}
-        assert "No trial is finished yet" in (tmp_path / "report.html").read_text()
+        page = (tmp_path / "report.html").read_text()
+        assert "No trial is finished yet" in page and "No trial that was validated has ended yet" in page
+        assert "Not known for exact match and training FLOPs: it takes 8 finished trials; there are 0." in page
+        assert ("No trial has failed, and none was infeasible." in page) == (kind == "empty")
+        assert "not known: no finished run has recorded them" in page
+        assert "* plotly.js v" not in page  # nothing is drawn
         assert report.best == [] and report.gain(report.finished) == 0
         with pytest.raises(ValueError, match=r"small has no finished trial yet; resume it with sweep resume"):
             report.best_within(None)
