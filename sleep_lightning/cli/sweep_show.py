@@ -17,7 +17,7 @@ from sleep_lightning.formatting import in_flop
 from sleep_lightning.runs.files import write_text
 from sleep_lightning.sweep.folder import SWEEPS, find_sweep, is_supervised, known_sweeps
 from sleep_lightning.sweep.point import apply_point
-from sleep_lightning.sweep.report.baselines import baseline_facts, warning, with_seeds
+from sleep_lightning.sweep.report.baselines import baseline_facts, mean_text, value_text, warning
 from sleep_lightning.sweep.report.content import Report, Row, read_report
 from sleep_lightning.sweep.report.files import TRIALS, write_report
 from sleep_lightning.tables import Column, FittingTable
@@ -84,7 +84,7 @@ def show(found: Found) -> int:
     table = FittingTable(f"{report.name}: all trials", columns, elsewhere=f"see {found.folder / TRIALS}")
     for trial in report.trials:
         cost = trial.result.get("train_flops", trial.train_flops)
-        value = with_seeds(trial.result[report.value], trial.by_seed.get(report.value, [])) if trial.result else "-"
+        value = value_text(report, trial) if trial.result else "-"
         state = _state(trial.state, supervised)
         table.add_row(
             str(trial.number),
@@ -134,7 +134,7 @@ def best(found: Found, max_flops: float | None, export: Export | None) -> int:
     trial = report.best_within(max_flops)
     console.print(frontier_table(report))
     name = shlex.quote(found.name) + ("" if max_flops is None else f" --max-flops {max_flops:g}")
-    value = with_seeds(trial.result[report.value], trial.by_seed.get(report.value, []))
+    value = value_text(report, trial)
     facts = {"best": f"trial {trial.number}: {_name(report.value)} {value}, {trial.written()}"}
     facts |= against(report)
     if export is None:
@@ -175,10 +175,8 @@ def frontier_table(report: Report) -> FittingTable:
     )
     table = FittingTable(f"{report.name}: {what}", columns)
     for trial in report.best[:SHOWN_BEST]:
-        cost, value = trial.result[report.cost], trial.result[report.value]
-        table.add_row(
-            str(trial.number), report.cost_text(cost), f"{value:.3f}", *report.sureness(trial), trial.written()
-        )
+        cost = report.cost_text(trial.result[report.cost])
+        table.add_row(str(trial.number), cost, mean_text(report, trial), *report.sureness(trial), trial.written())
     return table
 
 

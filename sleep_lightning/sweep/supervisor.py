@@ -6,14 +6,15 @@ is resumed from its checkpoint, or its surviving process is adopted; nothing is 
 
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, field
-from math import isfinite
+from dataclasses import dataclass, field, replace
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from sleep_lightning.accuracy import Accuracy
 from sleep_lightning.config import Override
 from sleep_lightning.redaction import redact
 from sleep_lightning.runs.damage import reading
@@ -248,24 +249,20 @@ class Supervisor:
         broken = [f"{name} is {result[name]}" for name in self.sweep.spec.objectives if not isfinite(result[name])]
         if broken:  # Optuna accepts no NaN, and nothing compares with one
             facts: dict[str, Any] = {"failed": broken[0], "flops_spent": trial.flops_spent(), DIVERGED: True}
-            self._tell(trial.number, TrialState.FAIL, None, **facts)
+            self._tell(trial.number, TrialState.FAIL, **facts)
             return
-        self._tell(
-            trial.number,
-            TrialState.COMPLETE,
-            values,
-            result=result,
-            exact_match_by_seed=trial.spread(),
-            curve=mean_curve(trial.runs),
-            flops_spent=trial.flops_spent(),
-        )
+        facts = {"result": result, "exact_match_by_seed": trial.spread(), "curve": mean_curve(trial.runs)}
+        facts["flops_spent"] = trial.flops_spent()
+        self._tell(trial.number, TrialState.COMPLETE, values, trial.written(self.sweep.spec.objectives), **facts)
 
     def _prune(self, one: ActiveRun) -> None:
         seen = len(one.run.history), len(self._ledger.curves)
         if seen == one.judged or one.trial.reseeds:
             return
         one.judged, curve = seen, curve_of(one.run)
-        reason = self._pruner.why_stop(curve, one.trial.run_flops, self._ledger.curves)
+        answers = Accuracy.of_validation(one.run.history[-1]).answers if curve else None
+        pruner = replace(self._pruner, answers=inf if answers is None else answers)
+        reason = pruner.why_stop(curve, one.trial.run_flops, self._ledger.curves)
         if reason is None:
             return
         self._active.stop(one.trial)
@@ -301,7 +298,7 @@ class Supervisor:
         facts = {"failed": reason, "log_tail": tail, "flops_spent": spent} | (
             {DIVERGED: True} if ended.diverged else {}
         )
-        self._tell(one.trial.number, TrialState.FAIL, None, **facts)
+        self._tell(one.trial.number, TrialState.FAIL, **facts)
 
     def _wait_or_put_aside(self, one: ActiveRun, ended: Ended, cause: Cause) -> None:
         """Start it again later. One that finds no memory or loses its node too often stays unfinished in the study,
@@ -335,9 +332,10 @@ class Supervisor:
         if "infeasible" not in facts:
             self._failed_in_a_row = self._failed_in_a_row + 1 if state == TrialState.FAIL else 0
 
-    def _tell(self, number: int, state: TrialState, values: list[float] | None = None, **facts: object) -> None:
+    def _tell(
+        self, number: int, state: TrialState, values: list[float] | None = None, what: str = "", **facts: Any
+    ) -> None:
+        """With an event: what there is to say of its result, and the reason of its end."""
         self._record(number, state, values, **facts)
-        shown = {name: f"{v:.4g}" for name, v in zip(self.sweep.spec.objectives, values or [], strict=False)}
         reasons = [redact(str(value)) for key, value in facts.items() if key in ("infeasible", "pruned", "failed")]
-        what = ", ".join([*(f"{name} {v}" for name, v in shown.items()), *reasons])
-        self.events.append(f"trial {number} {state.name.lower()}: {what}")
+        self.events.append(f"trial {number} {state.name.lower()}: {', '.join(filter(None, [what, *reasons]))}")

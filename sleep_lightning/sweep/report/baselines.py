@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from sleep_lightning.sweep.report.content import Report
+from sleep_lightning.accuracy import standard_error, with_error
+from sleep_lightning.sweep.report.content import Report, Row
 
 MAJORITY = "majority answer"
 SHOWN = 5
@@ -16,18 +17,37 @@ def baseline_facts(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def warning(report: Report) -> str | None:
-    """One sentence if no finished trial scores above the majority answer; None otherwise, and if that is not known."""
+    """One sentence if no finished trial scores above the majority answer by more than its standard error; None
+    otherwise, and if that is not known."""
     if MAJORITY not in report.baselines or not report.finished:
         return None
     low, _ = report.baselines[MAJORITY]
-    best = max(trial.result[report.value] for trial in report.finished)
-    return None if best > low else f"nothing beats the majority answer: {best:.3f} at best, {low:.3f} without evidence"
+    trial = max(report.finished, key=lambda trial: trial.result[report.value])
+    best, answers = trial.result[report.value], _answers(report, trial)
+    if best > low + (0.0 if answers is None else standard_error(best, answers)):
+        return None
+    return f"nothing beats the majority answer: {with_error(best, answers)} at best, {low:.3f} without evidence"
 
 
-def with_seeds(value: float, seeds: Sequence[float]) -> str:
-    """A mean beside its seeds: ``0.742 (mean of 0.512 0.973)``; of many, the lowest and the highest."""
+def value_text(report: Report, trial: Row) -> str:
+    """The value of a finished trial: a mean beside its seeds, that of one seed beside its standard error."""
+    return with_seeds(trial.result[report.value], trial.by_seed.get(report.value, []), _answers(report, trial))
+
+
+def mean_text(report: Report, trial: Row) -> str:
+    """The value of a finished trial without its seeds."""
+    return with_error(trial.result[report.value], _answers(report, trial))
+
+
+def _answers(report: Report, trial: Row) -> float | None:
+    return trial.answers if report.value == "exact_match" else None
+
+
+def with_seeds(value: float, seeds: Sequence[float], answers: float | None = None) -> str:
+    """A mean beside its seeds: ``0.742 (mean of 0.512 0.973)``; of many, the lowest and the highest; of one seed
+    beside its standard error, if the number of answers is known."""
     if len(seeds) < 2:
-        return f"{value:.3f}"
+        return with_error(value, answers)
     if len(seeds) <= SHOWN:
         return f"{value:.3f} (mean of {' '.join(f'{x:.3f}' for x in seeds)})"
     return f"{value:.3f} (mean of {len(seeds)} seeds from {min(seeds):.3f} to {max(seeds):.3f})"

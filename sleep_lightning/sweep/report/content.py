@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from sleep_lightning.accuracy import Accuracy
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.formatting import with_unit
 from sleep_lightning.runs.damage import read_json, reading
@@ -50,6 +51,7 @@ class Row:
         train_flops: of all its runs, known before the first step; None if it was never run.
         result: means over seeds by measure; empty without a result.
         by_seed: each seed's result, by measure.
+        answers: of which exact match is a share; None unless one seed has recorded it.
         curve: training FLOPs of one run and exact match at its validations, mean over seeds.
         flops_spent: training FLOPs of all its runs.
         further_seeds: runs since it had its first result.
@@ -68,6 +70,7 @@ class Row:
     reason: str
     ended: datetime | None
     further_seeds: int = 0
+    answers: float | None = None
 
     def written(self) -> str:
         """Its point, for display."""
@@ -310,6 +313,7 @@ def _row(trial: FrozenTrial, summaries: list[dict[str, Any]]) -> Row:
         curve=tuple(Point(*point) for point in facts.get("curve", [])),
         flops_spent=facts.get("flops_spent", 0.0) + further * result.get("train_flops", 0.0),
         further_seeds=further,
+        answers=Accuracy.of_summary(summaries[0]).answers if len(summaries) == 1 else None,
         reason=next((facts[key] for key in ("infeasible", "pruned", "failed") if key in facts), ""),
         ended=trial.datetime_complete,
     )

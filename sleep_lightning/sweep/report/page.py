@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from sleep_lightning.formatting import in_flop
-from sleep_lightning.sweep.report.baselines import baseline_facts, warning, with_seeds
+from sleep_lightning.sweep.report.baselines import baseline_facts, value_text, warning
 from sleep_lightning.sweep.report.content import Report, Row
 from sleep_lightning.sweep.report.drawn import steps
 from sleep_lightning.sweep.report.law import SliceLaw
@@ -100,7 +100,13 @@ def _frontier(report: Report, plot: FrontierPlot, reach: str) -> Iterable[str]:
         yield _note(f"{drawn} of {len(report.finished)} finished trials are drawn, among them all of the frontier.")
     yield f"<p>What {what}, and the command that writes each as an experiment:</p>"
     rows = [
-        [str(t.number), report.cost_text(t.result[report.cost]), _result(report, t), *report.sureness(t), t.written()]
+        [
+            str(t.number),
+            report.cost_text(t.result[report.cost]),
+            value_text(report, t),
+            *report.sureness(t),
+            t.written(),
+        ]
         for t in report.best[:SHOWN]
     ]
     yield _table(("trial", plot.cost_label, plot.value_label, "seeds", "on frontier", "point"), rows)
@@ -119,10 +125,6 @@ def _laws(laws: Sequence[SliceLaw]) -> Iterable[str]:
                 [[in_flop(c.budget), str(c.best), "yes" if c.at_edge else "no"] for c in law.curves],
             )
         yield f"<p>{escape(law.name)}: {escape(law.verdict())}.</p>"
-
-
-def _result(report: Report, trial: Row) -> str:
-    return with_seeds(trial.result[report.value], trial.by_seed.get(report.value, []))
 
 
 def export_command(report: Report, trial: Row, reach: str) -> str:
