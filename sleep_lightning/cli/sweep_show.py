@@ -14,12 +14,14 @@ from sleep_lightning.cli.console import plain_console, print_facts
 from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.formatting import in_flop
+from sleep_lightning.runs.damage import reading
 from sleep_lightning.runs.files import write_text
 from sleep_lightning.sweep.folder import SWEEPS, find_sweep, is_supervised, known_sweeps
 from sleep_lightning.sweep.point import apply_point
 from sleep_lightning.sweep.report.baselines import baseline_facts, mean_text, value_text, warning
 from sleep_lightning.sweep.report.content import Report, Row, read_report
 from sleep_lightning.sweep.report.files import TRIALS, write_report
+from sleep_lightning.sweep.storage import JOURNAL, REMEDY
 from sleep_lightning.tables import Column, FittingTable
 
 SHOWN_BEST = 20
@@ -155,6 +157,8 @@ def best(found: Found, max_flops: float | None, export: Export | None) -> int:
 
 def report(found: Found) -> int:
     """Rewrite all files of the report. Returns the exit code: 2 if the folder cannot be written."""
+    with reading(found.folder / JOURNAL, REMEDY):
+        _ = found.report.importances
     try:
         files = write_report(found.report, found.folder)
     except OSError as error:

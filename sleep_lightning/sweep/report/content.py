@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -85,15 +85,15 @@ class Report:
         name: of the sweep.
         definition: space, objectives, seeds and base experiment.
         trials: all of them, by number.
-        importances: by objective, the share of each key; empty while there are too few trials.
         baselines: scores in the value without the evidence, lowest and highest over the runs.
+        study: of the trials.
     """
 
     name: str
     definition: dict[str, Any]
     trials: tuple[Row, ...]
-    importances: dict[str, dict[str, float]]
     baselines: dict[str, tuple[float, float]]
+    study: optuna.Study = field(repr=False, compare=False)
 
     @property
     def objectives(self) -> dict[str, str]:
@@ -127,6 +127,11 @@ class Report:
             return sorted(self.finished, key=lambda t: (-self.as_point(t).value, t.result[self.cost], t.number))
         rows = sorted(self.finished, key=lambda t: t.number)
         return [rows[i] for i in frontier([self.as_point(t) for t in rows])]
+
+    @cached_property
+    def importances(self) -> dict[str, dict[str, float]]:
+        """By objective, the share of each key; empty while there are too few trials. The first time takes seconds."""
+        return importances(self.study, self.objectives)
 
     @cached_property
     def frontier_shares(self) -> dict[int, float]:
@@ -275,12 +280,12 @@ def build_report(study: optuna.Study, folder: Path) -> Report:
     seeds = seeds_by_trial(folder)
     summaries = {t.number: _summaries(folder, t.number, seeds.get(t.number, ())) for t in finished(study)}
     trials = tuple(_row(t, summaries.get(t.number, [])) for t in study.get_trials(deepcopy=False))
-    report = Report(study.study_name, definition, trials, {}, {})
+    report = Report(study.study_name, definition, trials, {}, study)
     baselines = {}
     for label, key in BASELINES.get(report.value, {}).items():
         if levels := [run[key] for runs in summaries.values() for run in runs if key in run]:
             baselines[label] = (min(levels), max(levels))
-    return Report(study.study_name, definition, trials, importances(study, report.objectives), baselines)
+    return replace(report, baselines=baselines)
 
 
 def _summaries(folder: Path, number: int, seeds: Iterable[int]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """A run's last step in a file, for a sweep or a comparison to show between two validations."""
 
 import time
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ class LatestStep(pl.Callback):
         monitor = ResourceMonitor.of(trainer)
         Latest(
             step=trainer.global_step,
-            loss=float(trainer.callback_metrics["train/loss"]),
+            loss=float(trainer.callback_metrics.get("train/loss", nan)),
             train_flops=monitor.train_flops,
             tokens_per_s=monitor.measured().get("tokens_per_s", 0.0),
         ).write(self.path)
