@@ -1,6 +1,7 @@
 """Whatever dies, and when: no finished trial is lost, none is run twice, and the count ends exact."""
 
 import errno
+import math
 import signal
 import subprocess
 import sys
@@ -398,6 +399,7 @@ def test_a_trial_is_judged_once_a_validation(tmp_path: Path, monkeypatch: pytest
 
     def why_stop(self: Pruner, curve: Curve, final_cost: float, done: Sequence[Curve]) -> str | None:
         judged.append((len(curve), len(done)))
+        assert self.answers == (stand_in.ANSWERS if curve else math.inf)
         return "enough" if done else None
 
     monkeypatch.setattr(Pruner, "why_stop", why_stop)
