@@ -6,6 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
+from rich.status import Status
 from rich.table import Table
 
 from sleep_lightning.bench.coordinates import bench_coordinates
@@ -64,7 +65,7 @@ def bench(names: list[str], seconds: float, output: Path | None) -> int:
     for name in names or BENCHES:
         console.print(f"{name}: {DOING[name]}", highlight=False, soft_wrap=True)
         with plain_console(stderr=True).status(f"{name}: measuring") as status:
-            measured = _said(BENCHES[name](seconds), lambda text, name=name: status.update(f"{name}: {text}"))
+            measured = _said(BENCHES[name](seconds), name, status)
             for _, group in groupby(measured, key=lambda row: (row["what"], row.get("shape"))):
                 done = list(group)
                 console.print(_table(done))
@@ -76,10 +77,11 @@ def bench(names: list[str], seconds: float, output: Path | None) -> int:
     return 0
 
 
-def _said(rows: Iterator[dict[str, object]], say: Callable[[str], None]) -> Iterator[dict[str, object]]:
+def _said(rows: Iterator[dict[str, object]], name: str, status: Status) -> Iterator[dict[str, object]]:
     """The rows; what each is of is said as it comes."""
     for number, row in enumerate(rows, 1):
-        say(f"{number} measured, the last {row['what']}, {row.get('contender', row.get('shape', ''))}")
+        last = ", ".join(str(row[key]) for key in ("what", "shape", "contender") if key in row)
+        status.update(f"{name}: {number} measured, the last: {last}")
         yield row
 
 

@@ -295,9 +295,8 @@ class Supervisor:
             self.events.append(f"trial {one.trial.number}: another seed failed: {reason}")
             return
         tail, spent = one.run.log_tail(), one.trial.flops_spent()
-        facts = {"failed": reason, "log_tail": tail, "flops_spent": spent} | (
-            {DIVERGED: True} if ended.diverged else {}
-        )
+        facts: dict[str, Any] = {"failed": reason, "log_tail": tail, "flops_spent": spent}
+        facts |= {DIVERGED: True} if ended.diverged else {}
         self._tell(one.trial.number, TrialState.FAIL, **facts)
 
     def _wait_or_put_aside(self, one: ActiveRun, ended: Ended, cause: Cause) -> None:
