@@ -60,18 +60,18 @@ def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
     if name not in COMMANDS:
         _program(name).parse_args([name, *words])  # prints help or the error, and exits
     module, about = COMMANDS[name]
-    command = import_module(f"sleep_lightning.cli.commands.{module}")
-    if name == "sweep":
-        words = command.with_verb(words)
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} {name}",
         description=about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(command=name)
-    command.add_arguments(parser)
-    if HELP & set(words) and name in WITH_KEYS:
-        with loading(f"{name}: loading"):
+    with loading(f"{name}: loading"):
+        command = import_module(f"sleep_lightning.cli.commands.{module}")
+        if name == "sweep":
+            words = command.with_verb(words)
+        command.add_arguments(parser)
+        if HELP & set(words) and name in WITH_KEYS:
             parser.epilog = _sections()
     arguments, rest = parser.parse_known_args(words)
     if rest and (not hasattr(arguments, "overrides") or any(text.startswith("-") for text in rest)):
@@ -104,10 +104,12 @@ def _is_text(word: str) -> bool:
 
 def _program(first: str) -> argparse.ArgumentParser:
     """The command line without a command."""
+    with loading("loading"):
+        sections = _sections() if first in HELP else None
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Sleep-time consolidation for language models. A YAML file and key=value arguments set the keys.",
-        epilog=_sections() if first in HELP else None,
+        epilog=sections,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")

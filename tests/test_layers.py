@@ -9,6 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "sleep_lightning"
 FLOORS = [
+    "accuracy",
     "formatting",
     "names",
     "tables",

@@ -14,6 +14,8 @@ from statistics import median
 
 import psutil
 
+from sleep_lightning.bench.first_line import bench_first_lines
+
 ROUNDS = 3
 FIRST_STEP = "fit, to the end of the first step"
 WHOLE = "fit, to the end of the process"
@@ -23,10 +25,13 @@ OVERRIDES = ["task.ring_size=12", "sleep.window_size=12", "training.max_steps=1"
 
 
 def bench_startup(seconds: float) -> Iterator[dict[str, object]]:
-    """Rows of seconds, medians over processes: the parts of a start, one after the other, and a real ``fit``.
+    """Rows of seconds, medians over processes: the parts of a start, one after the other, a real ``fit``, and the first
+    line of every command.
 
     CPU time is reported beside wall time because a busy machine lengthens it less.
     """
+    from sleep_lightning.config import load_experiment
+
     with tempfile.TemporaryDirectory() as folder:
         uri = f"sqlite:///{folder}/mlflow.db"
         _parts(folder, uri)  # creates the database, as a sweep does before its first trial, and warms the disk cache
@@ -46,6 +51,7 @@ def bench_startup(seconds: float) -> Iterator[dict[str, object]]:
                 "cpu_seconds": cpu,
                 "rounds": len(rounds),
             }
+    yield from bench_first_lines(load_experiment(None, OVERRIDES).to_yaml(), rounds=ROUNDS)
 
 
 def _parts(folder: str, uri: str) -> dict[str, Times]:

@@ -6,6 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 import torch
+from rich.status import Status
 from rich.table import Table
 
 from sleep_lightning.bench.coordinates import bench_coordinates
@@ -33,12 +34,24 @@ BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
     "storage": bench_storage,
     "coordinates": bench_coordinates,
 }
+DOING = {
+    "operator": "the memory rules forward and backward, against transformers' and flash-linear-attention's torch code",
+    "step": "training steps against a baseline, each contender in a process of its own",
+    "memory": "the peak of steps in processes of their own, beside its prediction; the time of checkpointing",
+    "overhead": "what a step spends outside of gradients and optimizer",
+    "ranks": "steps of several ranks on this machine",
+    "startup": "the parts of a start of fit, then the first line of every command",
+    "storage": "trials and validations written by several processes, reports of many trials",
+    "coordinates": "activations over widths, as the coordinate check has it",
+}
+"""What is said of each before it begins."""
 
 
 def bench(names: list[str], seconds: float, output: Path | None) -> int:
     """Run benches by name (all if none is given).
 
-    Rows are printed as each is done and written as JSON at the end, with a picture (PNG) of coordinates beside it.
+    What is measured is said, tables are printed as each is done, and rows are written as JSON at the end, with a
+    picture (PNG) of coordinates beside it.
 
     Raises:
         ValueError: an unknown name, or no time.
@@ -50,15 +63,26 @@ def bench(names: list[str], seconds: float, output: Path | None) -> int:
     console.print(f"{threads} threads, torch {environment['torch']}, {environment['device']}", highlight=False)
     rows: list[dict[str, object]] = []
     for name in names or BENCHES:
-        done = list(BENCHES[name](seconds))
-        for _, group in groupby(done, key=lambda row: (row["what"], row.get("shape"))):
-            console.print(_table(list(group)))
-        rows += done
+        console.print(f"{name}: {DOING[name]}", highlight=False, soft_wrap=True)
+        with plain_console(stderr=True).status(f"{name}: measuring") as status:
+            measured = _said(BENCHES[name](seconds), name, status)
+            for _, group in groupby(measured, key=lambda row: (row["what"], row.get("shape"))):
+                done = list(group)
+                console.print(_table(done))
+                rows += done
     if output is not None:
         write_json(output, {"environment": environment, "rows": rows})
         if drawn := [row for row in rows if str(row["what"]).startswith("coordinates")]:
             draw_coordinates(drawn, output.with_suffix(".png"))
     return 0
+
+
+def _said(rows: Iterator[dict[str, object]], name: str, status: Status) -> Iterator[dict[str, object]]:
+    """The rows; what each is of is said as it comes."""
+    for number, row in enumerate(rows, 1):
+        last = ", ".join(str(row[key]) for key in ("what", "shape", "contender") if key in row)
+        status.update(f"{name}: {number} measured, the last: {last}")
+        yield row
 
 
 def check(names: list[str], seconds: float) -> None:

@@ -8,15 +8,17 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from sleep_lightning.accuracy import Accuracy
 from sleep_lightning.cli.console import plain_console, print_facts, say, time_line
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.compare.runs import Run, execute, plan_runs
 from sleep_lightning.compare.table import Row, build_rows, check_data_order, draw_table, write_results
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.cost.run_flops import predict_flops
-from sleep_lightning.formatting import in_flop
+from sleep_lightning.formatting import in_flop, with_unit
 from sleep_lightning.names import check_path
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.progress import RunProgress
 from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.sleep.config import MOST_PASSES
 from sleep_lightning.tracking.figures.runs import draw_comparison
@@ -124,7 +126,7 @@ def _train(c: Comparison, console: Console) -> list[Run]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("exact match {task.fields[exact]}"),
+        TextColumn("{task.fields[at]}"),
         TimeElapsedColumn(),
         console=console,
         refresh_per_second=2,
@@ -145,10 +147,10 @@ def _train(c: Comparison, console: Console) -> list[Run]:
             for run in alive:
                 if run not in bars:
                     total, started[run] = run.experiment.training.max_steps, time.monotonic()
-                    bars[run] = progress.add_task(run.name, total=total, exact="-")
+                    bars[run] = progress.add_task(run.name, total=total, at="")
                     say(console, f"{run.name}: training, log in {run.log}")
-                step, exact = run.progress()
-                progress.update(bars[run], completed=step, exact=exact)
+                at = run.progress()
+                progress.update(bars[run], completed=at.step, at=_at(at))
             for run in before - alive:
                 _done(console, run, time.monotonic() - started[run])
                 progress.remove_task(bars[run])
@@ -156,6 +158,14 @@ def _train(c: Comparison, console: Console) -> list[Run]:
         for run in before:
             _done(console, run, time.monotonic() - started[run])
     return [run for run in c.runs if run.summary is None]
+
+
+def _at(at: RunProgress) -> str:
+    """Beside a run's bar."""
+    parts = [] if at.loss is None else [f"loss {at.loss:.3f}"]
+    parts += [] if at.tokens_per_s is None else [f"{with_unit(at.tokens_per_s)} tokens/s"]
+    parts += [] if at.accuracy is None else [f"exact match {at.accuracy}"]
+    return ", ".join(parts)
 
 
 def _flops_left(runs: list[Run]) -> float:
@@ -169,7 +179,7 @@ def _time(c: Comparison, flops: float) -> str:
 
 def _done(console: Console, run: Run, seconds: float) -> None:
     summary = run.summary
-    what = "FAILED" if summary is None else f"validation exact match {summary['exact_match']:.3f}"
+    what = "FAILED" if summary is None else f"validation exact match {Accuracy.of_summary(summary)}"
     say(console, f"{run.name}: {what} after {seconds:.0f} s")
 
 
@@ -180,7 +190,8 @@ def _report(c: Comparison, console: Console, rows: list[Row]) -> None:
     draw_comparison(rows, picture, f"{c.base.task.name}: test exact match, mean and range over seeds")
     if not console.is_terminal:
         console.width = max(console.width, 200)  # a log has no edge to wrap at
-    title = f"{c.base.task.name}, test split, final weights, mean ± sd over seeds"
+    spread = "mean ± sd over seeds" if len(rows[0].seeds) > 1 else "one seed ± standard error of its answers"
+    title = f"{c.base.task.name}, test split, final weights, {spread}"
     console.print(draw_table(rows, title, f"see {files[1]}"))
     print_facts(
         console,

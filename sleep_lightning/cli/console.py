@@ -42,17 +42,24 @@ def text_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]
 
 
 SCORES = (
-    *(Column("slice", label=True), Column("answers", 3), Column("exact"), Column("majority"), Column("uniform", 1)),
+    *(
+        Column("slice", label=True),
+        Column("answers", 3),
+        Column("exact"),
+        Column("± error", 1),
+        Column("majority"),
+        Column("uniform", 1),
+    ),
     *(Column("tokens", 4), Column("majority of tokens", 5), Column("loss", 2)),
 )
 
 
 def score_table(scores: Mapping[str, Score], title: str) -> FittingTable:
-    """Accuracy by slice, each beside its baselines."""
+    """Accuracy by slice, each beside its standard error and its baselines."""
     table = FittingTable(title, SCORES)
     for name, s in scores.items():
         b = s.baselines
-        numbers = (s.exact_match, b.majority_exact_match, b.uniform_exact_match, s.token_accuracy)
+        numbers = (s.exact_match, s.exact_match_se, b.majority_exact_match, b.uniform_exact_match, s.token_accuracy)
         table.add_row(
             name, str(s.answers), *(f"{x:.4f}" for x in (*numbers, b.majority_token_accuracy)), f"{s.loss:.4f}"
         )

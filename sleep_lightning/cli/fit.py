@@ -29,6 +29,7 @@ from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.training.callbacks.agreement import SameExperiment
 from sleep_lightning.training.callbacks.exception_checkpoint import SaveOnException
 from sleep_lightning.training.callbacks.history import History
+from sleep_lightning.training.callbacks.latest_step import LatestStep
 from sleep_lightning.training.callbacks.pass_diagnostics import PassDiagnostics
 from sleep_lightning.training.callbacks.preemption import Preemption, requeue, stop_time, was_requeued
 from sleep_lightning.training.callbacks.progress_bar import SleepProgressBar
@@ -191,6 +192,7 @@ def _train(job: Job, ending: _Ending) -> None:
     monitor, stop = ResourceMonitor(), Preemption(deadline=stop_time(experiment.training))
     history = History(None if run is None else run.history)
     callbacks: list[pl.Callback] = [monitor, SleepProgressBar(), SameExperiment(), PassDiagnostics(), history]
+    callbacks.append(LatestStep(None if run is None else run.latest_step))
     for i, spec in enumerate(experiment.training.callbacks):
         callbacks.append(resolve("callback", spec, key=f"training.callbacks[{i}]"))
     callbacks.append(stop)

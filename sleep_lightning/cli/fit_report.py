@@ -40,7 +40,9 @@ def summarize(
     return {
         "status": status,
         "steps": module.steps,
+        "answers": score.answers,
         "exact_match": score.exact_match,
+        "exact_match_se": score.exact_match_se,
         "token_accuracy": score.token_accuracy,
         "loss": score.loss,
         "majority_baseline": score.baselines.majority_exact_match,
@@ -75,11 +77,13 @@ def _state_bytes(module: SleepModule) -> list[int]:
 def log_results(
     logger: MLflowRun, run: RunDirectory, module: SleepModule, monitor: ResourceMonitor, summary: dict[str, Any]
 ) -> None:
-    """Send the files and figures of a run's end to MLflow."""
+    """Send the files and figures of a run's end to MLflow; ``final/...`` only of one that is finished, as a run that
+    was stopped is comparable with none."""
     logger.log_artifact(run.summary)  # about to be written
     if (picture := run.path / "learning_curve.png").exists():
         logger.log_artifact(picture)
-    final = {f"final/{name}": value for name, value in module.scores["all"].as_metrics().items()}
+    finished = summary["status"] == "FINISHED"
+    final = {f"final/{name}": value for name, value in module.scores["all"].as_metrics().items() if finished}
     for prefix, kind in (("cost/", "measured"), ("cost/predicted_", "predicted")):
         final |= {f"{prefix}{name}": value for name, value in summary[kind].items() if value is not None}
     if monitor.train_flops:  # MLflow draws linear axes only

@@ -15,14 +15,16 @@ from sleep_lightning.cli.console import plain_console, print_facts, say
 from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.formatting import in_flop
+from sleep_lightning.runs.damage import reading
 from sleep_lightning.runs.files import write_text
 from sleep_lightning.sweep.folder import SWEEPS, find_sweep, is_supervised, known_sweeps
 from sleep_lightning.sweep.point import apply_point
-from sleep_lightning.sweep.report.baselines import baseline_facts, result_text, warning
+from sleep_lightning.sweep.report.baselines import baseline_facts, mean_text, value_text, warning
 from sleep_lightning.sweep.report.content import Report, in_words, read_report
 from sleep_lightning.sweep.report.files import TRIALS, write_report
 from sleep_lightning.sweep.report.law import Laws
 from sleep_lightning.sweep.report.rows import Row
+from sleep_lightning.sweep.storage import JOURNAL, REMEDY
 from sleep_lightning.tables import Column, FittingTable
 
 SHOWN_BEST, SHOWN_TRIALS, SHOWN_FAILED = 20, 40, 10
@@ -91,7 +93,7 @@ def show(found: Found, everything: bool = False) -> int:
     table = FittingTable(f"{report.name}: {some} trials", columns, elsewhere=f"see {found.folder / TRIALS}")
     for trial in shown:
         cost = report.run_flops(trial)
-        value = result_text(report, trial) if trial.result else "-"
+        value = value_text(report, trial) if trial.result else "-"
         state = _state(trial.state, supervised)
         table.add_row(
             str(trial.number),
@@ -153,7 +155,7 @@ def best(found: Found, max_flops: float | None, export: Export | None) -> int:
     trial = report.best_within(max_flops)
     console.print(frontier_table(report))
     name = shlex.quote(found.name) + ("" if max_flops is None else f" --max-flops {max_flops:g}")
-    facts = {"best": f"trial {trial.number}: {in_words(report.value)} {result_text(report, trial)}, {trial.written()}"}
+    facts = {"best": f"trial {trial.number}: {in_words(report.value)} {value_text(report, trial)}, {trial.written()}"}
     facts |= against(report)
     if export is None:
         facts["export it"] = f"python -m sleep_lightning sweep best {name} --export conf/best.yaml"
@@ -173,6 +175,8 @@ def best(found: Found, max_flops: float | None, export: Export | None) -> int:
 
 def report(found: Found, laws: Laws | None = None) -> int:
     """Rewrite all files of the report. Returns the exit code: 2 if the folder cannot be written."""
+    with reading(found.folder / JOURNAL, REMEDY):
+        _ = found.report.importances
     try:
         files = write_report(found.report, found.folder, laws)
     except OSError as error:
@@ -193,8 +197,8 @@ def frontier_table(report: Report) -> FittingTable:
     )
     table = FittingTable(f"{report.name}: {what}", columns)
     for trial in report.best[:SHOWN_BEST]:
-        results = [report.text(name, trial.result[name]) for name in (report.cost, report.value)]
-        table.add_row(str(trial.number), *results, *report.sureness(trial), trial.written())
+        cost = report.text(report.cost, trial.result[report.cost])
+        table.add_row(str(trial.number), cost, mean_text(report, trial), *report.sureness(trial), trial.written())
     return table
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from sleep_lightning.accuracy import with_error
 from sleep_lightning.compare.data_order import first_difference
 from sleep_lightning.compare.runs import Run
 from sleep_lightning.formatting import in_flop, with_unit
@@ -32,6 +33,7 @@ class Row:
         exact_match: test exact match by seed.
         slices: exact match by difficulty, by seed.
         majority, uniform: baselines of the test answers, mean over seeds.
+        answers: number of test answers, the same in all seeds.
     """
 
     arm: str
@@ -48,6 +50,7 @@ class Row:
     slices: dict[str, list[float]]
     majority: float
     uniform: float
+    answers: int
 
 
 def final_scores(directory: RunDirectory, n_passes: int, steps: int) -> dict[str, Any]:
@@ -103,12 +106,13 @@ def _row(runs: list[Run], n_passes: int) -> Row:
         },
         majority=mean(score["baselines"]["majority_exact_match"] for score in everything),
         uniform=mean(score["baselines"]["uniform_exact_match"] for score in everything),
+        answers=everything[0]["answers"],
     )
 
 
-def with_spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation over seeds: ``0.982 ± 0.011``; the mean alone for one seed."""
-    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+def with_spread(values: Sequence[float], answers: float | None = None) -> str:
+    """Mean and standard deviation over seeds: ``0.982 ± 0.011``; for one seed, the standard error by its answers."""
+    return f"{mean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else with_error(values[0], answers)
 
 
 def cells(row: Row, slices: Sequence[str]) -> dict[str, str]:
@@ -122,7 +126,7 @@ def cells(row: Row, slices: Sequence[str]) -> dict[str, str]:
         "tokens": with_unit(row.tokens),
         "training": in_flop(row.train_flops),
         "seconds": f"{row.wall_s:.0f}",
-        "exact match": with_spread(row.exact_match),
+        "exact match": with_spread(row.exact_match, row.answers),
     }
     numbers |= {name.replace("_", " "): with_spread(row.slices[name]) for name in slices}
     return numbers | {"majority": f"{row.majority:.3f}", "uniform": f"{row.uniform:.3f}"}

@@ -146,6 +146,11 @@ class RunDirectory:
     def history(self) -> Path:
         return self.path / "history.jsonl"
 
+    @property
+    def latest_step(self) -> Path:
+        """There while the run trains (``runs.progress``); nothing depends on it."""
+        return self.path / "latest_step.json"
+
     def beside(self, suffix: str) -> Path:
         """A file next to the directory, named after it; names with dots stay apart."""
         return self.path.with_name(self.path.name + suffix)

@@ -27,6 +27,7 @@ from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import JsonFile, write_text
 from sleep_lightning.runs.history import HistoryFile
 from sleep_lightning.runs.infrastructure import DIVERGED, Cause, Ended, cause_of_exit
+from sleep_lightning.runs.progress import LatestFile, RunProgress
 from sleep_lightning.runs.space import DiskFull
 
 _SCORES = dict.fromkeys(("exact_match", "token_accuracy", "loss", "train_flops", "wall_s"), NUMBER)
@@ -62,6 +63,7 @@ class FitProcess:
     directory: RunDirectory
     _summary: JsonFile = field(init=False, repr=False)
     _history: HistoryFile = field(init=False, repr=False)
+    _latest: LatestFile = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for key, path in self.experiment.class_paths():
@@ -75,6 +77,7 @@ class FitProcess:
         again = f"remove it and resume the run, which writes it again: fit --resume {name}"
         object.__setattr__(self, "_summary", JsonFile(self.directory.summary, SUMMARY, again))
         object.__setattr__(self, "_history", HistoryFile(self.directory.history, again))
+        object.__setattr__(self, "_latest", LatestFile(self.directory.latest_step))
 
     @property
     def log(self) -> Path:
@@ -103,10 +106,9 @@ class FitProcess:
         ended = self._summary.read()
         return validated if ended is None else max(validated, float(ended["train_flops"]))
 
-    def progress(self) -> tuple[int, str]:
-        """Step and exact match of the last validation."""
-        history = self.history
-        return (int(history[-1]["step"]), f"{history[-1]['exact_match']:.3f}") if history else (0, "-")
+    def progress(self) -> RunProgress:
+        """The last step and the last validation, for display."""
+        return RunProgress.of(self.history, self._latest.read())
 
     def last_words(self) -> str:
         """The log's last line."""

@@ -59,7 +59,7 @@ class SweepSpec:
     constraints: dict[str, float] = field(default_factory=dict)
     """Upper bounds on measures known before step 0; points above them are not run."""
     pruner: Literal["none", "median", "frontier"] = "frontier"
-    """Which trials are stopped early."""
+    """Which trials are stopped early; a difference within the standard error of a validation stops none."""
     workers: int = field(default=1, metadata={"high": 4096})
     """Runs at a time, each of another trial; with pruner: none also other seeds, once no trial is left to start."""
     threads: int = field(default=1, metadata={"high": 4096})

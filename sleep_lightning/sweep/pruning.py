@@ -1,6 +1,7 @@
 """When to stop a trial: its cost is known in advance, so what it may still reach can be compared with the frontier.
 
-Curves are lists of points: training FLOPs so far, and the value (more is better) at each validation.
+Curves are lists of points: training FLOPs so far, and the value (more is better) at each validation. A difference
+between two values that is within its binomial standard error is noise of the validation, and stops nothing.
 """
 
 import math
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
+from sleep_lightning.accuracy import standard_error
 from sleep_lightning.sweep.frontier import Point, best_value
 
 Curve = Sequence[Point]
@@ -34,6 +36,8 @@ class Pruner:
         warm_up: finished trials before ``median`` stops anything.
         first_progress: nothing is stopped before this share of its cost.
         ceiling: the largest value there is.
+        answers: scored in each validation; inf: its values are exact. All runs are scored on the same answers, so that
+            the standard error, which takes them for independent, is too large rather than too small.
     """
 
     kind: Literal["none", "median", "frontier"] = "frontier"
@@ -41,6 +45,7 @@ class Pruner:
     warm_up: int = 5
     first_progress: float = 0.2
     ceiling: float = 1.0
+    answers: float = math.inf
 
     def why_stop(self, curve: Curve, final_cost: float, finished: Sequence[Curve]) -> str | None:
         """The reason to stop a trial that has come this far; None to continue.
@@ -60,20 +65,37 @@ class Pruner:
         if len(finished) < self.warm_up:
             return None
         level = median(value_at(other, now.cost) for other in finished)
-        if now.value >= level:
+        if level <= now.value or self._within_noise(level, now.value):
             return None
-        return f"{now.value:.3f} is below the median {level:.3f} at {now.cost:.3g} FLOPs"
+        return f"{now.value:.3f} is below the median {level:.3f} at {now.cost:.3g} FLOPs{self._noise(level, now.value)}"
 
     def _below_frontier(self, curve: Curve, final_cost: float, finished: Sequence[Curve]) -> str | None:
         now = curve[-1]
         reached = best_value([other[-1] for other in finished], final_cost)
-        if reached <= now.value or not any(p.value > now.value for c in finished for p in c if p.cost <= now.cost):
+        before = max((p.value for c in finished for p in c if p.cost <= now.cost), default=-math.inf)
+        if min(reached, before) <= now.value or self._within_noise(before, now.value):
             return None
         gain = max(self.gain(now.cost / final_cost, finished), gain_at_own_pace(curve, final_cost))
         optimistic = min(self.ceiling, now.value + gain)
-        if reached < optimistic:
+        if reached < optimistic or self._within_noise(reached, optimistic):
             return None
-        return f"even {optimistic:.3f} would not beat {reached:.3f}, reached for no more than {final_cost:.3g} FLOPs"
+        return (
+            f"even {optimistic:.3f} would not beat {reached:.3f}, reached for no more than {final_cost:.3g} FLOPs"
+            f"{self._noise(reached, optimistic)}"
+        )
+
+    def _within_noise(self, more: float, less: float) -> bool:
+        return more - less < self._error(more, less)
+
+    def _error(self, one: float, other: float) -> float:
+        """Standard error of the difference of two shares."""
+        return math.hypot(standard_error(one, self.answers), standard_error(other, self.answers))
+
+    def _noise(self, one: float, other: float) -> str:
+        """The difference beside its standard error, for a reason."""
+        if self.answers == math.inf:
+            return ""
+        return f" (by {one - other:.3f} ± {self._error(one, other):.3f})"
 
     def gain(self, progress: float, finished: Sequence[Curve]) -> float:
         """What one more trial gains from this share of its cost on, exceeded with a chance of ``risk * progress``.

@@ -54,7 +54,8 @@ class Results:
             self.tell(trial.number, TrialState.FAIL, **facts, flops_spent=spent)
             return
         facts = {"result": result, "exact_match_by_seed": trial.spread(), "curve": mean_curve(trial.runs)}
-        self.tell(trial.number, TrialState.COMPLETE, values, **facts, flops_spent=spent)
+        written = trial.written(self.objectives)
+        self.tell(trial.number, TrialState.COMPLETE, values, written, **facts, flops_spent=spent)
 
     def record(self, number: int, state: TrialState, values: list[float] | None = None, **facts: object) -> None:
         """Facts first: a reader that sees the trial ended must see them too."""
@@ -64,9 +65,10 @@ class Results:
         if "infeasible" not in facts:
             self.failed_in_a_row = self.failed_in_a_row + 1 if state == TrialState.FAIL else 0
 
-    def tell(self, number: int, state: TrialState, values: list[float] | None = None, **facts: object) -> None:
-        """``record``, with a line for display."""
+    def tell(
+        self, number: int, state: TrialState, values: list[float] | None = None, what: str = "", **facts: Any
+    ) -> None:
+        """``record``, with a line for display: what there is to say of its result, and the reason of its end."""
         self.record(number, state, values, **facts)
-        shown = [f"{name} {value:.4g}" for name, value in zip(self.objectives, values or [], strict=False)]
-        shown += [redact(str(value)) for key, value in facts.items() if key in ("infeasible", "pruned", "failed")]
-        self.events.append(f"trial {number} {state.name.lower()}: {', '.join(shown)}")
+        reasons = [redact(str(value)) for key, value in facts.items() if key in ("infeasible", "pruned", "failed")]
+        self.events.append(f"trial {number} {state.name.lower()}: {', '.join(filter(None, [what, *reasons]))}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sleep_lightning.runs.process import FitProcess
+from sleep_lightning.runs.progress import RunProgress
 from sleep_lightning.sweep.ledger import FinishedTrial
 from sleep_lightning.sweep.spec import SweepSpec
 from sleep_lightning.sweep.trial import Trial
@@ -12,16 +13,15 @@ from sleep_lightning.sweep.trial import Trial
 
 @dataclass(frozen=True)
 class RunningTrial:
-    """A trial that is training, as of its last validation.
+    """A trial that is training.
 
     Attributes:
         number: of the trial.
         values: its point.
         run: which of its ``runs`` (one for each seed) is training, from 1; the first if several are.
         runs: number of its runs.
-        step: of this run at its last validation.
+        progress: of this run.
         steps: total of this run.
-        exact_match: at its last validation; None before the first.
         flops_spent: training FLOPs of all its runs so far.
         train_flops: of all its runs at their ends.
     """
@@ -30,24 +30,23 @@ class RunningTrial:
     values: Mapping[str, Any]
     run: int
     runs: int
-    step: int
+    progress: RunProgress
     steps: int
-    exact_match: float | None
     flops_spent: float
     train_flops: float
 
     @classmethod
     def of(cls, trial: Trial, run: FitProcess) -> "RunningTrial":
-        last = run.history[-1] if run.history else None
+        progress = run.progress()
+        since_validation = max(0.0, progress.train_flops - run.flops_spent)
         return cls(
             number=trial.number,
             values=trial.values,
             run=trial.runs.index(run) + 1,
             runs=len(trial.runs),
-            step=0 if last is None else int(last["step"]),
+            progress=progress,
             steps=run.experiment.training.max_steps,
-            exact_match=None if last is None else last["exact_match"],
-            flops_spent=trial.flops_spent(),
+            flops_spent=trial.flops_spent() + since_validation,
             train_flops=trial.train_flops,
         )
 

@@ -6,13 +6,15 @@ is resumed from its checkpoint, or its surviving process is adopted; nothing is 
 
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from sleep_lightning.accuracy import Accuracy
 from sleep_lightning.config import Override
 from sleep_lightning.runs.damage import reading
 from sleep_lightning.runs.infrastructure import Cause, Ended, Retry
@@ -244,7 +246,9 @@ class Supervisor:
         if seen == one.judged or one.trial.reseeds:
             return
         one.judged, curve = seen, curve_of(one.run)
-        reason = self._pruner.why_stop(curve, one.trial.run_flops, self._ledger.curves)
+        answers = Accuracy.of_validation(one.run.history[-1]).answers if curve else None
+        pruner = replace(self._pruner, answers=inf if answers is None else answers)
+        reason = pruner.why_stop(curve, one.trial.run_flops, self._ledger.curves)
         if reason is None:
             return
         self._active.stop(one.trial)

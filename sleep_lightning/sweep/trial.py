@@ -2,12 +2,13 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from sleep_lightning.accuracy import Accuracy
 from sleep_lightning.config import Override
 from sleep_lightning.cost.run_flops import predict_flops
 from sleep_lightning.runs.directory import RunDirectory
@@ -54,6 +55,13 @@ class Trial:
         """Means of the finished runs' measures over seeds."""
         summaries = [run.summary for run in self.runs]
         return {name: mean(float(summary[name]) for summary in summaries if summary) for name in MEASURES}
+
+    def written(self, measures: Iterable[str]) -> str:
+        """These measures of the finished runs, for display: exact match beside its error and its baselines."""
+        shown = {name: f"{value:.4g}" for name, value in self.result().items()}
+        exact = Accuracy.mean([Accuracy.of_summary(summary) for run in self.runs if (summary := run.summary)])
+        shown["exact_match"] = str(exact)
+        return ", ".join(f"{name} {shown[name]}" for name in measures)
 
     def spread(self) -> list[float]:
         """Exact match by seed."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sleep_lightning.accuracy import Accuracy, standard_error
 from sleep_lightning.sleep import IGNORE
 from sleep_lightning.tasks import Baselines, TaskBatch, baselines, by_answer
 
@@ -29,9 +30,21 @@ class Score:
     loss: float
     baselines: Baselines
 
+    @property
+    def exact_match_se(self) -> float:
+        """Standard error of the exact match, by the number of answers."""
+        return standard_error(self.exact_match, self.answers)
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """Its exact match, for display."""
+        b = self.baselines
+        return Accuracy(self.exact_match, self.answers, b.majority_exact_match, b.uniform_exact_match)
+
     def as_metrics(self) -> dict[str, float]:
         """Flat names for loggers."""
-        own = {"exact_match": self.exact_match, "token_accuracy": self.token_accuracy, "loss": self.loss}
+        own = {"exact_match": self.exact_match, "exact_match_se": self.exact_match_se}
+        own |= {"token_accuracy": self.token_accuracy, "loss": self.loss}
         return own | vars(self.baselines)
 
 

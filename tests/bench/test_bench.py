@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from sleep_lightning.bench.operator import Shape, bench_operator, peers
 from sleep_lightning.bench.step import Setting, baseline_step, bench_step, our_step
 from sleep_lightning.bench.timing import interleave, ratio
 from sleep_lightning.bench.worker import Worker
-from sleep_lightning.cli.bench import BENCHES, bench, check
+from sleep_lightning.cli.bench import BENCHES, DOING, bench, check
 
 
 def test_interleaved_ratio() -> None:
@@ -80,7 +80,25 @@ def test_command_writes_json(
     content = json.loads((tmp_path / "b.json").read_text())
     assert content["rows"]
     assert content["environment"]["threads"]
-    assert "fla naive chunk" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "fla naive chunk" in said
+    assert said.index("operator: the memory rules forward and backward") < said.index("fla naive chunk")
+
+
+def test_tables_come_as_they_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def slow(seconds: float) -> Iterator[dict[str, object]]:
+        yield {"what": "first", "contender": "a", "median_ms": 1.0}
+        yield {"what": "second", "contender": "b", "median_ms": 2.0}
+        assert "first" in capsys.readouterr().out
+        yield {"what": "third", "contender": "c", "median_ms": 3.0}
+
+    monkeypatch.setitem(BENCHES, "operator", slow)
+    assert bench(["operator"], 0.01, None) == 0
+    assert "third" in capsys.readouterr().out
+
+
+def test_what_every_bench_does_is_said() -> None:
+    assert DOING.keys() == BENCHES.keys()
 
 
 def test_unknown_bench_is_refused() -> None:

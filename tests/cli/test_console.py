@@ -10,6 +10,7 @@ def test_the_columns_of_a_score_are_told_apart() -> None:
     table = score_table({"all": Score(5, 0.6, 0.7, 0.8, baselines)}, "scores")
     shown = dict(zip((column.name for column in table.columns), table.rows[0], strict=True))
     assert len(shown) == len(table.columns)
+    assert (shown["exact"], shown["± error"]) == ("0.6000", "0.2191")
     assert (shown["majority"], shown["majority of tokens"], shown["tokens"]) == ("0.1000", "0.2000", "0.7000")
 
 

@@ -74,6 +74,7 @@ def test_leaves_what_it_promises(whole: Path) -> None:
     assert summary["steps"] == STEPS
     assert summary["tokens"] == STEPS * 8 * 14
     assert 0 <= summary["exact_match"] <= 1
+    assert (summary["answers"], f"± {summary['exact_match_se']:.3f}" in (whole / "output").read_text()) == (64, True)
     assert summary["uniform_baseline"] == 0.25
     assert 0.25 < summary["majority_baseline"] < 0.6
     assert summary["train_flops"] > 1e6
@@ -106,6 +107,7 @@ def test_the_run_is_in_mlflow(whole: Path) -> None:
     assert found.info.status == "FINISHED"
     assert found.data.params["sleep.n_passes"] == "2"
     assert found.data.metrics["final/exact_match"] == summary["exact_match"]
+    assert found.data.metrics["final/exact_match_se"] == summary["exact_match_se"]
     assert found.data.tags["environment.gated_delta_rule"] in ("chunked", "native")
     assert len(client.get_metric_history(found.info.run_id, "train/loss")) == STEPS
     for name in ("val/exact_match", "val/majority_exact_match", "val/uniform_exact_match", "cost/train_flops"):
@@ -129,12 +131,16 @@ def test_sigterm_saves_is_marked_killed_and_resumes_to_the_bit(whole: Path, tmp_
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step 3:"):
+            assert json.loads((tmp_path / "run" / "latest_step.json").read_text())["step"] >= 1
             process.send_signal(signal.SIGTERM)
             break
     rest = process.stdout.read()
     assert process.wait(120) == 128 + signal.SIGTERM, rest
     assert "--resume run" in rest
-    assert mlflow_run(tmp_path)[1].info.status == "KILLED"
+    killed = mlflow_run(tmp_path)[1]
+    assert killed.info.status == "KILLED" and "cost/train_flops" in killed.data.metrics
+    assert not [name for name in killed.data.metrics if name.startswith("final/")], "it is comparable with none"
+    assert not (tmp_path / "run" / "latest_step.json").exists()
     stopped_at = checkpoint(tmp_path)["global_step"]
     assert 3 <= stopped_at < STEPS
     done = run(tmp_path, "fit", "--resume", "run", "training.val_every=5")

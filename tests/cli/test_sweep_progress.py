@@ -10,11 +10,13 @@ import optuna
 import pytest
 from rich.console import Console
 
+from sleep_lightning.accuracy import Accuracy
 from sleep_lightning.cli import sweep_progress
 from sleep_lightning.cli.sweep_progress import watch
 from sleep_lightning.cli.sweep_view import EVENT_LINES, Pace, SweepView
 from sleep_lightning.cli.terminal_plot import plot_frontier
 from sleep_lightning.runs.process import FitProcess
+from sleep_lightning.runs.progress import RunProgress
 from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.ledger import FinishedTrial
 from sleep_lightning.sweep.snapshot import RunningTrial, Snapshot
@@ -24,13 +26,19 @@ from tests.sweep import stand_in
 from tests.sweep.sweeps import small_sweep
 
 VALUES = {"sleep.n_passes": 3, "model.pattern": "[red]GA[/]", "training.max_steps": 1200}
-RUNNING = RunningTrial(17, VALUES, 2, 2, 400, 1200, exact_match=0.412, flops_spent=3.41e12, train_flops=10.3e12)
+AT = RunProgress(400, 3.41e12, Accuracy(0.412, 1024, majority=0.134, uniform=0.125), loss=1.234, tokens_per_s=5678.0)
+RUNNING = RunningTrial(17, VALUES, 2, 2, AT, 1200, flops_spent=3.41e12, train_flops=10.3e12)
 FINISHED = tuple(
     FinishedTrial(i, {"sleep.n_passes": n}, Point(cost * 1e12, value))
     for i, (n, cost, value) in enumerate([(1, 1, 0.2), (2, 2, 0.1), (4, 10, 0.9)])
 )
 NOW = Snapshot(
-    (RUNNING, replace(RUNNING, number=18, exact_match=None)), {"complete": 3, "pruned": 2}, 4, FINISHED, 5e13, None
+    (RUNNING, replace(RUNNING, number=18, progress=RunProgress())),
+    {"complete": 3, "pruned": 2},
+    4,
+    FINISHED,
+    5e13,
+    None,
 )
 PACE = Pace(seconds=600.0, flops=6e13)
 
@@ -54,20 +62,30 @@ def test_all_of_it_fits(width: int, height: int) -> None:
     assert "2 running  3 complete  2 pruned  0 failed  0 infeasible" in lines[1]
     assert "56.8 TFLOP, hypervolume 0.180, 0:10:00 elapsed" in lines[2]
     assert "17 (2/2)" in text and "400/1200" in text and "0.412" in text and "3.41/10.3 TFLOP" in text
+    assert lines[3].rstrip() == "majority 0.134, uniform 0.125"
+    assert ("± 0.015" in text, "1.234" in text, "5.68k" in text) == (width >= 70, width >= 90, width >= 100)
     assert "[red]GA[/]" in re.sub(r"\s", "", text)  # what is in a file is no markup
     assert ("N = 1 2 4" in text) == (height > 24 or width > 60)
 
 
 def test_a_low_terminal_keeps_the_numbers() -> None:
-    assert len(draw(80, 14)) == 3 + 5
-    assert len(draw(80, 9)) == 3
+    assert len(draw(80, 16)) == 4 + 7
+    assert len(draw(80, 9)) == 4
     assert len(draw(80, 24, replace(NOW, running=(), finished=()))) == 3
     assert "[/b]" in draw(80, 24, name="[/b]")[0]
 
 
+def test_it_is_said_when_nothing_beats_the_majority_answer() -> None:
+    weak = replace(NOW, finished=tuple(replace(t, point=Point(t.point.cost, 0.134)) for t in FINISHED))
+    said = "majority 0.134, uniform 0.125, nothing beats the majority answer yet"
+    assert said in draw(80, 24, weak)[3]
+    status = SweepView(small_sweep(trials=9)).status(weak, PACE)
+    assert status.endswith(f"; 17 at step 400/1200, 18 at step 0/1200; {said}")
+
+
 def test_the_time_left() -> None:
     def eta(now: Snapshot, pace: Pace) -> str:
-        return SweepView(small_sweep(trials=9)).status(now, pace).rpartition("ETA ")[2]
+        return SweepView(small_sweep(trials=9)).status(now, pace).rpartition("ETA ")[2].partition(";")[0]
 
     assert eta(NOW, PACE) == "6 min"  # (2 x 6.89T to finish + 2 x 10T to begin) / 0.1T a second
     assert eta(NOW, Pace(600.0, 3e12)) == "1 h 53 min"
@@ -122,7 +140,7 @@ def test_a_log_has_an_event_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     text, told = watched(tmp_path, monkeypatch, Console(file=io.StringIO(), width=80))
     lines = text.splitlines()
     assert "\x1b" not in text
-    assert sum("complete: exact_match 0.1, train_flops 6e+06" in line for line in lines) == 2
+    assert sum("complete: exact_match 0.100, train_flops 6e+06" in line for line in lines) == 2
     assert all(line.endswith("[/b] out of memory") for line in lines if "fail: " in line)
     assert any(re.match(r"\d/2 trials: .*FLOP, hypervolume .*, 0:00:0\d elapsed, ETA ", line) for line in lines)
     assert told == sorted(told) and told[-1] == 2
@@ -134,5 +152,5 @@ def test_a_terminal_has_a_view_that_goes_away(tmp_path: Path, monkeypatch: pytes
     text, _ = watched(tmp_path, monkeypatch, console)
     assert "\x1b[2J" not in text, "a log's control characters reached the terminal"
     assert text.count("elapsed") > 1 and "1 running" in text
-    assert "complete: exact_match 0.1" in text
+    assert "complete: exact_match 0.100" in text
     assert text.endswith("\x1b[1A\x1b[2K") and "\x1b[?25h" in text  # erased; the cursor is back

@@ -54,8 +54,9 @@ def test_rows_are_means_with_spread_over_finished_seeds(tmp_path: Path) -> None:
 
 
 def test_n_at_test_other_than_at_training_shows() -> None:
-    row = Row("n4", "", "4", 8, [0], 1, 1, 1, 1, 1.0, [0.5], {}, 0.1, 0.1)
+    row = Row("n4", "", "4", 8, [0], 1, 1, 1, 1, 1.0, [0.5], {}, 0.1, 0.1, 64)
     assert "| 4 → 8 |" in as_markdown([row])
+    assert "| 0.500 ± 0.062 |" in as_markdown([row]), "one seed stands beside the standard error of its answers"
 
 
 def test_data_order_is_compared_by_hash(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import optuna
 from sleep_lightning.sweep.frontier import Point, hypervolume
 from sleep_lightning.sweep.pruning import Curve, Pruner
 from tests.sweep.pruning_replay import Replay, replay
-from tests.sweep.recorded import FILE, recorded
+from tests.sweep.recorded import ANSWERS, FILE, recorded
 
 ORDERS, SAMPLER_SEEDS = 200, 20
 KEYS = ("n_passes", "grad_passes", "window_size", "d_model", "max_steps")
@@ -56,7 +56,13 @@ class MoAsha(Pruner):
 
 def pruners(curves: list[list[Point]]) -> None:
     """FLOPs saved, hypervolume and best value lost, two trials at a time, means over random orders."""
-    kinds: dict[str, Callable[[], Pruner]] = {"frontier (default)": Pruner, "median": lambda: Pruner("median")}
+    n = ANSWERS["depo"]
+    kinds: dict[str, Callable[[], Pruner]] = {
+        "frontier (default)": lambda: Pruner(answers=n),
+        "median": lambda: Pruner("median", answers=n),
+        "frontier, without noise": Pruner,
+        "median, without noise": lambda: Pruner("median"),
+    }
     if importlib.util.find_spec("syne_tune") is None:
         print("MO-ASHA is left out: pip install syne-tune")
     else:

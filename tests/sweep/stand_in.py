@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 STEPS, EVERY = 6, 2
+ANSWERS = 1_000_000
+"""Scored in each validation."""
 
 
 def step_seconds() -> str:
@@ -45,7 +47,8 @@ def fit(directory: Path, n_passes: float, seconds: float) -> None:
         if step % EVERY == 0:
             value = 0.1 * n_passes * step / STEPS
             history = [row for row in history if json.loads(row)["step"] < step]
-            history.append(json.dumps({"step": step, "cost/train_flops": 1e6 * n_passes * step, "exact_match": value}))
+            row = {"step": step, "cost/train_flops": 1e6 * n_passes * step, "exact_match": value, "answers": ANSWERS}
+            history.append(json.dumps(row))
             _write(directory / "history.jsonl", "".join(f"{row}\n" for row in history))
             _write(checkpoint, str(step))
     result = {"exact_match": 0.1 * n_passes, "token_accuracy": 0.5, "loss": 1.0, "wall_s": 1.0}

@@ -56,6 +56,11 @@ class ToldStudy:
         facts = {"result": result, "exact_match_by_seed": seeds, "curve": curve, "flops_spent": total}
         self._tell(trial, TrialState.COMPLETE, [result[name] for name in self.sweep.spec.objectives], **facts)
 
+    def record(self, trial: int, **facts: Any) -> None:
+        """Add to the summary of a trial's first run."""
+        file = self.folder / "trials" / f"{trial:04d}-seed0" / "summary.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | facts))
+
     def prune(self, n: int, spent: float, whole: float) -> None:
         """A trial that was stopped."""
         facts = {"pruned": "even 0.2 would not beat 0.3", "curve": [[spent, 0.1]]}

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from statistics import mean, quantiles
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.pruning import Pruner, gain_at_own_pace, value_at
 from tests.sweep.pruning_replay import replay
-from tests.sweep.recorded import recorded
+from tests.sweep.recorded import ANSWERS, recorded
 
 
 def line(final_cost: float, final_value: float, shape: float = 1.0, n: int = 10) -> list[Point]:
@@ -73,6 +74,44 @@ def test_nothing_is_stopped_too_early_or_at_its_end(kind) -> None:  # type: igno
     assert pruner.why_stop(weak[:5], 150, FINISHED) is not None
 
 
+def test_a_difference_within_its_standard_error_stops_nothing() -> None:
+    curve, lower = line(150, 0.3)[:5], line(150, 0.1)[:5]
+    median, frontier = Pruner("median"), Pruner()
+    for pruner, weak in ((median, [Point(60, 0.3)]), (frontier, curve)):
+        assert pruner.why_stop(weak, 150, FINISHED) is not None
+        assert replace(pruner, answers=1e6).why_stop(weak, 150, FINISHED) is not None
+        assert replace(pruner, answers=3).why_stop(weak, 150, FINISHED) is None
+    # 0.325 is the median; of 100 answers, the difference of shares of about 0.3 has an error of 0.066
+    assert replace(median, answers=100).why_stop([Point(60, 0.27)], 100, FINISHED) is None
+    reason = replace(median, answers=100).why_stop([Point(60, 0.25)], 100, FINISHED)
+    assert reason == "0.250 is below the median 0.325 at 60 FLOPs (by 0.075 ± 0.064)"
+    reason = replace(frontier, answers=100).why_stop(lower, 150, FINISHED)
+    assert reason == "even 0.500 would not beat 0.900, reached for no more than 150 FLOPs (by 0.400 ± 0.058)"
+
+
+def test_others_ahead_within_the_standard_error_are_not_ahead() -> None:
+    """Where all curves are equal but for noise so far, none tells which will take off."""
+    finished = [[Point(50, 0.1), Point(100, 0.9)], *([Point(50, 0.1), Point(100, 0.1)] for _ in range(9))]
+    now = [Point(50, 0.09)]
+    pruner = Pruner(risk=0.75)
+    curve = [Point(25, 0.09), *now]
+    assert pruner.why_stop(curve, 100, finished) is not None
+    assert replace(pruner, answers=1024).why_stop(curve, 100, finished) is None
+
+
+def test_nothing_is_above_the_ceiling() -> None:
+    """As much as the most there is cannot be beaten; as much as anything below it can, by chance."""
+    pruner, now = Pruner(answers=100), [Point(10, 0.4), Point(50, 0.4)]
+
+    def finished(end: float) -> list[list[Point]]:
+        return [[Point(50, 0.6), Point(100, end)], *([Point(50, end - 0.6), Point(100, end)] for _ in range(5))]
+
+    assert pruner.gain(0.5, finished(1.0)) == pytest.approx(0.6)
+    assert pruner.why_stop(now, 100, finished(1.0)) is not None
+    assert pruner.why_stop([Point(10, 0.3), Point(50, 0.3)], 100, finished(0.9)) is None
+    assert Pruner().why_stop([Point(10, 0.3), Point(50, 0.3)], 100, finished(0.9)) is not None
+
+
 def test_none_stops_nothing() -> None:
     assert Pruner("none").why_stop(line(150, 0.0)[:5], 150, FINISHED) is None
 
@@ -98,11 +137,15 @@ POOLS = {
 
 
 def saved_lost_best(
-    pool: str, pruner: Pruner, orders: int = 200, trials: int | None = None
+    pool: str, pruner: Pruner, orders: int = 200, trials: int | None = None, exact: bool = False
 ) -> tuple[list[float], list[float], list[float]]:
-    """Of random orders, two trials at a time: FLOPs saved, hypervolume lost, exact match of the best lost. Printed."""
+    """Of random orders, two trials at a time: FLOPs saved, hypervolume lost, exact match of the best lost. Printed.
+
+    ``exact``: as if the validations had no noise.
+    """
     curves, dice = POOLS[pool], random.Random(0)
-    n = trials or len(curves)
+    n, answers = trials or len(curves), ANSWERS["depo" if pool.startswith("Depo") else "rule110"]
+    pruner = pruner if exact else replace(pruner, answers=answers)
     found = [replay(curves, dice.sample(range(len(curves)), n), pruner, workers=2) for _ in range(orders)]
     saved = [r.flops_saved for r in found]
     lost = [r.hypervolume_lost for r in found]
@@ -116,9 +159,9 @@ def saved_lost_best(
     return saved, lost, best
 
 
-def test_recorded_search_saves_40_percent_for_1_percent() -> None:
+def test_recorded_search_saves_a_third_for_1_percent() -> None:
     saved, lost, best = saved_lost_best("Depo, a random search", Pruner(), orders=400)
-    assert mean(saved) >= 0.40
+    assert mean(saved) >= 0.36
     assert mean(lost) <= 0.01 and max(lost) <= 0.02
     assert max(best) <= 0.02
 
@@ -132,7 +175,7 @@ def test_recorded_search_saves_40_percent_for_1_percent() -> None:
     ],
 )
 def test_recorded_runs_with_less_to_save(pool: str, least: float) -> None:
-    """Where verdicts are rarer, or most runs are good, 40% is missed; the loss stays small."""
+    """Where verdicts are rarer, or most runs are good, less is saved; the loss stays small."""
     saved, lost, best = saved_lost_best(pool, Pruner(), orders=100)
     assert least <= mean(saved) < 0.40
     assert mean(lost) <= 0.005 and max(lost) <= 0.02
@@ -140,9 +183,9 @@ def test_recorded_runs_with_less_to_save(pool: str, least: float) -> None:
 
 
 def test_recorded_search_of_half_as_many_trials() -> None:
-    """Fewer have finished to judge by: both goals are missed, and single orders lose much."""
+    """Fewer have finished to judge by: less is saved, and single orders lose much."""
     saved, lost, _ = saved_lost_best("Depo, a random search", Pruner(), trials=14)
-    assert 0.25 <= mean(saved) < 0.40
+    assert 0.22 <= mean(saved) < 0.36
     assert mean(lost) <= 0.02
 
 
@@ -156,4 +199,6 @@ def test_recorded_search_with_the_other_kinds() -> None:
     pool = "Depo, a random search"
     assert saved_lost_best(pool, Pruner("none"), orders=10) == ([0.0] * 10, [0.0] * 10, [0.0] * 10)
     saved, lost, _ = saved_lost_best(pool, Pruner("median"))
-    assert mean(saved) > 0.45 and mean(lost) > 0.02  # saves more, and loses what it must not
+    assert mean(saved) > 0.35 and mean(lost) < 0.01
+    saved, lost, _ = saved_lost_best(pool, Pruner("median"), exact=True)
+    assert mean(saved) > 0.45 and mean(lost) > 0.02  # noise stops what takes off later

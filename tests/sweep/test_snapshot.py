@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from sleep_lightning.runs.progress import RunProgress
 from sleep_lightning.sweep.snapshot import RunningTrial, Snapshot, predict_seconds
 from tests.sweep.sweeps import small_sweep
 
-RUNNING = RunningTrial(9, {}, run=1, runs=1, step=3, steps=10, exact_match=0.5, flops_spent=30.0, train_flops=100.0)
+RUNNING = RunningTrial(9, {}, run=1, runs=1, progress=RunProgress(3), steps=10, flops_spent=30.0, train_flops=100.0)
 NOW = Snapshot((RUNNING,), {"complete": 3, "pruned": 1, "failed": 1}, 0, (), ended_flops=320.0, seconds_left=None)
 """Four trials count and cost 80 each on average, the failed one's price included; one has 70 FLOPs to go."""
 

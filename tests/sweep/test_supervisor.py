@@ -1,6 +1,7 @@
 """Whatever dies, and when: no finished trial is lost, none is run twice, and the count ends exact."""
 
 import errno
+import math
 import signal
 import subprocess
 import sys
@@ -377,12 +378,13 @@ def test_a_snapshot_adds_up(tmp_path: Path) -> None:
         assert now.counted == ledger(study).counted
         assert now.ended_flops == ledger(study).flops_spent
         assert now.flops_spent == now.ended_flops + sum(trial.flops_spent for trial in now.running)
-        halfway += [trial for trial in now.running if 0 < trial.step < stand_in.STEPS]
+        halfway += [trial for trial in now.running if 0 < trial.progress.step < stand_in.STEPS]
     assert halfway, "no running trial was seen between its validations"
     for trial in halfway:
         N = trial.values["sleep.n_passes"]
-        assert trial.exact_match == pytest.approx(0.1 * N * trial.step / stand_in.STEPS)
-        assert trial.flops_spent == pytest.approx(1e6 * N * trial.step)
+        at = trial.progress
+        assert at.accuracy is not None and at.accuracy.exact_match == pytest.approx(0.1 * N * at.step / stand_in.STEPS)
+        assert trial.flops_spent == pytest.approx(1e6 * N * at.step)
         assert (trial.run, trial.runs, trial.steps) == (1, 1, sweep.base.training.max_steps)
     study.enqueue_trial({"sleep.n_passes": 1})
     study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={"failed": "-", "flops_spent": 5.0}))
@@ -397,6 +399,7 @@ def test_a_trial_is_judged_once_a_validation(tmp_path: Path, monkeypatch: pytest
 
     def why_stop(self: Pruner, curve: Curve, final_cost: float, done: Sequence[Curve]) -> str | None:
         judged.append((len(curve), len(done)))
+        assert self.answers == (stand_in.ANSWERS if curve else math.inf)
         return "enough" if done else None
 
     monkeypatch.setattr(Pruner, "why_stop", why_stop)

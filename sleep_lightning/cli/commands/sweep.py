@@ -53,9 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
-    from sleep_lightning.cli import sweep, sweep_show
-
     if a.verb in ("run", "resume"):
+        from sleep_lightning.cli import sweep
+
         if a.verb == "run":
             job = sweep.prepare(a.spec, a.output, a.share, a.records)
         else:
@@ -65,6 +65,8 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
 
             return lambda: dry_run(job)
         return lambda: sweep.sweep(job)
+    from sleep_lightning.cli import sweep_show  # without what trains
+
     if a.verb == "list":
         return sweep_show.list_sweeps
     found = sweep_show.find(a.name)

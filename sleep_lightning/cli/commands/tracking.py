@@ -12,11 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
-    from sleep_lightning.cli.tracking_sync import sync
     from sleep_lightning.names import check_path
 
     for folder in a.folders:
         check_path("tracking sync", folder)
         if not Path(folder).is_dir():
             raise ValueError(f"tracking sync {folder}: there is no such folder; runs are in runs/ by default")
+    from sleep_lightning.cli.tracking_sync import sync  # it loads MLflow
+
     return lambda: sync([Path(folder) for folder in a.folders], a.uri)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sleep_lightning.formatting import in_flop, score
-from sleep_lightning.sweep.report.baselines import result_text
+from sleep_lightning.sweep.report.baselines import value_text
 from sleep_lightning.sweep.report.content import Report, in_words
 from sleep_lightning.sweep.report.html import Cell, link, sortable
 from sleep_lightning.sweep.report.rows import Row
@@ -46,7 +46,7 @@ def _result(report: Report, trial: Row, measure: str) -> Cell:
     """Of a pruned trial, the exact match of its last validation."""
     if measure in trial.result:
         value = trial.result[measure]
-        return Cell(result_text(report, trial) if measure == report.value else report.text(measure, value), value)
+        return Cell(value_text(report, trial) if measure == report.value else report.text(measure, value), value)
     if measure == "exact_match" and trial.curve:
         return Cell(f"{score(trial.curve[-1].value)} when stopped", trial.curve[-1].value)
     if measure == "train_flops" and (planned := report.run_flops(trial)) is not None:

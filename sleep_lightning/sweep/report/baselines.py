@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from sleep_lightning.accuracy import standard_error, with_error
 from sleep_lightning.formatting import score
 from sleep_lightning.sweep.report.content import Report
 from sleep_lightning.sweep.report.rows import Row
@@ -19,18 +20,34 @@ def baseline_facts(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def warning(report: Report) -> str | None:
-    """One sentence if no finished trial scores above the majority answer; None otherwise, and if that is not known."""
+    """One sentence if no finished trial scores above the majority answer by more than its standard error; None
+    otherwise, and if that is not known."""
     if MAJORITY not in report.baselines or not report.finished:
         return None
     low, _ = report.baselines[MAJORITY]
-    best = max(trial.result[report.value] for trial in report.finished)
-    return None if best > low else f"nothing beats the majority answer: {best:.3f} at best, {low:.3f} without evidence"
+    trial = max(report.finished, key=lambda trial: trial.result[report.value])
+    best, answers = trial.result[report.value], _answers(report, trial)
+    if best > low + (0.0 if answers is None else standard_error(best, answers)):
+        return None
+    return f"nothing beats the majority answer: {with_error(best, answers)} at best, {low:.3f} without evidence"
 
 
-def result_text(report: Report, trial: Row) -> str:
-    """The value of a finished trial beside its seeds."""
+def value_text(report: Report, trial: Row) -> str:
+    """The value of a finished trial: a mean beside its seeds, that of one seed beside its standard error."""
     seeds = trial.by_seed.get(report.value, [])
+    if len(seeds) < 2:
+        return mean_text(report, trial)
     return with_seeds(trial.result[report.value], seeds, partial(report.text, report.value))
+
+
+def mean_text(report: Report, trial: Row) -> str:
+    """The value of a finished trial without its seeds."""
+    value = trial.result[report.value]
+    return report.text(report.value, value) if (n := _answers(report, trial)) is None else with_error(value, n)
+
+
+def _answers(report: Report, trial: Row) -> float | None:
+    return trial.answers if report.value == "exact_match" else None
 
 
 def with_seeds(value: float, seeds: Sequence[float], text: Callable[[float], str] = score) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -45,17 +45,17 @@ class Report:
         name: of the sweep.
         definition: space, objectives, seeds and base experiment.
         trials: all of them, by number.
-        importances: by objective, the share of each key; empty while there are too few trials.
         baselines: scores in the value without the evidence, lowest and highest over the runs.
         origin: where and when it ran, and how it was asked for.
+        study: of the trials.
     """
 
     name: str
     definition: dict[str, Any]
     trials: tuple[Row, ...]
-    importances: dict[str, dict[str, float]]
     baselines: dict[str, tuple[float, float]]
     origin: Origin
+    study: optuna.Study = field(repr=False, compare=False)
 
     @property
     def objectives(self) -> dict[str, str]:
@@ -89,6 +89,11 @@ class Report:
             return sorted(self.finished, key=lambda t: (-self.as_point(t).value, t.result[self.cost], t.number))
         rows = sorted(self.finished, key=lambda t: t.number)
         return [rows[i] for i in frontier([self.as_point(t) for t in rows])]
+
+    @cached_property
+    def importances(self) -> dict[str, dict[str, float]]:
+        """By objective, the share of each key; empty while there are too few trials. The first time takes seconds."""
+        return importances(self.study, self.objectives)
 
     @cached_property
     def frontier_shares(self) -> dict[int, float]:
@@ -250,9 +255,9 @@ def build_report(study: optuna.Study, folder: Path) -> Report:
         row_of(t, seeds.get(t.number, ()), summaries.get(t.number, {})) for t in study.get_trials(deepcopy=False)
     )
     runs = [run for by_seed in summaries.values() for run in by_seed.values()]
-    report = Report(study.study_name, definition, trials, {}, {}, Origin.of(trials, runs, saved_spec(folder), study))
+    report = Report(study.study_name, definition, trials, {}, Origin.of(trials, runs, saved_spec(folder), study), study)
     baselines = {}
     for label, key in BASELINES.get(report.value, {}).items():
         if levels := [run[key] for run in runs if key in run]:
             baselines[label] = (min(levels), max(levels))
-    return replace(report, importances=importances(study, report.objectives), baselines=baselines)
+    return replace(report, baselines=baselines)

@@ -3,7 +3,6 @@
 import warnings
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
 
 from sleep_lightning.sweep.study import finished
@@ -17,6 +16,8 @@ TOP = 0.25
 def importances(study: optuna.Study, objectives: dict[str, str]) -> dict[str, dict[str, float]]:
     """By objective, how much the best quarter of the finished trials differs from the others in each key (PED-ANOVA,
     which handles conditional keys), as shares of 1; empty with too few trials or equal results."""
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # it loads scikit-learn
+
     found: dict[str, dict[str, float]] = {}
     trials = finished(study)
     for i, (name, direction) in enumerate(objectives.items()):

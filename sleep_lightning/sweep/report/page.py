@@ -8,7 +8,7 @@ from html import escape
 from sleep_lightning.formatting import in_flop
 from sleep_lightning.sweep.point import TRAIN_FLOPS
 from sleep_lightning.sweep.report.all_trials import all_trials
-from sleep_lightning.sweep.report.baselines import baseline_facts, result_text, warning
+from sleep_lightning.sweep.report.baselines import baseline_facts, value_text, warning
 from sleep_lightning.sweep.report.content import Report, in_words
 from sleep_lightning.sweep.report.drawn import steps
 from sleep_lightning.sweep.report.html import head, html_table, link, paragraph, table
@@ -99,7 +99,7 @@ def _frontier(report: Report, plot: FrontierPlot | None, reach: str) -> Iterator
     yield paragraph(f"What {what}{_against(report)}, and the command that writes each as an experiment:")
     cost = partial(report.text, report.cost)
     rows = [
-        (str(t.number), cost(t.result[report.cost]), result_text(report, t), *report.sureness(t), t.written())
+        (str(t.number), cost(t.result[report.cost]), value_text(report, t), *report.sureness(t), t.written())
         for t in report.best[:SHOWN]
     ]
     yield table(("trial", plot.cost_label, plot.value_label, "seeds", "on frontier", "point"), rows)

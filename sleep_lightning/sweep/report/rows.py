@@ -10,6 +10,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from sleep_lightning.accuracy import Accuracy
 from sleep_lightning.runs.damage import read_json
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import SUMMARY
@@ -35,6 +36,7 @@ class Row:
         started: when; None while it waits.
         ended: when.
         further_seeds: runs since it had its first result.
+        answers: of which exact match is a share; None unless one seed has recorded it.
         runs: MLflow run by seed, of all that have a directory; None if it is not known.
     """
 
@@ -50,6 +52,7 @@ class Row:
     started: datetime | None
     ended: datetime | None
     further_seeds: int = 0
+    answers: float | None = None
     runs: Mapping[int, str | None] = field(default_factory=dict)
 
     def written(self) -> str:
@@ -96,6 +99,7 @@ def row_of(trial: FrozenTrial, seeds: Iterable[int], finished: Mapping[int, dict
         curve=tuple(Point(*point) for point in facts.get("curve", [])),
         flops_spent=facts.get("flops_spent", 0.0) + further * result.get("train_flops", 0.0),
         further_seeds=further,
+        answers=Accuracy.of_summary(summaries[0]).answers if len(summaries) == 1 else None,
         reason=next((facts[key] for key in ("infeasible", "pruned", "failed") if key in facts), ""),
         started=trial.datetime_start,
         ended=trial.datetime_complete,

@@ -16,7 +16,7 @@ MOST_SLICES = 8
 
 
 def draw_learning_curve(history: list[dict[str, float]], path: Path, title: str) -> None:
-    """Exact match and token accuracy against training FLOPs, with the majority baselines as dashed lines, and exact
+    """Exact match and token accuracy against training FLOPs, with the baselines as dashed and dotted lines, and exact
     match by slice where there are several (PNG).
 
     Args:
@@ -37,6 +37,8 @@ def draw_learning_curve(history: list[dict[str, float]], path: Path, title: str)
         axes.plot(flops, [row[metric] for row in history], color=color, marker="o", label=metric.replace("_", " "))
         level = history[-1][baseline]
         axes.axhline(level, color=color, linestyle="--", label=f"{baseline.replace('_', ' ')} {level:.3f}")
+    if (uniform := history[-1].get("uniform_exact_match")) is not None:
+        axes.axhline(uniform, color="C0", linestyle=":", label=f"uniform exact match {uniform:.3f}")
     slices = [key for key in history[-1] if key.endswith("/exact_match") and all(key in row for row in history)]
     for i, key in enumerate(slices[:MOST_SLICES]):
         shade = str(0.15 + 0.6 * i / max(len(slices[:MOST_SLICES]) - 1, 1))
@@ -63,6 +65,8 @@ class Compared(Protocol):
     def exact_match(self) -> list[float]: ...
     @property
     def majority(self) -> float: ...
+    @property
+    def uniform(self) -> float: ...
 
 
 def draw_comparison(rows: Sequence[Compared], path: Path, title: str) -> None:
@@ -78,8 +82,8 @@ def draw_comparison(rows: Sequence[Compared], path: Path, title: str) -> None:
         reach = ([middle - min(row.exact_match)], [max(row.exact_match) - middle])
         style = {"marker": "osD^vP*X"[i % 8], "color": f"C{i % 10}", "capsize": 4, "linestyle": "none"}
         axes.errorbar([row.train_flops], [middle], yerr=reach, label=row.arm, **style)  # type: ignore[arg-type]
-    level = rows[0].majority
-    axes.axhline(level, color="grey", linestyle="--", label=f"majority answer {level:.3f}")
+    axes.axhline(rows[0].majority, color="grey", linestyle="--", label=f"majority answer {rows[0].majority:.3f}")
+    axes.axhline(rows[0].uniform, color="grey", linestyle=":", label=f"uniform guess {rows[0].uniform:.3f}")
     axes.set(ylabel="test exact match", ylim=(0, 1.02), title=title)
     _flops_axis(axes)
     axes.grid(alpha=0.3)

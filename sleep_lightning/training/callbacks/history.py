@@ -41,6 +41,7 @@ class History(pl.Callback):
             | monitor.cost_so_far()
             | monitor.measured_so_far()
             | scores["all"].as_metrics()
+            | {"answers": scores["all"].answers}
             | by_slice
         )
         self._write(trainer, pl_module)

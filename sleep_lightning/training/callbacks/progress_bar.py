@@ -61,7 +61,7 @@ class SleepProgressBar(RichProgressBar):
         if (loss := trainer.callback_metrics.get("train/loss")) is not None:
             shown["loss"] = f"{float(loss):.3f}"
         if pl_module.scores:
-            shown["exact match"] = f"{pl_module.scores['all'].exact_match:.3f}"
+            shown["exact match"] = str(pl_module.scores["all"].accuracy)
         return shown
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -86,8 +86,7 @@ class SleepProgressBar(RichProgressBar):
         score = pl_module.scores["all"]
         console = self.console if self.progress is None else self.progress.console
         console.print(
-            f"step {trainer.global_step}: loss {score.loss:.4f}, exact match {score.exact_match:.3f} (majority "
-            f"{score.baselines.majority_exact_match:.3f}, uniform {score.baselines.uniform_exact_match:.3f}), "
+            f"step {trainer.global_step}: loss {score.loss:.4f}, exact match {score.accuracy}, "
             f"token accuracy {score.token_accuracy:.3f}, {with_unit(self.rate(trainer, pl_module))} tokens/s, "
             f"{in_flop(ResourceMonitor.of(trainer).train_flops)}",
             highlight=False,

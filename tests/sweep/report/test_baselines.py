@@ -37,6 +37,22 @@ def test_it_is_said_when_nothing_beats_the_majority_answer(
     assert (said in (study.folder / "report.html").read_text()) == warned
 
 
+def test_a_lead_within_its_standard_error_beats_nothing() -> None:
+    study = told(0.13)
+    assert warning(read_report(study.folder)) is None
+    study.record(0, answers=1024)
+    said = "nothing beats the majority answer: 0.130 ± 0.011 at best, 0.125 without evidence"
+    assert warning(read_report(study.folder)) == said
+
+
+def test_one_seed_stands_beside_its_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    told(0.5).record(0, answers=1024)
+    for verb in (["show", "small"], ["best", "small"], ["report", "small"]):
+        assert main(["sweep", *verb]) == 0
+    assert capsys.readouterr().out.count("0.500 ± 0.016") == 3  # best: in the table and below it
+    assert "<td>0.500 ± 0.016</td>" in Path("runs/sweeps/small/report.html").read_text()
+
+
 def test_baselines_stand_beside_the_results(capsys: pytest.CaptureFixture[str]) -> None:
     report = read_report(told(0.5).folder)
     assert dict(baseline_facts(report)) == {"majority answer": "0.125", "uniform guess": "0.062"}
