@@ -37,6 +37,7 @@ from sleep_lightning.model import ModelConfig
 from sleep_lightning.names import check_path
 from sleep_lightning.redaction import remember_named
 from sleep_lightning.sleep import SleepConfig
+from sleep_lightning.tasks import TASKS
 
 SECTIONS: dict[str, type] = {
     "model": ModelConfig,
@@ -168,10 +169,13 @@ def _needed(experiment: Experiment, search: list[Path], places: list[Path]) -> l
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], Any]:
-    content, written = read_yaml(path, f"--config {path}", "shipped experiments lie in conf/")
+    where = "a run is resumed with --resume" if (path / "config.yaml").exists() else "shipped experiments lie in conf/"
+    content, written = read_yaml(path, f"--config {path}", where)
     if not isinstance(content, dict):
         what = "an empty file" if content is None else f"a {type(content).__name__}"
         raise ValueError(f"--config {path} must hold sections (task, {', '.join(SECTIONS)}), not {what}")
+    if {"base", "space"} & content.keys():
+        raise ValueError(f"--config {path} is a sweep (it has a base and a space), no experiment; run: sweep {path}")
     return cast(dict[str, Any], content), written
 
 
@@ -210,7 +214,8 @@ def _merge(
                 f"{next(one for one in known if one.startswith(section))}, or leave it out"
             )
         if top not in known and not (of and of.takes_anything):
-            fix = instead_of(of, names[1]) if of else _suggest(key, [*known, *(f"{one}.init_args" for one in plugins)])
+            fix = instead_of(of, names[1]) if of else _of_another_task(key, values)
+            fix = fix or _suggest(key, [*known, *(f"{one}.init_args" for one in plugins)])
             raise WrongValue(no_such_key(key, value, fix))
         kind, text = _kind_of(schema, plugins, key), texts.get(key)
         meant = specs_as_meant(key, value, text, search) if key in PLUGIN_KEYS else as_meant(kind, value, text)
@@ -289,3 +294,13 @@ def type_name(annotation: Any) -> str:
 def _suggest(key: str, known: list[str]) -> str:
     same_name = (f"did you mean {k}?" for k in known if k.endswith(f".{key.split('.')[-1]}"))
     return did_you_mean(key, known) or next(same_name, "python -m sleep_lightning help all lists all keys")
+
+
+def _of_another_task(key: str, values: dict[str, Any]) -> str | None:
+    """What to do with a key of a registered task that is not the experiment's."""
+    section, _, name = key.partition(".")
+    for task in TASKS if section == "task" else ():
+        if name in (field.name for field in dataclasses.fields(find_plugin("task", task, "task.name").target)):
+            ours = next(f"{one}={values[one]}" for one in NAMES if values.get(one) is not None)
+            return f"it is one of task.name={task}: with {ours}, use a --config of that task, or drop the key"
+    return None

@@ -205,10 +205,10 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
         )
     content = as_meant(SweepSpec, content, written)
     try:
+        if missing := [key for key in ("name", "base", "space") if key not in content]:
+            raise ValueError(_lacking(missing[0], content, path))
         _check_near_misses(content)
         check_type(SweepSpec, content)
-        if missing := [key for key in ("name", "base", "space") if key not in content]:
-            raise ValueError(f"{missing[0]} is missing")
         _check_base(content["base"], path.parent)
         check_numbers("", content, SweepSpec)
         if isinstance(changes := content.get("overrides"), list):  # they refer to the environment in the experiment
@@ -232,6 +232,14 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
     except ValueError as error:
         raise ValueError(f"sweep {path}: {error}") from error
     return sweep
+
+
+def _lacking(key: str, content: dict[str, Any], path: Path) -> str:
+    """What to do about a key that a sweep needs."""
+    if content.keys() & {"task", "model", "sleep", "training"}:
+        return f"it is an experiment, no sweep; train it: fit --config {path}, or name it as the base of a sweep"
+    example = {"name": "my_sweep", "base": "../conf/depo.yaml", "space": "{sleep.n_passes: {choices: [1, 2, 4]}}"}
+    return f"{key} is missing; write for example {key}: {example[key]}"
 
 
 _MEANT = {"values": "choices", "options": "choices", "choice": "choices", "min": "low", "max": "high"}

@@ -190,7 +190,7 @@ def test_studies_with_next_to_nothing(tmp_path: Path, kind: str) -> None:
         assert files == EVERY_FILE - {"frontier.png", "frontier.html"}
         assert "No trial is finished yet" in (tmp_path / "report.html").read_text()
         assert report.best == [] and report.gain(report.finished) == 0
-        with pytest.raises(ValueError, match=r"small has no finished trial yet; resume it with sweep resume"):
+        with pytest.raises(ValueError, match=r"small has no finished trial yet; go on with: sweep resume NAME"):
             report.best_within(None)
         return
     assert files == EVERY_FILE
