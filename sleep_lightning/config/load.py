@@ -9,7 +9,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from sleep_lightning.config.checks import accepted, check_numbers, did_you_mean, no_such_key, shown
+from sleep_lightning.config.checks import accepted, check_numbers, no_such_key, shown
 from sleep_lightning.config.experiment import Experiment
 from sleep_lightning.config.init_args import PLUGIN_KEYS, specs_as_meant
 from sleep_lightning.config.legacy import add_legacy_defaults
@@ -30,6 +30,7 @@ from sleep_lightning.config.reading import (
 from sleep_lightning.config.references import References, missing_variable
 from sleep_lightning.config.schema import parameter_types, schema_of, values_of
 from sleep_lightning.config.search_path import home_of
+from sleep_lightning.config.suggestions import of_another_task, suggest
 from sleep_lightning.config.tracking import TrackingConfig
 from sleep_lightning.config.training import TrainingConfig
 from sleep_lightning.config.values import NAMES, PLUGIN_SECTIONS, Override, merged_values
@@ -37,7 +38,6 @@ from sleep_lightning.model import ModelConfig
 from sleep_lightning.names import check_path
 from sleep_lightning.redaction import remember_named
 from sleep_lightning.sleep import SleepConfig
-from sleep_lightning.tasks import TASKS
 
 SECTIONS: dict[str, type] = {
     "model": ModelConfig,
@@ -214,8 +214,8 @@ def _merge(
                 f"{next(one for one in known if one.startswith(section))}, or leave it out"
             )
         if top not in known and not (of and of.takes_anything):
-            fix = instead_of(of, names[1]) if of else _of_another_task(key, values)
-            fix = fix or _suggest(key, [*known, *(f"{one}.init_args" for one in plugins)])
+            fix = instead_of(of, names[1]) if of else of_another_task(key, values)
+            fix = fix or suggest(key, [*known, *(f"{one}.init_args" for one in plugins)])
             raise WrongValue(no_such_key(key, value, fix))
         kind, text = _kind_of(schema, plugins, key), texts.get(key)
         meant = specs_as_meant(key, value, text, search) if key in PLUGIN_KEYS else as_meant(kind, value, text)
@@ -289,18 +289,3 @@ def type_name(annotation: Any) -> str:
         return "one of " + ", ".join(map(str, annotation.__args__))
     text = annotation.__name__ if isinstance(annotation, type) and "[" not in str(annotation) else str(annotation)
     return text.replace(" | None", " or null")
-
-
-def _suggest(key: str, known: list[str]) -> str:
-    same_name = (f"did you mean {k}?" for k in known if k.endswith(f".{key.split('.')[-1]}"))
-    return did_you_mean(key, known) or next(same_name, "python -m sleep_lightning help all lists all keys")
-
-
-def _of_another_task(key: str, values: dict[str, Any]) -> str | None:
-    """What to do with a key of a registered task that is not the experiment's."""
-    section, _, name = key.partition(".")
-    for task in TASKS if section == "task" else ():
-        if name in (field.name for field in dataclasses.fields(find_plugin("task", task, "task.name").target)):
-            ours = next(f"{one}={values[one]}" for one in NAMES if values.get(one) is not None)
-            return f"it is one of task.name={task}: with {ours}, use a --config of that task, or drop the key"
-    return None

@@ -17,6 +17,7 @@ from sleep_lightning.config.references import References, refers
 from sleep_lightning.cost.inference import inference_cost
 from sleep_lightning.names import check_name
 from sleep_lightning.sweep.launchers import RayOptions, SlurmOptions
+from sleep_lightning.sweep.near_misses import check_base, check_near_misses, lacking
 from sleep_lightning.sweep.point import ARM, PASSES, STEPS, TRAIN_FLOPS, apply_point
 from sleep_lightning.sweep.space import Parameter, Space, read_parameters
 from sleep_lightning.sweep.storage import check_url
@@ -206,10 +207,10 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
     content = as_meant(SweepSpec, content, written)
     try:
         if missing := [key for key in ("name", "base", "space") if key not in content]:
-            raise ValueError(_lacking(missing[0], content, path))
-        _check_near_misses(content)
+            raise ValueError(lacking(missing[0], content, path))
+        check_near_misses(content)
         check_type(SweepSpec, content)
-        _check_base(content["base"], path.parent)
+        check_base(content["base"], path.parent)
         check_numbers("", content, SweepSpec)
         if isinstance(changes := content.get("overrides"), list):  # they refer to the environment in the experiment
             content["overrides"] = [literal(one) if refers(str(one)) else one for one in changes]
@@ -232,34 +233,6 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
     except ValueError as error:
         raise ValueError(f"sweep {path}: {error}") from error
     return sweep
-
-
-def _lacking(key: str, content: dict[str, Any], path: Path) -> str:
-    """What to do about a key that a sweep needs."""
-    if content.keys() & {"task", "model", "sleep", "training"}:
-        return f"it is an experiment, no sweep; train it: fit --config {path}, or name it as the base of a sweep"
-    example = {"name": "my_sweep", "base": "../conf/depo.yaml", "space": "{sleep.n_passes: {choices: [1, 2, 4]}}"}
-    return f"{key} is missing; write for example {key}: {example[key]}"
-
-
-_MEANT = {"values": "choices", "options": "choices", "choice": "choices", "min": "low", "max": "high"}
-"""Words of other tools for the keys of a parameter."""
-
-
-def _check_near_misses(content: dict[str, Any]) -> None:
-    """What is written as other tools have it. Raises ValueError, with what it is here."""
-    space = content.get("space")
-    for key, parameter in space.items() if isinstance(space, dict) else ():
-        if isinstance(parameter, list):
-            raise ValueError(f"space.{key}={parameter} must be a mapping; write {{choices: {parameter}}}")
-        for name in parameter if isinstance(parameter, dict) else ():
-            if (meant := _MEANT.get(name)) is not None:
-                raise ValueError(f"space.{key}.{name}: there is no such key; did you mean {meant}?")
-
-
-def _check_base(base: str, folder: Path) -> None:
-    if "${" not in base and not (folder / base).exists():
-        raise ValueError(f"base={base!r}: there is no {folder / base}; base is relative to the folder of this file")
 
 
 def _plain(spec: SweepSpec) -> dict[str, Any]:

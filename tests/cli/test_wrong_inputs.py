@@ -50,7 +50,7 @@ GSM = "fit task.name=gsm_infinite"
 RULE110 = "was trained with task.name=rule110, and another task is another run; drop it"
 CASES: list[tuple[str, ...]] = [
     ("trian", "'trian' is no command; use one of fit, validate"),
-    ("--verbose", "unrecognized arguments: --verbose; see python -m sleep_lightning --help"),
+    ("--verbose", "see python -m sleep_lightning --help"),
     # fit: what is trained
     ("fit", "fit needs an experiment: --config with one of conf/a.yaml; task.name=...; or --resume for a run"),
     ("fit conf/a.yaml", "argument 'conf/a.yaml' is a file, and no key=value; an experiment is given as --config "),
@@ -87,6 +87,7 @@ CASES: list[tuple[str, ...]] = [
     (f"{A} task=depo", "task='depo' is no section: give it keys, for example task.name, or leave it out"),
     (f"{A} task.name=rule111", "task.name='rule111' is unknown; did you mean rule110?"),
     (f"{A} task.name=depo", "task.ring_size=6", "it is one of task.name=rule110: with task.name=depo, use a --config"),
+    ("fit sleep.n_passes=2 task.max_hops=3", "it is one of task.name=depo: with task.name=rule110, use a --config"),
     (f"{A} task.steps=3", "task.steps=3 must be a list, each item a whole number, such as [32]"),
     (f"{A} task.class_path=nowhere.Task", "task.class_path='nowhere.Task': there is no module 'nowhere'", "correct"),
     (f"{A} model.d_model=17", "model.d_model=17 must be even"),
