@@ -21,6 +21,8 @@ from sleep_lightning.runs.space import DiskFull, refusal
 _OF_THE_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 """Errors of paths that a user gave, or of what lies there: none of the program's own."""
 HELP = {"-h", "--help"}
+OTHER_WORDS = {"train": "fit", "resume": "fit --resume", "evaluate": "test"}
+"""What other programs call our commands."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +66,7 @@ def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
 def _command(name: str, *argv: str) -> Callable[[], int]:
     """What runs a command. Raises ValueError for bad input."""
     if name not in COMMANDS and not name.startswith("-"):
-        raise ValueError(f"{name!r} is no command; {nearest(name, COMMANDS)}")
+        raise ValueError(f"{name!r} is no command; {nearest(name, COMMANDS, OTHER_WORDS)}")
     if name not in COMMANDS:
         _program(name).parse_args([name, *argv])  # prints help, or raises
     module, about = COMMANDS[name]

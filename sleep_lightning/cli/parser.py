@@ -2,8 +2,9 @@
 
 import argparse
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 PROGRAM = "python -m sleep_lightning"
@@ -41,11 +42,17 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from error
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence on a name that there is not: the closest one, or all."""
+def nearest(name: str, known: Iterable[str], meant: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The end of a sentence on a name that there is not: the closest one, or all.
+
+    Args:
+        name: what was given.
+        known: the names.
+        meant: words for them that others use.
+    """
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]}?" if close else f"use one of {', '.join(names)}"
+    close = difflib.get_close_matches(name, [*names, *meant], n=1)
+    return f"did you mean {meant.get(close[0], close[0])}?" if close else f"use one of {', '.join(names)}"
 
 
 def refuse_rest(parser: argparse.ArgumentParser, rest: Sequence[str], words: Sequence[str], *, keys: bool) -> NoReturn:

@@ -49,7 +49,9 @@ A, RUN = "fit --config conf/a.yaml", "fit --resume run"
 GSM = "fit task.name=gsm_infinite"
 RULE110 = "was trained with task.name=rule110, and another task is another run; drop it"
 CASES: list[tuple[str, ...]] = [
-    ("trian", "'trian' is no command; use one of fit, validate"),
+    ("fly", "'fly' is no command; use one of fit, validate"),
+    ("comapre conf/a.yaml", "'comapre' is no command; did you mean compare?"),
+    ("train --config conf/a.yaml", "'train' is no command; did you mean fit?"),
     ("--verbose", "see python -m sleep_lightning --help"),
     # fit: what is trained
     ("fit", "fit needs an experiment: --config with one of conf/a.yaml; task.name=...; or --resume for a run"),
