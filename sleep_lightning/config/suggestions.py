@@ -25,5 +25,5 @@ def of_another_task(key: str, values: dict[str, Any]) -> str | None:
             ours = next(
                 (f"{one}={values[one]}" for one in ("task.class_path", "task.name") if values.get(one)), DEFAULT
             )
-            return f"it is one of task.name={task}: with {ours}, use a --config of that task, or drop the key"
+            return f"it is one of task.name={task}; with {ours}, drop it, or use a --config of that task"
     return None
