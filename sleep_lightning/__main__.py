@@ -65,10 +65,10 @@ def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
 
 def _command(name: str, *argv: str) -> Callable[[], int]:
     """What runs a command. Raises ValueError for bad input."""
-    if name not in COMMANDS and not name.startswith("-"):
-        raise ValueError(f"{name!r} is no command; {nearest(name, COMMANDS, OTHER_WORDS)}")
+    if name.startswith("-"):
+        _program(name).parse_args([name, *argv])  # prints help and exits, or raises
     if name not in COMMANDS:
-        _program(name).parse_args([name, *argv])  # prints help, or raises
+        raise ValueError(f"{name!r} is no command; {nearest(name, COMMANDS, OTHER_WORDS)}")
     module, about = COMMANDS[name]
     command = import_module(f"sleep_lightning.cli.commands.{module}")
     words = command.with_verb(argv) if name == "sweep" else argv
@@ -113,11 +113,12 @@ def _program(first: str) -> argparse.ArgumentParser:
     """The command line without a command."""
     parser = Parser(
         prog=PROGRAM,
+        usage=f"{PROGRAM} COMMAND [--help] ...",
         description="Sleep-time consolidation for language models. A YAML file and key=value arguments set the keys.",
         epilog=_sections() if first in HELP else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND, one of")
     for name, (_, about) in COMMANDS.items():
         commands.add_parser(name, help=about)
     return parser
