@@ -53,7 +53,6 @@ CASES: list[tuple[str, ...]] = [
     ("comapre conf/a.yaml", "'comapre' is no command; did you mean compare?"),
     ("train --config conf/a.yaml", "'train' is no command; did you mean fit?"),
     ("--verbose", "unrecognized arguments: --verbose; see python -m sleep_lightning --help"),
-    ("-- fit", "'--' is no command; use one of fit, validate"),
     # fit: what is trained
     ("fit", "fit needs an experiment: --config with one of conf/a.yaml; task.name=...; or --resume for a run"),
     ("fit conf/a.yaml", "argument 'conf/a.yaml' is a file, and no key=value; an experiment is given as --config "),
