@@ -7,10 +7,10 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from itertools import pairwise
 
 from sleep_lightning.cli.commands import COMMANDS as COMMANDS
 from sleep_lightning.cli.commands import WITH_KEYS
+from sleep_lightning.cli.parser import PROGRAM, Parser, nearest, refuse_rest
 from sleep_lightning.cli.streams import kept_output, loading
 from sleep_lightning.cli.surroundings import out_of_memory, settle
 from sleep_lightning.names import printable
@@ -20,8 +20,9 @@ from sleep_lightning.runs.space import DiskFull, refusal
 
 _OF_THE_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 """Errors of paths that a user gave, or of what lies there: none of the program's own."""
-PROGRAM = "python -m sleep_lightning"
 HELP = {"-h", "--help"}
+OTHER_WORDS = {"train": "fit", "resume": "fit --resume", "evaluate": "test"}
+"""What other programs call our commands."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,15 +53,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
     """All that can go wrong before any compute: the exit code if something did, else what runs the command."""
-    name, *words = argv or ["--help"]
     for word in argv:
         if not _is_text(word):
             print(f"error: {word!a} is not UTF-8 text; give a name in UTF-8 (rename a file: mv)", file=sys.stderr)
             return 2
+    try:
+        return _command(*(argv or ["--help"]))
+    except ValueError as error:  # the user's mistakes, all found before any compute
+        return _refused(*refusal(error))
+
+
+def _command(name: str, *argv: str) -> Callable[[], int]:
+    """What runs a command. Raises ValueError for bad input."""
+    if name.startswith("-"):
+        _program(name).parse_args([name, *argv])  # prints help and exits, or raises
     if name not in COMMANDS:
-        _program(name).parse_args([name, *words])  # prints help or the error, and exits
+        raise ValueError(f"{name!r} is no command; {nearest(name, COMMANDS, OTHER_WORDS)}")
     module, about = COMMANDS[name]
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"{PROGRAM} {name}",
         description=about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -68,22 +78,19 @@ def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
     parser.set_defaults(command=name)
     with loading(f"{name}: loading"):
         command = import_module(f"sleep_lightning.cli.commands.{module}")
-        if name == "sweep":
-            words = command.with_verb(words)
+        words = command.with_verb(argv) if name == "sweep" else argv
         command.add_arguments(parser)
         if HELP & set(words) and name in WITH_KEYS:
             parser.epilog = _sections()
     arguments, rest = parser.parse_known_args(words)
-    if rest and (not hasattr(arguments, "overrides") or any(text.startswith("-") for text in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}{_meant(rest)}")
+    keys = hasattr(arguments, "overrides")
+    if rest and (not keys or any(text.startswith("-") for text in rest)):
+        refuse_rest(parser, rest, words, keys=keys)
     if rest:
         arguments.overrides += rest  # key=value after an option
-    try:
-        settle()
-        with loading(f"{name}: loading"):
-            run: Callable[[], int] = command.prepare(arguments)
-    except ValueError as error:  # the user's mistakes, all found before any compute
-        return _refused(*refusal(error))
+    settle()
+    with loading(f"{name}: loading"):
+        run: Callable[[], int] = command.prepare(arguments)
     return run
 
 
@@ -106,13 +113,14 @@ def _program(first: str) -> argparse.ArgumentParser:
     """The command line without a command."""
     with loading("loading"):
         sections = _sections() if first in HELP else None
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
+        usage=f"{PROGRAM} COMMAND [--help] ...",
         description="Sleep-time consolidation for language models. A YAML file and key=value arguments set the keys.",
         epilog=sections,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND, one of")
     for name, (_, about) in COMMANDS.items():
         commands.add_parser(name, help=about)
     return parser
@@ -122,18 +130,6 @@ def _sections() -> str:
     from sleep_lightning.cli.help import section_lines
 
     return "keys of an experiment, in its YAML or as key=value:\n" + "\n".join(section_lines())
-
-
-def _meant(rest: Sequence[str]) -> str:
-    """Advice for a key that was written as an option."""
-    name, _, value = next((one for one in rest if one.startswith("--")), "").lstrip("-").partition("=")
-    if not name:
-        return ""
-    from sleep_lightning.cli.help import nearest_key
-
-    key = nearest_key(name.replace("-", "_"))
-    value = value or next((two for one, two in pairwise(rest) if one.startswith("--")), "...")
-    return "" if key is None else f"; keys are set without dashes: {key}={value}"
 
 
 if __name__ == "__main__":

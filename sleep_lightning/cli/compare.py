@@ -63,30 +63,35 @@ def prepare(
     """
     base = load_experiment(config, overrides)
     check_device(base)
-    if not 1 <= jobs <= MOST_JOBS or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
-        raise ValueError(
-            f"--jobs {jobs} must be from 1 to {MOST_JOBS}, and --seeds {seeds} different numbers from 0 to {2**32 - 1}"
-        )
+    if not 1 <= jobs <= MOST_JOBS:
+        raise ValueError(f"--jobs {jobs} must be from 1 to {MOST_JOBS}")
+    if len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
+        raise ValueError(f"--seeds {_words(seeds)} must be different numbers from 0 to {2**32 - 1}")
     if not all(1 <= n <= MOST_PASSES for n in test_passes):
-        raise ValueError(f"--test-passes {test_passes} must be numbers of passes from 1 to {MOST_PASSES}")
+        raise ValueError(f"--test-passes {_words(test_passes)} must be numbers of passes from 1 to {MOST_PASSES}")
     place = f"runs/compare-{Path(config).stem}" if output is None else output
     check_path("--output", place)
     folder = Path(place)
     threads = base.training.threads or max(1, choose_threads() // jobs)
     own = [("training.threads", threads), base.uri_override(), ("tracking.required", False)]
     runs = plan_runs(base, build_arms(base, arms), seeds, folder, *own)
-    for run in runs:
-        run.progress(), run.summary  # raise if these files are damaged
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--output {folder} cannot be written: {error.strerror}; choose another") from error
+    for run in runs:
+        run.progress(), run.summary  # raise if these files are damaged
     lock, logger = RunDirectory(folder).lock(), None
     if base.tracking.mlflow:
         directory = RunDirectory(folder)
         logger = open_mlflow(base.tracking, directory, folder.name, directory.mlflow_run_id)
         runs = runs if logger.run_id is None else [run.under(logger.run_id) for run in runs]
     return Comparison(base, runs, folder, jobs, threads, test_passes, logger, lock)
+
+
+def _words(numbers: list[int]) -> str:
+    """As they were typed."""
+    return " ".join(map(str, numbers))
 
 
 def compare(c: Comparison) -> int:

@@ -21,7 +21,7 @@ from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.infrastructure import Cause
-from sleep_lightning.runs.resume import changes, checkpoint_to_resume, record_session
+from sleep_lightning.runs.resume import changes, check_same_kind, checkpoint_to_resume, record_session
 from sleep_lightning.runs.signals import SignalsInterrupt, StopReason
 from sleep_lightning.tracking.figures.runs import draw_learning_curve
 from sleep_lightning.tracking.loggers import build_loggers, open_mlflow
@@ -94,7 +94,12 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
         if not place.first:
             return Job(experiment, place)
         run, lock = RunDirectory.create(experiment)
-        return _tracked(Job(experiment, place, run, lock=lock))
+        try:
+            return _tracked(Job(experiment, place, run, lock=lock))
+        except BaseException:
+            if run_dir is None:  # nobody else has its name
+                run.discard()
+            raise
     if config is not None:
         raise ValueError(
             f"--config {config} with --resume: a run resumes with its own config.yaml; drop one of the two"
@@ -102,6 +107,7 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
     run = RunDirectory.open(resume) if resume else RunDirectory.newest()
     moved = [change for change in overrides if change.startswith("training.search_path=")]  # a plug-in's new place
     saved = run.load_config(moved)
+    check_same_kind(saved.to_dict(), overrides, str(run.path))
     experiment, place = _checked(run.load_config(overrides))
     changed = changes(saved, experiment)
     if not place.first:  # rank zero looks into the checkpoint for all

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, get_type_hints
 
+from sleep_lightning.cli.commands import COMMANDS
 from sleep_lightning.config import SECTIONS, type_name
 from sleep_lightning.config.plugins import find_plugin
 from sleep_lightning.tasks import TASKS
@@ -87,7 +88,7 @@ def section_lines() -> Iterator[str]:
     for section, entries in groupby(keys(), lambda key: key.section):
         name, _, of = section.partition(" ")
         yield f"  {name:<9} {len(list(entries)):>3} keys {of}".rstrip()
-    yield "python -m sleep_lightning help SECTION lists them, help KEY explains one, help all prints all"
+    yield "help SECTION lists them, help KEY explains one, help all prints all"
 
 
 def explain(what: str) -> Iterator[str]:
@@ -99,6 +100,8 @@ def explain(what: str) -> Iterator[str]:
     if not found:
         names = [key.name for key in known]
         close = nearest_key(what)
+        if what in COMMANDS:
+            raise ValueError(f"help {what}: that is a command; see python -m sleep_lightning {what} --help")
         hint = f"did you mean {close}?" if close else f"sections are {', '.join(dict.fromkeys(map(_section, names)))}"
         raise ValueError(f"help {what}: there is no such key or section; {hint}")
     for section, entries in groupby(found, lambda key: key.section):
@@ -108,15 +111,15 @@ def explain(what: str) -> Iterator[str]:
             yield textwrap.fill(key.text, 100, initial_indent="      ", subsequent_indent="      ")
 
 
-def nearest_key(name: str) -> str | None:
-    """The key of that name in any section, or the one closest to it; None if none is close."""
+def nearest_key(name: str, cutoff: float = 0.6) -> str | None:
+    """The key of that name in any section, or the one closest to it; None if none is as close as that."""
     known = [key.name for key in keys()]
     last = name.rpartition(".")[2]
     whole = [key for key in known if key.rpartition(".")[2] == last]
     if whole:
         return whole[0]
     by_last = {key.rpartition(".")[2]: key for key in known}
-    close = difflib.get_close_matches(last, by_last, n=1)
+    close = difflib.get_close_matches(last, by_last, n=1, cutoff=cutoff)
     return by_last[close[0]] if close else None
 
 

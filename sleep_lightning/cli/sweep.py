@@ -52,11 +52,6 @@ def prepare(path: str, output: str | None, share: str | None = None, records: st
     Raises:
         ValueError: bad input.
     """
-    if not path.endswith((".yaml", ".yml")):
-        raise ValueError(
-            f"sweep {path}: neither a sweep file (its name ends in .yaml or .yml) nor one of run, resume, "
-            f"report, list, show, best; python -m sleep_lightning sweep --help explains them"
-        )
     if output is not None:
         check_path("--output", output)
     sweep = load_sweep(path)

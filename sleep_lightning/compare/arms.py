@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sleep_lightning.config import Experiment, Override, load_experiment
+from sleep_lightning.config.checks import did_you_mean
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.names import check_name
@@ -164,7 +165,8 @@ def _build_arm(base: Experiment, text: str, key: str) -> Arm:
     name, colon, changes = text.partition(":")
     check_name(key, name)
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
-        raise ValueError(f"{key} {text!r}: the name must be letters, digits, dots or dashes, for example wide:...")
+        fix = f"write several apart: {text.replace(',', ' ')}" if "," in text else "for example wide:..."
+        raise ValueError(f"{key} {text!r}: the name must be letters, digits, dots or dashes; {fix}")
     if colon:
         return Arm(name, tuple(change.strip() for change in changes.split(";")), redact(changes))
     if (passes := re.fullmatch(r"n(\d+)", name)) is not None:
@@ -172,6 +174,8 @@ def _build_arm(base: Experiment, text: str, key: str) -> Arm:
         about = "plain hybrid, one pass" if N == 1 else f"sleep, {N} passes"
         return Arm(name, (f"sleep.n_passes={N}",), about)
     if name not in ARMS:
+        if (close := did_you_mean(name, ARMS)) is not None:
+            raise ValueError(f"{key} {name!r} is unknown; {close}")
         raise ValueError(
             f"{key} {name!r} is unknown; use n1, n2, ... for passes, one of {', '.join(ARMS)}, or name:key=value;..."
         )

@@ -9,7 +9,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from sleep_lightning.config.checks import accepted, check_numbers, did_you_mean, no_such_key, shown
+from sleep_lightning.config.checks import accepted, check_numbers, no_such_key, shown
 from sleep_lightning.config.experiment import Experiment
 from sleep_lightning.config.init_args import PLUGIN_KEYS, specs_as_meant
 from sleep_lightning.config.legacy import add_legacy_defaults
@@ -31,6 +31,7 @@ from sleep_lightning.config.reading import (
 from sleep_lightning.config.references import References, missing_variable
 from sleep_lightning.config.schema import parameter_types, schema_of, values_of
 from sleep_lightning.config.search_path import home_of
+from sleep_lightning.config.suggestions import of_another_task, suggest
 from sleep_lightning.config.tracking import TrackingConfig
 from sleep_lightning.config.training import TrainingConfig
 from sleep_lightning.config.values import NAMES, PLUGIN_SECTIONS, Override, merged_values
@@ -170,10 +171,13 @@ def _needed(experiment: Experiment, search: list[Path], places: list[Path]) -> l
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], Any]:
-    content, written = read_yaml(path, f"--config {path}", "shipped experiments lie in conf/")
+    where = "a run is resumed with --resume" if (path / "config.yaml").exists() else "shipped experiments lie in conf/"
+    content, written = read_yaml(path, f"--config {path}", where)
     if not isinstance(content, dict):
         what = "an empty file" if content is None else f"a {type(content).__name__}"
         raise ValueError(f"--config {path} must hold sections (task, {', '.join(SECTIONS)}), not {what}")
+    if {"base", "space"} & content.keys():
+        raise ValueError(f"--config {path} is a sweep (it has a base and a space), no experiment; run: sweep {path}")
     return cast(dict[str, Any], content), written
 
 
@@ -212,7 +216,8 @@ def _merge(
                 f"{next(one for one in known if one.startswith(section))}, or leave it out"
             )
         if top not in known and not (of and of.takes_anything):
-            fix = instead_of(of, names[1]) if of else _suggest(key, [*known, *(f"{one}.init_args" for one in plugins)])
+            fix = instead_of(of, names[1]) if of else of_another_task(key, values)
+            fix = fix or suggest(key, [*known, *(f"{one}.init_args" for one in plugins)])
             raise WrongValue(no_such_key(key, value, fix))
         kind, text = _kind_of(schema, plugins, key), texts.get(key)
         meant = specs_as_meant(key, value, text, search) if key in PLUGIN_KEYS else as_meant(kind, value, text)
@@ -286,8 +291,3 @@ def type_name(annotation: Any) -> str:
         return "one of " + ", ".join(map(str, annotation.__args__))
     text = annotation.__name__ if isinstance(annotation, type) and "[" not in str(annotation) else str(annotation)
     return text.replace(" | None", " or null")
-
-
-def _suggest(key: str, known: list[str]) -> str:
-    same_name = (f"did you mean {k}?" for k in known if k.endswith(f".{key.split('.')[-1]}"))
-    return did_you_mean(key, known) or next(same_name, "python -m sleep_lightning help all lists all keys")

@@ -30,6 +30,8 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         remember_uri(self.uri)
+        if not self.experiment:
+            raise ValueError("tracking.experiment is empty; name one, such as sleep_lightning")
         if self.flush_seconds <= 0:
             raise ValueError(f"tracking.flush_seconds={self.flush_seconds} must be above 0; try 10")
         if self.mlflow and (not self.uri or self.uri.startswith(("file:", "/", "./")) or "://" not in self.uri):

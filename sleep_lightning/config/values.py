@@ -38,7 +38,7 @@ def merged_values(
         ValueError: an argument that is none or no YAML, or a key below a plug-in's that is none.
     """
     values, texts = _flatten(tree, ""), _flatten(written, "") if isinstance(written, Mapping) else {}
-    given = [_change(one) for one in overrides]
+    given = [parse_change(one) for one in overrides]
     for key, value, text in sorted(given, key=lambda one: one[0] != "task.name" and not one[0].endswith(".class_path")):
         _drop_replaced(values, key, value)
         values |= _flatten(value, f"{key}.") if _descends(key, value) else {key: value}
@@ -78,14 +78,16 @@ def _descends(key: str, value: Any) -> bool:
     return isinstance(value, Mapping) and inside
 
 
-def _change(one: Override) -> tuple[str, Any, Argument | None]:
+def parse_change(one: Override) -> tuple[str, Any, Argument | None]:
+    """Key, value, and what was typed. Raises ValueError for an argument that is no ``key=value``."""
     if not isinstance(one, str):
         return one[0], literal(one[1]), None
     key, equals, text = one.partition("=")
     if not equals or not key:
-        if Path(one).is_file():
+        if one.endswith((".yaml", ".yml")) or Path(one).is_file():
             raise ValueError(f"argument {one!r} is a file, and no key=value; an experiment is given as --config {one}")
-        raise ValueError(f"argument {one!r} is not key=value; write for example training.max_steps=500")
+        quotes = ", and a value with spaces in quotes" if one.endswith(tuple(",:]}")) else ""
+        raise ValueError(f"argument {one!r} is not key=value; write for example training.max_steps=500{quotes}")
     argument = Argument.of(text)
     if key in NAMES:
         return key, None if text == "null" else text, argument

@@ -10,6 +10,8 @@ from pathlib import Path
 from sleep_lightning.machine.home import NO_HOME, home
 
 NAME = "sleep_lightning"
+WARNED = "SLEEP_LIGHTNING_CACHE_WARNED"
+"""Variable of the environment: why the usual cache is not used, once the user has been told."""
 
 
 class NotPrivate(OSError):
@@ -20,7 +22,7 @@ def cache_directory() -> Path:
     """``$XDG_CACHE_HOME/sleep_lightning``, by default ``~/.cache/sleep_lightning``, created for this user alone.
 
     Where that is not possible, and where others could change it, a folder of the user's in the temporary folder,
-    with a warning. Raises OSError: that cannot be written either.
+    with a warning, once for a process and its children. Raises OSError: that cannot be written either.
     """
     try:
         return private_folder(_usual_place())
@@ -28,8 +30,9 @@ def cache_directory() -> Path:
         place = fallback()
         why = str(error) if isinstance(error, NotPrivate) else f"cannot write {error.filename}: {error.strerror}"
         text = f"{why}; compiled code is kept in {place} instead, and built anew there"
-        # the same place whoever asks: Python then says it once
-        warnings.warn(f"{text} (set XDG_CACHE_HOME to a folder of your own)", RuntimeWarning, stacklevel=1)
+        if os.environ.get(WARNED) != why:  # libraries reset what Python has warned about, and children begin anew
+            warnings.warn(f"{text} (set XDG_CACHE_HOME to a folder of your own)", RuntimeWarning, stacklevel=1)
+            os.environ[WARNED] = why
         return place
 
 

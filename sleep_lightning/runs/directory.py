@@ -88,12 +88,22 @@ class RunDirectory:
             )
         return run, lock
 
+    def discard(self) -> None:
+        """Remove a directory made for a run that was then refused; what others have put there stays."""
+        with suppress(OSError):  # the refusal is what counts
+            for file in (self.path / "lock", self.path / OUTBOX):
+                file.unlink(missing_ok=True)
+            for folder in (self.checkpoints, self.path, self.path.parent):
+                folder.rmdir()
+
     @classmethod
     def open(cls, path: str | Path) -> "RunDirectory":
         """An existing run. Raises ValueError if the directory holds none."""
         run = cls(Path(path))
         if not os.path.lexists(run.config):  # False, too, for names that are too long
-            raise ValueError(f"{path} is not a run directory (no config.yaml); runs are in runs/ by default")
+            around = run.path.parent.parent  # of a checkpoint
+            fix = f"give {around}" if (around / "config.yaml").exists() else "runs are in runs/ by default"
+            raise ValueError(f"{path} is not a run directory (no config.yaml); {fix}")
         if not read_bytes(run.config):
             raise ValueError(
                 f"{run.config} is empty, perhaps since a disk was full; the checkpoints hold the experiment as well: "

@@ -2,12 +2,12 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sleep_lightning.config import Experiment
-from sleep_lightning.config.values import flatten
+from sleep_lightning.config import Experiment, Override
+from sleep_lightning.config.values import NAMES, flatten, parse_change
 from sleep_lightning.runs.checkpoint import RESUME, copying, is_readable, load_checkpoint
 from sleep_lightning.runs.damage import read_json
 from sleep_lightning.runs.directory import SAVED, RunDirectory
@@ -47,6 +47,28 @@ def changes(saved: Experiment, wanted: Experiment) -> dict[str, tuple[Any, Any]]
 def _changeable(key: str) -> bool:
     section, _, name = key.partition(".")
     return key in ELSEWHERE or (section == "training" and name in CHANGEABLE)
+
+
+def check_same_kind(trained: Sections, overrides: Sequence[Override], what: str) -> None:
+    """Before the changes are tried, as those of another task or model fail at the first key that it has not.
+
+    Args:
+        trained: the experiment of a run or checkpoint.
+        overrides: changes of it.
+        what: the run or checkpoint.
+
+    Raises:
+        ValueError: they name another task or model than was trained.
+    """
+    before = flatten(trained)
+    for key, value, _ in map(parse_change, overrides):
+        if key in NAMES and value != before.get(key):
+            section = key.partition(".")[0]
+            was = next((f"{one}={before[one]}" for one in NAMES if one.startswith(section) and one in before), None)
+            raise ValueError(
+                f"{key}={value}: {what} was trained with {was or 'the hybrid model'}, and another {section} is another "
+                f"run; drop it, or train one with fit {key}={value}"
+            )
 
 
 def differing(one: Sections, other: Sections) -> dict[str, tuple[Any, Any]]:

@@ -45,7 +45,8 @@ class Parameter:
             return CategoricalDistribution(self.choices)
         numbers = [self.low, self.high, *([] if self.step is None else [self.step])]
         if any(isinstance(x, bool) or not isinstance(x, int | float) for x in numbers):
-            raise ValueError(f"space.{key}: low={self.low!r} and high={self.high!r} must be numbers; or give choices")
+            low, high = in_yaml(self.low), in_yaml(self.high)
+            raise ValueError(f"space.{key}: low={low} and high={high} must be numbers; or give choices")
         for name, x in zip(("low", "high", "step"), numbers, strict=False):
             check_numbers(f"space.{key}.{name}", x)
         if self.step is not None and not 0 < self.step <= max(self.high - self.low, 0):
@@ -119,10 +120,9 @@ class Space:
         for key, parameter in self.parameters.items():
             parameter.distribution(key)
             if unknown := parameter.when.keys() - self.parameters.keys():
-                raise ValueError(
-                    f"space.{key}: when names {min(unknown)}, which is not in the space; use one of "
-                    f"{', '.join(k for k in self.parameters if k != key)}"
-                )
+                others = ", ".join(k for k in self.parameters if k != key)
+                fix = f"use one of {others}" if others else "drop it"
+                raise ValueError(f"space.{key}: when names {min(unknown)}, which is not in the space; {fix}")
         list(self._ordered())
 
     def check_conditions(self) -> None:

@@ -20,6 +20,7 @@ from sleep_lightning.sweep.keys import MEASURES as MEASURES
 from sleep_lightning.sweep.keys import Budget as Budget
 from sleep_lightning.sweep.keys import Reseed as Reseed
 from sleep_lightning.sweep.keys import SweepSpec as SweepSpec
+from sleep_lightning.sweep.near_misses import check_base, check_near_misses, lacking
 from sleep_lightning.sweep.point import ARM, PASSES, STEPS, TRAIN_FLOPS, apply_point
 from sleep_lightning.sweep.space import Space, read_parameters
 
@@ -106,11 +107,11 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
         )
     content = as_meant(SweepSpec, content, written)
     try:
-        _check_near_misses(content)
-        check_type(SweepSpec, content)
         if missing := [key for key in ("name", "base", "space") if key not in content]:
-            raise ValueError(f"{missing[0]} is missing")
-        _check_base(content["base"], path.parent)
+            raise ValueError(lacking(missing[0], content, path))
+        check_near_misses(content)
+        check_type(SweepSpec, content)
+        check_base(content["base"], path.parent)
         check_numbers("", content, SweepSpec)
         if isinstance(changes := content.get("overrides"), list):  # they refer to the environment in the experiment
             content["overrides"] = [literal(one) if refers(str(one)) else one for one in changes]
@@ -133,26 +134,6 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
     except ValueError as error:
         raise ValueError(f"sweep {path}: {error}") from error
     return sweep
-
-
-_MEANT = {"values": "choices", "options": "choices", "choice": "choices", "min": "low", "max": "high"}
-"""Words of other tools for the keys of a parameter."""
-
-
-def _check_near_misses(content: dict[str, Any]) -> None:
-    """What is written as other tools have it. Raises ValueError, with what it is here."""
-    space = content.get("space")
-    for key, parameter in space.items() if isinstance(space, dict) else ():
-        if isinstance(parameter, list):
-            raise ValueError(f"space.{key}={parameter} must be a mapping; write {{choices: {parameter}}}")
-        for name in parameter if isinstance(parameter, dict) else ():
-            if (meant := _MEANT.get(name)) is not None:
-                raise ValueError(f"space.{key}.{name}: there is no such key; did you mean {meant}?")
-
-
-def _check_base(base: str, folder: Path) -> None:
-    if "${" not in base and not (folder / base).exists():
-        raise ValueError(f"base={base!r}: there is no {folder / base}; base is relative to the folder of this file")
 
 
 def _plain(spec: SweepSpec) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.checkpoint import WEIGHTS, checkpoint_file, experiment_of, instead_of, load_checkpoint
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.resume import check_same_kind
 from sleep_lightning.sleep import AtBoundary, Observer
 from sleep_lightning.tasks import Split
 from sleep_lightning.training.gradients import predict
@@ -27,6 +28,7 @@ def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, Win
     """
     file = checkpoint_file(checkpoint)
     content = load_checkpoint(file)
+    check_same_kind(content["experiment"], overrides, f"--checkpoint {checkpoint}")
     experiment = experiment_of(content, overrides, file)
     if (config := Path(checkpoint) / "config.yaml").exists():
         _check_own(config, file, experiment_of(content, (), file) if overrides else experiment)

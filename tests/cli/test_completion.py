@@ -39,9 +39,3 @@ def test_zsh_gets_a_script(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "zsh"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("#compdef sleep-lightning") and "training.max_steps=" in shown
-
-
-def test_another_shell_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["completion", "fish"])
-    assert "invalid choice: 'fish' (choose from 'bash', 'zsh')" in capsys.readouterr().err

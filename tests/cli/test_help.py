@@ -46,20 +46,6 @@ def test_every_command_has_help_of_its_own(name: str, capsys: pytest.CaptureFixt
     )
 
 
-def test_a_command_that_there_is_not_and_an_option_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
-    wrong = {
-        ("fly",): "invalid choice: 'fly'",
-        ("fit", "--fast"): "arguments: --fast\n",
-        ("fit", "--max_steps", "50"): "arguments: --max_steps; keys are set without dashes: training.max_steps=",
-        ("fit", "--max-steps=50"): "arguments: --max-steps=50; keys are set without dashes: training.max_steps=50\n",
-        ("fit", "--sleep.n_pases=4"): "; keys are set without dashes: sleep.n_passes=4\n",
-    }
-    for arguments, message in wrong.items():
-        with pytest.raises(SystemExit, match="2"):
-            main(arguments)
-        assert message in capsys.readouterr().err
-
-
 def test_help_fits_a_screen_and_names_the_sections(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--help"], ["fit", "--help"]):
         with pytest.raises(SystemExit, match="0"):

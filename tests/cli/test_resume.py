@@ -111,6 +111,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Pat
         ((6, 4), 12, "after validation"),
         ((7, 5), 22, "step"),
         ((7, 5), 3, "step"),
+        ((7, 5), 6, "step"),  # saved, not yet validated
     ],
 )
 def test_a_kill_loses_no_validation_and_not_the_best(

@@ -133,7 +133,7 @@ def test_an_unknown_name(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_no_finished_trial(capsys: pytest.CaptureFixture[str]) -> None:
     study = small(finished=False)
     assert main(["sweep", "best", "small"]) == 2
-    assert "small has no finished trial yet; resume it with sweep resume" in sentence(capsys)
+    assert "small has no finished trial yet; go on with: sweep resume NAME" in sentence(capsys)
     assert main(["sweep", "show", "small"]) == main(["sweep", "list"]) == main(["sweep", "report", "small"]) == 0
     assert "No trial is finished yet" in (study.folder / "report.html").read_text()
 
@@ -173,7 +173,10 @@ def test_verbs_and_names_are_told_apart(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["sweep", "show", "list"]) == 0
     assert "runs/sweeps/list" in capsys.readouterr().out
     assert main(["sweep", "lst"]) == 2
-    assert "sweep lst: neither a sweep file (its name ends in .yaml or .yml) nor one of run" in sentence(capsys)
+    assert (
+        "sweep lst: neither a sweep file (its name ends in .yaml or .yml) nor a verb; did you mean list?"
+        in sentence(capsys)
+    )
     with pytest.raises(SystemExit, match="0"):
         main(["sweep", "--help"])
     shown = " ".join(capsys.readouterr().out.split())

@@ -68,6 +68,9 @@ def test_data_order_is_compared_by_hash(tmp_path: Path) -> None:
     assert check_data_order(same) == "the same in all arms of a seed (2 hashes compared)"
     other = finished(tmp_path, "c", 0, 0.5, {"5": "x", "10": "w"})
     assert "DIFFERS: a and c saw different data up to step 10 (seed 0)" in check_data_order([*same, other])
+    assert check_data_order(same[:1]) == "not compared: one arm"
+    early = finished(tmp_path, "d", 0, 0.5, {})  # ended before its first validation
+    assert check_data_order([same[0], early]).endswith("no two arms of a seed validated at the same step")
 
 
 def test_a_directory_with_another_run_is_refused(tmp_path: Path) -> None:

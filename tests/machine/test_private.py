@@ -27,7 +27,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     folder.chmod(0o1777)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.resolve() / "cache"))
-    for variable in VARIABLES:  # restored at the end
+    for variable in (*VARIABLES, private.WARNED):  # restored at the end
         monkeypatch.setenv(variable, "")
     before = os.umask(0)
     private._of_this_process.cache_clear()
@@ -97,6 +97,8 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, temporary: Path, monkeyp
     ours = temporary / f"sleep_lightning-{os.geteuid()}"
     with pytest.warns(RuntimeWarning, match=r"file is not a folder; .* kept in .* instead.*set XDG_CACHE_HOME"):
         assert cache_directory() == ours
+    with warnings.catch_warnings(action="error"):  # nor does a child say it again, which inherits the environment
+        assert cache_directory() == ours
     ours.rmdir()
     ours.mkdir(0o777)  # another user was first
     one = fallback()
@@ -113,6 +115,7 @@ def test_no_home(tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatc
     for given in ("", "~", "relative", "/no/such/folder"):
         monkeypatch.setenv("HOME", given)
         assert home() is None
+        monkeypatch.setenv(private.WARNED, "")
         with pytest.warns(RuntimeWarning, match=r"there is no home folder .* compiled code is kept in"):
             assert cache_directory().parent == temporary
     assert not (tmp_path / "~").exists()

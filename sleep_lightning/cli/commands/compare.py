@@ -8,7 +8,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from sleep_lightning.compare.arms import ARMS
 
     parser.add_argument("config", metavar="YAML", help="experiment the arms change, e.g. conf/rule110.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a key for all arms")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="change a key for all arms")
     lines = "; ".join(f"{name}: {about}" for name, (about, _) in ARMS.items()).replace("%", "%%")
     parser.add_argument(
         "--arms",
@@ -17,22 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ARM",
         help=f"n1, n2, ...: N passes; {lines}; or name:key=value;...",
     )
-    parser.add_argument("--seeds", nargs="+", type=_number, default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
-    parser.add_argument(
-        "--test-passes", nargs="+", type=_number, default=[], metavar="N", help="also test with these N"
-    )
+    parser.add_argument("--test-passes", nargs="+", type=int, default=[], metavar="N", help="also test with these N")
     parser.add_argument("--output", metavar="DIR", help="where runs and results go (default: runs/compare-<yaml>)")
-
-
-def _number(text: str) -> int:
-    """A whole number; an experiment's key in its place is said to be misplaced."""
-    if "=" in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is a key=value: write those behind the YAML, before the options")
-    try:
-        return int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from error
 
 
 def prepare(a: argparse.Namespace) -> Callable[[], int]:

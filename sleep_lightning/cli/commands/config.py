@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a key, e.g. sleep.n_passes=4")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="change a key, e.g. sleep.n_passes=4"
+    )
     parser.add_argument("--config", metavar="YAML", help="experiment file, e.g. conf/rule110.yaml")
 
 

@@ -21,7 +21,7 @@ STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a key of the experiment")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="change a key of the experiment")
     parser.add_argument("--config", metavar="YAML", help="check this experiment as well, e.g. conf/rule110.yaml")
     parser.add_argument("--output", metavar="FILE", help="write the findings to a file (JSON)")
 

@@ -7,7 +7,9 @@ MOST_ROWS = 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a key, e.g. sleep.n_passes=4")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="change a key, e.g. sleep.n_passes=4"
+    )
     parser.add_argument("--checkpoint", required=True, metavar="RUN_DIR|CKPT", help="what was trained")
     parser.add_argument("--output", metavar="FILE", help="write the result to a file (JSON)")
     if parser.get_default("command") == "predict":

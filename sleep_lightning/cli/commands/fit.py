@@ -12,7 +12,9 @@ NEWEST = object()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="change a key, e.g. sleep.n_passes=4")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="change a key, e.g. sleep.n_passes=4"
+    )
     parser.add_argument("--config", metavar="YAML", help="experiment file, e.g. conf/rule110.yaml")
     parser.add_argument(
         "--resume", nargs="?", const=NEWEST, metavar="RUN_DIR", help="resume a run (default: the newest)"

@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Callable, Sequence
 
+from sleep_lightning.cli.parser import nearest
+
 VERBS = {
     "run": "train what a sweep file asks for, or resume it; the word may be left out: sweep SPEC.yaml",
     "resume": "resume a sweep from the copy of its file in its folder",
@@ -17,9 +19,20 @@ NAME = "name of a sweep (its folder in runs/sweeps/), or path of its folder"
 
 
 def with_verb(argv: Sequence[str]) -> list[str]:
-    """``SPEC.yaml ...`` as ``run SPEC.yaml ...``. A verb is only what comes first."""
+    """``SPEC.yaml ...`` as ``run SPEC.yaml ...``. A verb is only what comes first.
+
+    Raises:
+        ValueError: that is neither a verb nor the name of such a file.
+    """
     arguments = list(argv)
-    return ["run", *arguments] if arguments and arguments[0] not in (*VERBS, "-h", "--help") else arguments
+    if not arguments or arguments[0] in (*VERBS, "-h", "--help"):
+        return arguments
+    if not arguments[0].startswith("-") and not arguments[0].endswith((".yaml", ".yml")):
+        raise ValueError(
+            f"sweep {arguments[0]}: neither a sweep file (its name ends in .yaml or .yml) nor a verb; "
+            f"{nearest(arguments[0], VERBS)}"
+        )
+    return ["run", *arguments]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 "--records", metavar="FILE", help="take finished runs from this file, and add those of here"
             )
         if verb == "resume":
-            one.add_argument("changes", nargs="*", metavar="key=value", help="change its file, e.g. launcher=slurm")
+            one.add_argument(
+                "changes", nargs="*", default=[], metavar="key=value", help="change its file, e.g. launcher=slurm"
+            )
         if verb == "show":
             one.add_argument("--all", action="store_true", help="every trial, however many there are")
         if verb == "solved":

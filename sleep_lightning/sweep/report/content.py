@@ -123,7 +123,7 @@ class Report:
             ValueError: there is none.
         """
         if not self.finished:
-            raise ValueError(f"{self.name} has no finished trial yet; resume it with sweep resume")
+            raise ValueError(f"{self.name} has no finished trial yet; go on with: sweep resume NAME")
         most = math.inf if max_flops is None else max_flops
         affordable = [t for t in self.finished if t.result["train_flops"] <= most]
         if not affordable:

@@ -63,9 +63,11 @@ def _records(path: str) -> Iterator[Record]:
 def _record(row: Any) -> Record:
     if not isinstance(row, dict):
         raise ValueError(f"a JSON object was expected, not {type(row).__name__}")
-    for key, kind in {"problem": str, "question": str, "solution": str, "op": int}.items():
+    kinds = {"problem": str, "question": str, "solution": str, "op": int}
+    for key, kind in kinds.items():
         if not isinstance(row.get(key), kind):
-            raise ValueError(f"{key!r} is missing" if key not in row else f"{key!r} is not {kind.__name__}")
+            whole = f" (each line needs {', '.join(kinds)})"
+            raise ValueError(f"{key!r} is missing{whole}" if key not in row else f"{key!r} is not {kind.__name__}")
     answer = _ANSWER.search(row["solution"])
     if answer is None:
         raise ValueError("'solution' does not end in 'Answer: <integer>'")

@@ -63,7 +63,7 @@ class History(pl.Callback):
         if self.path is None or not trainer.is_global_zero:
             return
         rows = pl_module.history
-        if self._on_disk is not None and self._on_disk == len(rows) - 1:
+        if self._on_disk and self._on_disk == len(rows) - 1:  # without any there is no file
             append_to_history(self.path, rows[-1])
         else:
             write_history(self.path, rows)

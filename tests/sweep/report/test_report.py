@@ -261,7 +261,7 @@ def test_studies_with_next_to_nothing(tmp_path: Path, kind: str) -> None:
         assert "not known: no finished run has recorded them" in page
         assert "* plotly.js v" not in page  # nothing is drawn
         assert report.best == [] and report.gain(report.finished) == 0
-        with pytest.raises(ValueError, match=r"small has no finished trial yet; resume it with sweep resume"):
+        with pytest.raises(ValueError, match=r"small has no finished trial yet; go on with: sweep resume NAME"):
             report.best_within(None)
         return
     assert files == EVERY_FILE
