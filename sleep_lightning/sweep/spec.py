@@ -1,6 +1,6 @@
 """A sweep as a YAML: what varies, the objectives, the budget. All of it is validated before the first trial."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import inf
 from pathlib import Path
@@ -17,14 +17,10 @@ from sleep_lightning.config.references import References, refers
 from sleep_lightning.cost.inference import inference_cost
 from sleep_lightning.names import check_name
 from sleep_lightning.sweep.launchers import RayOptions, SlurmOptions
+from sleep_lightning.sweep.measures import BOUNDS, check_measure
 from sleep_lightning.sweep.point import ARM, PASSES, STEPS, TRAIN_FLOPS, apply_point
 from sleep_lightning.sweep.space import Parameter, Space, read_parameters
 from sleep_lightning.sweep.storage import check_url
-
-MEASURES = ("exact_match", "token_accuracy", "loss", "train_flops", "wall_s")
-"""What a finished run reports, and an objective may be."""
-BOUNDS = ("state_bytes", "wake_flops_per_token", "sleep_flops_per_window", "train_flops")
-"""Known before step 0; a constraint bounds them from above."""
 
 OWN = {
     "training.seed": "list seeds in seeds",
@@ -70,7 +66,8 @@ class SweepSpec:
     overrides: list[str] = field(default_factory=list)
     """key=value changes for all points."""
     objectives: dict[str, str] = field(default_factory=lambda: {"exact_match": "maximize", "train_flops": "minimize"})
-    """Measures and their directions: maximize or minimize."""
+    """Measures and their directions, maximize or minimize: exact_match, token_accuracy, loss, train_flops, wall_s,
+    tokens_per_s, peak_memory_bytes, energy_j, or any logged metric by its whole name (val/hop_3/exact_match)."""
     sampler: Literal["tpe", "nsga2", "gp", "qmc", "random", "grid"] = "tpe"
     """Optuna's sampler, which proposes points."""
     sampler_seed: int = field(default=0, metadata={"low": 0, "high": 2**31 - 1})
@@ -82,9 +79,10 @@ class SweepSpec:
     reseed: Reseed = field(default_factory=Reseed)
     """Once no more points are tried: further seeds for those that decide the frontier."""
     constraints: dict[str, float] = field(default_factory=dict)
-    """Upper bounds on measures known before step 0; points above them are not run."""
+    """Upper bounds. A point above one that is known before step 0 (state_bytes, wake_flops_per_token,
+    sleep_flops_per_window, train_flops) is not run; a trial above one on a measure counts, but not for the frontier."""
     pruner: Literal["none", "median", "frontier"] = "frontier"
-    """Which trials are stopped early."""
+    """Which trials are stopped early: by exact match over training FLOPs, so none with objectives of another kind."""
     workers: int = field(default=1, metadata={"high": 4096})
     """Runs at a time, each of another trial; with pruner: none also other seeds, once no trial is left to start."""
     threads: int = field(default=1, metadata={"high": 4096})
@@ -108,10 +106,6 @@ class SweepSpec:
     def __post_init__(self) -> None:
         if self.storage is not None:
             self.storage = check_url(self.storage)
-        for key, allowed in (("objectives", MEASURES), ("constraints", BOUNDS)):
-            for name in getattr(self, key):
-                if name not in allowed:
-                    raise ValueError(f"{key}.{name} is not a known metric; use one of {', '.join(allowed)}")
         for name, direction in self.objectives.items():
             if direction not in ("maximize", "minimize"):
                 raise ValueError(f"objectives.{name}={direction!r} must be maximize or minimize")
@@ -175,9 +169,18 @@ class Sweep:
 
     def why_infeasible(self, experiment: Experiment, train_flops: float) -> str | None:
         """The bound that the experiment violates; None if none."""
-        known = vars(inference_cost(experiment)) | {"train_flops": train_flops}
-        broken = [(name, bound) for name, bound in self.spec.constraints.items() if known[name] > bound]
-        return f"{broken[0][0]} {known[broken[0][0]]:.4g} is above {broken[0][1]:.4g}" if broken else None
+        return self._why_above(vars(inference_cost(experiment)) | {"train_flops": train_flops})
+
+    def why_excluded(self, result: Mapping[str, float]) -> str | None:
+        """The bound that a finished trial violates, or an unknown measure of it; None if none."""
+        for name in self.spec.constraints.keys() - result.keys() - set(BOUNDS):
+            return f"{name}, which constraints bound, was not logged"
+        return self._why_above(result)
+
+    def _why_above(self, known: Mapping[str, float]) -> str | None:
+        bounds = self.spec.constraints.items()
+        broken = (f"{name} {known[name]:.4g} is above {most:.4g}" for name, most in bounds if known.get(name, 0) > most)
+        return next(broken, None)
 
 
 def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool = False) -> Sweep:
@@ -218,6 +221,10 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
         base = load_experiment(path.parent / spec.base, spec.overrides, saved=saved).anchored()
         if not saved:
             check_name("name", spec.name)
+            logs_more = bool(base.training.callbacks) or any(key.startswith("training.callbacks") for key in spec.space)
+            for key in ("objectives", "constraints"):
+                for name in getattr(spec, key):
+                    check_measure(key, name, logs_more=logs_more)
             if own := [key for key in OWN if key in spec.space]:
                 raise ValueError(f"space.{own[0]} cannot vary: the sweep sets it itself; {OWN[own[0]]}")
             types = key_types(base, spec.space) | {TRAIN_FLOPS: float}

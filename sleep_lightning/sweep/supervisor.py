@@ -7,7 +7,7 @@ is resumed from its checkpoint, or its surviving process is adopted; nothing is 
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.active_runs import ActiveRun, ActiveRuns
 from sleep_lightning.sweep.launchers import Launcher, LocalLauncher
 from sleep_lightning.sweep.ledger import Ledger
+from sleep_lightning.sweep.measures import pruner_of
 from sleep_lightning.sweep.point import point_key
 from sleep_lightning.sweep.pruning import Pruner
 from sleep_lightning.sweep.records import Records
@@ -74,7 +75,7 @@ class Supervisor:
         with reading(self.folder / JOURNAL, REMEDY):
             self._ledger = Ledger(self.study.get_trials(deepcopy=False))
         self._reseeding = Reseeding(self.sweep, self.study, self.folder, self.overrides)
-        self._pruner = Pruner(self.sweep.spec.pruner)
+        self._pruner = Pruner(pruner_of(self.sweep.spec))
         self._deadline = time.monotonic() + 3600 * (self.sweep.spec.budget.hours or float("inf"))
 
     def snapshot(self) -> Snapshot:
@@ -154,7 +155,7 @@ class Supervisor:
 
     def _begin_beside(self) -> bool:
         """Start another seed of an active trial; not with a pruner, which may save the seeds that follow."""
-        if self.sweep.spec.pruner != "none":
+        if pruner_of(self.sweep.spec) != "none":
             return False
         return any(self._active.start_next(trial) for trial in self._active.trials())
 
@@ -244,11 +245,19 @@ class Supervisor:
         if self._active.start_next(trial) or self._active.of(trial):
             return
         result = trial.result()
-        values = [result[name] for name in self.sweep.spec.objectives]
-        broken = [f"{name} is {result[name]}" for name in self.sweep.spec.objectives if not isfinite(result[name])]
+        values = [result.get(name, nan) for name in self.sweep.spec.objectives]
+        broken = [
+            f"{name} is {value}" if name in result else f"{name}, an objective, was not logged"
+            for name, value in zip(self.sweep.spec.objectives, values, strict=True)
+            if not isfinite(value)
+        ]
         if broken:  # Optuna accepts no NaN, and nothing compares with one
             facts: dict[str, Any] = {"failed": broken[0], "flops_spent": trial.flops_spent(), DIVERGED: True}
             self._tell(trial.number, TrialState.FAIL, None, **facts)
+            return
+        if (reason := self.sweep.why_excluded(result)) is not None:
+            facts = {"pruned": reason, "curve": mean_curve(trial.runs), "flops_spent": trial.flops_spent()}
+            self._tell(trial.number, TrialState.PRUNED, None, **facts)
             return
         self._tell(
             trial.number,

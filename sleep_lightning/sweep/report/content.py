@@ -20,6 +20,7 @@ from sleep_lightning.runs.damage import read_json, reading
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import SUMMARY
 from sleep_lightning.sweep.frontier import GrowingArea, Point, frontier, hypervolume
+from sleep_lightning.sweep.measures import is_share, measured
 from sleep_lightning.sweep.point import passes_of, point_key
 from sleep_lightning.sweep.report.importances import importances
 from sleep_lightning.sweep.settled import Seeded, frontier_shares
@@ -28,10 +29,8 @@ from sleep_lightning.sweep.storage import JOURNAL, REMEDY
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
 from sleep_lightning.sweep.trial import run_path, seeds_by_trial
 
-COSTS = {"train_flops": "FLOP", "wall_s": "s"}
+COSTS = {"train_flops": "FLOP", "wall_s": "s", "energy_j": "J", "peak_memory_bytes": "B", "step_memory_bytes": "B"}
 """Objectives that are costs, and their units."""
-SHARES = ("exact_match", "token_accuracy")
-"""Measures between 0 and 1."""
 BASELINES = {
     "exact_match": {"majority answer": "majority_baseline", "uniform guess": "uniform_baseline"},
     "token_accuracy": {"majority answer": "majority_token_baseline"},
@@ -250,7 +249,7 @@ class Report:
         return trial.result[self.cost], trial.result[self.value]
 
     def _most(self, measure: str) -> float:
-        return 1.0 if measure in SHARES else self._largest[measure]
+        return 1.0 if is_share(measure) else self._largest[measure]
 
     @cached_property
     def _largest(self) -> dict[str, float]:
@@ -293,7 +292,7 @@ def _row(trial: FrozenTrial, summaries: list[dict[str, Any]]) -> Row:
     facts = trial.user_attrs
     state = "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
     result = facts.get("result", {})
-    by_seed = {name: [float(run[name]) for run in summaries if name in run] for name in result}
+    by_seed = {name: [x for run in summaries if (x := measured(run, name)) is not None] for name in result}
     recorded = facts.get("exact_match_by_seed", [])  # the run directories may be gone
     further = max(len(summaries) - len(recorded), 0) if recorded else 0
     if further:  # seeds since the trial was told
