@@ -287,5 +287,5 @@ def final_scores(
     """Validation scores of the final weights, whatever step the last validation was at."""
     if not module.scores or module.history[-1]["step"] != module.steps:
         trainer.validate(module, datamodule=data, verbose=False)
-        monitor.log(trainer)
+        monitor.log_all(trainer)
     return dict(module.scores)

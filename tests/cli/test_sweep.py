@@ -53,7 +53,7 @@ def test_a_sweep_leaves_a_frontier(
     for child in children:
         metrics = child.data.metrics
         assert metrics["cost/log10_train_flops"] == pytest.approx(math.log10(metrics["cost/train_flops"]))
-        assert {"final/exact_match", "cost/wall_s"} <= metrics.keys()
+        assert {"val/exact_match", "cost/wall_s"} <= metrics.keys()
     charts = f"MLflow charts: http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=sweep-{parent.info.run_id}&"
     assert done.stdout.count(charts) == 2  # at start and end
     assert f"mlflow server --backend-store-uri sqlite:///{tmp_path}/mlflow.db --port 5000" in done.stdout

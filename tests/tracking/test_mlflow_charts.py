@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sleep_lightning.tracking.mlflow_charts import LOCAL_SERVER, ChartPage, preset_chart_page
+from sleep_lightning.tracking.mlflow_charts import preset_chart_page
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
+from sleep_lightning.tracking.mlflow_views import LOCAL_SERVER, ViewPage
 from tests.browser import SECONDS, mlflow_server, plots
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def record(uri: str, name: str, parent: str | None, n: int, flops: float, accura
         {"sleep.n_passes": n, "sleep.grad_passes": 1 if n > 2 else None, "model.pattern": "AG", "model.d_model": 64}
     )
     cost = {"cost/train_flops": flops, "cost/log10_train_flops": math.log10(flops)}
-    run.log_metrics({"final/exact_match": accuracy} | cost, 100)
+    run.log_metrics({"val/exact_match": accuracy} | cost, 100)
     run.end("FINISHED")
     return run.run_id
 
@@ -80,7 +81,7 @@ def test_the_three_charts_show_the_children_of_the_sweep_and_nothing_else(browse
     scatter, (contour, dots) = found[0]["traces"][0], found[1]["traces"]
     wanted = rounded(*zip(*((math.log10(flops), accuracy) for _, flops, accuracy in POINTS), strict=True))
     assert rounded(scatter["x"], scatter["y"]) == wanted
-    assert found[0]["axes"] == ["cost/log10_train_flops", "final/exact_match"]
+    assert found[0]["axes"] == ["cost/log10_train_flops", "val/exact_match"]
     wanted = rounded(*zip(*((n, math.log10(flops), accuracy) for n, flops, accuracy in POINTS), strict=True))
     assert contour["type"] == "contour"
     assert rounded(contour["x"], contour["y"], contour["z"]) == wanted
@@ -88,7 +89,7 @@ def test_the_three_charts_show_the_children_of_the_sweep_and_nothing_else(browse
     window.wait_for_function(PARALLEL)
     parallel = window.evaluate(PARALLEL)
     rows = parallel["rows"]
-    keys = ["sleep.n_passes", "cost/log10_train_flops", "final/exact_match"]
+    keys = ["sleep.n_passes", "cost/log10_train_flops", "val/exact_match"]
     assert rounded(*([row[key] for row in rows] for key in keys)) == wanted
     assert sorted(row["text/sleep.grad_passes"] for row in rows) == ["= 1"] * 2 + ["= None"] * 6
     assert parallel["axes"] == 5
@@ -109,15 +110,15 @@ def test_a_server_is_its_own_host_and_refreshing_leaves_one_tag(served: Served) 
 
 
 def test_the_link_holds_no_password_and_says_what_to_start() -> None:
-    page = ChartPage.of("postgresql://me:s3cret@db/x", "3", "k")
+    page = ViewPage.of("postgresql://me:s3cret@db/x", "3", "k", "CHART")
     assert page.url == "http://127.0.0.1:5000/#/experiments/3/runs?viewStateShareKey=k&compareRunsMode=CHART"
     assert page.server == "mlflow server --backend-store-uri 'postgresql://me:***@db/x' --port 5000"
     assert page.server in str(page)
-    behind = ChartPage.of("https://me:s3cret@host:8443/mlflow/", "3", "k")
+    behind = ViewPage.of("https://me:s3cret@host:8443/mlflow/", "3", "k")
     assert behind.url.startswith("https://host:8443/mlflow/#/experiments/3/runs?")
 
 
 def test_a_store_that_is_gone_stops_nothing() -> None:
     with pytest.warns(UserWarning, match="rejected the charts") as caught:
-        assert preset_chart_page("postgresql://me:s3cret@127.0.0.1:1/x", "0" * 32, VARYING) is None
+        assert not preset_chart_page("postgresql://me:s3cret@127.0.0.1:1/x", "0" * 32, VARYING)
     assert "s3cret" not in str(caught[0].message)

@@ -73,7 +73,7 @@ class ResourceMonitor(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self.log(trainer)
+            self.log_all(trainer)
             self.usage.resume()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -96,7 +96,7 @@ class ResourceMonitor(pl.Callback):
         assert self._step_flops is not None
         return self._step_flops.run()
 
-    def log(self, trainer: pl.Trainer) -> None:
+    def log_all(self, trainer: pl.Trainer) -> None:
         """All that is known of the cost at this step."""
         known = self.cost_so_far() | self.measured_so_far()
         if self.train_flops:
