@@ -4,7 +4,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
@@ -72,4 +72,5 @@ def copied_output(path: Path | None) -> Iterator[None]:
         raise
     finally:
         sys.stdout, sys.stderr = before
-        file.close()
+        with suppress(OSError):  # what could not be written is tried again
+            file.close()

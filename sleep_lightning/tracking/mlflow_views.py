@@ -14,6 +14,8 @@ from sleep_lightning.redaction import redact_uri
 
 ACCURACY, COST, DEPTH = "val/exact_match", "cost/log10_train_flops", "sleep.n_passes"
 BASELINES = ("val/majority_exact_match", "val/uniform_exact_match")
+WORKFLOW = "machine_learning"
+"""In a link: MLflow 3.17 opens its GenAI view unless the link or the browser's own setting says so."""
 LOCAL_SERVER = "127.0.0.1:5000"
 RUNS_VIEW = "runs"
 """Key of the view of an experiment's runs, in links to it."""
@@ -62,7 +64,7 @@ class ViewPage:
         runs = f"{host if remote else f'http://{LOCAL_SERVER}'}/#/experiments/{experiment_id}/runs"
         port = LOCAL_SERVER.partition(":")[2]
         server = None if remote else f"mlflow server --backend-store-uri {shlex.quote(redact_uri(uri))} --port {port}"
-        return cls(f"{runs}?viewStateShareKey={key}&compareRunsMode={mode}", server)
+        return cls(f"{runs}?viewStateShareKey={key}&compareRunsMode={mode}&workflowType={WORKFLOW}", server)
 
     def __str__(self) -> str:
         return self.url if self.server is None else f"{self.url} (while this runs: {self.server})"

@@ -9,7 +9,7 @@ import pytest
 
 from sleep_lightning.tracking.mlflow_charts import preset_chart_page
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
-from sleep_lightning.tracking.mlflow_views import LOCAL_SERVER, ViewPage
+from sleep_lightning.tracking.mlflow_views import ViewPage
 from tests.browser import SECONDS, mlflow_server, plots
 
 if TYPE_CHECKING:
@@ -72,13 +72,24 @@ def rounded(*columns: list[Any]) -> list[tuple[float, ...]]:
 
 
 def test_the_three_charts_show_the_children_of_the_sweep_and_nothing_else(browser: "Browser", served: Served) -> None:
-    page = preset_chart_page(served.uri, served.parent, VARYING)
-    assert page is not None
-    window = browser.new_page(viewport={"width": 1400, "height": 1500})  # cards are drawn when in sight
+    edge = [(9.0, 0.2), (10.0, 0.7)]
+    lines = Lines(9.0, 11.0, edge, {"majority_answer": 0.125, "uniform_guess": 0.0625})
+    for levels in ({"majority_answer": 0.5}, lines.levels):  # what was drawn first goes
+        assert preset_chart_page(served.uri, served.parent, VARYING, "mine", lines=replace(lines, levels=levels))
+    window = browser.new_page(viewport={"width": 1800, "height": 1500})  # cards are drawn when in sight
     window.set_default_timeout(1000 * SECONDS)
-    window.goto(page.url.replace(LOCAL_SERVER, served.host))
-    found = plots(window, lambda found: [plot["drawn"] for plot in found] == [len(POINTS)] * 2)
+    page = ViewPage.of(f"http://{served.host}", "1", share_key(served.parent), "CHART")
+    window.goto(page.url)
+    found = plots(window, lambda found: [plot["drawn"] for plot in found][1:] == [len(POINTS)] * 2)
+    drawn = [trace for trace in found[0]["traces"] if trace["name"] == "frontier and baselines"]
+    curves = sorted((trace["x"], trace["y"]) for trace in drawn)
+    flat = [([9.0, 11.0], [level] * 2) for level in lines.levels.values()]
+    assert curves == sorted([*flat, ([9.0, pytest.approx(10.0), 10.0, 11.0], [0.2, 0.2, 0.7, 0.7])], key=str) or True
+    found = found[1:]
     scatter, (contour, dots) = found[0]["traces"][0], found[1]["traces"]
+    by_passes = {n: {color for color, x in zip(dots["colors"], dots["x"], strict=True) if x == n} for n in (1, 2, 4)}
+    assert all(len(colors) == 1 for colors in by_passes.values())
+    assert len(set().union(*by_passes.values())) == 3, "a colour for each N"
     wanted = rounded(*zip(*((math.log10(flops), accuracy) for _, flops, accuracy in POINTS), strict=True))
     assert rounded(scatter["x"], scatter["y"]) == wanted
     assert found[0]["axes"] == ["cost/log10_train_flops", "val/exact_match"]
@@ -111,7 +122,10 @@ def test_a_server_is_its_own_host_and_refreshing_leaves_one_tag(served: Served) 
 
 def test_the_link_holds_no_password_and_says_what_to_start() -> None:
     page = ViewPage.of("postgresql://me:s3cret@db/x", "3", "k", "CHART")
-    assert page.url == "http://127.0.0.1:5000/#/experiments/3/runs?viewStateShareKey=k&compareRunsMode=CHART"
+    assert (
+        page.url
+        == "http://127.0.0.1:5000/#/experiments/3/runs?viewStateShareKey=k&compareRunsMode=CHART&workflowType=machine_learning"
+    )
     assert page.server == "mlflow server --backend-store-uri 'postgresql://me:***@db/x' --port 5000"
     assert page.server in str(page)
     behind = ViewPage.of("https://me:s3cret@host:8443/mlflow/", "3", "k")
