@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 KIND, TRAINING = "mlflow.experimentKind", "custom_model_development"
-"""Tag of an experiment, and its value for MLflow's machine-learning view. MLflow 3.17's page goes by its switch instead,
-which links set (``mlflow_views.WORKFLOW``)."""
+"""Tag of an experiment, and its value for MLflow's machine-learning view. The page of MLflow 3.17 goes by its switch
+instead, which links set (``mlflow_views.WORKFLOW``)."""
 
 
 class OpenRun(NamedTuple):
