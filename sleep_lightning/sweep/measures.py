@@ -1,6 +1,7 @@
 """What an objective or a bound may be: a result of a run by its short name, or whatever it logs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
 from sleep_lightning.training.resource_usage import MEASURED
@@ -33,6 +34,17 @@ def measured(summary: Mapping[str, Any], measure: str) -> float | None:
     for known in (summary, summary.get("measured", {}), summary.get("metrics", {})):
         if (value := known.get(measure)) is not None:
             return float(value)
+    return None
+
+
+def why_unusable(result: Mapping[str, float], objectives: Iterable[str]) -> str | None:
+    """What is wrong with a result: an objective that is missing or no number, with which nothing compares; None if
+    nothing is."""
+    for name in objectives:
+        if name not in result:
+            return f"{name}, an objective, was not logged"
+        if not isfinite(result[name]):
+            return f"{name} is {result[name]}"
     return None
 
 

@@ -7,7 +7,6 @@ is resumed from its checkpoint, or its surviving process is adopted; nothing is 
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.active_runs import ActiveRun, ActiveRuns
 from sleep_lightning.sweep.launchers import Launcher, LocalLauncher
 from sleep_lightning.sweep.ledger import Ledger
-from sleep_lightning.sweep.measures import pruner_of
+from sleep_lightning.sweep.measures import pruner_of, why_unusable
 from sleep_lightning.sweep.point import point_key
 from sleep_lightning.sweep.pruning import Pruner
 from sleep_lightning.sweep.records import Records
@@ -245,20 +244,14 @@ class Supervisor:
         if self._active.start_next(trial) or self._active.of(trial):
             return
         result = trial.result()
-        values = [result.get(name, nan) for name in self.sweep.spec.objectives]
-        broken = [
-            f"{name} is {value}" if name in result else f"{name}, an objective, was not logged"
-            for name, value in zip(self.sweep.spec.objectives, values, strict=True)
-            if not isfinite(value)
-        ]
-        if broken:  # Optuna accepts no NaN, and nothing compares with one
-            facts: dict[str, Any] = {"failed": broken[0], "flops_spent": trial.flops_spent(), DIVERGED: True}
-            self._tell(trial.number, TrialState.FAIL, None, **facts)
+        spent: dict[str, Any] = {"flops_spent": trial.flops_spent()}
+        if (broken := why_unusable(result, self.sweep.spec.objectives)) is not None:
+            self._tell(trial.number, TrialState.FAIL, None, failed=broken, **spent, **{DIVERGED: True})
             return
-        if (reason := self.sweep.why_excluded(result)) is not None:
-            facts = {"pruned": reason, "curve": mean_curve(trial.runs), "flops_spent": trial.flops_spent()}
-            self._tell(trial.number, TrialState.PRUNED, None, **facts)
+        if (above := self.sweep.why_excluded(result)) is not None:
+            self._tell(trial.number, TrialState.PRUNED, None, pruned=above, curve=mean_curve(trial.runs), **spent)
             return
+        values = [result[name] for name in self.sweep.spec.objectives]
         self._tell(
             trial.number,
             TrialState.COMPLETE,
@@ -266,7 +259,7 @@ class Supervisor:
             result=result,
             exact_match_by_seed=trial.spread(),
             curve=mean_curve(trial.runs),
-            flops_spent=trial.flops_spent(),
+            **spent,
         )
 
     def _prune(self, one: ActiveRun) -> None:
