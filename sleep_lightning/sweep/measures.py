@@ -70,7 +70,7 @@ def check_measure(key: str, name: str, *, logs_more: bool) -> None:
     Raises:
         ValueError: it cannot.
     """
-    known = [*MEASURES, *(BOUNDS if key == "constraints" else ())]
+    known = dict.fromkeys((*(BOUNDS if key == "constraints" else ()), *MEASURES))
     if name in known or name.startswith(("val/", "train/", "cost/")) or (logs_more and "/" in name):
         return
     own = "" if logs_more else "; a metric of your own is logged by one of training.callbacks"

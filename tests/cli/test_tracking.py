@@ -64,7 +64,7 @@ def test_every_logger_gets_everything(tmp_path: Path, monkeypatch: pytest.Monkey
     [table] = Path("run").rglob("metrics.csv")
     with table.open() as file:
         header = next(csv.reader(file))
-    metrics = MlflowClient("sqlite:///mlflow.db").get_run(run_id).data.metrics
+    metrics = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(run_id).data.metrics
     assert set(header) - {"step"} == metrics.keys() - {"step"} and "cost/predicted_train_flops" in header
     [events] = Path("run").rglob("events.out.tfevents.*")
     assert all(name.encode() in events.read_bytes() for name in metrics)
@@ -91,7 +91,7 @@ def test_a_name_from_the_environment_is_kept_as_it_was_written(
     assert "saved as a reference to the variable WHO; set that" in capsys.readouterr().err
     monkeypatch.setenv("WHO", "my-value-of-who")
     assert main(["tracking", "sync", "run"]) == 0
-    client, run_id = MlflowClient("sqlite:///later/mlflow.db"), RunDirectory(Path("run")).mlflow_run_id
+    client, run_id = MlflowClient(f"sqlite:///{tmp_path}/later/mlflow.db"), RunDirectory(Path("run")).mlflow_run_id
     assert run_id is not None
     found = client.get_run(run_id)
     assert found.info.run_name == "my-value-of-who"
