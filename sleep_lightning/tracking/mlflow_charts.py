@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 1000
 """Page size of MLflow's search for runs."""
+CURVES = "Learning curves, frontier and baselines"
+"""Title of their chart."""
 COLOR = "mlflow.runColor"
 """Tag of a run's colour in lists and charts."""
 
@@ -81,9 +83,14 @@ def _view_state(parent_run_id: str, keys: Sequence[str], axes: tuple[str, str], 
     depth = {"key": DEPTH, "type": "PARAM"}
     metrics = [axes[1], *([] if lines is None else lines.metrics)]
     over_cost = {"xAxisKey": "metric", "selectedXAxisMetricKey": axes[0], "useGlobalXaxisKey": False}
-    curves: dict[str, Any] = {"metricKey": axes[1], "selectedMetricKeys": metrics, "lineSmoothness": 0} | over_cost
+    curves: dict[str, Any] = {
+        "metricKey": axes[1],
+        "selectedMetricKeys": metrics,
+        "displayPoints": False,
+        "lineSmoothness": 0,
+    } | over_cost
     charts = [
-        _chart("accuracy-cost", "LINE", displayPoints=False, runsCountToCompare=MOST_RUNS, **curves),
+        _chart("accuracy-cost", "LINE", displayName=CURVES, runsCountToCompare=MOST_RUNS, **curves),
         _chart("accuracy-cost", "SCATTER", xaxis=cost, yaxis=value, runsCountToCompare=MOST_RUNS),
         _chart("accuracy-cost", "CONTOUR", xaxis=depth, yaxis=cost, zaxis=value, runsCountToCompare=MOST_RUNS),
         # coloured by the last metric
@@ -101,7 +108,7 @@ def _view_state(parent_run_id: str, keys: Sequence[str], axes: tuple[str, str], 
         "hideEmptyCharts": False,
         "isAccordionReordered": True,  # otherwise MLflow puts its own sections, one a family of metrics, before ours
         "compareRunSections": [
-            _section("accuracy-cost", "Sweep: accuracy and cost", columns=3),
+            _section("accuracy-cost", "Sweep: accuracy and cost", columns=2),
             _section("points", "Sweep: what varied", columns=1),
         ],
         "compareRunCharts": charts,

@@ -77,7 +77,7 @@ def test_the_three_charts_show_the_children_of_the_sweep_and_nothing_else(browse
     lines = Lines(9.0, 11.0, edge, {"majority_answer": 0.125, "uniform_guess": 0.0625})
     for levels in ({"majority_answer": 0.5}, lines.levels):  # what was drawn first goes
         assert preset_chart_page(served.uri, served.parent, VARYING, "mine", lines=replace(lines, levels=levels))
-    window = browser.new_page(viewport={"width": 1800, "height": 1500})  # cards are drawn when in sight
+    window = browser.new_page(viewport={"width": 1500, "height": 2200})  # cards are drawn when in sight
     window.set_default_timeout(1000 * SECONDS)
     page = ViewPage.of(f"http://{served.host}", "1", share_key(served.parent), "CHART")
     window.goto(page.url)
