@@ -29,6 +29,7 @@ TRACES = """() => [...document.querySelectorAll('.js-plotly-plot')].filter(plot 
     traces: plot._fullData.map(trace => ({
         type: trace.type,
         name: trace.name ?? '',
+        colors: [trace.marker?.color ?? []].flat(),
         x: Array.from(trace.x ?? []), y: Array.from(trace.y ?? []), z: Array.from(trace.z ?? []),
     })),
 }))"""

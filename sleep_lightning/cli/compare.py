@@ -22,11 +22,12 @@ from sleep_lightning.runs.progress import RunProgress
 from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.sleep.config import MOST_PASSES
 from sleep_lightning.tracking.figures.runs import draw_comparison
-from sleep_lightning.tracking.loggers import open_mlflow
+from sleep_lightning.tracking.loggers import open_mlflow, written_names
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
+from sleep_lightning.tracking.mlflow_run import commit_tags
 from sleep_lightning.tracking.sync import send_all
 from sleep_lightning.training.rate import training_rate
-from sleep_lightning.training.runtime.environment import check_device
+from sleep_lightning.training.runtime.environment import check_device, git_commit
 from sleep_lightning.training.runtime.threads import choose_threads
 
 MOST_JOBS = 4096
@@ -84,7 +85,9 @@ def prepare(
     lock, logger = RunDirectory(folder).lock(), None
     if base.tracking.mlflow:
         directory = RunDirectory(folder)
-        logger = open_mlflow(base.tracking, directory, folder.name, directory.mlflow_run_id)
+        logger = open_mlflow(
+            base.tracking, directory, folder.name, directory.mlflow_run_id, written=written_names(base, folder.name)
+        )
         runs = runs if logger.run_id is None else [run.under(logger.run_id) for run in runs]
     return Comparison(base, runs, folder, jobs, threads, test_passes, logger, lock)
 
@@ -104,6 +107,8 @@ def _compare(c: Comparison, signals: SignalsInterrupt) -> int:
     console = plain_console()
     status: Status = "FAILED"
     failed: list[Run] = []
+    if c.logger is not None:
+        c.logger.set_tags(commit_tags(git_commit()))
     try:
         failed = _train(c, plain_console(stderr=True))
         if c.logger is not None:

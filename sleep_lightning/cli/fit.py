@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
 
 from sleep_lightning.cli.console import plain_console, print_facts, say, score_table, time_line
+from sleep_lightning.cli.console_log import copied_output
 from sleep_lightning.cli.fit_report import facts_of, headline, log_results, summarize
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.plugins import resolve
@@ -23,9 +24,11 @@ from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.infrastructure import Cause
 from sleep_lightning.runs.resume import changes, check_same_kind, checkpoint_to_resume, record_session
 from sleep_lightning.runs.signals import SignalsInterrupt, StopReason
+from sleep_lightning.tracking.datasets import datasets_of
 from sleep_lightning.tracking.figures.runs import draw_learning_curve
-from sleep_lightning.tracking.loggers import build_loggers, open_mlflow
+from sleep_lightning.tracking.loggers import build_loggers, open_mlflow, written_names
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
+from sleep_lightning.tracking.mlflow_run import commit_tags
 from sleep_lightning.training.callbacks.agreement import SameExperiment
 from sleep_lightning.training.callbacks.exception_checkpoint import SaveOnException
 from sleep_lightning.training.callbacks.history import History
@@ -34,6 +37,7 @@ from sleep_lightning.training.callbacks.pass_diagnostics import PassDiagnostics
 from sleep_lightning.training.callbacks.preemption import Preemption, requeue, stop_time, was_requeued
 from sleep_lightning.training.callbacks.progress_bar import SleepProgressBar
 from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
+from sleep_lightning.training.callbacks.system_metrics import SystemMetrics
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.distributed.launcher import RankLauncher
 from sleep_lightning.training.distributed.place import Place
@@ -155,7 +159,8 @@ def fit(job: Job) -> int:
     diverged; that of a ``Cause`` if the machine had no space or memory, or lost a rank or a service."""
     quiet_lightning()
     ending = _Ending()
-    with SignalsInterrupt() as signals:
+    console_log = job.run.console if job.run is not None and job.place.first else None
+    with SignalsInterrupt() as signals, copied_output(console_log):
         try:
             _train(job, ending)
         except (KeyboardInterrupt, SystemExit):  # Lightning turns a KeyboardInterrupt into SystemExit
@@ -189,6 +194,8 @@ def fit(job: Job) -> int:
 
 def _close(job: Job, ending: _Ending) -> None:
     if job.mlflow is not None:
+        if job.run is not None and job.run.console.exists():
+            job.mlflow.log_artifact(job.run.console)
         job.mlflow.end(ending.status)
 
 
@@ -202,6 +209,8 @@ def _train(job: Job, ending: _Ending) -> None:
     for i, spec in enumerate(experiment.training.callbacks):
         callbacks.append(resolve("callback", spec, key=f"training.callbacks[{i}]"))
     callbacks.append(stop)
+    if job.loggers and experiment.tracking.system_metrics:
+        callbacks.append(SystemMetrics())
     if run is not None and experiment.training.sharding == "none":  # shards are saved by all ranks, or not at all
         callbacks.append(SaveOnException(run.checkpoints / "exception.ckpt"))
     trainer = build_trainer(experiment, run, job.loggers, callbacks, saves=True)
@@ -228,29 +237,34 @@ def _train(job: Job, ending: _Ending) -> None:
             flops = StepFlops(experiment, module.model).run() * (1 - job.step / end)
             say(console, f"time: {time_line(flops, rate)}")
         if mlflow is not None:
+            mlflow.set_tags(commit_tags(environment["git_commit"]))
             mlflow.set_tags({f"environment.{name}": value for name, value in environment.items()})
             mlflow.set_tags({f"resume.{key}": f"{old} -> {new}" for key, (old, new) in job.changes.items()})
+            for context, dataset in datasets_of(experiment, data.task).items():
+                mlflow.log_dataset(dataset, context)
             mlflow.log_artifact(run.config)
     trainer.fit(module, datamodule=data, ckpt_path=job.checkpoint, weights_only=True)
+    logged = last_logged(trainer)
     environment["energy"] = monitor.usage.energy_sources or "not reported"
-    scores = final_scores(trainer, module, data)
+    scores = final_scores(trainer, module, data, monitor)
+    logged |= last_logged(trainer) | monitor.cost_so_far() | monitor.measured_so_far()
     if isinstance(launcher, RankLauncher):
         launcher.end_ranks()
     ending.status = "FINISHED" if stop.reason is None else "KILLED"
     ending.exit_code, ending.reason = stop.reason or 0, stop.reason
     if not place.first or run is None:
         return
-    summary = summarize(experiment, run, module, monitor, history.digests, ending.status, environment, mlflow)
+    summary = summarize(experiment, run, module, monitor, history.digests, ending.status, environment, mlflow, logged)
     keep_rate(experiment, summary)
     if module.history:
         draw_learning_curve(module.history, run.path / "learning_curve.png", headline(experiment, module))
     with nullcontext() if mlflow is None else mlflow.held():  # summary.json says that all of this is done
         if mlflow is not None:
-            log_results(mlflow, run, module, monitor, summary)
+            log_results(mlflow, run, experiment, summary)
             mlflow.finish(ending.status)
         write_json(run.summary, summary)
     console.print(score_table(scores, f"validation at step {module.steps}"))
-    print_facts(console, facts_of(experiment, run, summary))
+    print_facts(console, facts_of(experiment, run, summary, None if mlflow is None else mlflow.runs_page))
 
 
 def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None:
@@ -262,7 +276,7 @@ def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None
     name = t.run_name or run.path.name
     before, original = run.mlflow_run_id, run.original()
     run_id = before if original is None else None
-    logger = open_mlflow(t, run, name, run_id, t.flush_seconds)
+    logger = open_mlflow(t, run, name, run_id, t.flush_seconds, written_names(experiment))
     if original is not None and before is not None:
         logger.set_tags({"copied_from": before})
     if t.parent_run_id is not None:
@@ -270,8 +284,16 @@ def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None
     return logger
 
 
-def final_scores(trainer: pl.Trainer, module: SleepModule, data: TaskDataModule) -> dict[str, Score]:
+def last_logged(trainer: pl.Trainer) -> dict[str, float]:
+    """The last value of what the module and the callbacks have logged in a stage."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def final_scores(
+    trainer: pl.Trainer, module: SleepModule, data: TaskDataModule, monitor: ResourceMonitor
+) -> dict[str, Score]:
     """Validation scores of the final weights, whatever step the last validation was at."""
     if not module.scores or module.history[-1]["step"] != module.steps:
         trainer.validate(module, datamodule=data, verbose=False)
+        monitor.log_all(trainer)
     return dict(module.scores)

@@ -1,7 +1,7 @@
 """What ``fit`` reports at its end: ``summary.json``, MLflow, and the lines on the screen."""
 
-import math
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,9 +9,9 @@ from sleep_lightning.cli.console import measured_line
 from sleep_lightning.config import Experiment
 from sleep_lightning.formatting import in_bytes, in_flop, with_unit
 from sleep_lightning.model import ModelConfig
-from sleep_lightning.redaction import redact_uri
 from sleep_lightning.runs.directory import RunDirectory
-from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
+from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status, sync_command
+from sleep_lightning.tracking.mlflow_views import ViewPage
 from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.resource_usage import MEASURED
@@ -34,6 +34,7 @@ def summarize(
     status: Status,
     environment: dict[str, str],
     logger: MLflowRun | None,
+    logged: Mapping[str, float],
 ) -> dict[str, Any]:
     """What ``summary.json`` holds."""
     score, cost, measured = module.scores["all"], monitor.cost_so_far(), monitor.measured()
@@ -48,6 +49,7 @@ def summarize(
         "majority_baseline": score.baselines.majority_exact_match,
         "uniform_baseline": score.baselines.uniform_exact_match,
         "majority_token_baseline": score.baselines.majority_token_accuracy,
+        "metrics": dict(logged),
         "slices": {name: asdict(s) for name, s in module.scores.items()},
         "tokens": int(cost["cost/tokens"]),
         "train_flops": int(cost["cost/train_flops"]),
@@ -74,25 +76,19 @@ def _state_bytes(module: SleepModule) -> list[int]:
     return [n + x.nbytes for n, x in zip(states, memory.conv, strict=True)] if memory.conv else states
 
 
-def log_results(
-    logger: MLflowRun, run: RunDirectory, module: SleepModule, monitor: ResourceMonitor, summary: dict[str, Any]
-) -> None:
-    """Send the files and figures of a run's end to MLflow; ``final/...`` only of one that is finished, as a run that
-    was stopped is comparable with none."""
+def log_results(logger: MLflowRun, run: RunDirectory, experiment: Experiment, summary: dict[str, Any]) -> None:
+    """Send the files of a run's end to MLflow."""
     logger.log_artifact(run.summary)  # about to be written
     if (picture := run.path / "learning_curve.png").exists():
         logger.log_artifact(picture)
-    finished = summary["status"] == "FINISHED"
-    final = {f"final/{name}": value for name, value in module.scores["all"].as_metrics().items() if finished}
-    for prefix, kind in (("cost/", "measured"), ("cost/predicted_", "predicted")):
-        final |= {f"{prefix}{name}": value for name, value in summary[kind].items() if value is not None}
-    if monitor.train_flops:  # MLflow draws linear axes only
-        final["cost/log10_train_flops"] = math.log10(monitor.train_flops)
-    logger.log_metrics(final | monitor.cost_so_far(), module.steps)
+    if run.best.exists() and run.best.stat().st_size <= experiment.tracking.checkpoint_mb * 1e6:
+        logger.log_artifact(run.best, "checkpoints")
     logger.set_tags({"environment.energy": summary["environment"]["energy"]})
 
 
-def facts_of(experiment: Experiment, run: RunDirectory, summary: dict[str, Any]) -> dict[str, str]:
+def facts_of(
+    experiment: Experiment, run: RunDirectory, summary: dict[str, Any], page: ViewPage | None
+) -> dict[str, str]:
     directory = shlex.quote(str(run.path))
     facts = {
         "trained": f"{summary['steps']} steps, {with_unit(summary['tokens'])} tokens, "
@@ -107,9 +103,11 @@ def facts_of(experiment: Experiment, run: RunDirectory, summary: dict[str, Any])
     if (picture := run.path / "learning_curve.png").exists():
         facts["picture"] = str(picture)
     if experiment.tracking.mlflow:
-        uri = redact_uri(experiment.tracking.uri)
-        page = f"mlflow server --backend-store-uri {shlex.quote(uri)}" if uri.startswith("sqlite") else uri
-        facts["MLflow"] = f"run {summary['mlflow_run_id']}; see it: {page}"
+        facts["MLflow"] = (
+            f"no run yet, as the store could not be reached; send it: {sync_command(run.path)}"
+            if page is None
+            else f"run {summary['mlflow_run_id']}; all runs: {page}"
+        )
     if summary["status"] == "KILLED":
         facts["resume"] = f"python -m sleep_lightning fit --resume {directory}"
     else:

@@ -31,10 +31,10 @@ from sleep_lightning.sweep.study import open_study
 from sleep_lightning.sweep.supervisor import Supervisor
 from sleep_lightning.sweep.trial import with_tracking
 from sleep_lightning.sweep.undo import NewFiles
-from sleep_lightning.tracking.loggers import open_mlflow
+from sleep_lightning.tracking.loggers import open_mlflow, written_names
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.tracking.sync import send_all
-from sleep_lightning.training.runtime.environment import check_device
+from sleep_lightning.training.runtime.environment import check_device, git_commit
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
                 undo.pop_all()
             save_sweep(job.sweep, job.folder)
             publisher = Publisher(study, job.folder, logger, job.sweep.varying())
-            publisher.begin(job.sweep)
+            publisher.begin(job.sweep, git_commit())
             _show_charts(publisher, console)
             overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
             supervisor = Supervisor(job.sweep, study, job.folder, overrides, launcher=launcher, records=job.records)
@@ -116,11 +116,13 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
             watch(supervisor, live, publisher.refresh)
             if logger is not None:
                 send_all(job.folder, job.sweep.base.tracking.uri)
+            publisher.close()  # what is set up now may lack the last runs
             publisher.publish()
             report = build_report(study, job.folder)
             if report.finished:
                 console.print(frontier_table(report))
             print_facts(console, report_facts(report, job.folder, sweep_state(report, supervised=False)))
+            publisher.close()
             _show_charts(publisher, console)
         if supervisor.put_aside:
             return _say_put_aside(supervisor.put_aside, live)
@@ -157,9 +159,10 @@ def _open_tracking(job: SweepJob) -> MLflowRun | None:
     if not t.mlflow:
         return None
     directory = RunDirectory(job.folder)
-    return open_mlflow(t, directory, job.sweep.spec.name, directory.mlflow_run_id)
+    base, name = job.sweep.base, job.sweep.spec.name
+    return open_mlflow(t, directory, name, directory.mlflow_run_id, written=written_names(base, name))
 
 
 def _show_charts(publisher: Publisher, console: Console) -> None:
-    if (page := publisher.preset_charts()) is not None:
+    if (page := publisher.charts) is not None:
         say(console, f"MLflow charts: {page}")

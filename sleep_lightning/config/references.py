@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from omegaconf import OmegaConf
+
 HANDED_OVER = "SLEEP_LIGHTNING_TRACKING_URI"
 """Variable in which a run's parent process gives it a tracking URI; nothing that is written down refers to it."""
 
@@ -62,6 +64,15 @@ def variables(value: Any) -> dict[str, bool]:
 def missing_variable(value: Any) -> str | None:
     """A variable that a value needs and that is not set; None if there is none."""
     return min((k for k, optional in variables(value).items() if not optional and k not in os.environ), default=None)
+
+
+def resolved(key: str, text: str) -> str:
+    """A text with the values of the variables that it refers to. Raises ValueError if one is not set."""
+    if not refers(text):
+        return text
+    if (name := missing_variable(text)) is not None:
+        raise ValueError(f"{key} was saved as a reference to the variable {name}; set that")
+    return str(OmegaConf.create({"text": text})["text"])
 
 
 def _names(raw: Any) -> set[str]:

@@ -25,6 +25,10 @@ class TrackingConfig:
     """MLflow run name; null: the name of the run directory."""
     parent_run_id: str | None = None
     """MLflow parent run (of a comparison or sweep)."""
+    system_metrics: bool = True
+    """Log the use of the machine's CPU and memory and of the run's GPUs, every ten seconds."""
+    checkpoint_mb: float = field(default=100.0, metadata={"low": 0, "high": 1e9})
+    """Largest best checkpoint, in MB, that is copied into MLflow; 0: none is."""
     flush_seconds: float = field(default=10.0, metadata={"high": 1e6})
     """Seconds between two writes of buffered metrics."""
 

@@ -21,11 +21,13 @@ from sleep_lightning.runs.space import naming
 
 OUTBOX = "mlflow.jsonl"
 """What MLflow is still to be told: there as long as the run goes on or something is unsent (``tracking.outbox``)."""
+CONSOLE = "console.log"
+"""What a run has printed, over all its starts."""
 SAVED = ".saved"
 """Empty file beside the checkpoints of a run that has saved one, so that a lost ``last.ckpt`` is missed."""
 
 WRITTEN = [
-    *("config.yaml", "run.json", "history.jsonl", "summary.json", OUTBOX, "learning_curve.png"),
+    *("config.yaml", "run.json", "history.jsonl", "summary.json", OUTBOX, CONSOLE, "learning_curve.png"),
     *(f"checkpoints/{name}" for name in ("last.ckpt", "best.ckpt", "exception.ckpt", SAVED)),
 ]
 """Files that training writes into a run's directory, besides its lock."""
@@ -151,6 +153,10 @@ class RunDirectory:
     @property
     def summary(self) -> Path:
         return self.path / "summary.json"
+
+    @property
+    def console(self) -> Path:
+        return self.path / CONSOLE
 
     @property
     def history(self) -> Path:

@@ -39,16 +39,31 @@ def append_text(path: Path, text: str) -> None:
 def _append(path: Path, content: bytes) -> None:
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     try:
-        whole = os.fstat(file).st_size
-        try:
-            if os.write(file, content) < len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            os.fsync(file)
-        except OSError:
-            os.ftruncate(file, whole)
-            raise
+        append_whole(file, content, sync=True)
     finally:
         os.close(file)
+
+
+def append_whole(file: int, content: bytes, *, sync: bool = False) -> None:
+    """Append to an open file all of it or nothing.
+
+    Args:
+        file: its descriptor.
+        content: what is appended.
+        sync: have it on disk, too.
+
+    Raises:
+        OSError: it could not be written, for want of space maybe.
+    """
+    before = os.fstat(file).st_size
+    try:
+        if os.write(file, content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if sync:
+            os.fsync(file)
+    except OSError:
+        os.ftruncate(file, before)
+        raise
 
 
 def end_of_lines(file: IO[bytes]) -> int:

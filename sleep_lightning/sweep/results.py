@@ -1,8 +1,7 @@
 """What a study is told of its trials."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import isfinite
 from typing import Any
 
 import optuna
@@ -10,6 +9,8 @@ from optuna.trial import TrialState
 
 from sleep_lightning.redaction import redact
 from sleep_lightning.sweep.ledger import Ledger
+from sleep_lightning.sweep.measures import why_unusable
+from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.study import DIVERGED
 from sleep_lightning.sweep.trial import Trial, mean_curve
 
@@ -19,7 +20,7 @@ class Results:
     """Tells a study how its trials end, each once.
 
     Attributes:
-        objectives: of the study, in its order.
+        sweep: what is judged, and by which bounds.
         ledger: gets what has ended.
         events: gets a line about each end, for display.
         told: called after each.
@@ -27,7 +28,7 @@ class Results:
     """
 
     study: optuna.Study
-    objectives: Sequence[str]
+    sweep: Sweep
     ledger: Ledger
     events: list[str]
     told: Callable[[], None]
@@ -46,16 +47,19 @@ class Results:
 
     def finish(self, trial: Trial) -> None:
         """A trial whose runs are all finished."""
-        result, spent = trial.result(), trial.flops_spent()
-        values = [result[name] for name in self.objectives]
-        if broken := [name for name in self.objectives if not isfinite(result[name])]:
+        result, objectives = trial.result(), list(self.sweep.spec.objectives)
+        spent: dict[str, Any] = {"flops_spent": trial.flops_spent()}
+        if (broken := why_unusable(result, objectives)) is not None:
             # Optuna accepts no NaN, and nothing compares with one
-            facts: dict[str, Any] = {"failed": f"{broken[0]} is {result[broken[0]]}", DIVERGED: True}
-            self.tell(trial.number, TrialState.FAIL, **facts, flops_spent=spent)
+            self.tell(trial.number, TrialState.FAIL, failed=broken, **(spent | {DIVERGED: True}))
             return
-        facts = {"result": result, "exact_match_by_seed": trial.spread(), "curve": mean_curve(trial.runs)}
-        written = trial.written(self.objectives)
-        self.tell(trial.number, TrialState.COMPLETE, values, written, **facts, flops_spent=spent)
+        curve = mean_curve(trial.runs)
+        if (above := self.sweep.why_excluded(result)) is not None:
+            self.tell(trial.number, TrialState.PRUNED, pruned=above, curve=curve, **spent)
+            return
+        facts = {"result": result, "exact_match_by_seed": trial.spread(), "curve": curve}
+        values, written = [result[name] for name in objectives], trial.written(objectives)
+        self.tell(trial.number, TrialState.COMPLETE, values, written, **facts, **spent)
 
     def record(self, number: int, state: TrialState, values: list[float] | None = None, **facts: object) -> None:
         """Facts first: a reader that sees the trial ended must see them too."""

@@ -1,6 +1,6 @@
 """A sweep, read from its YAML. All of it is checked before the first trial."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from math import inf
 from pathlib import Path
@@ -16,10 +16,10 @@ from sleep_lightning.config.reading import Argument, as_meant, first_line, liter
 from sleep_lightning.config.references import References, refers
 from sleep_lightning.cost.inference import inference_cost
 from sleep_lightning.names import check_name
-from sleep_lightning.sweep.keys import MEASURES as MEASURES
 from sleep_lightning.sweep.keys import Budget as Budget
 from sleep_lightning.sweep.keys import Reseed as Reseed
 from sleep_lightning.sweep.keys import SweepSpec as SweepSpec
+from sleep_lightning.sweep.measures import BOUNDS, check_measure
 from sleep_lightning.sweep.near_misses import check_base, check_near_misses, lacking
 from sleep_lightning.sweep.point import ARM, PASSES, STEPS, TRAIN_FLOPS, apply_point
 from sleep_lightning.sweep.space import Space, read_parameters
@@ -77,9 +77,18 @@ class Sweep:
 
     def why_infeasible(self, experiment: Experiment, train_flops: float) -> str | None:
         """The bound that the experiment violates; None if none."""
-        known = vars(inference_cost(experiment)) | {"train_flops": train_flops}
-        broken = [(name, bound) for name, bound in self.spec.constraints.items() if known[name] > bound]
-        return f"{broken[0][0]} {known[broken[0][0]]:.4g} is above {broken[0][1]:.4g}" if broken else None
+        return self._why_above(vars(inference_cost(experiment)) | {"train_flops": train_flops})
+
+    def why_excluded(self, result: Mapping[str, float]) -> str | None:
+        """The bound that a finished trial violates, or an unknown measure of it; None if none."""
+        for name in self.spec.constraints.keys() - result.keys() - set(BOUNDS):
+            return f"{name}, which constraints bound, was not logged"
+        return self._why_above(result)
+
+    def _why_above(self, known: Mapping[str, float]) -> str | None:
+        bounds = self.spec.constraints.items()
+        broken = (f"{name} {known[name]:.4g} is above {most:.4g}" for name, most in bounds if known.get(name, 0) > most)
+        return next(broken, None)
 
 
 def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool = False) -> Sweep:
@@ -120,6 +129,10 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
         base = load_experiment(path.parent / spec.base, spec.overrides, saved=saved).anchored()
         if not saved:
             check_name("name", spec.name)
+            logs_more = bool(base.training.callbacks) or any(key.startswith("training.callbacks") for key in spec.space)
+            for key in ("objectives", "constraints"):
+                for name in getattr(spec, key):
+                    check_measure(key, name, logs_more=logs_more)
             if own := [key for key in OWN if key in spec.space]:
                 raise ValueError(f"space.{own[0]} cannot vary: the sweep sets it itself; {OWN[own[0]]}")
             types = key_types(base, spec.space) | {TRAIN_FLOPS: float}

@@ -22,6 +22,7 @@ from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.active_runs import ActiveRun, ActiveRuns
 from sleep_lightning.sweep.launchers import Launcher, LocalLauncher
 from sleep_lightning.sweep.ledger import Ledger
+from sleep_lightning.sweep.measures import pruner_of
 from sleep_lightning.sweep.point import point_key
 from sleep_lightning.sweep.pruning import Pruner
 from sleep_lightning.sweep.records import Records
@@ -73,8 +74,8 @@ class Supervisor:
         self._reseeding = Reseeding(self.sweep, self.study, self.folder, self.overrides)
         with reading(self.folder / JOURNAL, REMEDY):
             self._ledger = Ledger(self.study.get_trials(deepcopy=False))
-        self._results = Results(self.study, list(spec.objectives), self._ledger, self.events, self._reseeding.told)
-        self._pruner = Pruner(self.sweep.spec.pruner)
+        self._results = Results(self.study, self.sweep, self._ledger, self.events, self._reseeding.told)
+        self._pruner = Pruner(pruner_of(self.sweep.spec))
         self._deadline = time.monotonic() + 3600 * (self.sweep.spec.budget.hours or float("inf"))
 
     def snapshot(self) -> Snapshot:
@@ -154,7 +155,7 @@ class Supervisor:
 
     def _begin_beside(self) -> bool:
         """Start another seed of an active trial; not with a pruner, which may save the seeds that follow."""
-        if self.sweep.spec.pruner != "none":
+        if pruner_of(self.sweep.spec) != "none":
             return False
         return any(self._active.start_next(trial) for trial in self._active.trials())
 

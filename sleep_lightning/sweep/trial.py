@@ -14,7 +14,8 @@ from sleep_lightning.cost.run_flops import predict_flops
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.frontier import Point
-from sleep_lightning.sweep.spec import MEASURES, Sweep
+from sleep_lightning.sweep.measures import BOUNDS, MEASURES, measured
+from sleep_lightning.sweep.spec import Sweep
 
 _RUN = re.compile(r"(\d{4,})-seed(\d+)", re.ASCII)
 """Name of the directory of a trial's run with a seed."""
@@ -30,6 +31,7 @@ class Trial:
         runs: one for each seed, in order.
         run_flops: training FLOPs of one whole run, known before its first step.
         reseeds: it has a result already, and its run is another seed.
+        measures: what it is judged by, besides what every run reports.
     """
 
     number: int
@@ -37,6 +39,7 @@ class Trial:
     runs: tuple[FitProcess, ...]
     run_flops: float
     reseeds: bool = False
+    measures: tuple[str, ...] = ()
 
     @property
     def train_flops(self) -> float:
@@ -52,9 +55,10 @@ class Trial:
         return sum(run.flops_spent for run in self.runs)
 
     def result(self) -> dict[str, float]:
-        """Means of the finished runs' measures over seeds."""
-        summaries = [run.summary for run in self.runs]
-        return {name: mean(float(summary[name]) for summary in summaries if summary) for name in MEASURES}
+        """Means of the finished runs' measures over seeds; those that a run lacks are left out."""
+        summaries = [summary for run in self.runs if (summary := run.summary)]
+        found = {name: [measured(summary, name) for summary in summaries] for name in (*MEASURES, *self.measures)}
+        return {name: mean(x for x in values if x is not None) for name, values in found.items() if None not in values}
 
     def written(self, measures: Iterable[str]) -> str:
         """These measures of the finished runs, for display: exact match beside its error and its baselines."""
@@ -82,7 +86,8 @@ def build_trial(sweep: Sweep, number: int, values: dict[str, Any], folder: Path,
     flops = predict_flops(runs[0].experiment)
     if (reason := sweep.why_infeasible(runs[0].experiment, flops)) is not None:
         raise ValueError(reason)
-    return Trial(number, values, tuple(runs), flops)
+    judged = (*sweep.spec.objectives, *(name for name in sweep.spec.constraints if name not in BOUNDS))
+    return Trial(number, values, tuple(runs), flops, measures=judged)
 
 
 def run_path(folder: Path, number: int, seed: int) -> Path:

@@ -1,11 +1,13 @@
 """The loggers of a run, as ``tracking.loggers`` names them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
 from sleep_lightning.config import Experiment, TrackingConfig
 from sleep_lightning.config.plugins import read_spec, resolve
+from sleep_lightning.redaction import redact
 from sleep_lightning.runs.directory import OUTBOX, RunDirectory
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
 
@@ -16,8 +18,17 @@ def open_mlflow(
     name: str,
     run_id: str | None,
     flush_seconds: float = TrackingConfig.flush_seconds,
+    written: Mapping[str, str] | None = None,
 ) -> MLflowRun:
     """The MLflow run of a run, comparison or sweep, whose directory keeps its id and its outbox.
+
+    Args:
+        tracking: store and experiment.
+        directory: of the run.
+        name: of a new MLflow run.
+        run_id: of one that is resumed; None for a new one.
+        flush_seconds: time between two deliveries.
+        written: as in ``MLflowRun``.
 
     Raises:
         ValueError: the store cannot be used, and ``tracking.required``.
@@ -31,6 +42,7 @@ def open_mlflow(
         directory.path / OUTBOX,
         required=tracking.required,
         opened=directory.record_mlflow_run,
+        written=written,
     )
 
 
@@ -59,6 +71,18 @@ def build_loggers(experiment: Experiment, run: RunDirectory, mlflow: MLflowRun |
         if name == "tensorboard":
             offered["version"] = ""
         elif offered["name"] is None:
-            offered["name"] = t.run_name or run.path.name
+            offered["name"] = redact(t.run_name or run.path.name)
         loggers.append(resolve("logger", spec, key=key, **offered))
     return loggers
+
+
+def written_names(experiment: Experiment, name: str | None = None) -> dict[str, str]:
+    """What an outbox keeps of the names of the MLflow experiment and run: as the user wrote them.
+
+    Args:
+        experiment: its ``tracking`` names them.
+        name: of the run, if that is not ``tracking.run_name``.
+    """
+    tracking = experiment.to_dict()["tracking"]
+    name = name or tracking["run_name"]
+    return {"experiment": tracking["experiment"]} | ({} if name is None else {"name": name})

@@ -13,21 +13,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
-from urllib.parse import quote, unquote
 
 from lightning.pytorch.loggers import Logger
 
 from sleep_lightning.config import anchored_uri, sqlite_file
-from sleep_lightning.redaction import one_line, redact_uri
-from sleep_lightning.runs.space import DiskFull
-from sleep_lightning.tracking.mlflow_store import (
-    alone,
-    check_reachable,
-    create_whole,
-    open_client,
-    store_errors,
-)
-from sleep_lightning.tracking.outbox import Entry, Outbox
+from sleep_lightning.redaction import one_line, redact, redact_uri
+from sleep_lightning.tracking.mlflow_delivery import send_or_drop
+from sleep_lightning.tracking.mlflow_run import open_run
+from sleep_lightning.tracking.mlflow_store import check_reachable
+from sleep_lightning.tracking.mlflow_views import RUNS_VIEW, ViewPage
+from sleep_lightning.tracking.outbox import Outbox
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -51,6 +46,11 @@ class MLflowRun(Logger):
         outbox: file of what is to be sent; None: it is in memory alone.
         required: raise if the store cannot be reached; False: warn, and create the run once it can.
         opened: called with the run's id as soon as there is one, in whatever thread.
+        written: ``experiment`` and ``name`` as the user wrote them, where those are references to the environment:
+            the outbox keeps them so.
+
+    Attributes:
+        experiment_id: of the MLflow experiment; None as long as the store could not be reached.
 
     Raises:
         ValueError: the store cannot be reached, ``run_id`` is not in it, or another process keeps ``outbox``.
@@ -67,12 +67,14 @@ class MLflowRun(Logger):
         *,
         required: bool = True,
         opened: Callable[[str], None] | None = None,
+        written: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
-        self.uri, self.experiment, self.flush_seconds = uri, experiment, flush_seconds
-        self._run_name, self._run_id, self._opened = run_name, run_id, opened
+        self.uri, self.experiment, self.flush_seconds = uri, redact(experiment), flush_seconds
+        self._run_name, self._run_id, self._opened = run_name and redact(run_name), run_id, opened
         self._client: MlflowClient | None = None
-        store = {"uri": redact_uri(anchored_uri(uri)), "experiment": experiment, "name": run_name}
+        self.experiment_id: str | None = None
+        store = {"uri": redact_uri(anchored_uri(uri)), "experiment": experiment, "name": run_name} | dict(written or {})
         try:
             self._outbox = Outbox(outbox, store, wait=PATIENCE)
         except BlockingIOError as error:
@@ -101,49 +103,11 @@ class MLflowRun(Logger):
 
     def _connected(self) -> "MlflowClient":
         if self._client is None:
-            client, self._run_id = self._open(self._run_name, self._run_id)
-            self._client = client
+            opened = open_run(self.uri, self.experiment, self._run_name, self._run_id)
+            self._client, self._run_id, self.experiment_id = opened
             if self._opened is not None:
                 self._opened(self._run_id)
         return self._client
-
-    def _open(self, run_name: str | None, run_id: str | None) -> "tuple[MlflowClient, str]":
-        file = sqlite_file(self.uri)
-        if run_id is not None and file is not None and not file.exists():  # MLflow would create an empty one
-            raise ValueError(
-                f"tracking.uri={redact_uri(self.uri)!r}: there is no file {file.absolute()}, though the run is "
-                f"recorded in it; say where it lies (tracking.uri=sqlite:////...), or set tracking.enabled=false"
-            )
-        try:
-            check_reachable(self.uri)
-            with alone(self.uri):
-                create_whole(anchored_uri(self.uri))
-                client = open_client(anchored_uri(self.uri))  # MLflow keeps open stores by their URI
-                if run_id is not None:
-                    client.update_run(run_id, status="RUNNING")
-                    return client, run_id
-                found = client.get_experiment_by_name(self.experiment)
-                experiment_id = self._new_experiment(client) if found is None else found.experiment_id
-            return client, cast(str, client.create_run(experiment_id, run_name=run_name).info.run_id)
-        except store_errors() as error:
-            if file is not None and (full := DiskFull.of_sqlite(file, error)):
-                raise ValueError(
-                    f"{full.what}; free some space, or set tracking.required=false (it is sent later)"
-                ) from error
-            raise ValueError(
-                f"tracking.uri={redact_uri(self.uri)!r} cannot be used: {one_line(error)}; "
-                f"check it, or set tracking.required=false (it is sent later) or tracking.enabled=false"
-            ) from error
-
-    def _new_experiment(self, client: "MlflowClient") -> str:
-        """Artifacts go to ``mlruns/`` of the current directory, unless the store is a server, which decides.
-
-        MLflow decodes a path like ``50%25``: there the place is given as a URI.
-        """
-        place = Path("mlruns").absolute() / quote(self.experiment, safe="")
-        decoded = sqlite_file(self.uri) is not None and unquote(str(place.parent)) != str(place.parent)
-        location = place.as_uri() if decoded else None
-        return cast(str, client.create_experiment(self.experiment, artifact_location=location))
 
     @property
     def name(self) -> str:
@@ -157,6 +121,11 @@ class MLflowRun(Logger):
     def run_id(self) -> str | None:
         """The MLflow run; None as long as it could not be created."""
         return self._run_id
+
+    @property
+    def runs_page(self) -> ViewPage | None:
+        """The page of all runs of the experiment; None as long as the store could not be reached."""
+        return None if self.experiment_id is None else ViewPage.of(self.uri, self.experiment_id, RUNS_VIEW)
 
     def log_hyperparams(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Record parameters, those of an experiment as ``section.key``; one that is already recorded with another value
@@ -175,6 +144,15 @@ class MLflowRun(Logger):
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._outbox.add({"tags": dict(tags)})
+
+    def log_dataset(self, dataset: Mapping[str, str], context: str) -> None:
+        """Record what the run is trained on or scored with.
+
+        Args:
+            dataset: fields of MLflow's ``Dataset`` (``mlflow_delivery.as_dataset``).
+            context: ``training`` or ``validation``.
+        """
+        self._outbox.add({"dataset": dict(dataset), "context": context})
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copy a file into the run, as it is when it is sent."""
@@ -236,7 +214,7 @@ class MLflowRun(Logger):
         while unsent > 0 and not self._closed:
             batch = self._outbox.next(BATCH)
             try:
-                self._send_or_drop(client, batch)
+                send_or_drop(client, cast(str, self._run_id), batch, self._outbox.folder)
             except Exception as error:
                 if "artifact" not in batch[0]:
                     raise
@@ -253,54 +231,6 @@ class MLflowRun(Logger):
         if not self._away:
             self._away = True
             warnings.warn(f"MLflow does not take what is logged, which is kept and sent later: {why}", stacklevel=3)
-
-    def _send_or_drop(self, client: "MlflowClient", entries: list[Entry]) -> None:
-        """Send; what the store refuses as invalid would be refused for ever."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._send(client, entries)
-        except MlflowException as error:
-            if error.error_code != "INVALID_PARAMETER_VALUE":
-                raise
-            if len(entries) == 1:
-                content = next(iter(entries[0].values()))
-                what = (", ".join(content) if isinstance(content, dict) else str(content))[:100]
-                warnings.warn(f"MLflow rejects {what}: {one_line(error)}", stacklevel=3)
-            for entry in entries if len(entries) > 1 else ():
-                self._send_or_drop(client, [entry])
-
-    def _send(self, client: "MlflowClient", entries: list[Entry]) -> None:
-        from mlflow.entities import Metric, RunTag
-
-        run_id, first = cast(str, self._run_id), entries[0]
-        if "metrics" in first:
-            metrics = [
-                Metric(key, value, entry["time"], entry["step"])
-                for entry in entries
-                for key, value in entry["metrics"].items()
-            ]
-            client.log_batch(run_id, metrics=metrics)
-        elif "params" in first:
-            self._send_params(client, first["params"])
-        elif "tags" in first:
-            client.log_batch(run_id, tags=[RunTag(key, value) for key, value in first["tags"].items()])
-        elif "artifact" in first:
-            client.log_artifact(run_id, str(self._outbox.folder / first["artifact"]), first["folder"])
-        elif "end" in first:
-            client.set_terminated(run_id, first["end"])
-
-    def _send_params(self, client: "MlflowClient", params: dict[str, str]) -> None:
-        from mlflow.entities import Param
-
-        run_id = cast(str, self._run_id)
-        known = client.get_run(run_id).data.params
-        new = [Param(key, value) for key, value in params.items() if key not in known]
-        for start in range(0, len(new), 100):
-            client.log_batch(run_id, params=new[start : start + 100])
-        for key, value in params.items():
-            if known.get(key, value) != value:
-                client.set_tag(run_id, f"resumed.{key}", value)
 
     def _deliver_regularly(self) -> None:
         while not self._stop.wait(self.flush_seconds):

@@ -12,9 +12,11 @@ from typing import Any
 
 from sleep_lightning.machine.locks import open_private, take
 from sleep_lightning.redaction import redact
+from sleep_lightning.runs.files import append_whole
 
 Entry = dict[str, Any]
-"""One of ``metrics`` (with ``step`` and ``time``), ``params``, ``tags``, ``artifact`` (with ``folder``) and ``end``."""
+"""One of ``metrics`` (with ``step`` and ``time``), ``params``, ``tags``, ``dataset`` (with ``context``), ``artifact``
+(with ``folder``) and ``end``."""
 
 
 class Outbox:
@@ -25,7 +27,8 @@ class Outbox:
 
     Args:
         path: of the file; None: in memory alone.
-        store: for a new file: ``uri`` without its password, ``experiment`` and ``name`` of the run.
+        store: for a new file: ``uri`` without its password, ``experiment`` and ``name`` of the run; references to the
+            environment as they were written.
         wait: seconds to wait for another process that has it.
 
     Raises:
@@ -34,7 +37,7 @@ class Outbox:
 
     def __init__(self, path: Path | None = None, store: dict[str, Any] | None = None, wait: float = 0.0) -> None:
         self.path = path
-        self.store: dict[str, Any] = store or {}
+        self.store = {key: value and redact(value) for key, value in (store or {}).items()}
         self.pending: list[Entry] = []
         self.ended = False
         self._logged: dict[str, int] = {}
@@ -85,7 +88,7 @@ class Outbox:
     def add(self, entry: Entry) -> None:
         """Append an entry, without secrets; of metrics, those that no process before this one has logged at that step
         or a later one."""
-        for kind in entry.keys() & {"params", "tags"}:
+        for kind in entry.keys() & {"params", "tags", "dataset"}:
             entry = entry | {kind: {key: redact(value) for key, value in entry[kind].items()}}
         with self._mutex:
             if "metrics" in entry:
@@ -133,11 +136,10 @@ class Outbox:
         if self._file is None:
             return
         self._unwritten.append(entry)
-        size = os.fstat(self._file).st_size
+        text = "".join(json.dumps(one) + "\n" for one in self._unwritten)
         try:
-            _append(self._file, self._unwritten)
+            append_whole(self._file, text.encode())
         except OSError as error:  # a full disk: written with the next entry for which there is room
-            os.ftruncate(self._file, size)
             self._say(error)
         else:
             self._unwritten.clear()
@@ -156,12 +158,6 @@ def _open_locked(path: Path, seconds: float) -> int:
         os.close(file)
         raise BlockingIOError(errno.EAGAIN, "another process has it", str(path))
     return file
-
-
-def _append(file: int, entries: list[Entry]) -> None:
-    text = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
-    if os.write(file, text) < len(text):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _parsed(text: bytes) -> Iterator[Entry]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sleep_lightning.config import TrackingConfig, anchored_uri
+from sleep_lightning.config.references import resolved
 from sleep_lightning.redaction import is_redacted
 from sleep_lightning.runs.directory import OUTBOX, RunDirectory
 from sleep_lightning.tracking.loggers import open_mlflow
@@ -40,9 +41,12 @@ def send(folder: Path, uri: str | None = None) -> int:
             f"URI to: {sync_command(folder)}"
         )
     tracking, directory = TrackingConfig(uri=anchored_uri(place)), RunDirectory(folder)
-    if store.get("experiment"):
-        tracking = replace(tracking, experiment=store["experiment"])
-    return open_mlflow(tracking, directory, store.get("name") or folder.name, directory.mlflow_run_id).close()
+    name, run_id = folder.name, directory.mlflow_run_id
+    if run_id is None:  # it is created now: references to the environment count
+        if store.get("experiment"):
+            tracking = replace(tracking, experiment=resolved("tracking.experiment", store["experiment"]))
+        name = resolved("tracking.run_name", store.get("name") or name)
+    return open_mlflow(tracking, directory, name, run_id).close()
 
 
 def send_all(folder: Path, uri: str) -> None:

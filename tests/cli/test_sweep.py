@@ -13,6 +13,7 @@ from sleep_lightning.cli.sweep import prepare
 from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.spec import load_sweep
 from sleep_lightning.sweep.study import build_sampler
+from sleep_lightning.tracking.mlflow_frontier import FRONTIER
 from tests.cli.cli import ROOT, SMALL, run
 
 
@@ -49,11 +50,14 @@ def test_a_sweep_leaves_a_frontier(
     files = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert files == {"report.html", "frontier.html", "frontier.png", "frontier.json", "trials.csv"}
     children = [r for r in found if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert len(children) == 2
+    [lines] = [r for r in children if FRONTIER in r.data.tags]
+    assert {"frontier", "majority_answer", "uniform_guess"} < lines.data.metrics.keys()
+    children.remove(lines)
+    assert len(children) == len({child.data.tags["mlflow.runColor"] for child in children}) == 2
     for child in children:
         metrics = child.data.metrics
         assert metrics["cost/log10_train_flops"] == pytest.approx(math.log10(metrics["cost/train_flops"]))
-        assert {"final/exact_match", "cost/wall_s"} <= metrics.keys()
+        assert {"val/exact_match", "cost/wall_s"} <= metrics.keys()
     charts = f"MLflow charts: http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey=sweep-{parent.info.run_id}&"
     assert done.stdout.count(charts) == 2  # at start and end
     assert f"mlflow server --backend-store-uri sqlite:///{tmp_path}/mlflow.db --port 5000" in done.stdout

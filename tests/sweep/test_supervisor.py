@@ -254,6 +254,21 @@ def test_a_result_that_is_no_number_is_a_failure(tmp_path: Path, monkeypatch: py
     assert ledger(study).counted == 6
 
 
+def test_a_trial_above_a_bound_counts_and_is_no_result(tmp_path: Path) -> None:
+    study, _ = run(tmp_path, trials=4, space_only_passes=True, sampler="grid", constraints={"exact_match": 0.25})
+    trials = {t.params["sleep.n_passes"]: t for t in study.get_trials()}
+    assert {n: t.state for n, t in trials.items()} == {
+        **dict.fromkeys((1, 2), TrialState.COMPLETE),
+        **dict.fromkeys((3, 4), TrialState.PRUNED),
+    }
+    assert trials[4].user_attrs["pruned"] == "exact_match 0.4 is above 0.25"
+
+
+def test_an_objective_that_no_run_logs_says_so(tmp_path: Path) -> None:
+    study, _ = run(tmp_path, trials=4, space_only_passes=True, sampler="grid", objectives={"val/nothing": "minimize"})
+    assert {t.user_attrs["failed"] for t in study.get_trials()} == {"val/nothing, an objective, was not logged"}
+
+
 @pytest.mark.parametrize(
     ("end", "reason"),
     [

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sleep_lightning.tracking.mlflow_charts import LOCAL_SERVER, ChartPage, preset_chart_page
+from sleep_lightning.tracking.mlflow_charts import preset_chart_page, share_key
+from sleep_lightning.tracking.mlflow_frontier import Lines
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
+from sleep_lightning.tracking.mlflow_views import RUNS_VIEW, ViewPage, view_tag
 from tests.browser import SECONDS, mlflow_server, plots
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def record(uri: str, name: str, parent: str | None, n: int, flops: float, accura
         {"sleep.n_passes": n, "sleep.grad_passes": 1 if n > 2 else None, "model.pattern": "AG", "model.d_model": 64}
     )
     cost = {"cost/train_flops": flops, "cost/log10_train_flops": math.log10(flops)}
-    run.log_metrics({"final/exact_match": accuracy} | cost, 100)
+    run.log_metrics({"val/exact_match": accuracy} | cost, 100)
     run.end("FINISHED")
     return run.run_id
 
@@ -71,16 +73,26 @@ def rounded(*columns: list[Any]) -> list[tuple[float, ...]]:
 
 
 def test_the_three_charts_show_the_children_of_the_sweep_and_nothing_else(browser: "Browser", served: Served) -> None:
-    page = preset_chart_page(served.uri, served.parent, VARYING)
-    assert page is not None
-    window = browser.new_page(viewport={"width": 1400, "height": 1500})  # cards are drawn when in sight
+    edge = [(9.0, 0.2), (10.0, 0.7)]
+    lines = Lines(9.0, 11.0, edge, {"majority_answer": 0.125, "uniform_guess": 0.0625})
+    for levels in ({"majority_answer": 0.5}, lines.levels):  # what was drawn first goes
+        assert preset_chart_page(served.uri, served.parent, VARYING, "mine", lines=replace(lines, levels=levels))
+    window = browser.new_page(viewport={"width": 1500, "height": 2200})  # cards are drawn when in sight
     window.set_default_timeout(1000 * SECONDS)
-    window.goto(page.url.replace(LOCAL_SERVER, served.host))
-    found = plots(window, lambda found: [plot["drawn"] for plot in found] == [len(POINTS)] * 2)
+    page = ViewPage.of(f"http://{served.host}", "1", share_key(served.parent), "CHART")
+    window.goto(page.url)
+    found = plots(window, lambda found: [plot["drawn"] for plot in found[1:3]] == [len(POINTS)] * 2)
+    curves = [trace for trace in found[0]["traces"] if trace["name"].startswith("frontier") and trace["y"]]
+    heights = {tuple(trace["y"]) for trace in curves}
+    assert heights == {(0.2, 0.2, 0.7, 0.7), (0.125, 0.125), (0.0625, 0.0625)}, "the frontier in steps, the baselines"
+    assert all((trace["x"][0], trace["x"][-1]) == (9.0, 11.0) for trace in curves)
+    found = found[1:3]  # MLflow's own follow
     scatter, (contour, dots) = found[0]["traces"][0], found[1]["traces"]
+    of_passes = {n: {c for c, x in zip(dots["colors"], dots["x"], strict=True) if float(x) == n} for n in (1, 2, 4)}
+    assert sorted(map(len, of_passes.values())) == [1, 1, 1] and len(set().union(*of_passes.values())) == 3
     wanted = rounded(*zip(*((math.log10(flops), accuracy) for _, flops, accuracy in POINTS), strict=True))
     assert rounded(scatter["x"], scatter["y"]) == wanted
-    assert found[0]["axes"] == ["cost/log10_train_flops", "final/exact_match"]
+    assert found[0]["axes"] == ["cost/log10_train_flops", "val/exact_match"]
     wanted = rounded(*zip(*((n, math.log10(flops), accuracy) for n, flops, accuracy in POINTS), strict=True))
     assert contour["type"] == "contour"
     assert rounded(contour["x"], contour["y"], contour["z"]) == wanted
@@ -88,7 +100,7 @@ def test_the_three_charts_show_the_children_of_the_sweep_and_nothing_else(browse
     window.wait_for_function(PARALLEL)
     parallel = window.evaluate(PARALLEL)
     rows = parallel["rows"]
-    keys = ["sleep.n_passes", "cost/log10_train_flops", "final/exact_match"]
+    keys = ["sleep.n_passes", "cost/log10_train_flops", "val/exact_match"]
     assert rounded(*([row[key] for row in rows] for key in keys)) == wanted
     assert sorted(row["text/sleep.grad_passes"] for row in rows) == ["= 1"] * 2 + ["= None"] * 6
     assert parallel["axes"] == 5
@@ -96,28 +108,29 @@ def test_the_three_charts_show_the_children_of_the_sweep_and_nothing_else(browse
 
 
 @pytest.mark.process
-def test_a_server_is_its_own_host_and_refreshing_leaves_one_tag(served: Served) -> None:
+def test_refreshing_leaves_one_tag_for_a_view(served: Served) -> None:
     from mlflow.tracking import MlflowClient
 
-    pages = [preset_chart_page(f"http://{served.host}", served.parent, VARYING) for _ in range(2)]
-    assert pages[0] == pages[1]
-    assert pages[0] is not None
-    assert pages[0].server is None
-    assert str(pages[0]).startswith(f"http://{served.host}/#/experiments/1/runs?viewStateShareKey=sweep-")
+    assert all(preset_chart_page(f"http://{served.host}", served.parent, VARYING) for _ in range(2))
     tags = MlflowClient(served.uri).get_experiment("1").tags
-    assert sum(key.startswith("mlflow.sharedViewState.") for key in tags) == 1
+    assert sorted(key for key in tags if "View" in key) == sorted(
+        view_tag(key) for key in (RUNS_VIEW, share_key(served.parent))
+    )
 
 
 def test_the_link_holds_no_password_and_says_what_to_start() -> None:
-    page = ChartPage.of("postgresql://me:s3cret@db/x", "3", "k")
-    assert page.url == "http://127.0.0.1:5000/#/experiments/3/runs?viewStateShareKey=k&compareRunsMode=CHART"
+    page = ViewPage.of("postgresql://me:s3cret@db/x", "3", "k", "CHART")
+    assert (
+        page.url
+        == "http://127.0.0.1:5000/#/experiments/3/runs?viewStateShareKey=k&compareRunsMode=CHART&workflowType=machine_learning"
+    )
     assert page.server == "mlflow server --backend-store-uri 'postgresql://me:***@db/x' --port 5000"
     assert page.server in str(page)
-    behind = ChartPage.of("https://me:s3cret@host:8443/mlflow/", "3", "k")
+    behind = ViewPage.of("https://me:s3cret@host:8443/mlflow/", "3", "k")
     assert behind.url.startswith("https://host:8443/mlflow/#/experiments/3/runs?")
 
 
 def test_a_store_that_is_gone_stops_nothing() -> None:
     with pytest.warns(UserWarning, match="rejected the charts") as caught:
-        assert preset_chart_page("postgresql://me:s3cret@127.0.0.1:1/x", "0" * 32, VARYING) is None
+        assert not preset_chart_page("postgresql://me:s3cret@127.0.0.1:1/x", "0" * 32, VARYING)
     assert "s3cret" not in str(caught[0].message)

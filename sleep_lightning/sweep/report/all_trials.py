@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from sleep_lightning.formatting import in_flop, score
+from sleep_lightning.sweep.measures import SCORES
 from sleep_lightning.sweep.report.baselines import value_text
 from sleep_lightning.sweep.report.content import Report, in_words
 from sleep_lightning.sweep.report.html import Cell, link, sortable
 from sleep_lightning.sweep.report.rows import Row
 from sleep_lightning.sweep.space import in_yaml
-from sleep_lightning.sweep.spec import MEASURES
 from sleep_lightning.sweep.trial import run_path
 
 NOTHING = Cell("")
+COMMON = (*SCORES, "train_flops", "wall_s")
+"""Measures that have a column in every table."""
 
 
 def all_trials(report: Report) -> str:
@@ -22,7 +24,7 @@ def all_trials(report: Report) -> str:
     result."""
     keys = list(report.definition["space"])
     main = (report.value, report.cost)
-    others = [name for name in MEASURES if name not in main]
+    others = [name for name in COMMON if name not in main]
     titles = ["trial", "state", *map(in_words, main), *keys, *map(in_words, others)]
     titles += ["training FLOPs spent", "ended", "runs", "reason"]
     rows = [

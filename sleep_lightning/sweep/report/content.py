@@ -15,6 +15,7 @@ from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.formatting import score, with_unit
 from sleep_lightning.runs.damage import reading
 from sleep_lightning.sweep.frontier import GrowingArea, Point, frontier, hypervolume
+from sleep_lightning.sweep.measures import is_share
 from sleep_lightning.sweep.point import passes_of, point_key
 from sleep_lightning.sweep.report.importances import importances
 from sleep_lightning.sweep.report.origin import Origin
@@ -24,12 +25,17 @@ from sleep_lightning.sweep.storage import JOURNAL, REMEDY, saved_spec
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
 from sleep_lightning.sweep.trial import seeds_by_trial
 
-COSTS = {"train_flops": "FLOP", "wall_s": "s"}
+COSTS = {"train_flops": "FLOP", "wall_s": "s", "energy_j": "J", "peak_memory_bytes": "B", "step_memory_bytes": "B"}
 """Objectives that are costs, and their units."""
-NAMES = {"train_flops": "training FLOPs", "wall_s": "wall time"}
+NAMES = {
+    "train_flops": "training FLOPs",
+    "wall_s": "wall time",
+    "energy_j": "energy",
+    "tokens_per_s": "tokens/s in training",
+    "peak_memory_bytes": "peak memory",
+    "step_memory_bytes": "memory of a step",
+}
 """Measures whose names are not words."""
-SHARES = ("exact_match", "token_accuracy")
-"""Measures between 0 and 1."""
 BASELINES = {
     "exact_match": {"majority answer": "majority_baseline", "uniform guess": "uniform_baseline"},
     "token_accuracy": {"majority answer": "majority_token_baseline"},
@@ -225,7 +231,7 @@ class Report:
         return trial.result[self.cost], trial.result[self.value]
 
     def _most(self, measure: str) -> float:
-        return 1.0 if measure in SHARES else self._largest[measure]
+        return 1.0 if is_share(measure) else self._largest[measure]
 
     @cached_property
     def _largest(self) -> dict[str, float]:

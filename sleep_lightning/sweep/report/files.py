@@ -9,7 +9,8 @@ from typing import Any
 
 from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.sweep.folder import BASE, SWEEPS
-from sleep_lightning.sweep.report.content import COSTS, SHARES, Report, in_words
+from sleep_lightning.sweep.measures import is_share
+from sleep_lightning.sweep.report.content import COSTS, Report, in_words
 from sleep_lightning.sweep.report.drawn import MOST_CURVES, MOST_DOTS, thinned
 from sleep_lightning.sweep.report.law import Laws
 from sleep_lightning.sweep.report.page import SHOWN, report_page
@@ -70,7 +71,7 @@ def frontier_plot(report: Report) -> FrontierPlot:
         stopped=_stopped(report),
         edge=tuple(dots[t.number] for t in report.best) if len(report.objectives) > 1 else (),
         levels={_level_label(label, *ends): ends[1] for label, ends in report.baselines.items()},
-        value_is_share=report.value in SHARES,
+        value_is_share=is_share(report.value),
         log_cost=report.cost in COSTS and all(dot.cost > 0 for dot in dots.values()),
         cost_unit=COSTS.get(report.cost, ""),
     )

@@ -1,19 +1,25 @@
 """Keeps a sweep's report up to date while it runs, in its folder and in its MLflow run."""
 
+import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from math import log10
 from pathlib import Path
 from typing import Any
 
 import optuna
 
+from sleep_lightning.sweep.measures import metric_of
 from sleep_lightning.sweep.report.content import Report, build_report
 from sleep_lightning.sweep.report.files import write_report
 from sleep_lightning.sweep.report.origin import CHARTS
 from sleep_lightning.sweep.spec import Sweep
-from sleep_lightning.tracking.mlflow_charts import ChartPage, preset_chart_page
-from sleep_lightning.tracking.mlflow_logger import MLflowRun
+from sleep_lightning.tracking.mlflow_charts import preset_chart_page, share_key
+from sleep_lightning.tracking.mlflow_frontier import Lines
+from sleep_lightning.tracking.mlflow_logger import PATIENCE, MLflowRun
+from sleep_lightning.tracking.mlflow_run import commit_tags
+from sleep_lightning.tracking.mlflow_views import ACCURACY, COST, ViewPage
 
 SHARE = 0.05
 """Largest share of the time spent on reports: drawing blocks the supervisor."""
@@ -42,23 +48,43 @@ class Publisher:
         self.every_seconds = every_seconds
         self._next = time.monotonic() + every_seconds
         self._next_metrics = 0.0
+        self._presetting: threading.Thread | None = None
         self._logged: tuple[int, dict[str, float]] | None = None
 
-    def begin(self, sweep: Sweep) -> None:
-        """Log the spec as parameters and tags of the MLflow run."""
+    def begin(self, sweep: Sweep, commit: str = "unknown") -> None:
+        """Log the spec as parameters and tags of the MLflow run, and prepare its charts."""
         if self.logger is None:
             return
         self.logger.log_hyperparams(parameters(sweep))
+        self.logger.set_tags(commit_tags(commit))
         self.logger.set_tags({"sweep.name": sweep.spec.name, "sweep.folder": str(self.folder.absolute())})
+        self.preset_charts()
 
-    def preset_charts(self) -> ChartPage | None:
-        """MLflow's chart page, set up for the existing runs; None without one."""
-        if self.logger is None or self.logger.run_id is None:
+    @property
+    def charts(self) -> ViewPage | None:
+        """MLflow's chart page; None without one. Asks no store."""
+        if self.logger is None or self.logger.run_id is None or self.logger.experiment_id is None:
             return None
-        page = preset_chart_page(self.logger.uri, self.logger.run_id, self.varying)
-        if page is not None and self.study.user_attrs.get(CHARTS) != vars(page):
+        return ViewPage.of(self.logger.uri, self.logger.experiment_id, share_key(self.logger.run_id), "CHART")
+
+    def preset_charts(self, report: Report | None = None) -> None:
+        """Set the chart page up for the existing runs, in a thread of its own: the store may take long to answer, and
+        the sweep does not wait for it. While one is being set up, no other is."""
+        if self.logger is None or self.logger.run_id is None or (self._presetting and self._presetting.is_alive()):
+            return
+        if (page := self.charts) is not None and self.study.user_attrs.get(CHARTS) != vars(page):
             self.study.set_user_attr(CHARTS, vars(page))
-        return page
+        axes, lines = (COST, ACCURACY), None
+        if report is not None and report.finished:
+            axes, lines = chart_axes(report), chart_lines(report)
+        about = (self.logger.uri, self.logger.run_id, self.varying, self.study.study_name, axes, lines)
+        self._presetting = threading.Thread(target=preset_chart_page, args=about, name="mlflow-charts", daemon=True)
+        self._presetting.start()
+
+    def close(self) -> None:
+        """Wait for the chart page, as long as for any request to MLflow."""
+        if self._presetting is not None:
+            self._presetting.join(PATIENCE)
 
     def refresh(self) -> None:
         """After a trial ended: log metrics, and write files, if the last ones are old enough for what they took."""
@@ -70,7 +96,7 @@ class Publisher:
 
     def publish(self) -> None:
         """Write the files now, and copy them into the MLflow run."""
-        started = time.monotonic()
+        started, report = time.monotonic(), None
         try:
             report = build_report(self.study, self.folder)
             if self.logger is not None:
@@ -82,7 +108,7 @@ class Publisher:
         if self.logger is not None:
             for file in files:
                 self.logger.log_artifact(file)
-        self.preset_charts()
+        self.preset_charts(report)
         took = time.monotonic() - started
         self._next = started + max(self.every_seconds, took / SHARE)
 
@@ -93,6 +119,27 @@ class Publisher:
         if logged != self._logged:
             self.logger.log_metrics(metrics, logged[0])
             self._logged = logged
+
+
+def chart_axes(report: Report) -> tuple[str, str]:
+    """Metrics of the x- and the y-axis of MLflow's charts, whose axes are linear."""
+    return COST if report.cost == "train_flops" else metric_of(report.cost), metric_of(report.value)
+
+
+def chart_lines(report: Report) -> Lines:
+    """The frontier and the baselines on these axes."""
+
+    def x(cost: float) -> float:
+        return log10(cost) if report.cost == "train_flops" else cost
+
+    costs = [x(trial.result[report.cost]) for trial in report.finished]
+    edge = report.best if len(report.objectives) > 1 else []
+    return Lines(
+        min(costs),
+        max(costs),
+        sorted((x(trial.result[report.cost]), trial.result[report.value]) for trial in edge),
+        {label.replace(" ", "_"): high for label, (_, high) in report.baselines.items()},
+    )
 
 
 def parameters(sweep: Sweep) -> dict[str, Any]:

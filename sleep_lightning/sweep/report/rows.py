@@ -15,6 +15,7 @@ from sleep_lightning.runs.damage import read_json
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import SUMMARY
 from sleep_lightning.sweep.frontier import Point
+from sleep_lightning.sweep.measures import measured
 from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.trial import run_path
 
@@ -82,7 +83,7 @@ def row_of(trial: FrozenTrial, seeds: Iterable[int], finished: Mapping[int, dict
     facts = trial.user_attrs
     state = "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
     result = facts.get("result", {})
-    by_seed = {name: [float(run[name]) for run in summaries if name in run] for name in result}
+    by_seed = {name: [x for run in summaries if (x := measured(run, name)) is not None] for name in result}
     recorded = facts.get("exact_match_by_seed", [])  # the run directories may be gone
     further = max(len(summaries) - len(recorded), 0) if recorded else 0
     if further:  # seeds since the trial was told

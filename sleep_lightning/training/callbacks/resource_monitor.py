@@ -1,5 +1,6 @@
 """FLOPs and tokens so far beside every metric, and what the run takes, beside what was predicted."""
 
+import math
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 class ResourceMonitor(pl.Callback):
     """Logs ``cost/tokens`` and ``cost/train_flops`` with every training and validation metric, and with validations
-    ``cost/{wall_s,tokens_per_s,peak_memory_bytes,step_memory_bytes,energy_j}``, as far as the machine reports them.
+    ``cost/{wall_s,tokens_per_s,peak_memory_bytes,step_memory_bytes,energy_j}``, as far as the machine reports them, and
+    ``cost/predicted_{train_flops,step_memory_bytes}``; ``cost/log10_train_flops`` is for charts with linear axes.
+    Nothing is logged twice at a step.
 
     Make it before the module, so that the memory held before it is not counted as the module's.
 
@@ -33,6 +36,7 @@ class ResourceMonitor(pl.Callback):
         self.predicted_step_memory: int | None = None
         self._tokens, self._steps, self._step_tokens = 0, 0, 0
         self._step_flops: StepFlops | None = None
+        self._logged: tuple[int, set[str]] = -1, set()
 
     @classmethod
     def of(cls, trainer: pl.Trainer) -> "ResourceMonitor":
@@ -69,7 +73,7 @@ class ResourceMonitor(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._log(trainer, self.cost_so_far() | self.measured_so_far())
+            self.log_all(trainer)
             self.usage.resume()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -92,9 +96,24 @@ class ResourceMonitor(pl.Callback):
         assert self._step_flops is not None
         return self._step_flops.run()
 
+    def log_all(self, trainer: pl.Trainer) -> None:
+        """All that is known of the cost at this step."""
+        known = self.cost_so_far() | self.measured_so_far()
+        if self.train_flops:
+            known["cost/log10_train_flops"] = math.log10(self.train_flops)
+        known["cost/predicted_train_flops"] = float(self.predicted_run_flops())
+        if self.predicted_step_memory is not None:
+            known["cost/predicted_step_memory_bytes"] = float(self.predicted_step_memory)
+        self._log(trainer, known)
+
     def _log(self, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, trainer.global_step)
+        """What is not logged at this step yet: training logs and validations meet at some."""
+        step = trainer.global_step
+        logged = self._logged[1] if self._logged[0] == step else set()
+        self._logged = step, logged | metrics.keys()
+        if new := {name: value for name, value in metrics.items() if name not in logged}:
+            for logger in trainer.loggers:
+                logger.log_metrics(new, step)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -1,5 +1,7 @@
 """Reports while a sweep runs: not too often, and whatever goes wrong, the sweep continues."""
 
+import threading
+import time
 from html import escape
 from pathlib import Path
 
@@ -8,8 +10,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from sleep_lightning.sweep.report import publisher
+from sleep_lightning.sweep.report.content import build_report
 from sleep_lightning.sweep.report.origin import CHARTS
-from sleep_lightning.sweep.report.publisher import Publisher, parameters
+from sleep_lightning.sweep.report.publisher import Publisher, chart_lines, parameters
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
 from tests.sweep.studies import ToldStudy
 from tests.sweep.sweeps import small_sweep
@@ -87,6 +90,46 @@ def test_what_goes_wrong_warns(tmp_path: Path, uri: str, monkeypatch: pytest.Mon
         with pytest.warns(UserWarning, match="no report, ZeroDivisionError"):
             reports.publish()
     logger.end("FINISHED")
+
+
+def test_a_store_that_does_not_answer_holds_no_sweep_up(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, asked = threading.Event(), list[object]()
+
+    def slow(*about: object) -> None:
+        asked.append(about)
+        answer.wait(30)
+
+    monkeypatch.setattr(publisher, "preset_chart_page", slow)
+    monkeypatch.setattr(publisher, "PATIENCE", 0.1)
+    monkeypatch.setattr(publisher, "write_report", lambda *_: [])
+    study = ToldStudy(tmp_path / "sweep")
+    logger = MLflowRun(uri, "e", "small", flush_seconds=1000)
+    reports = Publisher(study.study, study.folder, logger, {})
+    start = time.monotonic()
+    reports.begin(study.sweep)
+    study.finish(2, 0.5, 2e6)
+    reports.publish()
+    reports.close()
+    assert time.monotonic() - start < 10 and len(asked) == 1, "one at a time, and nobody waits for it"
+    assert reports.charts is not None and f"sweep-{logger.run_id}&compareRunsMode=CHART" in reports.charts.url
+    answer.set()
+    reports.close()
+    reports.publish()
+    reports.close()
+    assert len(asked) == 2
+    logger.end("FINISHED")
+
+
+def test_the_lines_of_the_charts_are_those_of_the_report(tmp_path: Path) -> None:
+    study = ToldStudy(tmp_path / "sweep")
+    study.finish(1, 0.25, 1e6)
+    study.finish(2, 0.5, 1e8)
+    study.finish(3, 0.25, 1e7)  # dominated
+    lines = chart_lines(build_report(study.study, study.folder))
+    assert [(round(x, 6), y) for x, y in lines.edge] == [(6, 0.25), (8, 0.5)]
+    assert (round(lines.left, 6), round(lines.right, 6)) == (6, 8)
 
 
 def test_parameters_are_flat_and_leave_out_what_is_not_set() -> None:
