@@ -67,7 +67,7 @@ def _print_budget(job: SweepJob, points: int, planned: list[float], console: Con
     print_facts(
         console,
         {
-            "runs": f"{trials} trials of {len(spec.seeds)} seeds: {runs}{at_most}",
+            "runs": f"{trials} trials of {len(spec.seeds)} seed{'s' * (len(spec.seeds) != 1)}: {runs}{at_most}",
             "FLOPs": f"{in_flop(flops)}{at_most}",
             "time": time_line(flops, training_rate(job.sweep.base, spec.threads), min(spec.workers, runs)) + limit,
         },
