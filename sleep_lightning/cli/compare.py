@@ -145,10 +145,8 @@ def _train(c: Comparison, console: Console) -> list[Run]:
     bars: dict[Run, TaskID] = {}
     started: dict[Run, float] = {}
     todo = sum(run.summary is None for run in c.runs)
-    console.print(
-        f"{len(c.runs)} run{'s' * (len(c.runs) != 1)}, {len(c.runs) - todo} already finished, {c.jobs} at a time on {c.threads} threads each",
-        highlight=False,
-    )
+    runs = f"{len(c.runs)} run{'s' * (len(c.runs) != 1)}, {len(c.runs) - todo} already finished"
+    say(console, f"{runs}, {c.jobs} at a time on {c.threads} threads each")
     if todo:
         say(console, f"{in_flop(flops := _flops_left(c.runs))} to train: {_time(c, flops)}")
     before: set[Run] = set()

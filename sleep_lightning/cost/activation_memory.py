@@ -22,14 +22,14 @@ class Saved:
     """Bytes of the distinct storages that autograd saved, parameters and buffers left out."""
 
     def __init__(self, model: WindowModel) -> None:
-        self._own = {x.untyped_storage().data_ptr() for x in (*model.parameters(), *model.buffers())}
+        self._own = {x.untyped_storage()._cdata for x in (*model.parameters(), *model.buffers())}
         self._sizes: dict[int, int] = {}
         self._alive: list[Tensor] = []
 
     def pack(self, x: Tensor) -> Tensor:
         storage = x.untyped_storage()
-        if storage.data_ptr() not in self._own:
-            self._sizes[storage.data_ptr()] = storage.nbytes()
+        if (key := storage._cdata) not in self._own:
+            self._sizes[key] = storage.nbytes()
             self._alive.append(x)  # a freed storage's address could be reused by another
         return x
 

@@ -1,6 +1,8 @@
 """Peak memory of a training step of an experiment, predicted: weights, gradients, optimizer, activations."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -28,7 +30,7 @@ def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | Non
     if t.compile or t.cuda_graph:
         return None
     device, L = next(iter(model.parameters())).device, min(experiment.sleep.window_size, task.sequence_length)
-    with torch.autocast(device.type, torch.bfloat16, enabled=t.precision == "bf16"):
+    with _autocast(device, t.precision == "bf16"):
         one, two = (probe_pass(model, L, rows, t.checkpointing, experiment.sleep.looped) for rows in (1, 2))
     # without the weights' bf16 copies, which autocast caches for all sequences and passes
     per_row = {key: getattr(two, key) - getattr(one, key) for key in ("full", "write", "checkpointed", "mlps")}
@@ -48,6 +50,11 @@ def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | Non
     exchanged = weights if t.processes > 1 else 0  # gradients, flat
     # the exchange and Muon's updates come after the activations are freed
     return FP32 * (2 * weights + moments) + max(activations + copies, FP32 * muon, FP32 * exchanged)
+
+
+def _autocast(device: torch.device, bf16: bool) -> AbstractContextManager[Any]:
+    """On meta there is none: the model is built in bf16 there (``plan``)."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
 def _gathered(experiment: Experiment, model: WindowModel) -> int:

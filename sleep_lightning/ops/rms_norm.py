@@ -26,7 +26,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     Returns:
         ``[..., E]``; under autocast in its dtype, since a projection comes next, else in the dtype of x.
     """
-    dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    dtype = torch.get_autocast_dtype(x.device.type) if _autocasts(x) else x.dtype
     if dtype in DTYPES and weight.dtype == torch.float32 and usable(x):
         y: Tensor = _RMSNorm.apply(x.contiguous(), None, weight.contiguous(), eps, dtype)
         return y
@@ -85,3 +85,7 @@ def _sizes(x: Tensor, gate: Tensor | None, y_dtype: torch.dtype) -> dict[str, in
         "x_bf16": x.dtype == torch.bfloat16,
         "y_bf16": y_dtype == torch.bfloat16,
     }
+
+
+def _autocasts(x: Tensor) -> bool:
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)

@@ -15,6 +15,7 @@ COMMANDS = {
     "sweep": ("sweep", "search for the frontier of accuracy over cost"),
     "reproduce": ("reproduce", "run the reproduction sweeps and write RESULTS.md"),
     "cost": ("cost", "print what an experiment will take: FLOPs, bytes of fast weights, inference"),
+    "plan": ("plan", "say whether an experiment fits a number of GPUs, and what to change"),
     "config": ("config", "print the resolved experiment as YAML"),
     "tracking": ("tracking", "send what runs could not send to MLflow"),
     "bench": ("bench", "measure speed and memory against named peers"),
@@ -23,5 +24,5 @@ COMMANDS = {
     "completion": ("completion", "print what makes a shell complete commands, options and keys"),
 }
 """Name: its module in ``cli.commands``, and what it does."""
-WITH_KEYS = {"fit", "validate", "test", "predict", "compare", "cost", "config", "doctor"}
+WITH_KEYS = {"fit", "validate", "test", "predict", "compare", "cost", "plan", "config", "doctor"}
 """Commands that take keys of an experiment."""

@@ -1,0 +1,138 @@
+"""Whether an experiment fits a number of GPUs, and how long it takes there, without weights and without a GPU.
+
+The model is built on the meta device: its passes are dispatched, and not computed. Counted is what the operations of
+torch and the chunked rule keep; a GPU kernel of the rule keeps less.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import torch
+
+from sleep_lightning.config import Experiment, TrainingConfig
+from sleep_lightning.cost.inference import inference_cost
+from sleep_lightning.cost.run_flops import StepFlops
+from sleep_lightning.cost.step_memory import predict_step_memory
+from sleep_lightning.model import ModelConfig, WindowModel
+from sleep_lightning.sleep import Checkpointing
+
+PEAK_TFLOPS = {"A100": 312, "H100": 989, "H200": 989, "B200": 2250, "L40S": 362, "RTX4090": 165}
+"""Dense bf16 matrix products, by the makers' data sheets."""
+POLICIES: tuple[Checkpointing, ...] = get_args(Checkpointing)
+CHUNKED = "chunked"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to train.
+
+    Attributes:
+        n_passes: N.
+        checkpointing, sharding, accumulate: keys of ``training``.
+        nbytes: peak of a step on each GPU.
+        flops: of the whole run, recomputation included.
+    """
+
+    n_passes: int
+    checkpointing: Checkpointing
+    sharding: str
+    accumulate: int
+    nbytes: int
+    flops: float
+
+    def arguments(self) -> list[str]:
+        """As arguments of ``fit``."""
+        found = [f"sleep.n_passes={self.n_passes}", f"training.checkpointing={self.checkpointing}"]
+        found += [f"training.sharding={self.sharding}"] if self.sharding != "none" else []
+        return found + ([f"training.accumulate={self.accumulate}"] if self.accumulate > 1 else [])
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an experiment takes.
+
+    Attributes:
+        parameters: of the model.
+        state_bytes: memory of one sequence.
+        ways: N by checkpointing, as the experiment has the rest.
+        fitting: for each N the first change that fits, if the experiment does not; None: nothing does.
+    """
+
+    parameters: int
+    state_bytes: int
+    ways: list[Way]
+    fitting: dict[int, Way | None]
+
+
+def plan(experiment: Experiment, gpus: int, memory: int, passes: Sequence[int]) -> Plan:
+    """Predict all combinations of N and checkpointing.
+
+    Args:
+        experiment: what is to be trained.
+        gpus: number of GPUs, each a rank.
+        memory: bytes of each.
+        passes: N.
+
+    Raises:
+        ValueError: a model that is not the hybrid, or one that cannot be predicted or trained on so many.
+    """
+    if not isinstance(experiment.model, ModelConfig):
+        raise ValueError("plan knows the hybrid model only; drop model.class_path")
+    t = experiment.training
+    if t.compile or t.cuda_graph:
+        raise ValueError("plan cannot predict training.compile or training.cuda_graph; set both false")
+    base = replace(
+        experiment,
+        model=replace(experiment.model, backend=CHUNKED),
+        training=_spread(t, gpus, t.sharding if gpus > 1 else "none", t.accumulate),
+    )
+    task = base.task.build()
+    with torch.device("meta"):
+        model = base.build_model(task)
+    if t.precision == "bf16":
+        model = model.to(torch.bfloat16)
+    ways = [_way(base, model, n, policy) for n in passes for policy in POLICIES]
+    fitting = {n: _first(base, model, n, memory) for n in passes}
+    parameters = sum(p.numel() for p in model.parameters())
+    return Plan(parameters, inference_cost(base).state_bytes, ways, fitting)
+
+
+def _spread(t: TrainingConfig, gpus: int, sharding: str, accumulate: int) -> TrainingConfig:
+    return replace(
+        t,
+        accelerator="cpu",  # no GPU is asked for here
+        devices=gpus,
+        num_nodes=1,
+        sharding=sharding,  # type: ignore[arg-type]
+        accumulate=accumulate,
+        reshard_after_forward=sharding == "full",
+    )
+
+
+def _way(base: Experiment, model: WindowModel, n_passes: int, policy: Checkpointing) -> Way:
+    t = base.training
+    e = replace(base, sleep=replace(base.sleep, n_passes=n_passes), training=replace(t, checkpointing=policy))
+    nbytes = predict_step_memory(e, model)
+    assert nbytes is not None
+    return Way(n_passes, policy, t.sharding, t.accumulate, nbytes, StepFlops(e, model).run())
+
+
+def _first(base: Experiment, model: WindowModel, n_passes: int, memory: int) -> Way | None:
+    """The first that fits, from what costs nothing to what costs most."""
+    for changed in _changes(base):
+        for policy in POLICIES:
+            if (way := _way(changed, model, n_passes, policy)).nbytes <= memory:
+                return way
+    return None
+
+
+def _changes(base: Experiment) -> Iterator[Experiment]:
+    """As it is; with sharded weights; with smaller micro-batches too."""
+    t = base.training
+    yield base
+    rows = t.batch_size // t.processes
+    for sharding in dict.fromkeys((t.sharding, "full" if t.processes > 1 else "none")):
+        for accumulate in (n for n in range(t.accumulate, rows + 1) if rows % n == 0):
+            if (sharding, accumulate) != (t.sharding, t.accumulate):
+                yield replace(base, training=_spread(t, t.processes, sharding, accumulate))

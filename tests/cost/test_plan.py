@@ -1,0 +1,93 @@
+"""Plans without weights and without a GPU, against what the same code keeps on CPU."""
+
+from dataclasses import replace
+
+import pytest
+
+from sleep_lightning.__main__ import main
+from sleep_lightning.config import Experiment, TrainingConfig, load_experiment
+from sleep_lightning.cost.plan import POLICIES, plan
+from sleep_lightning.cost.step_memory import predict_step_memory
+from sleep_lightning.model import ModelConfig
+from sleep_lightning.ops.cpp import build
+from sleep_lightning.sleep import SleepConfig
+from sleep_lightning.tasks import Rule110Config
+from tests.model.styles import STYLES
+
+
+def experiment(precision: str = "fp32", **model: object) -> Experiment:
+    config = ModelConfig(**({"d_model": 64, "n_heads": 2, "backend": "chunked"} | model))  # type: ignore[arg-type]
+    task = Rule110Config(ring_size=12, n_strings=3, steps=[1])
+    training = TrainingConfig(batch_size=16, precision=precision, accelerator="cpu")  # type: ignore[arg-type]
+    return Experiment(task, config, SleepConfig(12, 2), training)
+
+
+@pytest.mark.parametrize("style", [None, *STYLES])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_memory_is_what_the_same_operations_keep_on_cpu(
+    precision: str, style: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(build.SWITCH, "0")  # of torch's operations, as on a GPU
+    e = experiment(precision, **(STYLES[style] if style else {}))
+    found = plan(e, 1, 2**30, [1, 4])
+    for way in found.ways:
+        t = replace(e.training, checkpointing=way.checkpointing)
+        same = replace(e, sleep=replace(e.sleep, n_passes=way.n_passes), training=t)
+        measured = predict_step_memory(same, same.build_model())
+        assert way.nbytes == pytest.approx(measured, rel=0.01 if precision == "fp32" else 0.1)
+
+
+def test_what_fits_is_the_least_change() -> None:
+    e = experiment()
+    whole = {way.checkpointing: way.nbytes for way in plan(e, 1, 2**40, [4]).ways}
+    assert [*whole] == list(POLICIES) and whole["none"] > whole["mlp"] > whole["pass"]
+    for policy, nbytes in whole.items():
+        fitting = plan(e, 1, nbytes, [4]).fitting[4]
+        assert fitting is not None and fitting.nbytes <= nbytes
+        assert POLICIES.index(fitting.checkpointing) <= POLICIES.index(policy) and fitting.accumulate == 1
+    smaller = plan(e, 1, min(whole.values()) - 1, [4]).fitting[4]
+    assert smaller is not None and smaller.accumulate > 1
+    assert plan(e, 1, 1000, [4]).fitting[4] is None
+    sharded = plan(e, 4, plan(e, 4, 2**40, [1]).ways[-1].nbytes - 1, [1]).fitting[1]
+    assert sharded is not None and (sharded.sharding == "full" or sharded.accumulate > 1)
+
+
+def test_it_is_shown_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    run = ["plan", "--config", "conf/rule110.yaml", "--gpus", "1", "--passes", "1", "2"]
+    assert main([*run, "--memory", "80GiB"]) == 0
+    shown = capsys.readouterr().out
+    assert "fits as it is" in shown and "parameters" in shown and "1 x H100 at 30%" in shown
+    assert main([*run, "--memory", "1MB"]) == 1
+    assert "in no way" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--memory", "lots"], "--memory lots must be a size such as 80GiB"),
+        (["--gpus", "0"], "--gpus 0 must be from 1"),
+        (["--gpu", "GTX"], "--gpu GTX is not known; use one of A100"),
+        (["--utilization", "2"], "--utilization 2.0 must be above 0"),
+        (["--passes", "0"], "--passes [0] must be from 1"),
+        (["--gpus", "3"], "training.batch_size"),
+        (["training.compile=true"], "plan cannot predict training.compile"),
+    ],
+)
+def test_wrong_input_is_one_sentence(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--config", "conf/rule110.yaml", *arguments]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_ouro_at_full_size_takes_seconds(tmp_path: object) -> None:
+    """1.4B parameters with six Jet layers, 12,000 tokens: no weights, no GPU."""
+    e = load_experiment("conf/rule110.yaml")
+    model = ModelConfig(
+        d_model=2048, pattern="AAAAj" * 6, n_heads=16, d_ff=5632, vocab_size=49152, gdn_heads=8, key_dim=128,
+        value_dim=256, norm_placement="sandwich", qk_norm=False, residual_scale=1.0,
+    )  # fmt: skip
+    task = Rule110Config(ring_size=1000, n_strings=11, steps=[1])
+    training = replace(e.training, batch_size=8, precision="bf16")
+    ouro = Experiment(task, model, SleepConfig(1000, 4), training)
+    found = plan(ouro, 8, 80 * 2**30, [4])
+    assert found.parameters == pytest.approx(1.55e9, rel=0.01)
+    assert found.fitting[4] is not None
