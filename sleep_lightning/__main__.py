@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from itertools import pairwise
 
@@ -66,7 +67,7 @@ def _prepare(argv: Sequence[str]) -> int | Callable[[], int]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(command=name)
-    with loading(f"{name}: loading"):
+    with loading(f"{name}: loading") if name in WITH_KEYS else nullcontext():  # arms and keys take seconds
         command = import_module(f"sleep_lightning.cli.commands.{module}")
         if name == "sweep":
             words = command.with_verb(words)
