@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 
 from sleep_lightning.cli.commands import COMMANDS as COMMANDS
@@ -76,7 +77,7 @@ def _command(name: str, *argv: str) -> Callable[[], int]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(command=name)
-    with loading(f"{name}: loading"):
+    with loading(f"{name}: loading") if name in WITH_KEYS else nullcontext():  # arms and keys take seconds
         command = import_module(f"sleep_lightning.cli.commands.{module}")
         words = command.with_verb(argv) if name == "sweep" else argv
         command.add_arguments(parser)

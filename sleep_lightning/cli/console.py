@@ -71,17 +71,18 @@ def measured_line(measured: Mapping[str, float | None], predicted: Mapping[str, 
 
     Args:
         measured: the names of ``resource_usage.MEASURED``.
-        predicted: ``step_memory_bytes``.
+        predicted: ``step_memory_bytes``, and on the CPU ``step_process_bytes``.
     """
 
     def shown(value: float | None, unit: str, otherwise: str = "unknown") -> str:
         return otherwise if value is None else with_unit(value, unit)
 
     step, expected = measured["step_memory_bytes"], predicted["step_memory_bytes"]
-    rate = measured["tokens_per_s"]
+    process, rate = predicted.get("step_process_bytes"), measured["tokens_per_s"]
+    foretold = f"predicted {shown(process, 'B')}, of which tensors" if process else "its tensors, as predicted,"
     return (
         f"{'unknown' if rate is None else with_unit(rate)} tokens/s in training, peak memory "
-        f"{shown(measured['peak_memory_bytes'], 'B')} (a step {shown(step, 'B')}; its tensors, as predicted, "
+        f"{shown(measured['peak_memory_bytes'], 'B')} (a step {shown(step, 'B')}; {foretold} "
         f"{shown(expected, 'B')}), "
         f"energy {shown(measured['energy_j'], 'J', 'not reported by this machine')}"
     )

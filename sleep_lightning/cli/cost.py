@@ -5,13 +5,11 @@ from sleep_lightning.config import Experiment
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.cost.inference import inference_cost, state_bytes
 from sleep_lightning.cost.run_flops import StepFlops
-from sleep_lightning.cost.step_memory import predict_step_memory
+from sleep_lightning.cost.step_memory import predict_process_memory, predict_step_memory
 from sleep_lightning.formatting import in_bytes, in_flop, with_unit
 from sleep_lightning.model import WindowModel
 from sleep_lightning.tables import Column, FittingTable
 from sleep_lightning.training.rate import training_rate
-
-BESIDES = "besides libraries and the heap (docs/speed.md)"
 
 
 def cost(experiment: Experiment) -> int:
@@ -67,5 +65,13 @@ def cost(experiment: Experiment) -> int:
 
 
 def _memory(experiment: Experiment, model: WindowModel) -> str:
-    step = predict_step_memory(experiment, model)
-    return "peak memory cannot be predicted" if step is None else f"{in_bytes(step)} at the peak of a step, {BESIDES}"
+    step, t = predict_step_memory(experiment, model), experiment.training
+    if step is None:
+        return "peak memory cannot be predicted"
+    process = in_bytes(predict_process_memory(step, t.allocator))
+    grows = (
+        ""
+        if t.accelerator == "cuda"
+        else f"; on the CPU the process grows by about {process}, code that loads included"
+    )
+    return f"{in_bytes(step)} of tensors at the peak of a step{grows}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from sleep_lightning.cli.console import measured_line
 from sleep_lightning.config import Experiment
+from sleep_lightning.cost.step_memory import predict_process_memory
 from sleep_lightning.formatting import in_bytes, in_flop, with_unit
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.runs.directory import RunDirectory
@@ -57,7 +58,10 @@ def summarize(
         "measured": {name: measured.get(name) for name in MEASURED},
         "predicted": {
             "train_flops": monitor.predicted_run_flops(),
-            "step_memory_bytes": monitor.predicted_step_memory,
+            "step_memory_bytes": (tensors := monitor.predicted_step_memory),
+            "step_process_bytes": predict_process_memory(tensors, experiment.training.allocator)
+            if tensors is not None and module.device.type == "cpu"
+            else None,
         },
         "checkpoint": str(run.last),
         "best_checkpoint": str(run.best) if run.best.exists() else None,

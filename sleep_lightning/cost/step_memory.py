@@ -16,6 +16,16 @@ from sleep_lightning.sleep import make_schedule
 from sleep_lightning.sleep.schedule import recomputes_passes
 
 FP32, BF16 = 4, 2
+FIRST_STEP = 66_000_000
+"""Bytes that the first step of any model adds to a process on the CPU besides tensors: code that loads. This and HEAP
+are fitted to nine runs of one machine (docs/speed.md)."""
+HEAP = {"keep": 1.08, "libc": 1.08, "return": 0.92}
+"""What the heap takes for the tensors, by ``training.allocator``: gaps; not all that is predicted lives at one time."""
+
+
+def predict_process_memory(step_memory: int, allocator: str) -> int:
+    """Bytes by which a process on the CPU grows in training, of the tensors of ``predict_step_memory``."""
+    return FIRST_STEP + round(HEAP[allocator] * step_memory)
 
 
 def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | None:

@@ -20,6 +20,8 @@ def test_what_was_measured_has_units() -> None:
         "2.35k tokens/s in training, peak memory 813 MB (a step 68.7 MB; its tensors, as predicted, 4.4 MB), "
         "energy 2.5 MJ"
     )
+    with_process = measured_line(measured, {"step_memory_bytes": 4.4e6, "step_process_bytes": 7.08e7})
+    assert "(a step 68.7 MB; predicted 70.8 MB, of which tensors 4.4 MB)" in with_process
     unknown = measured_line(dict.fromkeys(measured), {"step_memory_bytes": None})
     assert unknown.startswith("unknown tokens/s in training, peak memory unknown (a step unknown; ")
     assert unknown.endswith("energy not reported by this machine")

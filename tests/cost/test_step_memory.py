@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,6 +11,7 @@ from sleep_lightning.model.parameter_groups import hidden_matrices
 from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.optimizer import build_optimizer
+from tests.cli.cli import ROOT, run
 from tests.training.test_module import experiment
 
 WIDE = ("model.d_model=64", "model.d_ff=128", "training.batch_size=32", "task.ring_size=12", "task.n_strings=4")
@@ -46,6 +50,20 @@ def test_a_step_holds_what_was_predicted(override: str) -> None:
     """The prediction also has the gradients in flight during the backward, which are gone afterwards."""
     e = wide(override)
     assert held(e) < predicted(override) < 1.35 * held(e)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("override", ["model.d_model=16", "model.d_model=64", "training.allocator=return"])
+def test_a_small_process_grows_as_predicted(tmp_path: Path, override: str) -> None:
+    done = run(
+        tmp_path,
+        *("fit", f"--config={ROOT / 'conf' / 'rule110.yaml'}", "training.max_steps=4", "training.val_every=4"),
+        *("training.threads=1", "training.val_batches=1", "tracking.enabled=false", "training.run_dir=run", override),
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    expected = summary["predicted"]["step_process_bytes"]
+    assert summary["measured"]["step_memory_bytes"] == pytest.approx(expected, rel=0.1)
 
 
 def test_what_makes_it_larger_and_smaller() -> None:
