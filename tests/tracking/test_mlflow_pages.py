@@ -1,17 +1,16 @@
 """MLflow's pages of an experiment and of a run, as a person sees them in a real browser."""
 
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
-from sleep_lightning.__main__ import main
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.tracking.mlflow_views import RUNS_VIEW, ViewPage
 from tests.browser import SECONDS, mlflow_server, plots
-from tests.cli.cli import fit_arguments
+from tests.cli.cli import fit_arguments, run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -31,8 +30,8 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("recorded")
-    with chdir(folder):
-        assert main(fit_arguments("run", 10)) == 0
+    done = run(folder, *fit_arguments("run", 10))  # a process of its own, whose program MLflow shows
+    assert done.returncode == 0, done.stderr
     run_id = RunDirectory(folder / "run").mlflow_run_id
     assert run_id is not None
     with mlflow_server(f"sqlite:///{folder}/mlflow.db", folder) as host:
