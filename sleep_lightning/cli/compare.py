@@ -139,7 +139,7 @@ def _train(c: Comparison, console: Console) -> list[Run]:
     started: dict[Run, float] = {}
     todo = sum(run.summary is None for run in c.runs)
     console.print(
-        f"{len(c.runs)} run{'s' * (len(c.runs) != 1)}, {len(c.runs) - todo} already finished, {c.jobs} at a time on {c.threads} threads each",
+        f"{len(c.runs)} runs, {len(c.runs) - todo} already finished, {c.jobs} at a time on {c.threads} threads each",
         highlight=False,
     )
     if todo:
