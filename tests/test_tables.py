@@ -12,7 +12,7 @@ from sleep_lightning.tables import Column, FittingTable
 SEEDS = [0, 1, 2]
 ROWS = [
     Row(name, "", passes, int(passes), SEEDS, 224_776, 1200, 8_294_400, 2.1e13, 570.4, [0.312, 0.987, 0.655],
-        {f"hop_{hop}": [0.9, 0.8, 0.123] for hop in (1, 2, 3, 4)}, 0.1306, 0.125)
+        {f"hop_{hop}": [0.9, 0.8, 0.123] for hop in (1, 2, 3, 4)}, 0.1306, 0.125, 8192)
     for name, passes in (("n1", "1"), ("more-tokens", "1"), ("reset-memory", "4"))
 ]  # fmt: skip
 

@@ -41,7 +41,7 @@ class ModelConfig:
     """Heads of keys and values in attention, a divisor of n_heads (grouped-query attention); null: n_heads."""
     head_dim: int | None = field(default=None, metadata={"high": 2**17})
     """Width of an attention head; null: d_model / n_heads."""
-    attention_windows: list[int] = field(default_factory=list)
+    attention_windows: list[int] = field(default_factory=list, metadata={"low": 0, "high": 2**31 - 1})
     """Tokens that a token sees in each block of attention, itself among them, first block to last; 0: all; empty: all
     everywhere."""
     qkv_bias: bool = False
@@ -123,7 +123,7 @@ class ModelConfig:
         if not self.pattern or set(self.mixers) - {*letters, *self.memory_rules}:
             raise ValueError(
                 f"model.pattern={self.pattern!r} must be one or more of the letters "
-                f"{', '.join([*letters, *self.memory_rules])}, in lower case without an MLP; try AGAG"
+                f"{', '.join([*letters, *self.memory_rules])}; try AGAG"
             )
         sizes = (
             "d_model",

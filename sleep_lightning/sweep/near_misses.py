@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+EXAMPLE = {"name": "my_sweep", "base": "../conf/depo.yaml", "space": "{sleep.n_passes: {choices: [1, 2, 4]}}"}
+"""Keys that a sweep needs, each with what may stand there."""
 
-def lacking(key: str, content: dict[str, Any], path: Path) -> str:
-    """What to do about a key that a sweep needs and that its file has not."""
-    if content.keys() & {"task", "model", "sleep", "training"}:
-        return f"it is an experiment, no sweep; train it: fit --config {path}, or name it as the base of a sweep"
-    example = {"name": "my_sweep", "base": "../conf/depo.yaml", "space": "{sleep.n_passes: {choices: [1, 2, 4]}}"}
-    return f"{key} is missing; write for example {key}: {example[key]}"
+
+def looks_like_experiment(content: dict[str, Any]) -> bool:
+    """Whether a file has sections of an experiment."""
+    return bool(content.keys() & {"task", "model", "sleep", "training"})
 
 
 MEANT = {"values": "choices", "options": "choices", "choice": "choices", "min": "low", "max": "high"}

@@ -20,7 +20,7 @@ from sleep_lightning.sweep.keys import Budget as Budget
 from sleep_lightning.sweep.keys import Reseed as Reseed
 from sleep_lightning.sweep.keys import SweepSpec as SweepSpec
 from sleep_lightning.sweep.measures import BOUNDS, check_measure
-from sleep_lightning.sweep.near_misses import check_base, check_near_misses, lacking
+from sleep_lightning.sweep.near_misses import EXAMPLE, check_base, check_near_misses, looks_like_experiment
 from sleep_lightning.sweep.point import ARM, PASSES, STEPS, TRAIN_FLOPS, apply_point
 from sleep_lightning.sweep.space import Space, read_parameters
 
@@ -116,10 +116,15 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
         )
     content = as_meant(SweepSpec, content, written)
     try:
-        if missing := [key for key in ("name", "base", "space") if key not in content]:
-            raise ValueError(lacking(missing[0], content, path))
+        missing = [key for key in ("name", "base", "space") if key not in content]
+        if missing and looks_like_experiment(content):
+            raise ValueError(
+                f"it is an experiment, no sweep; train it: fit --config {path}, or name it as a sweep's base"
+            )
         check_near_misses(content)
         check_type(SweepSpec, content)
+        if missing:
+            raise ValueError(f"{missing[0]} is missing; write for example {missing[0]}: {EXAMPLE[missing[0]]}")
         check_base(content["base"], path.parent)
         check_numbers("", content, SweepSpec)
         if isinstance(changes := content.get("overrides"), list):  # they refer to the environment in the experiment

@@ -108,7 +108,7 @@ def test_a_run_that_fails_is_named_with_its_log(tmp_path: Path) -> None:
         (["--arms", "n1", "sleep.n_passes=2"], "write those behind the YAML, before --arms"),
         (["--seeds", "0", "0", "--arms", "n1"], "different numbers from 0"),
         (["--jobs", "0", "--arms", "n1"], "--jobs 0 must be from 1 to 4096"),
-        (["--test-passes", "0", "--arms", "n1"], "--test-passes [0]"),
+        (["--test-passes", "0", "--arms", "n1"], "--test-passes 0 must be numbers of passes"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(more: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,7 +73,7 @@ def test_odd_reasons_and_folders_reach_terminal_and_page_as_they_are(
     study = ToldStudy(Path("runs/sweeps/x[/y] a[bold]b"))
     for reason in reasons:
         study.fail(1, failed=reason, flops_spent=0.0)
-    assert main(["sweep", "show", str(study.folder)]) == 0
+    assert main(["sweep", "show", str(study.folder), "--all"]) == 0
     said = capsys.readouterr().out
     assert not drawn(said.replace("\t", ""))
     rows = [line.split("│")[1:-1] for line in said.splitlines() if line.startswith("│")]

@@ -72,12 +72,12 @@ def test_of_many_trials_those_are_shown_that_are_looked_for(capsys: pytest.Captu
     assert main(["sweep", "show", "many"]) == 0
     out = capsys.readouterr().out
     rows = [int(line.split("│")[1]) for line in out.splitlines() if line.startswith("│")]
-    assert rows == [0, 1, *range(9, 47)] and "many: 40 of 48 trials" in out
+    assert rows == [0, 1, *range(9, 47)] and "small: 40 of 48 trials" in out
     assert "not shown    8 trials; " in out and "all: python -m sleep_lightning sweep show many --all\n" in out
     assert main(["sweep", "show", "many", "--all"]) == 0
     out = capsys.readouterr().out
     assert sum(line.startswith("│") for line in out.splitlines()) == 48
-    assert "many: all trials" in out and "not shown" not in out
+    assert "small: all trials" in out and "not shown" not in out
 
 
 def test_a_sweep_has_one_state_wherever_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ def test_memory_is_what_the_same_operations_keep_on_cpu(
         t = replace(e.training, checkpointing=way.checkpointing)
         same = replace(e, sleep=replace(e.sleep, n_passes=way.n_passes), training=t)
         measured = predict_step_memory(same, same.build_model())
-        assert way.nbytes == pytest.approx(measured, rel=0.01 if precision == "fp32" else 0.1)
+        assert way.nbytes == pytest.approx(measured, rel=0.1 if precision == "fp32" else 0.15)
 
 
 def test_what_fits_is_the_least_change() -> None:
@@ -85,9 +85,9 @@ def test_ouro_at_full_size_takes_seconds(tmp_path: object) -> None:
         d_model=2048, pattern="AAAAj" * 6, n_heads=16, d_ff=5632, vocab_size=49152, gdn_heads=8, key_dim=128,
         value_dim=256, norm_placement="sandwich", qk_norm=False, residual_scale=1.0,
     )  # fmt: skip
-    task = Rule110Config(ring_size=1000, n_strings=11, steps=[1])
+    task = Rule110Config(ring_size=48, n_strings=250, steps=[1])
     training = replace(e.training, batch_size=8, precision="bf16")
-    ouro = Experiment(task, model, SleepConfig(1000, 4), training)
+    ouro = Experiment(task, model, SleepConfig(48 * 25, 4), training)
     found = plan(ouro, 8, 80 * 2**30, [4])
     assert found.parameters == pytest.approx(1.55e9, rel=0.01)
     assert found.fitting[4] is not None

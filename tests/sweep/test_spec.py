@@ -262,7 +262,7 @@ def test_bad_specs_end_in_one_sentence(tmp_path: Path, text: str, message: str) 
             "{sleep.n_passes: {choices: [1, 2]}, sleep.grad_passes: {choices: [1], when: {sleep.n_passes: []}}}",
             r"when sleep\.n_passes=\[\] never holds: give it values, or drop it$",
         ),
-        ("{sleep.n_passes: {low: 1}}", r"space\.sleep\.n_passes: low=1 and high=None must be numbers"),
+        ("{sleep.n_passes: {low: 1}}", r"space\.sleep\.n_passes: low=1 and high=null must be numbers"),
         ("{sleep.n_passes: {choices: [0]}}", r"space\.sleep\.n_passes: no value can be used"),
         ("{arm: {choices: [n1, dream]}}", r"space\.arm 'dream' is unknown; use n1, n2"),
         ("{arm: {low: 1, high: 2}}", r"space\.arm must be choices of arms"),

@@ -255,13 +255,13 @@ def test_a_result_that_is_no_number_is_a_failure(tmp_path: Path, monkeypatch: py
 
 
 def test_a_trial_above_a_bound_counts_and_is_no_result(tmp_path: Path) -> None:
-    study, _ = run(tmp_path, trials=4, space_only_passes=True, sampler="grid", constraints={"exact_match": 0.25})
+    study, _ = run(tmp_path, trials=4, space_only_passes=True, sampler="grid", constraints={"exact_match": 0.27})
     trials = {t.params["sleep.n_passes"]: t for t in study.get_trials()}
     assert {n: t.state for n, t in trials.items()} == {
         **dict.fromkeys((1, 2), TrialState.COMPLETE),
         **dict.fromkeys((3, 4), TrialState.PRUNED),
     }
-    assert trials[4].user_attrs["pruned"] == "exact_match 0.4 is above 0.25"
+    assert trials[4].user_attrs["pruned"] == "exact_match 0.4 is above 0.27"
 
 
 def test_an_objective_that_no_run_logs_says_so(tmp_path: Path) -> None:
@@ -299,6 +299,7 @@ def test_an_adopted_process_keeps_its_exit_code_to_itself(tmp_path: Path) -> Non
 
 def test_trials_share_the_gpus_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-b,6")  # what a scheduler left us
+    monkeypatch.setenv("STAND_IN_SECONDS", "0.5")  # so that two are seen at once
     sweep = small_sweep(trials=6, workers=2, devices=[1, 2])
     launcher = LocalLauncher(tmp_path / "trials", threads=1, devices=[1, 2])
     at_once = set()

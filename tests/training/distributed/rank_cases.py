@@ -149,7 +149,7 @@ def be_a_rank(folder: Path, ports: list[str]) -> None:
     ranks = here(RANKS)
     found: dict[str, Any] = {}
     found["gradients"] = {name: gradients(name, ranks) for name in GRADIENTS}
-    found["scores"] = {name: vars(x) | vars(x.baselines) for name, x in scores(ranks).items()}
+    found["scores"] = {name: x.as_metrics() | {"answers": x.answers} for name, x in scores(ranks).items()}
     found["collectives"] = dict(collectives(ranks, 4) - collectives(ranks, 1))
     found["odd"] = odd_gradients(ranks)
     stopped, last = str(folder / "stopped"), ranks.rank == RANKS - 1
@@ -166,8 +166,6 @@ def be_a_rank(folder: Path, ports: list[str]) -> None:
             shutil.copytree(stopped, folder / "from_two")
             found["stopped at"] = torch.load(f"{stopped}/checkpoints/last.ckpt", weights_only=True)["global_step"]
     found["exit codes"] = exit_codes
-    for scored in found["scores"].values():
-        del scored["baselines"]
     torch.save(found, folder / f"rank{ranks.rank}.pt")
 
 
