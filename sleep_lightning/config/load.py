@@ -172,7 +172,9 @@ def _needed(experiment: Experiment, search: list[Path], places: list[Path]) -> l
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], Any]:
-    where = "a run is resumed with --resume" if os.path.isfile(path / "config.yaml") else "shipped experiments lie in conf/"
+    where = (
+        "a run is resumed with --resume" if os.path.isfile(path / "config.yaml") else "shipped experiments lie in conf/"
+    )
     content, written = read_yaml(path, f"--config {path}", where)
     if not isinstance(content, dict):
         what = "an empty file" if content is None else f"a {type(content).__name__}"

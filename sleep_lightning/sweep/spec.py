@@ -119,7 +119,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool =
         missing = [key for key in ("name", "base", "space") if key not in content]
         if missing and looks_like_experiment(content):
             raise ValueError(
-                f"it is an experiment, no sweep; train it: fit --config {path}, or name it as a sweep's base"
+                f"it is an experiment, no sweep; train it: fit --config {path}, or name it as the base of a sweep"
             )
         check_near_misses(content)
         check_type(SweepSpec, content)

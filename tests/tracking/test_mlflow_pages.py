@@ -45,7 +45,7 @@ def opened(browser: "Browser", url: str, *texts: str) -> Iterator["Page"]:
     page.set_default_timeout(1000 * SECONDS)
     page.goto(url)
     for text in texts:
-        page.get_by_text(text, exact=True).first.wait_for()
+        page.wait_for_function("text => document.body.innerText.includes(text)", arg=text)
     try:
         yield page
     finally:
