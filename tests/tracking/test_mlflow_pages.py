@@ -15,6 +15,8 @@ from tests.cli.cli import fit_arguments, run
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Served:
@@ -64,8 +66,7 @@ def test_the_table_of_runs_has_exact_match_first(browser: "Browser", served: Ser
 
 
 def test_a_run_says_who_ran_what_on_which_data(browser: "Browser", served: Served) -> None:
-    with opened(browser, served.run_page(), "sleep-lightning fit") as page:
-        page.get_by_text("Training", exact=True).first.wait_for()
+    with opened(browser, served.run_page(), "sleep-lightning fit", "Training") as page:
         text = page.inner_text("body")
         assert "rule110 (" in text and "Created by" in text, text
 
