@@ -6,6 +6,7 @@ torch and the chunked rule keep; a GPU kernel of the rule keeps less.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import get_args
 
 import torch
@@ -93,7 +94,7 @@ def plan(experiment: Experiment, gpus: int, memory: int, passes: Sequence[int]) 
     if t.precision == "bf16":
         model = model.to(torch.bfloat16)
     ways = [_way(base, model, n, policy) for n in passes for policy in POLICIES]
-    fitting = {n: _first(base, model, n, memory) for n in passes}
+    fitting = {n: _first(base, model, [way for way in ways if way.n_passes == n], memory) for n in passes}
     parameters = sum(p.numel() for p in model.parameters())
     return Plan(parameters, inference_cost(base).state_bytes, ways, fitting)
 
@@ -118,19 +119,15 @@ def _way(base: Experiment, model: WindowModel, n_passes: int, policy: Checkpoint
     return Way(n_passes, policy, t.sharding, t.accumulate, nbytes, StepFlops(e, model).run())
 
 
-def _first(base: Experiment, model: WindowModel, n_passes: int, memory: int) -> Way | None:
-    """The first that fits, from what costs nothing to what costs most."""
-    for changed in _changes(base):
-        for policy in POLICIES:
-            if (way := _way(changed, model, n_passes, policy)).nbytes <= memory:
-                return way
-    return None
+def _first(base: Experiment, model: WindowModel, ways: Sequence[Way], memory: int) -> Way | None:
+    """The first that fits: of the ``ways`` of one N with the rest as it is, then of what costs more."""
+    changed = (_way(e, model, ways[0].n_passes, policy) for e in _changes(base) for policy in POLICIES)
+    return next((way for way in chain(ways, changed) if way.nbytes <= memory), None)
 
 
 def _changes(base: Experiment) -> Iterator[Experiment]:
-    """As it is; with sharded weights; with smaller micro-batches too."""
+    """With sharded weights; with smaller micro-batches too."""
     t = base.training
-    yield base
     rows = t.batch_size // t.processes
     for sharding in dict.fromkeys((t.sharding, "full" if t.processes > 1 else "none")):
         for accumulate in (n for n in range(t.accumulate, rows + 1) if rows % n == 0):

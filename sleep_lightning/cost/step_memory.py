@@ -1,10 +1,6 @@
 """Peak memory of a training step of an experiment, predicted: weights, gradients, optimizer, activations."""
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
-
-import torch
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.stages import drawn_passes
@@ -12,6 +8,7 @@ from sleep_lightning.cost.activation_memory import predict_peak, probe_pass
 from sleep_lightning.cost.flops import planned_windows
 from sleep_lightning.model import HybridLM, WindowModel
 from sleep_lightning.model.parameter_groups import hidden_matrices
+from sleep_lightning.ops.dtype import autocast
 from sleep_lightning.sleep import make_schedule
 from sleep_lightning.sleep.schedule import recomputes_passes
 
@@ -40,7 +37,7 @@ def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | Non
     if t.compile or t.cuda_graph:
         return None
     device, L = next(iter(model.parameters())).device, min(experiment.sleep.window_size, task.sequence_length)
-    with _autocast(device, t.precision == "bf16"):
+    with autocast(device.type, enabled=t.precision == "bf16"):
         one, two = (probe_pass(model, L, rows, t.checkpointing, experiment.sleep.looped) for rows in (1, 2))
     # without the weights' bf16 copies, which autocast caches for all sequences and passes
     per_row = {key: getattr(two, key) - getattr(one, key) for key in ("full", "write", "checkpointed", "mlps")}
@@ -60,11 +57,6 @@ def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | Non
     exchanged = weights if t.processes > 1 else 0  # gradients, flat
     # the exchange and Muon's updates come after the activations are freed
     return FP32 * (2 * weights + moments) + max(activations + copies, FP32 * muon, FP32 * exchanged)
-
-
-def _autocast(device: torch.device, bf16: bool) -> AbstractContextManager[Any]:
-    """On meta there is none: the model is built in bf16 there (``plan``)."""
-    return nullcontext() if device.type == "meta" else torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
 def _gathered(experiment: Experiment, model: WindowModel) -> int:

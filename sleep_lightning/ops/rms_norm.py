@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sleep_lightning.ops.cpp.binding import DTYPES, Kernel, usable
-from sleep_lightning.ops.dtype import at_least_fp32
+from sleep_lightning.ops.dtype import at_least_fp32, autocasts
 from sleep_lightning.ops.transforms import first_derivative_only
 
 BLOCK = 32  # rows whose contributions to the weight's gradient are summed first, BLOCK of pointwise.cpp
@@ -26,7 +26,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     Returns:
         ``[..., E]``; under autocast in its dtype, since a projection comes next, else in the dtype of x.
     """
-    dtype = torch.get_autocast_dtype(x.device.type) if _autocasts(x) else x.dtype
+    dtype = torch.get_autocast_dtype(x.device.type) if autocasts(x.device.type) else x.dtype
     if dtype in DTYPES and weight.dtype == torch.float32 and usable(x):
         y: Tensor = _RMSNorm.apply(x.contiguous(), None, weight.contiguous(), eps, dtype)
         return y
@@ -85,7 +85,3 @@ def _sizes(x: Tensor, gate: Tensor | None, y_dtype: torch.dtype) -> dict[str, in
         "x_bf16": x.dtype == torch.bfloat16,
         "y_bf16": y_dtype == torch.bfloat16,
     }
-
-
-def _autocasts(x: Tensor) -> bool:
-    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)

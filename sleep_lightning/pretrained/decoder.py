@@ -53,12 +53,7 @@ def decoder_entries(config: ModelConfig, blocks: list[int], prefix: str) -> Iter
     for layer, block in enumerate(blocks):
         at, ours = f"{prefix}layers.{layer}", f"layers.{block}"
         yield from attention_entries(config, f"{at}.self_attn", f"{ours}.mixer")
-        yield from mlp_entries(config, f"{at}.mlp", f"{ours}.mlp")
-        norms = {"input_layernorm": "mixer_norm", "post_attention_layernorm": "mlp_norm"}
-        if config.norm_placement == "sandwich":
-            norms |= {"input_layernorm_2": "mixer_out_norm", "post_attention_layernorm_2": "mlp_out_norm"}
-        for theirs, name in norms.items():
-            yield Entry(f"{ours}.{name}.weight", {f"{at}.{theirs}.weight": (config.d_model,)})
+        yield from frame_entries(config, at, ours)
 
 
 def outer_entries(config: ModelConfig, prefix: str) -> Iterator[Entry]:
@@ -84,8 +79,13 @@ def attention_entries(config: ModelConfig, at: str, ours: str, layout: Layout = 
             yield Entry(f"{ours}.{name}.weight", {f"{at}.{name}.weight": (D,)})
 
 
-def mlp_entries(config: ModelConfig, at: str, ours: str) -> Iterator[Entry]:
-    """Gate and up projection side by side, and down."""
+def frame_entries(config: ModelConfig, at: str, ours: str) -> Iterator[Entry]:
+    """A layer's MLP (gate and up projection side by side, and down) and its norms."""
     up: Shape = (config.mlp_width, config.d_model)
-    yield Entry(f"{ours}.in_proj.weight", {f"{at}.gate_proj.weight": up, f"{at}.up_proj.weight": up})
-    yield Entry(f"{ours}.out_proj.weight", {f"{at}.down_proj.weight": up[::-1]})
+    yield Entry(f"{ours}.mlp.in_proj.weight", {f"{at}.mlp.gate_proj.weight": up, f"{at}.mlp.up_proj.weight": up})
+    yield Entry(f"{ours}.mlp.out_proj.weight", {f"{at}.mlp.down_proj.weight": up[::-1]})
+    norms = {"input_layernorm": "mixer_norm", "post_attention_layernorm": "mlp_norm"}
+    if config.norm_placement == "sandwich":
+        norms |= {"input_layernorm_2": "mixer_out_norm", "post_attention_layernorm_2": "mlp_out_norm"}
+    for theirs, name in norms.items():
+        yield Entry(f"{ours}.{name}.weight", {f"{at}.{theirs}.weight": (config.d_model,)})

@@ -6,7 +6,7 @@ from typing import Any
 
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.model.jet import REDUCTION
-from sleep_lightning.pretrained.decoder import attention_entries, decoder_values, mlp_entries, outer_entries
+from sleep_lightning.pretrained.decoder import attention_entries, decoder_values, frame_entries, outer_entries
 from sleep_lightning.pretrained.entries import TAPS, Entry, gated_queries, generated_taps
 from sleep_lightning.pretrained.raw_config import RawConfig
 
@@ -72,7 +72,7 @@ def qwen3_5_entries(config: ModelConfig, blocks: list[int], prefix: str) -> Iter
     yield from outer_entries(config, prefix)
     for layer, block in enumerate(blocks):
         at, ours = f"{prefix}layers.{layer}", f"layers.{block}"
-        yield from _frame(config, at, ours)
+        yield from frame_entries(config, at, ours)
         if config.mixers[block] == "A":
             layout = gated_queries(config.attention_head_dim)
             yield from attention_entries(config, f"{at}.self_attn", f"{ours}.mixer", layout)
@@ -94,7 +94,7 @@ def jet_entries(config: ModelConfig, blocks: list[int], prefix: str) -> Iterator
     yield from outer_entries(config, prefix)
     for layer, block in enumerate(blocks):
         at, ours = f"{prefix}layers.{layer}", f"layers.{block}"
-        yield from _frame(config, at, ours)
+        yield from frame_entries(config, at, ours)
         at, ours = f"{at}.self_attn", f"{ours}.mixer"
         if config.mixers[block] == "A":
             yield from attention_entries(config, at, ours)
@@ -109,13 +109,6 @@ def jet_entries(config: ModelConfig, blocks: list[int], prefix: str) -> Iterator
         yield from _gates(at, ours, H)
         yield Entry(f"{ours}.norm_weight", {f"{at}.o_norm.weight": (config.value_dim_per_head,)})
         yield Entry(f"{ours}.out_proj.weight", {f"{at}.o_proj.weight": (E, values)})
-
-
-def _frame(config: ModelConfig, at: str, ours: str) -> Iterator[Entry]:
-    """MLP and norms of a layer."""
-    yield from mlp_entries(config, f"{at}.mlp", f"{ours}.mlp")
-    for theirs, name in (("input_layernorm", "mixer_norm"), ("post_attention_layernorm", "mlp_norm")):
-        yield Entry(f"{ours}.{name}.weight", {f"{at}.{theirs}.weight": (config.d_model,)})
 
 
 def _gates(at: str, ours: str, heads: int) -> Iterator[Entry]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from sleep_lightning.accuracy import Accuracy
@@ -25,11 +25,14 @@ class Latest:
             write_json(path, asdict(self), patience=0)
 
 
+LATEST = tuple(field.name for field in fields(Latest))
+
+
 class LatestFile:
     """Reads what ``Latest.write`` wrote, again only if it has changed."""
 
     def __init__(self, path: Path) -> None:
-        self._file = JsonFile(path, dict.fromkeys(("step", "loss", "train_flops", "tokens_per_s"), NUMBER), "remove it")
+        self._file = JsonFile(path, dict.fromkeys(LATEST, NUMBER), "remove it")
 
     def read(self) -> Latest | None:
         """None without the file; one that is damaged is rewritten in a moment."""
@@ -39,7 +42,7 @@ class LatestFile:
             return None
         if content is None:
             return None
-        return Latest(**{name: content[name] for name in ("step", "loss", "train_flops", "tokens_per_s")})
+        return Latest(**{name: content[name] for name in LATEST})
 
 
 @dataclass(frozen=True)

@@ -79,31 +79,30 @@ def test_equals_the_window_loop(
         assert (a - b).norm() <= (1e-13 if dtype == torch.float64 else 1e-5) * largest
 
 
+def assert_equal_to_the_window_loop(model: HybridLM, config: SleepConfig, T: int) -> None:
+    """Answers last, in float64."""
+    tokens, windows = torch.randint(2, (3, T)), plan_windows(labels("answer last", T), L)
+    start = model.zero_memory(3).map(torch.randn_like)
+    steps = list(run_window_loop(model, tokens, windows, start, config))
+    expected = outcome(model, {i: h for i, (_, h, _) in enumerate(steps) if h is not None}, steps[-1][2])
+    actual = outcome(model, *run_layerwise(model, tokens, planned(model, windows, config), start))
+    for a, b in zip(actual, expected, strict=True):
+        assert (a - b).norm() <= 1e-13 * max(float(x.norm()) for x in expected)
+
+
 @pytest.mark.parametrize(("n_passes", "pass_input"), [(1, "hidden"), (3, "embed")])
 @pytest.mark.parametrize("style", STYLES)
 def test_pretrained_blocks_are_equal_too(style: str, n_passes: int, pass_input: str) -> None:
     model = tiny_model(**STYLES[style]).double()
     config = SleepConfig(L, n_passes, pass_input=pass_input)  # type: ignore[arg-type]
     assert is_layerwise_legal(model, config)
-    tokens, windows = torch.randint(2, (3, 3 * L + 2)), plan_windows(labels("answer last", 3 * L + 2), L)
-    start = model.zero_memory(3).map(torch.randn_like)
-    steps = list(run_window_loop(model, tokens, windows, start, config))
-    expected = outcome(model, {i: h for i, (_, h, _) in enumerate(steps) if h is not None}, steps[-1][2])
-    actual = outcome(model, *run_layerwise(model, tokens, planned(model, windows, config), start))
-    for a, b in zip(actual, expected, strict=True):
-        assert (a - b).norm() <= 1e-13 * max(float(x.norm()) for x in expected)
+    assert_equal_to_the_window_loop(model, config, 3 * L + 2)
 
 
 @pytest.mark.parametrize("scale", [0.25, 3.0])
 def test_residual_scales_are_equal_too(scale: float) -> None:
     model, config = tiny_model(residual_scale=scale).double(), SleepConfig(L, 3, pass_input="embed")
-    tokens, windows = torch.randint(2, (3, 4 * L)), plan_windows(labels("answer last", 4 * L), L)
-    start = model.zero_memory(3).map(torch.randn_like)
-    steps = list(run_window_loop(model, tokens, windows, start, config))
-    expected = outcome(model, {i: h for i, (_, h, _) in enumerate(steps) if h is not None}, steps[-1][2])
-    actual = outcome(model, *run_layerwise(model, tokens, planned(model, windows, config), start))
-    for a, b in zip(actual, expected, strict=True):
-        assert (a - b).norm() <= 1e-13 * max(float(x.norm()) for x in expected)
+    assert_equal_to_the_window_loop(model, config, 4 * L)
     block, h = model.layers[0], torch.randn(3, L, model.config.d_model, dtype=torch.float64)
     added = block.mixer(block.mixer_norm(h))  # type: ignore[operator]
     assert torch.allclose(block.attend(h), h + scale * added)  # type: ignore[operator]
