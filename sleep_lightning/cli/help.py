@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any, get_type_hints
 
 from sleep_lightning.cli.commands import COMMANDS
+from sleep_lightning.compare.arms import ARMS
 from sleep_lightning.config import SECTIONS, type_name
 from sleep_lightning.config.plugins import find_plugin
 from sleep_lightning.tasks import TASKS
@@ -92,7 +93,10 @@ def section_lines() -> Iterator[str]:
 
 
 def explain(what: str) -> Iterator[str]:
-    """A key, a section's keys, or ``all``. Raises ValueError for what is neither."""
+    """A key, a section's keys, ``all``, or the ``arms`` of comparisons. Raises ValueError for anything else."""
+    if what == "arms":
+        yield from _arms()
+        return
     known = list(keys())
     found = [key for key in known if what in ("all", key.name, key.section.split()[0])]
     if not found and "." not in what:  # max_steps
@@ -121,6 +125,12 @@ def nearest_key(name: str, cutoff: float = 0.6) -> str | None:
     by_last = {key.rpartition(".")[2]: key for key in known}
     close = difflib.get_close_matches(last, by_last, n=1, cutoff=cutoff)
     return by_last[close[0]] if close else None
+
+
+def _arms() -> Iterator[str]:
+    yield "arms of compare (--arms):"
+    for name, about in {"n1, n2, ...": "N passes", **{name: about for name, (about, _) in ARMS.items()}}.items():
+        yield textwrap.fill(f"{name:<15} {about}", 100, initial_indent="  ", subsequent_indent=" " * 18)
 
 
 def _section(key: str) -> str:

@@ -1,5 +1,6 @@
-"""Files that options name: whether they can be written is known before any compute."""
+"""Files that options name: whether they can be read or written is known before any compute."""
 
+import os
 from pathlib import Path
 
 from sleep_lightning.names import check_path
@@ -19,3 +20,10 @@ def file_to_write(option: str, given: str | None) -> Path | None:
     except OSError as error:
         raise ValueError(f"{option} {given} cannot be written: {error.strerror}; choose another place") from error
     return file
+
+
+def check_checkpoint(given: str) -> None:
+    """Raises ValueError if ``--checkpoint`` names nothing; torch is not imported for that."""
+    check_path("--checkpoint", given)
+    if not os.path.lexists(given):
+        raise ValueError(f"--checkpoint {given} does not exist; give a run directory or a .ckpt file")

@@ -20,7 +20,7 @@ class TrackingConfig:
     experiment: str = field(default_factory=lambda: os.environ.get("MLFLOW_EXPERIMENT_NAME") or "sleep_lightning")
     """MLflow experiment; by default $MLFLOW_EXPERIMENT_NAME, if that is set."""
     required: bool = True
-    """Refuse to start where MLflow cannot be reached; false: train all the same, and send what is logged later."""
+    """Refuse to start where a logger cannot; false: train all the same (MLflow is sent later, others are left out)."""
     run_name: str | None = None
     """MLflow run name; null: the name of the run directory."""
     parent_run_id: str | None = None

@@ -10,6 +10,7 @@ from sleep_lightning.config.plugins import read_spec, resolve
 from sleep_lightning.redaction import redact
 from sleep_lightning.runs.directory import OUTBOX, RunDirectory
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
+from sleep_lightning.tracking.side_service import started
 
 
 def open_mlflow(
@@ -58,7 +59,7 @@ def build_loggers(experiment: Experiment, run: RunDirectory, mlflow: MLflowRun |
         mlflow: the logger that ``mlflow`` names.
 
     Raises:
-        ValueError: a logger cannot be built; names its key.
+        ValueError: a logger cannot be built or, with ``tracking.required``, not started; names its key.
     """
     t = experiment.tracking
     loggers: list[Logger] = [] if mlflow is None else [mlflow]
@@ -72,7 +73,8 @@ def build_loggers(experiment: Experiment, run: RunDirectory, mlflow: MLflowRun |
             offered["version"] = ""
         elif offered["name"] is None:
             offered["name"] = redact(t.run_name or run.path.name)
-        loggers.append(resolve("logger", spec, key=key, **offered))
+        if (logger := started(resolve("logger", spec, key=key, **offered), key, required=t.required)) is not None:
+            loggers.append(logger)
     return loggers
 
 

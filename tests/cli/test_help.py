@@ -5,6 +5,7 @@ import pytest
 
 from sleep_lightning.__main__ import COMMANDS, main
 from sleep_lightning.cli.help import attribute_docstrings, explain, task_config
+from sleep_lightning.compare.arms import ARMS
 from sleep_lightning.config import SECTIONS
 from sleep_lightning.tasks import TASKS
 from tests.cli.cli import ROOT, run
@@ -76,3 +77,9 @@ def test_a_key_or_a_section_is_explained(capsys: pytest.CaptureFixture[str]) -> 
     )
     assert main(["help", "zzzz"]) == 2
     assert "sections are task, " in capsys.readouterr().err
+
+
+def test_help_explains_the_arms_of_compare() -> None:
+    lines = list(explain("arms"))
+    assert {name for name in ARMS if any(line.strip().startswith(name) for line in lines)} == set(ARMS)
+    assert "  deeper          untied blocks, one pass, equal FLOPs a step" in lines

@@ -9,13 +9,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("config", metavar="YAML", help="experiment the arms change, e.g. conf/rule110.yaml")
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="change a key for all arms")
-    lines = "; ".join(f"{name}: {about}" for name, (about, _) in ARMS.items()).replace("%", "%%")
+    names = ", ".join(["n1, n2, ... (N passes)", *ARMS])
     parser.add_argument(
         "--arms",
         nargs="+",
         required=True,
         metavar="ARM",
-        help=f"n1, n2, ...: N passes; {lines}; or name:key=value;...",
+        help=f"{names}, or name:key=value;...; help arms explains them",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")

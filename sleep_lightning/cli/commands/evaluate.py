@@ -17,9 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
+    from sleep_lightning.cli.places import check_checkpoint, file_to_write
+
+    check_checkpoint(a.checkpoint)
+    output = file_to_write("--output", a.output)
+
     from sleep_lightning.cli import evaluate
-    from sleep_lightning.cli.places import file_to_write
-    from sleep_lightning.names import check_path
     from sleep_lightning.runs.checkpoint import checkpoint_file
     from sleep_lightning.tasks import Split
     from sleep_lightning.training.evaluation import load_trained
@@ -27,8 +30,6 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
 
     if a.command == "predict" and not 1 <= a.rows <= MOST_ROWS:
         raise ValueError(f"--rows {a.rows} must be from 1 to {MOST_ROWS}")
-    output = file_to_write("--output", a.output)
-    check_path("--checkpoint", a.checkpoint)
     choose_threads()
     experiment, model = load_trained(a.checkpoint, a.overrides)
     if a.command == "predict":

@@ -13,15 +13,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from pathlib import Path
 
+    from sleep_lightning.cli.places import check_checkpoint
+    from sleep_lightning.names import check_path
+
+    check_checkpoint(a.checkpoint)
+    for flag, path in (("--output", a.output), ("--source", a.source or ".")):
+        check_path(flag, path)
+
     from sleep_lightning.cli.console import plain_console, print_facts
     from sleep_lightning.model import HybridLM
-    from sleep_lightning.names import check_path
     from sleep_lightning.pretrained import export
     from sleep_lightning.pretrained.exporting import check_place
     from sleep_lightning.training.evaluation import load_trained
 
-    for flag, path in (("--checkpoint", a.checkpoint), ("--output", a.output), ("--source", a.source or ".")):
-        check_path(flag, path)
     check_place(Path(a.output))
     experiment, model = load_trained(a.checkpoint, [])
     if not isinstance(model, HybridLM) or (a.source or model.config.pretrained) is None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", nargs="?", metavar="KEY|SECTION|all", help="e.g. sleep.n_passes, or sleep")
+    parser.add_argument("what", nargs="?", metavar="KEY|SECTION|arms|all", help="e.g. sleep.n_passes, or sleep")
 
 
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
