@@ -106,8 +106,16 @@ def _fit(log_n: Array, log_d: Array, losses: Array, starts: Sequence[Array] | No
     def residuals(constants: Array) -> Array:
         return np.asarray(np.log(_predict(constants, log_n, log_d)) - np.log(losses))
 
+    def jacobian(constants: Array) -> Array:
+        log_a, log_alpha, phi, log_floor = constants
+        distance, alpha = log_a - log_d - phi * log_n, np.exp(log_alpha)
+        reach, floor = np.exp(np.clip(alpha * distance, -60, 60)), np.exp(log_floor)
+        falling, held = alpha * reach / (floor + reach), floor / (floor + reach)
+        return np.stack([falling, falling * distance, -falling * log_n, held], axis=1)
+
     bounds = ([-50, -5, -5, -30], [50, 3, 5, log_least])
     found = [
-        least_squares(residuals, np.clip(start, *bounds), bounds=bounds, loss="huber", f_scale=0.1) for start in starts
+        least_squares(residuals, np.clip(start, *bounds), jacobian, bounds=bounds, loss="huber", f_scale=0.1)
+        for start in starts
     ]
     return np.asarray(min(found, key=lambda one: one.cost).x)
