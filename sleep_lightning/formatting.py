@@ -45,8 +45,11 @@ def duration(seconds: float) -> str:
 
 
 def in_minutes(seconds: float) -> str:
-    """``360 -> '6 min'``, ``5400 -> '1 h 30 min'``."""
+    """``360 -> '6 min'``, ``5400 -> '1 h 30 min'``, ``4e5 -> '4.6 days'``."""
     minutes = round(seconds / 60)
+    if minutes >= 72 * 60:
+        days = minutes / (24 * 60)
+        return f"{days:.1f} days" if days < 10 else f"{days:,.0f} days"
     if minutes < 60:
         return f"{minutes} min" if minutes else "< 1 min"
     return f"{minutes // 60} h {minutes % 60:02} min"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sleep_lightning.formatting import in_bytes, in_flop, in_flop_of, score, with_unit
+from sleep_lightning.formatting import duration, in_bytes, in_flop, in_flop_of, score, with_unit
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,9 @@ def test_scores_keep_three_digits() -> None:
         "12.346",
         "0.000123",
     ]
+
+
+def test_long_times_are_in_days() -> None:
+    assert duration(71.9 * 3600) == "71 h 54 min"
+    assert duration(4e5) == "4.6 days"
+    assert duration(90338 * 3600) == "3,764 days"

@@ -1,7 +1,8 @@
 """``reproduce``: run the shipped reproduction sweeps, score them on the test split, and write RESULTS.md.
 
 With ``--so-far`` nothing is trained: what is finished is scored. With ``--page-only`` nothing is scored either. With
-``--share I/N`` one of N machines trains its seeds, and ``--join`` takes in the tables of the others.
+``--share I/N`` one of N machines trains its seeds, and ``--join`` takes in the tables of the others. ``--paper`` runs
+the paper's own sizes instead, which take a GPU, in their order, and writes PAPER.md after each sweep.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,12 +16,14 @@ from rich.table import Table
 
 from sleep_lightning.cli import sweep
 from sleep_lightning.cli.console import plain_console, print_facts, say, text_table
+from sleep_lightning.cli.paper_sizes import check_machine, without_weights
 from sleep_lightning.cli.seconds import check_seconds
 from sleep_lightning.evidence.data_order import DataOrder, data_orders
 from sleep_lightning.evidence.figures import draw_all
 from sleep_lightning.evidence.findings import DEPO, RULE110, Finding, find
 from sleep_lightning.evidence.joining import joined_orders, joined_scores
 from sleep_lightning.evidence.page import results_page
+from sleep_lightning.evidence.paper import paper_page
 from sleep_lightning.evidence.scores import FinishedRun, RunScore, finished_runs, score_run
 from sleep_lightning.evidence.tables import Row, read_table, write_table
 from sleep_lightning.evidence.throughput import Speed, measure
@@ -31,11 +34,11 @@ from sleep_lightning.sweep.share import parts_of, whole_name
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.study import definition
 
-PATTERN = "reproduce_*.yaml"
+PATTERN, PAPER_PATTERN = "reproduce_*.yaml", "paper_*.yaml"
 TEST_PASSES = {key: {"n1": (1, 2, 4), "n2": (1, 2, 4), "n4": (1, 2, 4, 8)} for key in (RULE110, DEPO)}
 """N at test of a sweep's levels, besides that of the training."""
-PAGE, TABLES = "RESULTS.md", "results"
-SCORES, ORDER, SPEEDS = "scores.csv", "data_order.csv", "throughput.csv"
+PAGE, PAPER_PAGE, TABLES = "RESULTS.md", "PAPER.md", "results"
+SCORES, PAPER_SCORES, ORDER, SPEEDS = "scores.csv", "paper_scores.csv", "data_order.csv", "throughput.csv"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Reproduction:
         score: test what is finished; else the tables are there already.
         planned: runs of all sweeps, whole.
         join: folders of other machines' tables.
+        paper: the paper's sizes.
+        left_out: sweeps of the paper that cannot be run here, and why: no weights.
     """
 
     jobs: list[sweep.SweepJob]
@@ -59,6 +64,17 @@ class Reproduction:
     score: bool
     planned: int
     join: tuple[Path, ...] = ()
+    paper: bool = False
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def page(self) -> Path:
+        return self.output / (PAPER_PAGE if self.paper else PAGE)
+
+    @property
+    def scores(self) -> str:
+        """Name of the table of scores."""
+        return PAPER_SCORES if self.paper else SCORES
 
     @property
     def tables(self) -> Path:
@@ -79,6 +95,7 @@ def prepare(
     page_only: bool,
     share: str | None = None,
     join: Sequence[str] = (),
+    paper: bool = False,
 ) -> Reproduction:
     """All that can go wrong before any compute.
 
@@ -93,27 +110,41 @@ def prepare(
         raise ValueError("--so-far scores what is finished and --page-only does not; give one of them")
     if share is not None and (so_far or page_only):
         raise ValueError(f"--share {share} trains, and --so-far and --page-only do not; give one of them")
-    paths = sorted(Path(sweeps).glob(PATTERN))
+    pattern = PAPER_PATTERN if paper else PATTERN
+    paths = sorted(Path(sweeps).glob(pattern))
     if not paths:
-        raise ValueError(f"--sweeps {sweeps} has no {PATTERN}; the shipped ones lie in sweeps/")
+        raise ValueError(f"--sweeps {sweeps} has no {pattern}; the shipped ones lie in sweeps/")
+    train, tables = not so_far and not page_only, tuple(map(Path, join))
+    left_out: dict[Path, str] = {}
+    if paper:
+        left_out = dict(without_weights(paths))
+        paths = [path for path in paths if path not in left_out]
+        if not paths:
+            raise ValueError(f"--paper: {'; '.join(left_out.values())}")
     whole = [sweep.prepare(str(path), None) for path in paths]
     planned = sum(len(job.sweep.space.points()) * len(job.sweep.spec.seeds) for job in whole)
+    if paper and train:
+        check_machine(whole)
     jobs = whole if share is None else [sweep.prepare(str(path), None, share) for path in paths]
-    train, tables = not so_far and not page_only, tuple(map(Path, join))
-    asked = Reproduction(jobs, Path(output), seconds, train, score=not page_only, planned=planned, join=tables)
+    score = not page_only
+    asked = Reproduction(
+        jobs, Path(output), seconds, train, score, planned, tables, paper, left_out=tuple(left_out.values())
+    )
     try:
         asked.tables.mkdir(parents=True, exist_ok=True)
-        for file in (asked.output / PAGE, asked.tables / SCORES):
+        for file in (asked.page, asked.tables / asked.scores):
             check_writable(file)
     except OSError as error:
         raise ValueError(f"--output {output} cannot be written: {error.strerror}; choose another") from error
     for folder in tables:
         check_path("--join", folder)
-        if not (folder / SCORES).is_file():
-            raise ValueError(f"--join {folder} has no {SCORES}; name a results/ folder that reproduce has written")
-        read_table(RunScore, folder / SCORES)
-    if page_only and not (asked.tables / SCORES).exists():
-        raise ValueError(f"--page-only: {asked.tables} has no {SCORES} yet; run reproduce without it first")
+        if not (folder / asked.scores).is_file():
+            raise ValueError(
+                f"--join {folder} has no {asked.scores}; name a results/ folder that reproduce has written"
+            )
+        read_table(RunScore, folder / asked.scores)
+    if page_only and not (asked.tables / asked.scores).exists():
+        raise ValueError(f"--page-only: {asked.tables} has no {asked.scores} yet; run reproduce without it first")
     if so_far and not asked.folders:
         raise ValueError(f"--so-far: no sweep of {sweeps} has begun in {SWEEPS}; run reproduce without it first")
     for job in whole if asked.score else ():
@@ -134,39 +165,64 @@ def _definition(one: Sweep) -> dict[str, Any]:
 def reproduce(r: Reproduction) -> int:
     """Run what is not finished, then write. Returns 0, or the first sweep's exit code that is not 0."""
     console = plain_console()
+    for line in r.left_out:
+        say(console, line)
     for job in r.jobs if r.train else ():
         console.print(f"{job.sweep.spec.name} (if this is killed, rerun the command to resume)", highlight=False)
         code = sweep.sweep(job)
         if code != 0:
             return code
-    try:
-        if r.score or r.join:
-            _write_scores(r, console)
-    except ValueError as error:  # a table to join holds runs of another size
-        say(plain_console(stderr=True), f"error: {error}")
-        return 2
+        if r.paper and (code := _write_paper(r, console)) != 0:  # a sweep of these takes days
+            return code
+    if r.paper:
+        return _write_paper(r, console) if not r.train else 0
+    if (code := _write_scores(r, console)) != 0:
+        return code
     if r.train and not (r.tables / SPEEDS).exists():
         console.print("timing training steps", highlight=False)
         write_table(Speed, list(measure(r.seconds)), r.tables / SPEEDS, digits=4)
-    rows, order = read_table(RunScore, r.tables / SCORES), _read(DataOrder, r.tables / ORDER)
+    rows, order = read_table(RunScore, r.tables / r.scores), _read(DataOrder, r.tables / ORDER)
     speeds = _read(Speed, r.tables / SPEEDS)
     findings, pictures = find(rows), draw_all(rows, speeds, r.tables)
-    write_text(r.output / PAGE, results_page(rows, findings, speeds, order, pictures, TABLES, planned=r.planned))
+    write_text(r.page, results_page(rows, findings, speeds, order, pictures, TABLES, planned=r.planned))
     console.print(_table(findings))
-    print_facts(console, {"results": str(r.output / PAGE), "tables and pictures": str(r.tables)})
+    print_facts(console, {"results": str(r.page), "tables and pictures": str(r.tables)})
     return 0
 
 
-def _write_scores(r: Reproduction, console: Console) -> None:
-    """The tables of scores and data, from this machine's runs (from its tables, if nothing is scored) and others'."""
+def _write_paper(r: Reproduction, console: Console) -> int:
+    if (code := _write_scores(r, console)) == 0:
+        write_text(r.page, paper_page(read_table(RunScore, r.tables / r.scores), r.planned))
+        print_facts(console, {"results": str(r.page), "scores": str(r.tables / r.scores)})
+    return code
+
+
+def _write_scores(r: Reproduction, console: Console) -> int:
+    """The tables of scores and data, from this machine's runs (from its tables, if nothing is scored) and others'.
+
+    Returns the exit code: 2 if a table to join holds runs of another size.
+    """
+    if not r.score and not r.join:
+        return 0
+    try:
+        _join_scores(r, console)
+    except ValueError as error:
+        say(plain_console(stderr=True), f"error: {error}")
+        return 2
+    return 0
+
+
+def _join_scores(r: Reproduction, console: Console) -> None:
     if r.score:
         runs = _of_each_seed(run for folder in r.folders for run in finished_runs(folder))
         scores, order = list(_scores(runs, console)), data_orders(runs)
     else:
-        scores, order = read_table(RunScore, r.tables / SCORES), _read(DataOrder, r.tables / ORDER)
-    others = [(str(folder), read_table(RunScore, folder / SCORES)) for folder in r.join]
+        scores, order = read_table(RunScore, r.tables / r.scores), _read(DataOrder, r.tables / ORDER)
+    others = [(str(folder), read_table(RunScore, folder / r.scores)) for folder in r.join]
+    write_table(RunScore, joined_scores(scores, others), r.tables / r.scores)
+    if r.paper:
+        return
     orders = [_read(DataOrder, folder / ORDER) for folder in r.join]
-    write_table(RunScore, joined_scores(scores, others), r.tables / SCORES)
     write_table(DataOrder, joined_orders(order, orders), r.tables / ORDER)
 
 
