@@ -13,14 +13,17 @@ class Question:
     """A question and its answer. Texts are joined as they are: each begins with its own space or line break.
 
     Attributes:
-        text: what stands before the answer, "\\nQuestion: Where is Ann? Answer:". It begins a window of its own.
+        text: what is asked, "\\nQuestion: Where is Ann?". It begins a window of its own, or stands before all context
+            (``task.question``).
         answer: what the model has to say, " the garden". Its tokens carry the labels, and the end token behind them.
         slices: difficulty of this question, name -> whole number (all questions of a task have the same names).
+        cue: what stands right before the answer, wherever the question stands.
     """
 
     text: str
     answer: str
     slices: Mapping[str, int] = field(default_factory=dict)
+    cue: str = "\nAnswer:"
 
 
 @dataclass(frozen=True)
