@@ -63,7 +63,10 @@ class WindowCache:
             return (), ()
         last = torch.tensor(self.fill)[:, None] - self.before + torch.arange(self.before)
         rows, last = torch.arange(len(self.fill))[:, None], last.to(self.present.device)
-        kv = (torch.stack((k[rows, :, last], v[rows, :, last]), 2) for k, v in zip(self.plain_keys, self.values))
+        kv = (
+            torch.stack((k[rows, :, last], v[rows, :, last]), 2)
+            for k, v in zip(self.plain_keys, self.values, strict=False)
+        )
         return tuple(kv), (self.present[rows, last].to(self.values[0].dtype),)
 
 
@@ -166,5 +169,3 @@ class LayerSlots:
         else:
             rows = torch.arange(len(buffer_BGSD), device=buffer_BGSD.device)[:, None]
             buffer_BGSD[rows, :, self.slots.positions()] = new_BTGD.to(buffer_BGSD.dtype)
-
-

@@ -30,7 +30,7 @@ class OpenWindow:
         h_in_BLE: what the looped blocks were given, where a later pass wants it; else None.
         h_out_BLE: what came out of them: the input of pass 2.
         fill: tokens so far.
-        last_BE: final hidden states of the last token read, in this window or before; None if there is none.
+        last_BE: final hidden states of the last token read, in this window or before; zeros before the first.
     """
 
     start: Memory
@@ -40,7 +40,7 @@ class OpenWindow:
     h_in_BLE: Tensor | None
     h_out_BLE: Tensor
     fill: int
-    last_BE: Tensor | None
+    last_BE: Tensor
 
     @classmethod
     def opened(cls, model: HybridLM, config: SleepConfig, start: Memory, last_BE: Tensor | None = None) -> "OpenWindow":
@@ -50,6 +50,7 @@ class OpenWindow:
         tokens_BL = torch.zeros(rows, config.window_size, dtype=torch.int64, device=device)
         h_out_BLE = model.embed(tokens_BL[:1, :1]).new_zeros(rows, config.window_size, model.config.d_model)
         h_in_BLE = None if config.pass_input == "hidden" else torch.zeros_like(h_out_BLE)
+        last_BE = h_out_BLE[:, 0].clone() if last_BE is None else last_BE
         return cls(start, memory, cache, tokens_BL, h_in_BLE, h_out_BLE, 0, last_BE)
 
     def read(self, model: HybridLM, config: SleepConfig, tokens_BT: Tensor) -> tuple["OpenWindow", Tensor]:
