@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sleep_lightning.model import HybridLM, Memory, ModelConfig, WindowModel
     from sleep_lightning.ops import gated_delta_rule
     from sleep_lightning.pretrained import export, load_pretrained
+    from sleep_lightning.session import SleepSession
     from sleep_lightning.sleep import SleepConfig
     from sleep_lightning.tasks import Task, TaskBatch
     from sleep_lightning.training.datamodule import TaskDataModule
@@ -31,6 +32,7 @@ __all__ = [
     "ModelConfig",
     "SleepConfig",
     "SleepModule",
+    "SleepSession",
     "Task",
     "TaskBatch",
     "TaskDataModule",
@@ -50,6 +52,7 @@ _ROOMS = {
     "ModelConfig": "model",
     "SleepConfig": "sleep",
     "SleepModule": "training.module",
+    "SleepSession": "session",
     "Task": "tasks",
     "TaskBatch": "tasks",
     "TaskDataModule": "training.datamodule",

@@ -18,6 +18,7 @@ FLOORS = [
     "ops",
     "model",
     "sleep",
+    "session",
     "pretrained",
     "tasks",
     "config",

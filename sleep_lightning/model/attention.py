@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from sleep_lightning.model.flops import Flops, products
 from sleep_lightning.model.norm import RMSNorm
 from sleep_lightning.model.rope import RotaryEmbedding
-from sleep_lightning.ops import QKNorm, grouped_attention, sliding_attention, window_attention
+from sleep_lightning.model.window_cache import LayerSlots
+from sleep_lightning.ops import (
+    QKNorm,
+    cached_attention,
+    grouped_attention,
+    rotate,
+    sliding_attention,
+    window_attention,
+)
 
 
 class Attention(nn.Module):
@@ -94,6 +102,16 @@ class Attention(nn.Module):
         present, (cos, sin) = torch.cat((present_BS, own_BT), 1), self.rope.tables(S + T)
         o = sliding_attention(q_BTHD, kv_BTPGD, kv_BSPGD.to(qkv.dtype), present, cos, sin, self.width)
         return self._output(o, gate), kept
+
+    def extend(self, x_BTE: Tensor, slots: LayerSlots) -> Tensor:
+        """The next tokens of an open window: ``[B, T, E] -> [B, T, E]``; their keys and values go into their slots."""
+        qkv, gate = self._project(x_BTE)
+        q, k, v = self._heads(qkv)
+        if (norm := self._qk_norm()) is not None:
+            q, k = norm(q, k)
+        cos, sin = (slots.of_positions(table) for table in self.rope.tables(slots.stop))
+        keys, values, seen = slots.write(k, rotate(k, cos, sin), v, self.width)
+        return self._output(cached_attention(rotate(q, cos, sin), keys, values, seen), gate)
 
     def _project(self, x_BTE: Tensor) -> tuple[Tensor, Tensor | None]:
         """Queries, keys and values side by side, and the gate."""

@@ -12,6 +12,7 @@ from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.fast_weights import FastWeights
 from sleep_lightning.model.flops import Flops, products
 from sleep_lightning.model.norm import RMSNorm
+from sleep_lightning.model.window_cache import LayerSlots
 from sleep_lightning.ops import DeltaInputs, swiglu
 
 P = ParamSpec("P")
@@ -81,6 +82,7 @@ class Block(nn.Module):
         present: Tensor | None = None,
         pad: Tensor | None = None,
         *,
+        slots: LayerSlots | None = None,
         read: bool = True,
         recompute_mlp: bool = False,
         mlps: bool = True,
@@ -93,6 +95,7 @@ class Block(nn.Module):
             conv: conv inputs carried by fast weights.
             present: where the cache of attention holds a token.
             pad: neutral tokens ``[B, T]``.
+            slots: of attention in a window that is read as its tokens come.
             read: False computes only what is kept for later windows.
             recompute_mlp: recompute the MLP in the backward instead of keeping its projections.
             mlps: False leaves the MLP out.
@@ -100,6 +103,8 @@ class Block(nn.Module):
         if not isinstance(self.mixer, Attention):
             assert past is not None
             y, past, conv = self.mixer(self.mixer_norm(h), past, conv, read=read, pad=pad)
+        elif slots is not None:
+            y = self.mixer.extend(self.mixer_norm(h), slots)
         elif past is None:
             y = self.mixer(self.mixer_norm(h), pad)
         else:

@@ -16,6 +16,7 @@ from sleep_lightning.model.flops import Flops
 from sleep_lightning.model.memory import Memory
 from sleep_lightning.model.norm import RMSNorm
 from sleep_lightning.model.rope import RotaryEmbedding
+from sleep_lightning.model.window_cache import Slots
 from sleep_lightning.model.window_model import WindowModel
 from sleep_lightning.ops.dtype import at_least_fp32
 
@@ -202,6 +203,27 @@ class HybridLM(nn.Module, WindowModel):
         """
         return self._run(h, memory, pad, range(self.n_blocks) if part is None else part, None, recompute_mlp, mlps)
 
+    def extend(
+        self, h: Tensor, memory: Memory, slots: Slots, pad: Tensor | None = None, part: range | None = None
+    ) -> tuple[Tensor, Memory]:
+        """Some blocks on the next tokens of an open window: ``h`` ``[B, T, d_model]`` and memory in, both out.
+
+        Args:
+            h: hidden states of the new tokens.
+            memory: from ``open_window``, or the call before.
+            slots: of the new tokens; their keys and values are written there.
+            pad: neutral pads ``[B, T]``.
+            part: consecutive blocks to run; None for all.
+        """
+        blocks = range(self.n_blocks) if part is None else part
+        return HybridLM._run(self, h, memory, pad, blocks, None, False, True, slots)
+
+    def layers_of(self, part: range) -> tuple[range, range]:
+        """Of some consecutive blocks: their places in ``Memory.states`` (and ``conv``), and in ``Memory.kv``."""
+        attends = [isinstance(block.mixer, Attention) for block in self.stack[: part.stop]]
+        before, all_of = sum(attends[: part.start]), sum(attends)
+        return range(part.start - before, part.stop - all_of), range(before, all_of)
+
     def write(
         self,
         h: Tensor,
@@ -231,6 +253,7 @@ class HybridLM(nn.Module, WindowModel):
         stop_at: int | None,
         recompute_mlp: bool,
         mlps: bool,
+        slots: Slots | None = None,
     ) -> tuple[Tensor, Memory]:
         states, conv, kv = list(memory.states), list(memory.conv), list(memory.kv)
         attention = sum(isinstance(block.mixer, Attention) for block in self.stack[: part.start])
@@ -242,7 +265,7 @@ class HybridLM(nn.Module, WindowModel):
                 if kv:
                     out, kv[attention], _ = run(h, kv[attention], present=memory.present[0], read=read)
                 else:
-                    out = run(h).h
+                    out = run(h, slots=None if slots is None else slots.of_layer(attention)).h
                 attention += 1
             else:
                 carried = conv[i] if conv else None

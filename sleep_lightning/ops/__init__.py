@@ -1,6 +1,7 @@
 """Pure tensor functions: the operators the model is made of."""
 
-from sleep_lightning.ops.attention import QKNorm, grouped_attention, sliding_attention, window_attention
+from sleep_lightning.ops.attention import QKNorm, grouped_attention, rotate, sliding_attention, window_attention
+from sleep_lightning.ops.cached_attention import cached_attention
 from sleep_lightning.ops.delta_rule_inputs import DeltaInputs, Layout, delta_inputs, delta_inputs_after
 from sleep_lightning.ops.dispatch import Rule
 from sleep_lightning.ops.dynamic_conv import dynamic_conv
@@ -16,6 +17,7 @@ __all__ = [
     "QKNorm",
     "Rule",
     "available_backends",
+    "cached_attention",
     "delta_inputs",
     "delta_inputs_after",
     "dynamic_conv",
@@ -24,6 +26,7 @@ __all__ = [
     "gated_rms_norm",
     "grouped_attention",
     "rms_norm",
+    "rotate",
     "select_backend",
     "short_conv",
     "sliding_attention",

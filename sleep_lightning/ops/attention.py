@@ -86,10 +86,10 @@ def grouped_attention(
     bad_BTG = ~(k_BTGD.detach().isfinite() & v_BTGD.detach().isfinite()).all(-1)
     k_BTGD, v_BTGD = (x.masked_fill(bad_BTG[..., None], 0) for x in (k_BTGD, v_BTGD))
     o_BTHD = _plain_attention(q_BTHD, k_BTGD, v_BTGD, cos_TR, sin_TR, width)
-    return _spoil(o_BTHD, _seen(q_BTHD.shape[1], width, q_BTHD.device), bad_BTG)
+    return spoil(o_BTHD, _seen(q_BTHD.shape[1], width, q_BTHD.device), bad_BTG)
 
 
-def _spoil(o_BTHD: Tensor, seen: Tensor, bad_BSG: Tensor) -> Tensor:
+def spoil(o_BTHD: Tensor, seen: Tensor, bad_BSG: Tensor) -> Tensor:
     """NaN for tokens that see one of which a key or value is not finite."""
     sees_bad_BTG = (seen.to(o_BTHD.dtype) @ bad_BSG.to(o_BTHD.dtype)) > 0
     groups = o_BTHD.shape[2] // bad_BSG.shape[2]
@@ -100,7 +100,7 @@ def _plain_attention(
     q_BTHD: Tensor, k_BTGD: Tensor, v_BTGD: Tensor, cos: Tensor, sin: Tensor, width: int | None
 ) -> Tensor:
     T, H, G = *q_BTHD.shape[1:3], k_BTGD.shape[2]
-    q, k = (_rotate(x, cos, sin).transpose(1, 2) for x in (q_BTHD, k_BTGD))
+    q, k = (rotate(x, cos, sin).transpose(1, 2) for x in (q_BTHD, k_BTGD))
     v = v_BTGD.transpose(1, 2)
     limited = width is not None and width < T
     if T > SHORT or q.device.type != "cpu":
@@ -156,7 +156,7 @@ def sliding_attention(
     near = (distance >= 0) & (distance <= farthest)
     mask = near & (present[:, None] > 0) | (distance == 0)
     q, k, v = (
-        x.transpose(1, 2) for x in (_rotate(q_BTHD, cos[S:], sin[S:]), _rotate(kv[:, :, 0], cos, sin), kv[:, :, 1])
+        x.transpose(1, 2) for x in (rotate(q_BTHD, cos[S:], sin[S:]), rotate(kv[:, :, 0], cos, sin), kv[:, :, 1])
     )
     if T > SHORT or q.device.type != "cpu":
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], enable_gqa=H != G)
@@ -166,15 +166,16 @@ def sliding_attention(
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
         o = scores.masked_fill(~mask[:, None], -torch.inf).softmax(-1).to(v.dtype) @ v
     o_BTHD = o.transpose(1, 2)
-    return o_BTHD if bad_BSG is None else _spoil(o_BTHD, mask, bad_BSG)
+    return o_BTHD if bad_BSG is None else spoil(o_BTHD, mask, bad_BSG)
 
 
-def _rotate(x_BTHD: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
-    """RoPE of the first R dims; arithmetic in fp32, result in the dtype of the input."""
+def rotate(x_BTHD: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
+    """RoPE of the first R dims, at positions of its own for each row if tables are ``[B, T, R]``; arithmetic in fp32,
+    result in the dtype of the input."""
     R = cos_TR.shape[-1]
     turned = at_least_fp32(x_BTHD[..., :R])
     x1, x2 = turned.chunk(2, -1)
-    turned = turned * cos_TR[:, None] + torch.cat((-x2, x1), -1) * sin_TR[:, None]
+    turned = turned * cos_TR[..., None, :] + torch.cat((-x2, x1), -1) * sin_TR[..., None, :]
     turned = turned.to(x_BTHD.dtype)
     return turned if x_BTHD.shape[-1] == R else torch.cat((turned, x_BTHD[..., R:]), -1)
 

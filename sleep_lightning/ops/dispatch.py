@@ -1,7 +1,7 @@
 """A memory rule: checks shapes and dispatches to the first usable of several exact implementations."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -44,11 +44,13 @@ class Rule:
         name: in messages and recorded facts.
         backends: in order of preference: ``auto`` takes the first usable one.
         flops: its FLOPs; None: ``cost`` counts the products it dispatches.
+        steps: implementations for one token without a gradient: ``auto`` prefers them where they are usable.
     """
 
     name: str
     backends: dict[str, Backend]
     flops: RuleFlops | None = None
+    steps: dict[str, Backend] = field(default_factory=dict)
 
     def available(self, k: Tensor) -> list[str]:
         """Names of the backends that can run on keys like ``k`` ``[B, T, H, K]``, preferred first."""
@@ -103,10 +105,12 @@ class Rule:
         _check_shapes(q, k, v, g, beta, initial_state)
         if k.shape[1] == 0:
             return _no_tokens(q, k, v, g, beta, initial_state)
+        scale = max(k.shape[-1], 1) ** -0.5 if scale is None else scale
         if not (k.numel() and v.numel()) and "reference" in self.backends and backend in ("auto", *self.backends):
             backend = "reference"  # kernels divide by sizes
-        run = self.backends[self.select(k, backend)].run
-        return run(q, k, v, g, beta, initial_state, max(k.shape[-1], 1) ** -0.5 if scale is None else scale)
+        step = next((s for s in self.steps.values() if s.why_not(k) is None), None) if backend == "auto" else None
+        run = (step or self.backends[self.select(k, backend)]).run
+        return run(q, k, v, g, beta, initial_state, scale)
 
 
 def _no_tokens(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sleep_lightning.machine.compiled_code import keep_compiled_code_private
 from sleep_lightning.ops.dispatch import Kernel, why_not_transformed
+from sleep_lightning.ops.one_token import why_not_one_token
 from sleep_lightning.ops.self_test import TF32_TOLERANCE, self_test, warned
 
 LEAST_LOG_DECAY = -100.0
@@ -30,7 +31,12 @@ def why_not_fla(k: Tensor) -> str | None:
     return None
 
 
-def fla_fault(name: str, kernel: Kernel, reference: Kernel, k: Tensor) -> str | None:
+def why_not_fla_step(k: Tensor) -> str | None:
+    """Why fla's recurrent kernels cannot take keys ``k`` ``[B, 1, H, K]`` of a token that is decoded."""
+    return why_not_fla(k) or why_not_one_token(k)
+
+
+def fla_fault(name: str, kernel: Kernel, reference: Kernel, k: Tensor, *, gradients: bool = True) -> str | None:
     """What is wrong with one of fla's kernels, found out once for each kind of keys and warned of; None if nothing is.
 
     Args:
@@ -39,14 +45,23 @@ def fla_fault(name: str, kernel: Kernel, reference: Kernel, k: Tensor) -> str | 
         reference: the rule's definition.
         k: keys ``[B, T, H, K]``. Their device, dtype, K and H count: for each H the kernels tune themselves, for a
             minute or more.
+        gradients: False for a kernel that has none.
     """
-    return _cached_fault(name, kernel, reference, k.device, k.dtype, int(k.shape[-2]), int(k.shape[-1]))
+    return _cached_fault(name, kernel, reference, k.device, k.dtype, int(k.shape[-2]), int(k.shape[-1]), gradients)
 
 
 @functools.cache
 def _cached_fault(
-    name: str, kernel: Kernel, reference: Kernel, device: torch.device, dtype: torch.dtype, H: int, K: int
+    name: str,
+    kernel: Kernel,
+    reference: Kernel,
+    device: torch.device,
+    dtype: torch.dtype,
+    H: int,
+    K: int,
+    gradients: bool,
 ) -> str | None:
     keep_compiled_code_private()
-    fault = self_test(kernel, reference, device, dtype, K, tokens=CASE_TOKENS, heads=H, tolerance=TF32_TOLERANCE)
+    case = {"tokens": CASE_TOKENS, "heads": H, "tolerance": TF32_TOLERANCE, "gradients": gradients}
+    fault = self_test(kernel, reference, device, dtype, K, **case)  # type: ignore[arg-type]
     return warned(name, fault, device, dtype, K)

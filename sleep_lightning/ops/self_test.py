@@ -26,6 +26,7 @@ def self_test(
     tokens: int,
     heads: int = 2,
     tolerance: float = FP32_TOLERANCE,
+    gradients: bool = True,
 ) -> str | None:
     """How ``kernel`` differs from ``reference`` in float64 on CPU; None: it agrees.
 
@@ -38,6 +39,7 @@ def self_test(
         tokens: length of the case: longer than a chunk of the kernel.
         heads: H of the case.
         tolerance: largest error in fp32, as a share of the largest value; in half precision at least 3e-2.
+        gradients: False for a kernel that has none.
     """
     T, H = tokens, heads
     generator = torch.Generator().manual_seed(0)
@@ -56,6 +58,8 @@ def self_test(
         leaves = {n: x.to(device, half if n in "qkv" else full).requires_grad_() for n, x in inputs.items()}
         o, state = run(**leaves, scale=K**-0.5)  # type: ignore[call-arg]
         assert o is not None
+        if not gradients:
+            return {"o": o.detach(), "final_state": state.detach()}
         d = torch.autograd.grad((o, state), list(leaves.values()), (d_o.to(o), d_state.to(state)))
         return {"o": o.detach(), "final_state": state.detach()} | {f"d_{n}": x for n, x in zip(leaves, d, strict=True)}
 

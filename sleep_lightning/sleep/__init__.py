@@ -8,7 +8,7 @@ the memory carried on. A window with targets is read in one pass, and still writ
 
 from sleep_lightning.sleep.alignment import align_windows
 from sleep_lightning.sleep.config import Eviction, SleepConfig
-from sleep_lightning.sleep.passes import PassRecord, sleep, wake, zero_memory
+from sleep_lightning.sleep.passes import FirstPass, PassRecord, sleep, sleep_after_reading, wake, zero_memory
 from sleep_lightning.sleep.retrieval import retrieve
 from sleep_lightning.sleep.schedule import Checkpointing, Pass, PlannedWindow, make_schedule, plan_passes
 from sleep_lightning.sleep.window_loop import AtBoundary, Observer, run_schedule, run_window_loop
@@ -19,6 +19,7 @@ __all__ = [
     "AtBoundary",
     "Checkpointing",
     "Eviction",
+    "FirstPass",
     "Observer",
     "Pass",
     "PassRecord",
@@ -34,6 +35,7 @@ __all__ = [
     "run_schedule",
     "run_window_loop",
     "sleep",
+    "sleep_after_reading",
     "wake",
     "zero_memory",
 ]

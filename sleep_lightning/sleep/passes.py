@@ -28,6 +28,22 @@ class PassRecord(NamedTuple):
     memory_out: Memory
 
 
+class FirstPass(NamedTuple):
+    """The first pass over a window, made while its tokens came.
+
+    Attributes:
+        h_in: what the looped blocks were given, ``[B, T, d_model]``.
+        h_out: what came out of them.
+        memory_in: memory when they began: what stands before them has written.
+        memory_out: memory when they were through; what stands behind them has not written.
+    """
+
+    h_in: Tensor
+    h_out: Tensor
+    memory_in: Memory
+    memory_out: Memory
+
+
 def zero_memory(model: WindowModel, batch_size: int, config: SleepConfig) -> Memory:
     """Memory before the first window, with room for all that the configuration carries over boundaries."""
     return model.zero_memory(batch_size, carry_conv_state=config.carry_conv_state, cached_tokens=config.cached_tokens)
@@ -69,6 +85,43 @@ def sleep(
     )
     if model.summary_tokens:
         memory = leave_summary(model, h, memory, own_pad)
+    return _seen(memory, tokens_BL, pad)
+
+
+def sleep_after_reading(
+    model: WindowModel,
+    tokens_BL: Tensor,
+    first: FirstPass,
+    config: SleepConfig,
+    *,
+    observe: Callable[[PassRecord], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Memory:
+    """``sleep`` on a window that has been read: passes 2 to N, and what stands behind the loop, for the first time.
+
+    Args:
+        model: any window model.
+        tokens_BL: the window's token ids.
+        first: the pass that read it.
+        config: N and its options.
+        observe: called after every pass of the loop, the first among them.
+        stop: asked between passes; True leaves out the rest of the loop.
+    """
+    passes = [p for p in plan_passes(model, config, sleeps=True) if p.part != "prelude"]
+    pad = model.padding(tokens_BL)
+    _, memory = _run_passes(
+        model,
+        passes,
+        first.h_in,
+        first.memory_in,
+        pad,
+        config,
+        reset=config.reset_memory_between_passes,
+        tolerance=config.tolerance,
+        observe=observe,
+        first=first,
+        stop=stop,
+    )
     return _seen(memory, tokens_BL, pad)
 
 
@@ -114,12 +167,17 @@ def _run_passes(
     reset: bool,
     tolerance: float | None = None,
     observe: Callable[[PassRecord], None] | None = None,
+    first: FirstPass | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> tuple[Tensor, Memory]:
-    """Passes of the schedule in order; ``reset``: each of the core starts from the memory that the first did."""
-    entry, at_start, whole = h, memory, pad
+    """Passes of the schedule in order; ``reset``: each of the core starts from the memory that the first did, which
+    ``first`` has made already."""
+    entry, at_start, whole, stopped = h, memory, pad, False
     rows = None if tolerance is None else Rows(torch.arange(len(h), device=h.device))
     for p, following in zip_longest(passes, passes[1:]):
         core, before = p.part == "core", memory
+        if stopped and core:
+            continue
         again = core and following is not None and following.part == "core"
         if core and p.n == 1:
             entry, at_start = h, memory
@@ -127,7 +185,8 @@ def _run_passes(
             memory = at_start if reset else _with_cache_of(at_start, memory)
         if rows is None or len(h) or not core:
             h_in, memory_in = h, memory
-            h_out, memory = _run_pass(model, p, h, memory, pad)
+            made = first if core and p.n == 1 else None
+            h_out, memory = _run_pass(model, p, h, memory, pad) if made is None else (made.h_out, made.memory_out)
             h = h if h_out is None else h_out
             if core and observe is not None:
                 observe(PassRecord(p.n, h_in, h_out, memory_in, memory))
@@ -135,7 +194,9 @@ def _run_passes(
             stay = rows.leave(change(before, memory) <= tolerance, h, memory)
             h, entry, memory, at_start = h[stay], entry[stay], _rows(memory, stay), _rows(at_start, stay)
             pad = None if pad is None else pad[stay]
-        if again:
+        if again and stop is not None:
+            stopped = stop()
+        if again and not stopped:
             h = _next_input(model, config, entry, h)
         elif core and rows is not None:
             (h, memory), pad = rows.together(h, memory), whole

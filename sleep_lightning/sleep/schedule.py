@@ -206,14 +206,11 @@ class PassFlops:
 
     def __init__(self, model: WindowModel, config: SleepConfig) -> None:
         self._model, self._cached_tokens = model, config.cached_tokens
-        self._known: dict[tuple[int, range, bool, bool], Flops] = {}
+        self._known: dict[tuple[int, range, bool, bool, int], Flops] = {}
 
     def __call__(self, planned: PlannedWindow, p: Pass) -> Flops:
         """Forward and backward of a pass; the backward with what is recomputed in it, and nothing if it has none."""
-        key = (planned.tokens, p.blocks, p.writes_only, p.mlps)
-        if key not in self._known:
-            self._known[key] = self._flops(*key)
-        flops = self._known[key]
+        flops = self._flops(planned.tokens, p.blocks, p.writes_only, p.mlps, self._cached_tokens)
         if not (p.gradient and planned.reached):
             return Flops(flops.forward)
         backward = Counter(flops.backward)
@@ -223,7 +220,14 @@ class PassFlops:
             backward["mlp"] += flops.mlp_recompute
         return Flops(flops.forward, backward)
 
-    def _flops(self, T: int, blocks: range, writes_only: bool, mlps: bool) -> Flops:
-        options = {} if mlps else {"mlps": False}  # a model that has none need not know of them
-        said = self._model.pass_flops(T, blocks, writes_only=writes_only, cached_tokens=self._cached_tokens, **options)
-        return said or counted_pass_flops(self._model, T, blocks, writes_only, self._cached_tokens, **options)
+    def of_reading(self, T: int, cached_tokens: int) -> int:
+        """Forward FLOPs of T tokens that are read behind ``cached_tokens``, in one pass through all blocks."""
+        return self._flops(T, range(self._model.n_blocks), False, True, cached_tokens).forward.total()
+
+    def _flops(self, T: int, blocks: range, writes_only: bool, mlps: bool, cached_tokens: int) -> Flops:
+        key = (T, blocks, writes_only, mlps, cached_tokens)
+        if key not in self._known:
+            options = {} if mlps else {"mlps": False}  # a model that has none need not know of them
+            said = self._model.pass_flops(T, blocks, writes_only=writes_only, cached_tokens=cached_tokens, **options)
+            self._known[key] = said or counted_pass_flops(self._model, T, blocks, writes_only, cached_tokens, **options)
+        return self._known[key]
