@@ -105,7 +105,7 @@ def measure(case: Case) -> dict[str, object]:
     accumulate_gradients(model, small, sleep, policy=case.policy, executor="windows")  # gradients, kernels, pools
     windows = plan_windows(batch.labels, WINDOW)
     schedule = make_schedule(model, windows, sleep, checkpointing=case.policy, tbptt_windows=case.tbptt)
-    predicted = predict_peak(probe_pass(model, WINDOW, policy=case.policy), schedule, case.batch)
+    predicted = predict_peak(probe_pass(model, WINDOW, policy=case.policy), schedule, case.batch, model.vocab_size)
     before, started = resident_bytes(), time.perf_counter()
     forget_peak()
     accumulate_gradients(model, batch, sleep, tbptt_windows=case.tbptt, policy=case.policy, executor="windows")

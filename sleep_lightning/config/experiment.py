@@ -1,7 +1,7 @@
 """A whole experiment: its sections, and the constraints between them."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from sleep_lightning.config.plugins import (
     load_plugin,
     read_spec,
 )
+from sleep_lightning.config.prelude import why_not_frozen
 from sleep_lightning.config.reading import literal
 from sleep_lightning.config.references import References, refers
 from sleep_lightning.config.schema import check_init_args
@@ -29,7 +30,9 @@ from sleep_lightning.config.training import TrainingConfig
 from sleep_lightning.config.values import Override, flatten
 from sleep_lightning.model import MEMORY_MIXERS, HybridLM, ModelConfig, WindowModel
 from sleep_lightning.model.config import divisors
+from sleep_lightning.model.parameter_groups import Trained, set_trained, trained_parameters
 from sleep_lightning.ops import Rule
+from sleep_lightning.pretrained.lora import Lora, add_adapters
 from sleep_lightning.redaction import is_redacted, redact_uri
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.sleep.schedule import Stack, check_checkpointing, check_looped
@@ -62,6 +65,8 @@ class Experiment:
         else:
             self._check_plugin_model()
         self._check_loop()
+        if self.training.prelude_cache is not None and (reason := why_not_frozen(self)) is not None:
+            raise ValueError(f"training.prelude_cache={self.training.prelude_cache} needs {reason}")
 
     def _check_hybrid(self, m: ModelConfig) -> None:
         s = self.sleep
@@ -78,6 +83,17 @@ class Experiment:
                     f"{key}={value} needs attention and windows that stand alone: use a model.pattern with an A, "
                     f"sleep.eviction=hard and sleep.carry_conv_state=false, or {key}=0"
                 )
+        Lora.of(m)
+        if "memory" in self.training.trained and not m.writers():
+            raise ValueError(
+                f"training.train=memory (or that of training.stages) leaves nothing that learns: no block of "
+                f"model.pattern={m.pattern!r} holds memory; use train=all"
+            )
+        if "after_prelude" in self.training.trained and not s.parts(m.n_blocks)[0]:
+            raise ValueError(
+                f"training.train=after_prelude (or that of training.stages) needs a prelude, and sleep.loop={s.loop} "
+                f"has none; set sleep.loop=4/2/0, for example"
+            )
         if s.carry_conv_state and not m.conv_size:
             raise ValueError("sleep.carry_conv_state=true with model.conv_size=0 carries nothing; set one of the two")
 
@@ -92,10 +108,10 @@ class Experiment:
             raise ValueError(
                 f"training.compile=true needs a model with compile_passes, which {name} lacks; set it false"
             )
-        if any(stage.train == "memory" for stage in t.stages):
+        if train := next((one for one in self.training.trained if one != "all"), None):
             raise ValueError(
-                f"training.stages: train=memory is for the hybrid model; which parameters of {name} hold memory is not "
-                f"known: use train=all"
+                f"training.train={train} (or that of training.stages) is for the hybrid model; which parameters of "
+                f"{name} hold memory is not known: use train=all"
             )
 
     def _check_loop(self) -> None:
@@ -199,7 +215,15 @@ class Experiment:
                 f"model.vocab_size={config.vocab_size} is less than the {len(task.vocab)} tokens of the task; give the "
                 f"task the tokenizer of the model, or drop the key"
             )
-        return HybridLM(config, len(task.vocab), task.neutral_pad, rules)
+        model = HybridLM(config, len(task.vocab), task.neutral_pad, rules)
+        add_adapters(model)
+        self.let_learn(model, self.training.trained)
+        return model
+
+    def let_learn(self, model: WindowModel, trained: Iterable[Trained]) -> None:
+        """Freeze what none of these values of ``training.train`` trains; the optimizer is given the rest."""
+        prelude = self.sleep.parts(model.n_blocks)[0]
+        set_trained(model, set().union(*(trained_parameters(model, one, prelude) for one in trained)))
 
     def pinned(self) -> "Experiment":
         """The same with what follows from N written out: ``model.residual_scale``.
@@ -218,7 +242,10 @@ class Experiment:
             model = replace(model, pretrained=str(Path(model.pretrained).absolute()))
         if isinstance(task, Anchored):
             task = task.anchored()
-        return replace(self, tracking=tracking, task=task, model=model)
+        training = self.training
+        if training.prelude_cache is not None:
+            training = replace(training, prelude_cache=str(Path(training.prelude_cache).absolute()))
+        return replace(self, tracking=tracking, task=task, model=model, training=training)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers: what checkpoints, logs and ``config.yaml`` hold. References to the environment are as they

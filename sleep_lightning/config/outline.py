@@ -19,7 +19,8 @@ def outline(experiment: "Experiment") -> WindowModel:
 
     A model whose constructor cannot run on the meta device is built on the CPU; torch's RNG stays where it was.
     """
-    key = f"{experiment.model!r} {experiment.task!r}"
+    learning = sorted(experiment.training.trained), experiment.sleep.loop
+    key = f"{experiment.model!r} {experiment.task!r} {learning}"
     if key not in _outlines:
         if len(_outlines) == KEPT:
             _outlines.clear()

@@ -11,14 +11,15 @@ from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import random_seed
 
 AFTER_STAGES = Stage(steps=1)
-"""What holds after the last one: everything as configured."""
+"""What holds after the last one: everything as configured (``training.train`` too)."""
 
 
 def stage_of(experiment: Experiment, step: int) -> Stage:
     """The stage of step ``step`` (from 0); after the last one, everything is as configured."""
     stages = experiment.training.stages
     ends = accumulate(stage.steps for stage in stages)
-    return next((stage for stage, end in zip(stages, ends, strict=True) if step < end), AFTER_STAGES)
+    after = replace(AFTER_STAGES, train=experiment.training.train)
+    return next((stage for stage, end in zip(stages, ends, strict=True) if step < end), after)
 
 
 def drawn_passes(experiment: Experiment) -> list[int]:

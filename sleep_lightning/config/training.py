@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sleep_lightning.model.parameter_groups import Trained
 from sleep_lightning.names import check_path
 from sleep_lightning.sleep import Checkpointing, Eviction
 from sleep_lightning.sleep.config import MOST_PASSES
@@ -15,8 +16,8 @@ class Stage:
 
     steps: int = field(metadata={"high": 2**53})
     """Optimizer steps of the stage."""
-    train: Literal["all", "memory"] = "all"
-    """What learns: everything, or only the mixers that hold fast weights and the norms in front of them."""
+    train: Trained = "all"
+    """What learns: as training.train."""
     eviction: Eviction | None = None
     """Eviction during the stage; null: sleep.eviction."""
     n_passes: int | None = field(default=None, metadata={"high": MOST_PASSES})
@@ -42,6 +43,10 @@ class TrainingConfig:
     stages: list[Stage] = field(default_factory=list, metadata={"high": 2**53})
     """Initial stages, for example [{steps: 500, train: memory, eviction: hard}] or [{steps: 200, n_passes: 1}]; after
     them, as configured."""
+    train: Trained = "all"
+    """What learns after the stages: everything (with model.lora its adapters and the memory); memory: only the mixers
+    that hold fast weights and the norms in front of them; after_prelude: all but the embedding (and a head tied to it)
+    and the blocks in front of the loop (sleep.loop)."""
     sampled_passes: list[int] = field(default_factory=list, metadata={"high": MOST_PASSES})
     """N of each step, drawn uniformly from these; empty: sleep.n_passes. Validation always uses sleep.n_passes."""
     seed: int = field(default=0, metadata={"low": 0, "high": 2**32 - 1})
@@ -103,6 +108,12 @@ class TrainingConfig:
     """Steps between checkpoints."""
     log_every: int = field(default=10, metadata={"high": 2**53})
     """Steps between logged training metrics."""
+    prelude_cache: str | None = None
+    """Directory for the outputs of the blocks in front of the loop (sleep.loop), which must not learn
+    (training.train=after_prelude): computed once for each sequence of a data set that is seen again
+    (training.unique_sequences, validation); null: computed every time, to the same bits."""
+    prelude_cache_gb: float = 10.0
+    """Gigabytes that the files in it may take; behind that nothing is added."""
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     """Device: auto uses CUDA if available."""
     devices: int = field(default=1, metadata={"high": 4096})
@@ -128,7 +139,7 @@ class TrainingConfig:
         at_least = {"max_steps": 1, "batch_size": 1, "accumulate": 1, "val_every": 1, "val_batches": 1}
         at_least |= {"val_batch_size": 1, "checkpoint_every": 1, "log_every": 1, "tbptt_windows": 1, "threads": 1}
         at_least |= {"devices": 1, "num_nodes": 1, "time_margin": 0}
-        at_least |= {"muon_lr": 0, "adamw_lr": 0, "weight_decay": 0, "clip_norm": 0}
+        at_least |= {"prelude_cache_gb": 0, "muon_lr": 0, "adamw_lr": 0, "weight_decay": 0, "clip_norm": 0}
         for key, low in at_least.items():
             if (value := getattr(self, key)) is not None and value < low:
                 raise ValueError(f"training.{key}={value} must be at least {low}")
@@ -150,8 +161,9 @@ class TrainingConfig:
             )
         if self.run_dir == "":
             raise ValueError("training.run_dir is empty: name a directory, or use null for runs/<task>-<time>")
-        if self.run_dir is not None:
-            check_path("training.run_dir", self.run_dir)
+        for key, path in (("run_dir", self.run_dir), ("prelude_cache", self.prelude_cache)):
+            if path is not None:
+                check_path(f"training.{key}", path)
         if self.requeue and self.run_dir is None:
             raise ValueError("training.requeue=true needs a training.run_dir: a requeued job must find its run")
         if sum(stage.steps for stage in self.stages) > self.max_steps:
@@ -201,6 +213,11 @@ class TrainingConfig:
                     f"training.{key}=true cannot gather sharded weights; set training.{key}=false or "
                     f"training.sharding=none"
                 )
+
+    @property
+    def trained(self) -> set[Trained]:
+        """What learns at one step or another."""
+        return {self.train, *(stage.train for stage in self.stages)}
 
     @property
     def processes(self) -> int:

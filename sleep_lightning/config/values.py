@@ -15,6 +15,8 @@ SPECS = ("training.optimizer", "training.schedule")
 """Keys that hold a plug-in, whose ``class_path`` and ``init_args`` may be changed one by one."""
 RULES = "model.memory_rules"
 """The key that holds a plug-in for each of some letters."""
+MAPPINGS = ("model.insert", "model.lora", "model.rope_scaling")
+"""Keys that hold a mapping whose values may be changed one by one."""
 PLUGIN_SECTIONS = ("task", "model")
 """Sections that may consist of the ``class_path`` and the ``init_args`` of a plug-in."""
 NAMES = ("task.name", *(f"{section}.class_path" for section in PLUGIN_SECTIONS))
@@ -53,6 +55,7 @@ def merged_values(
     for key in SPECS:
         _nest(values, texts, key)
     _nest_rules(values, texts)
+    _nest_mappings(values, texts)
     return values, texts
 
 
@@ -138,6 +141,15 @@ def _put(tree: Any, copied: Any, names: list[str], value: Any) -> dict[str, Any]
 
 def _tree(text: Any) -> Any:
     return text.written if isinstance(text, Argument) else text
+
+
+def _nest_mappings(values: dict[str, Any], texts: dict[str, Any]) -> None:
+    for mapping in MAPPINGS:
+        given = values.get(mapping)
+        inner = [key for key in values if key.startswith(f"{mapping}.")] if isinstance(given, Mapping | None) else []
+        if inner:
+            values[mapping] = {**(given or {}), **{key.removeprefix(f"{mapping}."): values.pop(key) for key in inner}}
+            texts.pop(mapping, None)
 
 
 def _nest_rules(values: dict[str, Any], texts: dict[str, Any]) -> None:

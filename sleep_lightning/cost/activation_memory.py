@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from sleep_lightning.model import WindowModel
+from sleep_lightning.model import HybridLM, WindowModel
 from sleep_lightning.sleep import Checkpointing, Pass, PlannedWindow, SleepConfig, plan_passes, sleep, wake
 from sleep_lightning.sleep.config import Looped
 
@@ -60,10 +60,10 @@ class PassBytes:
 
     def of(self, p: Pass) -> float:
         """Bytes of a pass of some blocks: all keep alike but the last that writes, behind which nothing is kept."""
-        block, mlp = self.full / self.n_blocks, 0.0 if p.mlps else self.mlps / self.n_blocks
+        block, mlp, n = self.full / self.n_blocks, 0.0 if p.mlps else self.mlps / self.n_blocks, len(p.recorded)
         if not p.writes_only:
-            return len(p.blocks) * (block - mlp)
-        left_out = (self.writing_blocks - len(p.blocks)) * block + (len(p.blocks) - 1) * mlp
+            return n * (block - mlp)
+        left_out = (self.writing_blocks - n) * block + (n - 1) * mlp
         return max(0.0, self.write - left_out)
 
 
@@ -83,18 +83,33 @@ def probe_pass(
     memory = model.zero_memory(rows).map(lambda x: x.requires_grad_())
     checkpointing: Checkpointing = "mlp" if policy == "mlp" else "none"
     reads, writes = (plan_passes(model, config, sleeps=s, checkpointing=checkpointing) for s in (False, True))
-    with count_saved(model) as full:
-        h, _ = wake(model, tokens, memory, config, passes=reads)
-    with count_saved(model) as write:
-        sleep(model, tokens, memory, config, passes=writes)
-    mlps = 0
-    if looped == "mixers":
-        alone = [replace(p, mlps=False, recompute="none") for p in reads]
-        with count_saved(model) as mixers:
-            wake(model, tokens, memory, config, passes=alone)
-        mlps = full.nbytes - mixers.nbytes
+    with _looped(model):
+        with count_saved(model) as full:
+            h, _ = wake(model, tokens, memory, config, passes=reads)
+        with count_saved(model) as write:
+            sleep(model, tokens, memory, config, passes=writes)
+        mlps = 0
+        if looped == "mixers":
+            alone = [replace(p, mlps=False, recompute="none") for p in reads]
+            with count_saved(model) as mixers:
+                wake(model, tokens, memory, config, passes=alone)
+            mlps = full.nbytes - mixers.nbytes
     kept = h.nbytes + memory.nbytes
     return PassBytes(full.nbytes, write.nbytes, kept, mlps, model.n_blocks, len(writes[-1].blocks))
+
+
+@contextmanager
+def _looped(model: WindowModel) -> Iterator[None]:
+    """Every block has a gradient, also in front of the first that learns, as from the second pass on."""
+    embedding = model.embedding.weight if isinstance(model, HybridLM) else None
+    learns = embedding is not None and embedding.requires_grad
+    if embedding is not None:
+        embedding.requires_grad_(True)
+    try:
+        yield
+    finally:
+        if embedding is not None:
+            embedding.requires_grad_(learns)
 
 
 def predict_activations(passes: PassBytes, schedule: Sequence[Sequence[PlannedWindow]], batch_size: int) -> int:
@@ -111,16 +126,27 @@ def predict_activations(passes: PassBytes, schedule: Sequence[Sequence[PlannedWi
     return batch_size * max(_segment_bytes(passes, segment) for segment in schedule)
 
 
+FP32 = 4
 GRAPH_BYTES = 40 << 10
 """The graph itself, a block of a pass: its nodes stay alive under checkpointing too (measured on CPU, torch 2.13)."""
 
 
-def predict_peak(passes: PassBytes, schedule: Sequence[Sequence[PlannedWindow]], batch_size: int) -> int:
+def predict_peak(
+    passes: PassBytes, schedule: Sequence[Sequence[PlannedWindow]], batch_size: int, vocab_size: int
+) -> int:
     """Peak bytes of a step above parameters, gradients and optimizer: activations, the gradients of one pass that are
-    in flight during the backward, and the graph. Arguments as for ``predict_activations``."""
+    in flight during the backward, or before it the logits and theirs, and the graph.
+
+    Args:
+        passes, schedule, batch_size: as for ``predict_activations``.
+        vocab_size: log-probabilities of a token, fp32.
+    """
     kept = predict_activations(passes, schedule, batch_size)
-    alive = max(sum(len(p.blocks) for one in segment for p in _recorded(one)) for segment in schedule)
-    return kept + batch_size * passes.full + alive * GRAPH_BYTES
+    alive = max(sum(len(p.recorded) for one in segment for p in _recorded(one)) for segment in schedule)
+    windows = [[one.window for one in segment if not one.window.sleeps] for segment in schedule]
+    answers = [[window.stop - window.start for window in segment] for segment in windows]
+    tokens = max((sum(one) + 2 * max(one) for one in answers if one), default=0)  # of one window two gradients more
+    return kept + batch_size * max(passes.full, FP32 * vocab_size * tokens) + alive * GRAPH_BYTES
 
 
 def _recorded(planned: PlannedWindow) -> list[Pass]:

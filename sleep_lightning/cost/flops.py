@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.outline import outline
+from sleep_lightning.model import HybridLM, WindowModel
+from sleep_lightning.model.parameter_groups import frozen_blocks
 from sleep_lightning.sleep import Window, make_schedule
 from sleep_lightning.sleep.counted_flops import logits_flops
 from sleep_lightning.sleep.retrieval import likeness_flops
@@ -67,7 +69,14 @@ def sequence_cost(experiment: Experiment) -> Cost:
     task, sleep, t = experiment.task.build(), experiment.sleep, experiment.training
     model = outline(experiment)
     windows = planned_windows(task.sequence_length, task.context_length, sleep.window_size)
-    schedule = make_schedule(model, windows, sleep, checkpointing=t.checkpointing, tbptt_windows=t.tbptt_windows)
+    schedule = make_schedule(
+        model,
+        windows,
+        sleep,
+        checkpointing=t.checkpointing,
+        tbptt_windows=t.tbptt_windows,
+        frozen=frozen_blocks(model),
+    )
     pass_flops, forward, backward = PassFlops(model, sleep), Counter[str](), Counter[str]()
     by_pass = [Flops()] * max(sleep.n_passes, sleep.wake_passes)
     by_kind = {True: Flops(), False: Flops()}
@@ -79,13 +88,18 @@ def sequence_cost(experiment: Experiment) -> Cost:
             if not window.sleeps and p is planned.passes[-1]:
                 own = window.stop - window.start
                 ahead["head"] = logits_flops(model, own)
-                back["head"] = 2 * ahead["head"]
+                back["head"] = ahead["head"] * (2 if _learns(model) else 1)
                 ahead["retrieval"] = likeness_flops(model, own, window.start) if sleep.retrieved_windows else 0
             forward += ahead
             backward += back
             by_pass[p.n - 1] = by_pass[p.n - 1].plus(ahead.total(), back.total())
             by_kind[window.sleeps] = by_kind[window.sleeps].plus(ahead.total(), back.total())
     return Cost(forward, backward, tuple(by_pass), by_kind[True], by_kind[False])
+
+
+def _learns(model: WindowModel) -> bool:
+    """Whether the output head does."""
+    return not isinstance(model, HybridLM) or model.head.weight.requires_grad
 
 
 def optimizer_cost(shapes: list[tuple[int, int]]) -> int:

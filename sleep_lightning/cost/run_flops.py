@@ -25,7 +25,8 @@ class StepFlops:
     def __init__(self, experiment: Experiment, model: WindowModel) -> None:
         self._experiment = experiment
         self._by_sleep: dict[str, int] = {}
-        self.optimizer = optimizer_cost([(rows, p.shape[1]) for p, splits in hidden_matrices(model) for rows in splits])
+        learning = [(p.shape[1], splits) for p, splits in hidden_matrices(model) if p.requires_grad]
+        self.optimizer = optimizer_cost([(rows, columns) for columns, splits in learning for rows in splits])
 
     def __call__(self, sleep: SleepConfig) -> int:
         """FLOPs of a step with this sleep."""

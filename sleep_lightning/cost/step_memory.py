@@ -1,5 +1,6 @@
 """Peak memory of a training step of an experiment, predicted: weights, gradients, optimizer, activations."""
 
+from collections import Counter
 from dataclasses import replace
 
 from sleep_lightning.config import Experiment
@@ -7,7 +8,7 @@ from sleep_lightning.config.stages import drawn_passes
 from sleep_lightning.cost.activation_memory import predict_peak, probe_pass
 from sleep_lightning.cost.flops import planned_windows
 from sleep_lightning.model import HybridLM, WindowModel
-from sleep_lightning.model.parameter_groups import hidden_matrices
+from sleep_lightning.model.parameter_groups import frozen_blocks, hidden_matrices, together
 from sleep_lightning.ops.dtype import autocast
 from sleep_lightning.sleep import make_schedule
 from sleep_lightning.sleep.schedule import recomputes_passes
@@ -45,18 +46,39 @@ def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | Non
     windows = planned_windows(task.sequence_length, task.context_length, experiment.sleep.window_size)
     n_passes, grad_passes = max(drawn_passes(experiment)), experiment.sleep.grad_passes
     sleep = replace(experiment.sleep, n_passes=n_passes, grad_passes=grad_passes and min(grad_passes, n_passes))
-    schedule = make_schedule(model, windows, sleep, checkpointing=t.checkpointing, tbptt_windows=t.tbptt_windows)
-    activations = predict_peak(passes, schedule, t.batch_size // t.accumulate // t.processes)
+    schedule = make_schedule(
+        model,
+        windows,
+        sleep,
+        checkpointing=t.checkpointing,
+        tbptt_windows=t.tbptt_windows,
+        frozen=frozen_blocks(model),
+    )
+    activations = predict_peak(passes, schedule, t.batch_size // t.accumulate // t.processes, model.vocab_size)
     weights = sum(p.numel() for p in model.parameters())
-    muon = sum(p.numel() for p, _ in hidden_matrices(model))
-    moments = muon + 2 * (weights - muon)
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)  # at one step or another
+    muon = sum(p.numel() for p, _ in hidden_matrices(model) if p.requires_grad)
+    moments = muon + 2 * (learning - muon)
     if t.sharding == "full":
         gathered = (BF16 if t.precision == "bf16" else FP32) * _gathered(experiment, model)
-        return FP32 * ((weights + moments) // t.processes + weights) + gathered + activations  # gradients are whole
+        return FP32 * ((weights + moments) // t.processes + learning) + gathered + activations  # gradients are whole
     copies = BF16 * weights if t.precision == "bf16" else 0
-    exchanged = weights if t.processes > 1 else 0  # gradients, flat
+    exchanged = learning if t.processes > 1 else 0  # gradients, flat
     # the exchange and Muon's updates come after the activations are freed
-    return FP32 * (2 * weights + moments) + max(activations + copies, FP32 * muon, FP32 * exchanged)
+    return FP32 * (weights + learning + moments) + max(activations + copies, _updates(model), FP32 * exchanged)
+
+
+def _updates(model: WindowModel) -> int:
+    """Bytes that Muon takes for the matrices of one shape that it has at a time: twice in fp32, twice in bf16, and
+    their Grams."""
+    by_shape: Counter[tuple[int, int]] = Counter()
+    for p, splits in hidden_matrices(model):
+        by_shape.update((rows, p.shape[1]) for rows in splits if p.requires_grad)
+    sizes = (
+        min(n, together(r, c)) * (2 * (FP32 + BF16) * r * c + 3 * BF16 * min(r, c) ** 2)
+        for (r, c), n in by_shape.items()
+    )
+    return max(sizes, default=0)
 
 
 def _gathered(experiment: Experiment, model: WindowModel) -> int:

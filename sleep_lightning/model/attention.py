@@ -7,7 +7,7 @@ and values, D head dim, E d_model.
 import torch
 from torch import Tensor, nn
 
-from sleep_lightning.model.flops import Flops, products
+from sleep_lightning.model.flops import Flops, products, projection
 from sleep_lightning.model.norm import RMSNorm
 from sleep_lightning.model.rope import RotaryEmbedding
 from sleep_lightning.model.window_cache import LayerSlots
@@ -149,7 +149,8 @@ class Attention(nn.Module):
 
     def flops(self, T: int, cached_tokens: int = 0, *, read: bool = True) -> Flops:
         """FLOPs of T tokens of one sequence that see ``cached_tokens`` before them; without ``read`` only the cache."""
-        queries, rows = self.in_splits[0], sum(self.in_splits)
-        attended = 4 * T * (T + cached_tokens) * queries if read else 0
-        rows += queries if read else 0
-        return products(projections=2 * T * self.in_proj.in_features * rows, attention=attended)
+        inputs = projection("projections", T, self.in_proj)
+        if not read:
+            return inputs
+        attended = 4 * T * (T + cached_tokens) * self.in_splits[0]
+        return inputs + products(attention=attended) + projection("projections", T, self.out_proj)

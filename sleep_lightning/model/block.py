@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.fast_weights import FastWeights
-from sleep_lightning.model.flops import Flops, products
+from sleep_lightning.model.flops import Flops, projection
 from sleep_lightning.model.norm import RMSNorm
 from sleep_lightning.model.window_cache import LayerSlots
 from sleep_lightning.ops import DeltaInputs, swiglu
@@ -162,5 +162,6 @@ class Block(nn.Module):
             mixer = self.mixer.flops(T, read=read)
         if mixer is None or self.mlp is None or not (read and mlps):
             return mixer
-        matrix = 2 * T * self.mlp.in_proj.in_features * self.mlp.out_proj.in_features  # one of three equal products
-        return mixer + products(mlp=3 * matrix) + Flops(mlp_recompute=2 * matrix)  # the last product is not needed
+        inputs = projection("mlp", T, self.mlp.in_proj)
+        recomputed = Flops(mlp_recompute=inputs.forward.total())  # the last product is not needed
+        return mixer + inputs + projection("mlp", T, self.mlp.out_proj) + recomputed

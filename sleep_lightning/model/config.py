@@ -106,6 +106,10 @@ class ModelConfig:
     insert: dict[str, Any] = field(default_factory=dict)
     """Blocks of fast weights without MLP between those of a pretrained model: {every: 4, rule: G, heads: 8,
     key_dim: 64, value_dim: 128}."""
+    lora: dict[str, Any] = field(default_factory=dict)
+    """Adapters (peft's LoRA) on a pretrained model, whose own weights but the fast weights are then frozen: {r: 16,
+    lora_alpha: 32, target_modules: [qkv_proj, o_proj, gate_up_proj, down_proj], layers_to_transform: [0, 1],
+    use_rslora: false}; r is needed. AdamW updates them."""
     qk_l2norm_eps: float | None = 1e-6
     """Epsilon of the L2 norm of fast weights' q and k, x rsqrt(sum x^2 + eps) as in the published blocks; null: x over
     its norm, as in runs of earlier versions."""
@@ -159,6 +163,8 @@ class ModelConfig:
             )
         if self.insert and self.pretrained is None:
             raise ValueError(f"model.insert={self.insert} needs model.pretrained: put the blocks into model.pattern")
+        if self.lora and self.pretrained is None:
+            raise ValueError(f"model.lora={self.lora} needs model.pretrained: weights to be frozen; drop it")
         self._check_attention()
         if self.key_dim is None and self.d_model % (self.gdn_heads or self.n_heads):
             raise ValueError(

@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from torch import nn
+
 
 @dataclass(frozen=True)
 class Flops:
@@ -22,6 +24,17 @@ class Flops:
         return Flops(
             self.forward + other.forward, self.backward + other.backward, self.mlp_recompute + other.mlp_recompute
         )
+
+
+def projection(component: str, T: int, layer: nn.Module) -> Flops:
+    """A projection of T tokens: backward for its input, and for its weight unless that is frozen; adapters with it."""
+    base = getattr(layer, "base_layer", layer)
+    forward = 2 * T * base.in_features * base.out_features
+    backward = forward * (2 if base.weight.requires_grad else 1)
+    for down in layer.lora_A.values() if base is not layer else ():
+        more = 2 * T * down.out_features * (base.in_features + base.out_features)
+        forward, backward = forward + more, backward + 2 * more
+    return Flops(Counter({component: forward}), Counter({component: backward}))
 
 
 def products(**forward: int) -> Flops:

@@ -46,18 +46,8 @@ class HybridLM(nn.Module, WindowModel):
         self.n_blocks, self.summary_tokens = config.n_blocks, config.summary_tokens
         self.vocab_size = vocab_size = config.vocab_size or vocab_size
         self.embedding = nn.Embedding(vocab_size, config.d_model)
-        scale = 1.0 if config.residual_scale is None else config.residual_scale  # a model alone has no N
-        offset, sandwich, widths = (
-            float(config.norm_offset),
-            config.norm_placement == "sandwich",
-            iter(config.attention_windows),
-        )
-        self.layers = nn.ModuleList()
-        for letter, has_mlp in zip(config.mixers, config.has_mlp, strict=True):
-            mixer = self._attention(next(widths, 0)) if letter == ATTENTION else self._fast_weights(letter)
-            d_ff = config.mlp_width if has_mlp else None
-            self.layers.append(Block(mixer, config.d_model, d_ff, config.norm_eps, scale, offset, sandwich))
-        self.norm = RMSNorm(config.d_model, config.norm_eps, offset)
+        self.layers = nn.ModuleList(self._block(i) for i in range(config.n_blocks))
+        self.norm = RMSNorm(config.d_model, config.norm_eps, float(config.norm_offset))
         self.head = nn.Linear(config.d_model, vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
@@ -75,6 +65,23 @@ class HybridLM(nn.Module, WindowModel):
         keep_compiled_code_private()
         self._run = torch.compile(self._run, dynamic=False, fullgraph=True)  # type: ignore[method-assign]
         self.compiled = True
+
+    def _block(self, i: int) -> Block:
+        c, letter = self.config, self.config.mixers[i]
+        before = c.mixers[:i].count(ATTENTION)
+        width = c.attention_windows[before] if c.attention_windows and letter == ATTENTION else 0
+        mixer = self._attention(width) if letter == ATTENTION else self._fast_weights(letter)
+        d_ff = c.mlp_width if c.has_mlp[i] else None
+        scale = 1.0 if c.residual_scale is None else c.residual_scale  # a model alone has no N
+        sandwich = c.norm_placement == "sandwich"
+        return Block(mixer, c.d_model, d_ff, c.norm_eps, scale, float(c.norm_offset), sandwich)
+
+    def new_block(self, i: int) -> Block:
+        """One as the i-th is in a new model, on CPU."""
+        with torch.device("cpu"):
+            block = self._block(i)
+        self._reset_projections(block)
+        return block
 
     def _attention(self, width: int) -> Attention:
         c = self.config
@@ -116,18 +123,29 @@ class HybridLM(nn.Module, WindowModel):
 
         A Jet block's taps start as their bias, and gates of their own as theirs.
         """
-        output = 0.0 if self.config.output_init == "zero" else (2 * len(self.layers)) ** -0.5
-        gains = {"out_proj": output, "tap_proj": 0.0}
         std = self.config.embedding_std or self.config.d_model**-0.5
-        for name, module in self.named_modules():
+        self._reset_projections(self)
+        nn.init.normal_(self.embedding.weight, std=std)
+        if self.config.summary_tokens:
+            nn.init.normal_(self.summary, std=std)
+
+    def _reset_projections(self, root: nn.Module) -> None:
+        output = 0.0 if self.config.output_init == "zero" else (2 * self.n_blocks) ** -0.5
+        gains = {"out_proj": output, "tap_proj": 0.0}
+        for name, module in root.named_modules():
             if isinstance(module, nn.Linear):
                 gain = gains.get(name.rpartition(".")[2], 1.0)
                 nn.init.normal_(module.weight, std=gain * module.in_features**-0.5)
             if isinstance(module, Attention) and module.in_proj.bias is not None:
                 nn.init.zeros_(module.in_proj.bias)
-        nn.init.normal_(self.embedding.weight, std=std)
-        if self.config.summary_tokens:
-            nn.init.normal_(self.summary, std=std)
+
+    def restore_buffers(self) -> None:
+        """Behind ``to_empty``: the tables of RoPE, and the tie of a head to the embedding."""
+        for module in self.modules():
+            if isinstance(module, RotaryEmbedding):
+                module.reset()
+        if self.config.tie_embeddings:
+            self.head.weight = self.embedding.weight
 
     @property
     def memory_layers(self) -> list[FastWeights]:

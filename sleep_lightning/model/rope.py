@@ -37,6 +37,11 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("sin_TD", torch.empty(0, dim), persistent=False)
         self.tables(TABLE)
 
+    def reset(self) -> None:
+        """Make the tables again, where their memory is new."""
+        self.cos_TD, self.sin_TD = self.cos_TD[:0], self.sin_TD[:0]
+        self.tables(TABLE)
+
     def tables(self, T: int) -> tuple[Tensor, Tensor]:
         """cos and sin ``[T, R]``; the table grows at a window longer than all before."""
         if self.cos_TD.shape[0] < T:

@@ -62,7 +62,7 @@ class SleepingForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         if model is None:
             raise ValueError("load it with from_pretrained('DIR/sleep'), DIR being what export wrote")
         self.model, self.sleep_config = model, SleepConfig(**config.sleep)
-        self._slept: tuple[Tensor, Memory] | None = None
+        self._slept: dict[int, tuple[Tensor, Memory]] = {}
         self.post_init()
 
     def _init_weights(self, module: Any) -> None:
@@ -98,17 +98,21 @@ class SleepingForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         last_window: bool = False,
         **kwargs: Any,
     ) -> CausalLMOutput:
-        """Logits ``[B, T, vocab]`` of all tokens (of the last window's with ``last_window``), and the next-token loss.
+        """Logits ``[B, T, vocab]`` of all tokens (of the last windows' with ``last_window``), and the next-token loss.
 
-        Raises:
-            ValueError: padding on the left: rows of one batch share their windows.
+        Windows of a row begin behind its padding on the left, where logits are zeros; rows with as much run together.
         """
-        if attention_mask is not None and bool((attention_mask[:, 0] == 0).any()):
-            raise ValueError(
-                "padding on the left would shift the windows of a row; use a batch of one, or equal lengths"
-            )
-        start, memory = self._remembered(input_ids) if last_window else (0, self._nothing(input_ids))
-        logits, loss = self._read(input_ids, start, memory, last_window), None
+        pads = [0] * len(input_ids) if attention_mask is None else (attention_mask.cumsum(1) == 0).sum(1).tolist()
+        found: dict[int, Tensor] = {}
+        for pad in sorted(set(pads)):
+            rows = [i for i, one in enumerate(pads) if one == pad]
+            tokens = input_ids[rows, pad:]
+            start, memory = self._remembered(tokens, pad) if last_window else (0, self._nothing(tokens))
+            read = self._read(tokens, start, memory, pad if last_window else None)
+            found |= dict(zip(rows, read, strict=True))
+        longest = max(len(x) for x in found.values()) if last_window else input_ids.shape[1]
+        logits = torch.stack([F.pad(found[i], (0, 0, longest - len(found[i]), 0)) for i in range(len(pads))])
+        loss = None
         if labels is not None:
             loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
         return CausalLMOutput(loss=loss, logits=logits)
@@ -117,22 +121,23 @@ class SleepingForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         """All tokens at every step: memory is kept here, and not in a cache of transformers'."""
         return {"input_ids": input_ids, "attention_mask": kwargs.get("attention_mask"), "last_window": True}
 
-    def _read(self, tokens_BT: Tensor, start: int, memory: Memory, last_window: bool) -> Tensor:
-        c, pieces = self.sleep_config, []
+    def _read(self, tokens_BT: Tensor, start: int, memory: Memory, kept_as: int | None) -> Tensor:
+        """Logits of all windows from ``start`` on; of the last, and what the others left is kept, if that has a key."""
+        c, pieces, last_window = self.sleep_config, [], kept_as is not None
         for first in range(start, tokens_BT.shape[1], c.window_size):
             tokens_BL = tokens_BT[:, first : first + c.window_size]
             if not last_window or first + c.window_size >= tokens_BT.shape[1]:
                 pieces.append(self.model.logits(wake(self.model, tokens_BL, memory, c)[0]))
             if first + c.window_size < tokens_BT.shape[1]:
                 memory = sleep(self.model, tokens_BL, memory, c)
-                if last_window:
-                    self._slept = tokens_BT[:, : first + c.window_size].clone(), memory.detach()
+                if kept_as is not None:
+                    self._slept[kept_as] = tokens_BT[:, : first + c.window_size].clone(), memory.detach()
         return torch.cat(pieces, 1)
 
-    def _remembered(self, tokens_BT: Tensor) -> tuple[int, Memory]:
+    def _remembered(self, tokens_BT: Tensor, kept_as: int) -> tuple[int, Memory]:
         """How many tokens have been slept on already, at most all but the last window, and what they left."""
-        if self._slept is not None:
-            before, memory = self._slept
+        if kept_as in self._slept:
+            before, memory = self._slept[kept_as]
             n = before.shape[1]
             if n < tokens_BT.shape[1] and len(before) == len(tokens_BT) and torch.equal(before, tokens_BT[:, :n]):
                 return n, memory

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 Shape = tuple[int, ...]
+EVERY = slice(None)
 
 
 @dataclass(frozen=True)
@@ -69,3 +70,20 @@ class Entry:
     ours: str
     theirs: dict[str, Shape]
     layout: Layout = ROWS
+
+    def read(self, read: Callable[[str, slice], Tensor], rows: slice = EVERY) -> Tensor:
+        """Some rows of the parameter. Only they are read, unless the layout mixes rows.
+
+        Args:
+            read: gives rows of a published tensor.
+            rows: which.
+        """
+        if self.layout is not ROWS or rows == EVERY:
+            return self.layout.join([read(name, EVERY) for name in self.theirs])[rows]
+        pieces, start = [], 0
+        for name, shape in self.theirs.items():
+            first, last = max(rows.start - start, 0), min(rows.stop - start, shape[0])
+            if first < last:
+                pieces.append(read(name, slice(first, last)))
+            start += shape[0]
+        return ROWS.join(pieces)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sleep_lightning.model import HybridLM
 from sleep_lightning.pretrained.loading import MEMORY, SLEEP, entries_of, inserted_parameters
+from sleep_lightning.pretrained.lora import merged, plain_parameters
 from sleep_lightning.pretrained.snapshot import CONFIG, Snapshot
 from sleep_lightning.sleep import SleepConfig
 
@@ -24,7 +25,8 @@ TOKENIZER = ("tokenizer", "special_tokens", "vocab", "merges", "chat_template", 
 def export(
     model: HybridLM, folder: str | Path, sleep: SleepConfig | None = None, *, source: str | Path | None = None
 ) -> None:
-    """Write ``model`` as a directory of the family and the files (shards, dtypes) of the one it came from.
+    """Write ``model`` as a directory of the family and the files (shards, dtypes) of the one it came from, adapters
+    (``model.lora``) merged into its weights.
 
     Everything else that lies there (config, tokenizer) is copied. Inserted blocks go into a file of their own, which
     other tools do not read; ``load_pretrained`` does.
@@ -47,13 +49,14 @@ def export(
     snapshot = Snapshot(source)
     entries = entries_of(model.config, source, snapshot)
     origin = {name: entry for entry in entries for name in entry.theirs}
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    parameters = plain_parameters(model)
 
     def tensor(name: str) -> Tensor:
         if (entry := origin.get(name)) is None:
             return snapshot.tensor(name)  # what the text model does not have
-        parts = entry.layout.split(parameters[entry.ours].detach().cpu(), list(entry.theirs.values()))
-        return parts[list(entry.theirs).index(name)].to(snapshot.tensor(name).dtype).contiguous()
+        ours = merged(model, entry.ours, parameters[entry.ours].detach()).cpu()
+        parts = entry.layout.split(ours, list(entry.theirs.values()))
+        return parts[list(entry.theirs).index(name)].to(snapshot.dtype(name)).contiguous()
 
     folder.mkdir(parents=True, exist_ok=True)
     for file in snapshot.files:

@@ -1,20 +1,20 @@
 """A directory's config as a ``ModelConfig``, and its weights in a ``HybridLM``."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from sleep_lightning.model import HybridLM, ModelConfig
-from sleep_lightning.pretrained.entries import Entry
+from sleep_lightning.pretrained.entries import EVERY, Entry
 from sleep_lightning.pretrained.families import family_of
 from sleep_lightning.pretrained.insertion import Insertion
-from sleep_lightning.pretrained.snapshot import CONFIG, Snapshot, read_config
+from sleep_lightning.pretrained.lora import add_adapters, plain_parameters, reset_adapters
+from sleep_lightning.pretrained.snapshot import CONFIG, Snapshot, read_config, shapes_in
 
 SLEEP = "sleep.json"
 """What ``export`` adds: the inserted blocks and the sleep config."""
@@ -100,46 +100,82 @@ def inserted_parameters(model: HybridLM) -> dict[str, nn.Parameter]:
     }
 
 
+Share = Callable[[nn.Parameter], tuple[Tensor, slice]]
+"""What this process holds of a parameter: the memory, and which rows of the whole it is."""
+
+
+def whole(parameter: nn.Parameter) -> tuple[Tensor, slice]:
+    """All of it."""
+    return parameter, EVERY
+
+
+def check_snapshot(model: HybridLM, folder: Path) -> tuple[Snapshot, list[Entry]]:
+    """Whether the files of a directory hold what a model of its config takes, by their headers alone.
+
+    Args:
+        model: may be on the meta device.
+        folder: the directory.
+
+    Raises:
+        ValueError: tensors that do not fit, or a damaged file.
+    """
+    snapshot = Snapshot(folder)
+    entries, inserted = entries_of(model.config, folder, snapshot), inserted_parameters(model)
+    missing = plain_parameters(model).keys() - inserted.keys() - {entry.ours for entry in entries}
+    if model.config.tie_embeddings:
+        missing.discard("head.weight")
+    if missing:
+        raise ValueError(f"{folder} gives no weights for {', '.join(sorted(missing))}; the model has another config")
+    if inserted and (folder / SLEEP).exists():
+        saved = shapes_in(folder / MEMORY, "export the model again")
+        if saved != {name: tuple(p.shape) for name, p in inserted.items()}:
+            raise ValueError(
+                f"{folder / MEMORY} does not hold the inserted blocks of {folder / SLEEP}; export it again"
+            )
+    return snapshot, entries
+
+
 @torch.no_grad()
-def load_weights(model: HybridLM, folder: str | Path) -> None:
+def load_weights(model: HybridLM, folder: str | Path, share: Share = whole) -> None:
     """Give a model the weights of a directory whose config it has; its dtype and device stay.
 
-    Inserted blocks get theirs if the directory was exported with them; else their output projections become zero, so
-    that the model's function is that of the directory.
+    Inserted blocks get theirs if the directory was exported with them; else new ones, by torch's initial seed alone,
+    with output projections of zero, so that the model's function is that of the directory.
+
+    Args:
+        model: any values in it are replaced.
+        folder: the directory.
+        share: where ranks share parameters: no more is read than this one holds, or one matrix at a time.
 
     Raises:
         ValueError: tensors that do not fit (nothing is changed then), or a damaged file.
     """
     folder = Path(folder)
-    snapshot = Snapshot(folder)
-    entries, parameters = (
-        entries_of(model.config, folder, snapshot),
-        dict(model.named_parameters(remove_duplicate=False)),
-    )
-    inserted = inserted_parameters(model)
-    missing = parameters.keys() - inserted.keys() - {entry.ours for entry in entries}
-    if model.config.tie_embeddings:
-        missing.discard("head.weight")
-    if missing:
-        raise ValueError(f"{folder} gives no weights for {', '.join(sorted(missing))}; the model has another config")
+    snapshot, entries = check_snapshot(model, folder)
+    parameters, inserted = plain_parameters(model), inserted_parameters(model)
     for entry in entries:
-        parameters[entry.ours].copy_(entry.layout.join([snapshot.tensor(name) for name in entry.theirs]))
-    if inserted:
-        for name, x in _inserted_weights(inserted, folder):
-            inserted[name].copy_(x)
+        held, rows = share(parameters[entry.ours])
+        if held.numel():
+            held.copy_(entry.read(snapshot.tensor, rows))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch.initial_seed())
+        for name, x in _inserted_weights(model, inserted, folder):
+            held, rows = share(inserted[name])
+            held.copy_(x[rows])
+        reset_adapters(model)
 
 
-def _inserted_weights(inserted: Mapping[str, nn.Parameter], folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    if not (folder / SLEEP).exists():
-        yield from ((name, torch.zeros_like(p)) for name, p in inserted.items() if name.endswith("out_proj.weight"))
+def _inserted_weights(
+    model: HybridLM, inserted: Mapping[str, nn.Parameter], folder: Path
+) -> Iterator[tuple[str, Tensor]]:
+    if not inserted:
         return
-    try:
-        saved = load_file(folder / MEMORY)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{folder / MEMORY} is damaged or missing ({error}); export the model again") from error
-    if {n: x.shape for n, x in saved.items()} != {n: p.shape for n, p in inserted.items()}:
-        raise ValueError(f"{folder / MEMORY} does not hold the inserted blocks of {folder / SLEEP}; export it again")
-    yield from saved.items()
+    if not (folder / SLEEP).exists():
+        for i in dict.fromkeys(int(name.split(".")[1]) for name in inserted):
+            for name, x in model.new_block(i).named_parameters():
+                yield f"layers.{i}.{name}", x.zero_() if name == "mixer.out_proj.weight" else x
+        return
+    yield from load_file(folder / MEMORY).items()
 
 
 def load_pretrained(
@@ -151,7 +187,7 @@ def load_pretrained(
         folder: a snapshot of a pretrained model, or what ``export`` wrote.
         insert: blocks of fast weights to insert, as in ``model.insert``.
         dtype: of the weights.
-        options: further keys of ``ModelConfig`` that the directory does not decide (``backend``, ``max_decay_rate``).
+        options: further keys of ``ModelConfig`` that the directory does not decide (``backend``, ``lora``).
 
     Raises:
         ValueError: one sentence: what does not fit, and what to do.
@@ -162,5 +198,6 @@ def load_pretrained(
     config = ModelConfig(**values, **options)
     assert config.vocab_size is not None
     model = HybridLM(config, config.vocab_size).to(dtype)
+    add_adapters(model)
     load_weights(model, folder)
     return model

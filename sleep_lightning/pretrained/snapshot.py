@@ -6,13 +6,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from sleep_lightning.pretrained.entries import EVERY
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("*.bin", "*.pt", "*.pth")
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -36,6 +40,7 @@ class Snapshot:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, str] = {}
         self.file_of: dict[str, str] = {}
         index = folder / INDEX
         listed: dict[str, str] = _read_json(index, "").get("weight_map", {}) if index.exists() else {}
@@ -44,7 +49,9 @@ class Snapshot:
                 raise ValueError(f"{index} names {name!r}, which is no file of {folder}; fetch the snapshot again")
             with _opened(folder / name) as file:
                 for tensor in file.keys():  # noqa: SIM118
-                    self.shapes[tensor], self.file_of[tensor] = tuple(file.get_slice(tensor).get_shape()), name
+                    header = file.get_slice(tensor)
+                    self.shapes[tensor], self.dtypes[tensor] = tuple(header.get_shape()), header.get_dtype()
+                    self.file_of[tensor] = name
         if listed and listed != self.file_of:
             wrong = sorted(listed.keys() ^ self.file_of.keys()) or [t for t in listed if listed[t] != self.file_of[t]]
             raise ValueError(f"{index} does not say where {wrong[0]} is; fetch the snapshot again")
@@ -65,21 +72,33 @@ class Snapshot:
         """Names of the files with weights."""
         return sorted(set(self.file_of.values()))
 
-    def tensor(self, name: str) -> Tensor:
-        """One tensor, as stored. Raises ValueError for a damaged file."""
+    def dtype(self, name: str) -> torch.dtype:
+        """Of a tensor, without reading it. Raises ValueError for one that weights here do not have."""
+        if (dtype := DTYPES.get(self.dtypes[name])) is None:
+            raise ValueError(f"{self.folder}: {name} is of {self.dtypes[name]}, not {', '.join(DTYPES)}; convert it")
+        return dtype
+
+    def tensor(self, name: str, rows: slice = EVERY) -> Tensor:
+        """One tensor, or some of its rows, as stored. Raises ValueError for a damaged file."""
         with _opened(self.folder / self.file_of[name]) as file:
-            x: Tensor = file.get_tensor(name)
+            x: Tensor = file.get_tensor(name) if rows == EVERY else file.get_slice(name)[rows]
             return x
 
 
+def shapes_in(path: Path, fix: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a safetensors file. Raises ValueError for a damaged one, or none, that ends with ``fix``."""
+    with _opened(path, fix) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, fix: str = "fetch it again") -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is damaged or no safetensors file ({reason}); fetch it again") from error
+        raise ValueError(f"{path} is damaged or no safetensors file ({reason}); {fix}") from error
 
 
 def _read_json(path: Path, fix: str) -> dict[str, Any]:

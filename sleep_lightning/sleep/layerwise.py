@@ -97,6 +97,7 @@ LEGAL_MODEL: dict[str, tuple[Any, ...]] = {
     "vocab_size": ANY,
     "pretrained": ANY,
     "insert": ANY,
+    "lora": ANY,  # adapters are part of the projections
     "qk_l2norm_eps": ANY,
     "backend": ANY,
 }

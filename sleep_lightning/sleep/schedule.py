@@ -6,10 +6,9 @@ nowhere else.
 """
 
 import inspect
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from sleep_lightning.model import Flops, WindowModel
 from sleep_lightning.sleep.config import SleepConfig
@@ -45,6 +44,7 @@ class Pass:
         gradient: whether it is recorded for the backward.
         recompute: what the backward recomputes of this pass.
         mlps: whether its blocks run their MLPs.
+        frozen: blocks before this one have no backward: nothing learns up to there.
     """
 
     n: int
@@ -54,6 +54,12 @@ class Pass:
     gradient: bool = True
     recompute: Literal["none", "mlp", "pass"] = "none"
     mlps: bool = True
+    frozen: int = 0
+
+    @property
+    def recorded(self) -> range:
+        """The blocks that the backward gets to."""
+        return range(max(self.blocks.start, self.frozen), self.blocks.stop) if self.gradient else range(0)
 
 
 @dataclass(frozen=True)
@@ -76,12 +82,13 @@ class PlannedWindow:
 
 
 def plan_passes(
-    stack: Stack, config: SleepConfig, *, sleeps: bool, checkpointing: Checkpointing = "none"
+    stack: Stack, config: SleepConfig, *, sleeps: bool, checkpointing: Checkpointing = "none", frozen: int = 0
 ) -> tuple[Pass, ...]:
     """The passes over one window: N if it sleeps, ``wake_passes`` if it answers.
 
     Of the last pass of a window that sleeps only the memory is used, so what follows the last write is left out; with
-    summary tokens their hidden states are used, too.
+    summary tokens their hidden states are used, too. The first pass over ``frozen`` first blocks, which do not learn,
+    has no backward.
 
     Raises:
         ValueError: the model's blocks lack what ``looped`` or the policy asks of them.
@@ -93,24 +100,26 @@ def plan_passes(
         recompute = checkpointing
     everything = range(stack.n_blocks)
     if not sleeps and config.wake_passes == 1:
-        return (Pass(1, "core", everything, recompute=recompute),)
+        return (_recomputed(Pass(1, "core", everything, frozen=frozen), recompute),)
     prelude, core, coda = config.parts(stack.n_blocks)
     N = config.n_passes if sleeps else config.wake_passes
     truncated, first = (config.truncated, N - (config.grad_passes or N) + 1) if sleeps else (False, 1)
     wants_hidden = not sleeps or stack.summary_tokens > 0
     tail = coda if wants_hidden else until_last_write(stack, config, coda)
-    passes = [Pass(1, "prelude", prelude, gradient=not truncated)] if prelude else []
+    passes = [Pass(1, "prelude", prelude, gradient=not truncated, frozen=frozen)] if prelude else []
     for n in range(1, N + 1):
         writes_only = n == N and not wants_hidden and not tail
         blocks = until_last_write(stack, config, core) if writes_only else core
         mlps = n == 1 or not sleeps or config.looped == "blocks"
-        passes.append(Pass(n, "core", blocks, writes_only, gradient=n >= first, mlps=mlps))
+        leading = frozen if n == 1 else 0
+        passes.append(Pass(n, "core", blocks, writes_only, gradient=n >= first, mlps=mlps, frozen=leading))
     if tail:
         passes.append(Pass(N, "coda", tail, writes_only=not wants_hidden))
     return tuple(_recomputed(p, recompute) for p in passes)
 
 
 def _recomputed(p: Pass, recompute: Literal["none", "mlp", "pass"]) -> Pass:
+    p = replace(p, gradient=bool(p.recorded) or (p.gradient and not p.blocks))
     nothing = not p.gradient or (recompute == "mlp" and not p.mlps)
     return replace(p, recompute="none" if nothing else recompute)
 
@@ -128,6 +137,7 @@ def make_schedule(
     *,
     checkpointing: Checkpointing = "none",
     tbptt_windows: int | None = None,
+    frozen: int = 0,
 ) -> list[list[PlannedWindow]]:
     """Plan consecutive windows.
 
@@ -137,11 +147,13 @@ def make_schedule(
         config: N and its options.
         checkpointing: what the backward recomputes.
         tbptt_windows: k: memory is detached every k windows; None: never.
+        frozen: first blocks that do not learn, behind an embedding that does not (``frozen_blocks``).
 
     Returns:
         The windows by segment: each ends with a backward, behind which the memory is detached.
     """
-    asleep, awake = (plan_passes(stack, config, sleeps=s, checkpointing=checkpointing) for s in (True, False))
+    options: dict[str, Any] = {"checkpointing": checkpointing, "frozen": frozen}
+    asleep, awake = (plan_passes(stack, config, sleeps=s, **options) for s in (True, False))
     k, m, summaries, segments = tbptt_windows or max(1, len(windows)), stack.summary_tokens, 0, []
     for start in range(0, len(windows), k):
         segment = windows[start : start + k]
@@ -213,11 +225,14 @@ class PassFlops:
         flops = self._flops(planned.tokens, p.blocks, p.writes_only, p.mlps, self._cached_tokens)
         if not (p.gradient and planned.reached):
             return Flops(flops.forward)
-        backward = Counter(flops.backward)
+        leading = self._flops(
+            planned.tokens, range(p.blocks.start, p.recorded.start), False, p.mlps, self._cached_tokens
+        )
+        backward = flops.backward - leading.backward
         if planned.recompute or p.recompute == "pass":
             backward += flops.forward
         elif p.recompute == "mlp":
-            backward["mlp"] += flops.mlp_recompute
+            backward["mlp"] += flops.mlp_recompute - leading.mlp_recompute
         return Flops(flops.forward, backward)
 
     def of_reading(self, T: int, cached_tokens: int) -> int:

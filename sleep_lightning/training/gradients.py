@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sleep_lightning.model import HybridLM, Memory, WindowModel
+from sleep_lightning.model.parameter_groups import frozen_blocks
 from sleep_lightning.sleep import (
     IGNORE,
     AtBoundary,
@@ -70,7 +71,10 @@ def accumulate_gradients(
     n_labels = ((batch.labels != IGNORE).sum() if n_labels is None else n_labels).clamp(min=1)
     memory = zero_memory(model, len(batch.tokens), sleep)
     total, answers_BT = torch.zeros((), device=batch.tokens.device), is_answer(batch.labels)
-    for segment in make_schedule(model, windows, sleep, checkpointing=policy, tbptt_windows=tbptt_windows):
+    frozen = frozen_blocks(model)
+    for segment in make_schedule(
+        model, windows, sleep, checkpointing=policy, tbptt_windows=tbptt_windows, frozen=frozen
+    ):
         layerwise = executor == "auto" and not recomputes_passes(policy)
         awake, memory = run_windows(
             model, batch.tokens, segment, memory, sleep, may_run_layerwise=layerwise, answers_BT=answers_BT

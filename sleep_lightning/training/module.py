@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self, cast
@@ -15,14 +16,15 @@ from torch import Tensor, nn
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.stages import sleep_of, stage_of
 from sleep_lightning.model import HybridLM, ModelConfig
-from sleep_lightning.model.parameter_groups import set_trained
 from sleep_lightning.pretrained import load_weights
 from sleep_lightning.runs.checkpoint import MODULE, checkpoint_file, experiment_of, load_checkpoint
 from sleep_lightning.sleep import IGNORE, plan_windows
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.any_trainer import check_length, default_callbacks, refuse_unsupported
 from sleep_lightning.training.batches import as_batch
+from sleep_lightning.training.distributed.sharded_muon import share
 from sleep_lightning.training.errors import check_loss, check_weights
+from sleep_lightning.training.frozen_prelude import FrozenPrelude
 from sleep_lightning.training.metrics import Answers, Score, score
 from sleep_lightning.training.optimizer import build_optimizer, rate_name
 from sleep_lightning.training.prediction import answer, predict
@@ -31,6 +33,8 @@ from sleep_lightning.training.step_gradients import StepGradients
 
 _RESTORING = ContextVar("restoring", default=False)
 """Whether a module's experiment comes from a checkpoint, and so was written by an earlier version maybe."""
+_LOADING = ContextVar("loading", default=False)
+"""Whether a module is about to be given whole weights."""
 
 
 class SleepModule(pl.LightningModule):
@@ -66,10 +70,13 @@ class SleepModule(pl.LightningModule):
         self.experiment = experiment.pinned()
         self.save_hyperparameters({"experiment": self.experiment.to_dict()})
         self.task = self.experiment.task.build()
-        self.model = self.experiment.build_model(self.task)
+        with torch.device("meta") if self._begins_empty() else nullcontext():
+            self.model = self.experiment.build_model(self.task)
         if self.experiment.training.compile:
             cast(HybridLM, self.model).compile_passes()  # the experiment has checked that it has the method
-        self.gradients = StepGradients(self.model, self.experiment.training)
+        self._prelude = FrozenPrelude.of(self.model, self.experiment)
+        self._reader = self._prelude or self.model
+        self.gradients = StepGradients(self.model, self.experiment.training, self._reader)
         self.step_tokens = self.experiment.training.batch_size * self.task.sequence_length
         self.scores: dict[str, Score] = {}
         self.history: list[dict[str, float]] = []
@@ -92,7 +99,7 @@ class SleepModule(pl.LightningModule):
             content = load_checkpoint(checkpoint_path, MODULE, weights_only=kwargs.get("weights_only") is not False)
             if "experiment" not in kwargs:
                 kwargs["experiment"] = experiment_of(content, (), checkpoint_path)
-        token = _RESTORING.set("experiment" not in kwargs)
+        token, loading = _RESTORING.set("experiment" not in kwargs), _LOADING.set(True)
         try:
             return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
         except RuntimeError as error:
@@ -105,6 +112,7 @@ class SleepModule(pl.LightningModule):
             ) from error
         finally:
             _RESTORING.reset(token)
+            _LOADING.reset(loading)
 
     @property
     def steps(self) -> int:
@@ -113,7 +121,7 @@ class SleepModule(pl.LightningModule):
 
     def forward(self, batch: TaskBatch | Sequence[Tensor] | Mapping[str, Tensor]) -> Tensor:
         """Logits ``[B, T, vocab]`` of one teacher-forced pass over the windows; zeros in windows that sleep."""
-        return predict(self.model, as_batch(batch), self.experiment.sleep)
+        return predict(self._reader, as_batch(batch), self.experiment.sleep)
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Refuses what this module cannot train under, and adds the callbacks that it needs and the trainer lacks."""
@@ -125,14 +133,23 @@ class SleepModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         # scores are gathered from all ranks before they are logged
         warnings.filterwarnings("ignore", message=r".*self\.log\('(val|test)/.*sync_dist=True.*")
-        if stage == TrainerFn.FITTING and not self._restored and self.trainer.ckpt_path is None:
-            self._load_pretrained()
+        empty = any(p.is_meta for p in self.model.parameters())
         self.gradients.connect(self.trainer)
+        if empty and self.gradients.shards is None:
+            cast(HybridLM, self.model).to_empty(device=self.device).restore_buffers()
+        if (empty or stage == TrainerFn.FITTING) and not self._restored and self.trainer.ckpt_path is None:
+            self._load_pretrained()
+
+    def _begins_empty(self) -> bool:
+        """Whether no rank shall hold a whole model: then weights are read when it is sharded."""
+        e = self.experiment
+        pretrained = isinstance(e.model, ModelConfig) and e.model.pretrained is not None
+        return pretrained and e.training.sharding == "full" and not _LOADING.get()
 
     def _load_pretrained(self) -> None:
         config = self.experiment.model
         if isinstance(config, ModelConfig) and config.pretrained is not None:
-            load_weights(cast(HybridLM, self.model), config.pretrained)
+            load_weights(cast(HybridLM, self.model), config.pretrained, share)
         self._restored = True
 
     def configure_optimizers(self) -> Any:
@@ -150,7 +167,7 @@ class SleepModule(pl.LightningModule):
         optimizer.zero_grad(set_to_none=not self.gradients.keeps_gradients)  # type: ignore[union-attr]
         sleep = sleep_of(self.experiment, self.steps)
         if t.stages:
-            set_trained(self.model, stage_of(self.experiment, self.steps).train)
+            self.experiment.let_learn(self.model, [stage_of(self.experiment, self.steps).train])
         loss, norm = self.gradients(batch, sleep, self.manual_backward)
         learning_rate = optimizer.param_groups[0]["lr"]  # type: ignore[union-attr]
         optimizer.step()  # type: ignore[union-attr]
@@ -170,7 +187,7 @@ class SleepModule(pl.LightningModule):
         sleep = self.experiment.sleep
         batch = as_batch(batch).aligned(sleep, self.model.neutral_pad)
         windows = plan_windows(batch.labels, sleep.window_size, self.model.padding(batch.tokens))
-        self._answers.append(answer(self.model, self.gradients.exchange.share(batch), sleep, windows=windows))
+        self._answers.append(answer(self._reader, self.gradients.exchange.share(batch), sleep, windows=windows))
 
     test_step = validation_step
 
@@ -204,6 +221,15 @@ class SleepModule(pl.LightningModule):
         check_weights(model, self.steps, self.experiment.training, exchange, sharded=sharded)
         checkpoint["experiment"] = self.experiment.to_dict()
         checkpoint["rng"] = torch.get_rng_state()
+
+        self._flush()
+
+    def teardown(self, stage: str) -> None:
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._prelude is not None:
+            self._prelude.flush()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         torch.set_rng_state(checkpoint["rng"])

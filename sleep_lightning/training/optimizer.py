@@ -1,7 +1,7 @@
 """What ``training.optimizer`` names; by default Muon on the hidden matrices and AdamW on the rest, as one optimizer.
 
 Muon is torch.optim.Muon's algorithm (Keller Jordan's), with two differences that change no result: matrices of one
-shape are orthogonalised as one batch, and a fused projection (q, k, v, ... stacked by rows in one weight) is
+shape are orthogonalised as batches, and a fused projection (q, k, v, ... stacked by rows in one weight) is
 orthogonalised part by part, as separate weights would be. A sharded matrix is gathered and orthogonalised on one rank.
 """
 
@@ -18,7 +18,7 @@ from torch.optim import AdamW, Optimizer
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.config.plugins import load_plugin
 from sleep_lightning.model import WindowModel
-from sleep_lightning.model.parameter_groups import hidden_matrices, vocabulary_matrices
+from sleep_lightning.model.parameter_groups import hidden_matrices, together, vocabulary_matrices
 from sleep_lightning.training.distributed.sharded_muon import is_sharded, local, map_whole
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -50,7 +50,8 @@ class Muon(Optimizer):
     def __init__(
         self, matrices: list[tuple[nn.Parameter, tuple[int, ...]]], lr: float, weight_decay: float, momentum: float
     ) -> None:
-        super().__init__([p for p, _ in matrices], {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        group = {"params": [p for p, _ in matrices]}  # of none, if adapters alone learn
+        super().__init__([group], {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self.splits: dict[Tensor, tuple[int, ...]] = dict(matrices)
 
     @torch.no_grad()
@@ -73,31 +74,41 @@ class Muon(Optimizer):
         grads, weights = [local(grad) for grad in grads], [local(p) for p in params]
         buffers = [local(self.state[p]["momentum_buffer"]) for p in params]
         torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
-        updates = list(torch._foreach_lerp(grads, buffers, group["momentum"]))
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
         splits = [self.splits[p] for p in params]
         if sharded := [p for p in params if is_sharded(p)]:  # all of them, or none
+            updates = list(torch._foreach_lerp(grads, buffers, group["momentum"]))
             steps = map_whole(lambda whole, numbers: _steps(whole, [splits[i] for i in numbers]), updates, sharded)
             torch._foreach_add_(weights, steps, alpha=-group["lr"])
         else:
-            _add_steps(weights, updates, splits, -group["lr"])
+            _add_steps(weights, grads, buffers, group["momentum"], splits, -group["lr"])
 
 
-def _add_steps(targets: list[Tensor], updates: list[Tensor], splits: list[tuple[int, ...]], alpha: float) -> None:
-    """Add ``alpha`` times the scaled, orthogonalised update of each matrix to its target."""
-    by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-    for target, update, rows in zip(targets, updates, splits, strict=True):
-        for part, part_update in zip(target.split(rows), update.split(rows), strict=True):
-            by_shape[part.shape].append((part, part_update))
-    for (n_rows, columns), parts in by_shape.items():
-        steps = orthogonalize(torch.stack([update for _, update in parts]))
-        for (part, _), step in zip(parts, steps, strict=True):
-            part.add_(step, alpha=alpha * math.sqrt(max(1, n_rows / columns)))
+def _add_steps(
+    targets: list[Tensor],
+    grads: list[Tensor],
+    buffers: list[Tensor],
+    momentum: float,
+    splits: list[tuple[int, ...]],
+    alpha: float,
+) -> None:
+    """Add ``alpha`` times the scaled, orthogonalised update (the gradient, moved towards the buffer) of each matrix."""
+    by_shape: dict[torch.Size, list[tuple[Tensor, Tensor, Tensor]]] = defaultdict(list)
+    for target, grad, buffer, rows in zip(targets, grads, buffers, splits, strict=True):
+        for parts in zip(target.split(rows), grad.split(rows), buffer.split(rows), strict=True):
+            by_shape[parts[0].shape].append(parts)
+    for (n_rows, columns), matrices in by_shape.items():
+        n = together(n_rows, columns)
+        for some in (matrices[i : i + n] for i in range(0, len(matrices), n)):
+            updates = torch._foreach_lerp([grad for _, grad, _ in some], [buffer for *_, buffer in some], momentum)
+            steps = orthogonalize(torch.stack(list(updates)))
+            for (part, *_), step in zip(some, steps, strict=True):
+                part.add_(step, alpha=alpha * math.sqrt(max(1, n_rows / columns)))
 
 
 def _steps(updates: list[Tensor], splits: list[tuple[int, ...]]) -> list[Tensor]:
     steps = [torch.zeros_like(update) for update in updates]
-    _add_steps(steps, updates, splits, 1.0)
+    _add_steps(steps, updates, updates, 0.0, splits, 1.0)
     return steps
 
 
@@ -128,10 +139,12 @@ class MuonAdamW(Optimizer):
 
 
 def muon_adamw(model: WindowModel, config: TrainingConfig) -> MuonAdamW:
-    """Muon on ``hidden_matrices``; AdamW (0.9, 0.95) on the rest, with decay on embedding and head only."""
-    matrices, vocabulary = hidden_matrices(model), vocabulary_matrices(model)
+    """Muon on ``hidden_matrices``; AdamW (0.9, 0.95) on the rest, with decay on embedding and head only. What never
+    learns is in neither."""
+    matrices = [(p, rows) for p, rows in hidden_matrices(model) if p.requires_grad]
+    vocabulary = [p for p in vocabulary_matrices(model) if p.requires_grad]
     taken = {*(p for p, _ in matrices), *vocabulary}
-    other = [p for p in model.parameters() if p not in taken]
+    other = [p for p in model.parameters() if p.requires_grad and p not in taken]
     groups: list[dict[str, Any]] = [{"params": vocabulary}, {"params": other, "weight_decay": 0.0}]
     adamw = AdamW(groups, config.adamw_lr, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True)
     return MuonAdamW(Muon(matrices, config.muon_lr, config.weight_decay, config.momentum), adamw)
@@ -154,5 +167,6 @@ def build_optimizer(model: WindowModel, config: TrainingConfig) -> Optimizer:
     """
     plugin = load_plugin("optimizer", config.optimizer, "training.optimizer", config.search_path)
     wants_model = next(iter(inspect.signature(plugin.target).parameters), None) == "model"
-    optimizer: Optimizer = plugin.build(model if wants_model else model.parameters(), config=config)
+    learning = (p for p in model.parameters() if p.requires_grad)
+    optimizer: Optimizer = plugin.build(model if wants_model else learning, config=config)
     return optimizer

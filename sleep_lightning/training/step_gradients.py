@@ -32,8 +32,8 @@ class StepGradients:
         stop_agreed: the sum of all ranks' votes, as of the last step.
     """
 
-    def __init__(self, model: WindowModel, training: TrainingConfig) -> None:
-        self.model, self.training = model, training
+    def __init__(self, model: WindowModel, training: TrainingConfig, reader: WindowModel | None = None) -> None:
+        self.model, self.training, self._reader = model, training, reader or model
         self._graphed = GraphedGradients(model) if training.cuda_graph else None
         self.exchange = Exchange()
         self.shards: Shards | None = None
@@ -99,7 +99,7 @@ class StepGradients:
             return self._graphed(share, sleep, **options)
         # alike in all ranks
         windows = plan_windows(batch.labels, sleep.window_size, self.model.padding(batch.tokens))
-        return accumulate_gradients(self.model, share, sleep, backward=backward, windows=windows, **options)
+        return accumulate_gradients(self._reader, share, sleep, backward=backward, windows=windows, **options)
 
     def reduce(self, loss: Tensor, clip_norm: float) -> tuple[Tensor, Tensor]:
         """Sum gradients, losses and votes to stop over all ranks, in the one exchange of a step (sharded matrices have

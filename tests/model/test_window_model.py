@@ -14,7 +14,7 @@ from sleep_lightning.cost.inference import inference_cost, state_bytes
 from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.cost.step_memory import predict_step_memory
 from sleep_lightning.model import HybridLM, ModelConfig, WindowModel, why_not_window_model
-from sleep_lightning.model.parameter_groups import set_trained
+from sleep_lightning.model.parameter_groups import set_trained, trained_parameters
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import Rule110Config, Task
 from sleep_lightning.testing.model import WindowModelTestCase
@@ -142,7 +142,7 @@ def test_what_only_the_hybrid_can_is_refused() -> None:
     with pytest.raises(ValueError, match=r"sleep\.loop_norm=true .*OwnModel"):
         accumulate_gradients(model, batch, SleepConfig(6, 2, loop_norm=True))
     with pytest.raises(ValueError, match=r"train=memory .*OwnModel"):
-        set_trained(model, "memory")
-    set_trained(model, "all")
+        trained_parameters(model, "memory")
+    set_trained(model, trained_parameters(model, "all"))
     assert all(p.requires_grad for p in model.parameters())
     assert torch.isfinite(accumulate_gradients(model, batch, SleepConfig(6, 2, retrieved_windows=1)))

@@ -60,8 +60,57 @@ def test_one_model_generates_for_one_prompt_after_the_other(tuned: tuple[Path, H
         assert torch.equal(*both)
 
 
-def test_padding_on_the_left_is_refused(tuned: tuple[Path, HybridLM]) -> None:
-    mask = torch.ones(2, 8, dtype=torch.int64)
-    mask[1, 0] = 0
-    with pytest.raises(ValueError, match="padding on the left"):
-        loaded(tuned[0])(tokens(2, 8), attention_mask=mask)
+def test_padding_changes_no_row(tuned: tuple[Path, HybridLM]) -> None:
+    """On the left for generation, on the right for likelihoods."""
+    model, x, lengths = loaded(tuned[0]), tokens(4, 20), (20, 13, 13, 4)
+    for side in ("left", "right"):
+        rows = [slice(20 - n, 20) if side == "left" else slice(0, n) for n in lengths]
+        mask = torch.stack([torch.zeros(20, dtype=torch.int64).index_fill(0, torch.arange(20)[r], 1) for r in rows])
+        with torch.no_grad():
+            logits = model(x * mask, attention_mask=mask).logits
+            for row, of, alone in zip(logits, rows, x, strict=True):
+                torch.testing.assert_close(row[of], model(alone[None, of]).logits[0], rtol=1e-5, atol=1e-5)
+
+
+def test_padded_prompts_generate_what_they_do_alone(tuned: tuple[Path, HybridLM]) -> None:
+    """Windows end at different steps in each row."""
+    model, x, pads = loaded(tuned[0]), tokens(3, 15), (0, 3, 8)
+    mask = torch.stack([(torch.arange(15) >= pad).long() for pad in pads])
+    options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+    together = model.generate(x * mask, attention_mask=mask, **options)
+    for row, alone, pad in zip(together, x, pads, strict=True):
+        assert torch.equal(row[15:], loaded(tuned[0]).generate(alone[None, pad:], **options)[0, 15 - pad :])
+
+
+def test_the_calls_of_lm_evaluation_harness(tuned: tuple[Path, HybridLM]) -> None:
+    """Those of its ``hf`` model (0.4): it is not installed here."""
+    config = transformers.AutoConfig.from_pretrained(tuned[0], revision="main", trust_remote_code=False)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        tuned[0], revision="main", dtype="auto", trust_remote_code=False, device_map={"": "cpu"}, gguf_file=None
+    )
+    model.eval()
+    model.tie_weights()
+    assert config.model_type == model.config.model_type == "sleep_lightning" and model.device.type == "cpu"
+    requests = [(tokens(1, 11)[0], tokens(1, 4)[0]), (tokens(1, 6)[0], tokens(1, 3)[0])]
+    inputs = [torch.cat(pair)[:-1] for pair in requests]
+    batch = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)  # padded on the right, without a mask
+    with torch.no_grad():
+        scores = model(batch).logits.log_softmax(-1)
+    for score, (context, continuation), x in zip(scores, requests, inputs, strict=True):
+        logits = logits_of(tuned[1], torch.cat((x, x.new_zeros(-len(x) % 8)))[None], SLEEP)[0]
+        at = torch.arange(len(context) - 1, len(x))
+        expected = logits.log_softmax(-1)[at, continuation].sum()
+        torch.testing.assert_close(score[at, continuation].sum(), expected, rtol=1e-4, atol=1e-4)
+
+    class Stop(transformers.StoppingCriteria):  # type: ignore[misc]
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:
+            return torch.full((len(input_ids),), input_ids.shape[1] >= 18)
+
+    mask = torch.ones(2, 15, dtype=torch.int64)
+    mask[1, :4] = 0
+    generated = model.generate(
+        input_ids=tokens(2, 15), attention_mask=mask, max_length=40, pad_token_id=0, use_cache=True, do_sample=False,
+        stopping_criteria=transformers.StoppingCriteriaList([Stop()]),
+    )  # fmt: skip
+    plain = model.generate(tokens(2, 15), attention_mask=mask, max_new_tokens=3, do_sample=False, pad_token_id=0)
+    assert generated.shape[1] == 18 and torch.equal(generated, plain)

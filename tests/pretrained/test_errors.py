@@ -1,6 +1,7 @@
 """Snapshots that cannot be read: one sentence each, before anything is computed."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sleep_lightning.__main__ import main
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.pretrained import export, load_pretrained
 from tests.pretrained.snapshots import write
@@ -102,7 +104,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "another sleep.json": (write_file("sleep.json", "[1]"), r"sleep\.json does not hold what export writes"),
     "an export without memory": (
         write_file("sleep.json", json.dumps({"insert": {"every": 2}})),
-        r"sleep_memory\.safetensors is damaged or missing",
+        r"sleep_memory\.safetensors is damaged or no safetensors file .*; export the model again",
     ),
 }
 
@@ -116,6 +118,43 @@ def test_a_faulty_snapshot_is_one_sentence(fault: str, snapshot: Path, tmp_path:
     with pytest.raises(ValueError, match=message) as caught:
         load_pretrained(folder)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fit_says_so_before_anything_is_made(
+    fault: str, snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(snapshot, "copy")
+    spoil, message = FAULTS[fault]
+    spoil(Path("copy"))
+    assert main(["fit", "model.pretrained=copy", "sleep.n_passes=1", "tracking.enabled=false"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("error: ") and printed.err.count("\n") == 1
+    assert re.search(message, printed.err)
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+def test_a_damaged_shard_is_named(
+    snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = write("llama", Path("copy"))
+    model.save_pretrained("copy", max_shard_size="20KB")  # type: ignore[operator]
+    (tmp_path / "copy" / "model.safetensors").unlink()
+    shards = sorted(tmp_path.glob("copy/model-*.safetensors"))
+    assert len(shards) > 3
+    shards[2].write_bytes(shards[2].read_bytes()[:-8])
+    for verb in (["fit", "tracking.enabled=false"], ["plan", "training.max_steps=1"]):
+        code = main([*verb, "model.pretrained=copy", "sleep.n_passes=1"])
+        printed = capsys.readouterr()
+        if verb[0] == "plan":  # is made without weights
+            assert code == 0
+        else:
+            assert code == 2 and f"{shards[2].name} is damaged or no safetensors file" in printed.err
+    shards[2].unlink()
+    assert main(["fit", "model.pretrained=copy", "sleep.n_passes=1"]) == 2
+    assert f"names {shards[2].name!r}, which is no file of copy" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

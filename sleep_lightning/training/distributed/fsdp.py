@@ -39,7 +39,8 @@ class Shards:
     """Shards a model in place over all ranks, each of which must do the same things with it in the same order.
 
     Args:
-        model: on CPU or on the device, alike in all ranks; each unit goes to the device as it is sharded.
+        model: on CPU or on the device, alike in all ranks; each unit goes to the device as it is sharded. On the meta
+            device: then the shares have no values yet.
         training: precision and when to gather.
         device: of this rank.
     """
@@ -70,6 +71,9 @@ class Shards:
             unit.set_gradient_divide_factor(1.0)  # ranks' gradients are summands
             unit.set_force_sum_reduction_for_comms(True)  # gloo knows no other
         self._root.set_requires_gradient_sync(False)
+        if any(p.is_meta for p in model.parameters()):
+            self._whole.to_empty(device=device)
+            model.restore_buffers()
         self._nothing = torch.zeros((), device=device)
         self.gather()
         self.scatter()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.distributed import ProcessGroup
 
 if TYPE_CHECKING:
@@ -21,6 +21,16 @@ def is_sharded(x: Any) -> "TypeGuard[DTensor]":
 def local(x: Tensor) -> Tensor:
     """The rows of a sharded tensor that this rank keeps, as memory; other tensors as they are."""
     return x.to_local() if is_sharded(x) else x
+
+
+def share(p: nn.Parameter) -> tuple[Tensor, slice]:
+    """What this rank keeps of a parameter: memory, and which rows; of one that is not sharded, all."""
+    if not is_sharded(p):
+        return p, slice(None)
+    group = p.device_mesh.get_group()
+    rows = _rows(p.shape[0], group.size())
+    start = sum(rows[: group.rank()])
+    return p.to_local(), slice(start, start + rows[group.rank()])
 
 
 def owners(costs: Sequence[float], size: int) -> list[int]:
