@@ -205,4 +205,3 @@ def _packed(x_BT: Tensor, present_BT: Tensor, width: int, right: bool) -> Tensor
     packed = x_BT.gather(1, order).masked_fill(~present_BT.gather(1, order), 0)
     gap = width - x_BT.shape[1]
     return torch.nn.functional.pad(packed, (gap, 0) if right else (0, gap))
-
