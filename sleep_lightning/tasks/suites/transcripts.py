@@ -111,4 +111,4 @@ class _Stamp:
 
     def _at(self, time: int) -> str:
         day, minute = divmod(time, _MINUTES_OF_A_DAY)
-        return f"\n[day {day + 1} {minute // 60:02d}:{minute % 60:02d}]" if self.clock else "\n"
+        return f"\n[day {day + 1} {minute // 60:02d}:{minute % 60:02d}] " if self.clock else "\n"

@@ -16,7 +16,7 @@ from sleep_lightning.tasks.suites.stories import PERSONS
 
 KINDS = ("setting", "decision", "test", "cause", "tried", "rule")
 """The slice ``kind`` counts from 0 in this order."""
-STAMP = "\n[day 1 09:00]"
+STAMP = "\n[day 1 09:00] "
 """Begins every entry; the true time replaces it."""
 FILES = tuple(
     f"{folder}/{file}"
@@ -113,7 +113,7 @@ class Work:
     def head(self) -> str:
         """The first entry: the rules."""
         told = "".join(f" {rule % filled}" for rule, filled in self.rules)
-        return f"{STAMP} user: rules for the whole job.{told}" if told else ""
+        return f"{STAMP}user: rules for the whole job.{told}" if told else ""
 
     def thread(self, kind: str, steps: int) -> Thread:
         """A thread of one of ``KINDS`` with a number of steps: changes, decisions, runs, errors or attempts."""
@@ -132,7 +132,7 @@ class Work:
         values, entries = [self._number()], list[str]()
         for _ in range(steps):
             if before and self._rng.random() < 0.4:  # the value is not said again
-                entries.append(f"{STAMP} $ git revert {before.pop()}\nreverted.")
+                entries.append(f"{STAMP}$ git revert {before.pop()}\nreverted.")
                 values.append(values[-2])
                 continue
             values.append(self._number(but=values[-1]))
@@ -143,16 +143,16 @@ class Work:
     def _decision(self, steps: int) -> Thread:
         topic = self._name("topic")
         chosen = [pick(self._rng, TOPICS[topic])]
-        entries = [f"{STAMP} decision: {chosen[0]} for the {topic}."]
+        entries = [f"{STAMP}decision: {chosen[0]} for the {topic}."]
         for _ in range(steps - 1):
             chosen.append(pick(self._rng, [option for option in TOPICS[topic] if option != chosen[-1]]))
-            entries.append(f"{STAMP} decision reversed: {chosen[-1]}, not {chosen[-2]}, for the {topic}.")
+            entries.append(f"{STAMP}decision reversed: {chosen[-1]}, not {chosen[-2]}, for the {topic}.")
         return Thread(entries, f"What was decided last for the {topic}?", chosen[-1], repr((topic, chosen)))
 
     def _test(self, steps: int) -> Thread:
         test = self._name("test")
         passed = [self._rng.random() < 0.5 for _ in range(steps)]
-        entries = [f"{STAMP} {_run(test, one)}." for one in passed]
+        entries = [f"{STAMP}{_run(test, one)}." for one in passed]
         return Thread(entries, f"Did {test} pass in its last run?", "yes" if passed[-1] else "no", repr((test, passed)))
 
     def _cause(self, steps: int) -> Thread:
@@ -160,9 +160,9 @@ class Work:
         errors = [self._name("error") for _ in range(steps)]
         old = self._number()
         entries = [_diff(commit, file, key, old, self._number(but=old))]
-        entries.append(f"{STAMP} {_run(test, False)}: error {errors[0]}.")
+        entries.append(f"{STAMP}{_run(test, False)}: error {errors[0]}.")
         causes = [*(f"error {error}" for error in errors[1:]), f"commit {commit}"]
-        entries += [f"{STAMP} $ trace {e}\nerror {e} comes from {c}." for e, c in zip(errors, causes, strict=True)]
+        entries += [f"{STAMP}$ trace {e}\nerror {e} comes from {c}." for e, c in zip(errors, causes, strict=True)]
         ask = f"Which file holds the first cause of the failure of {test}?"
         return Thread(entries, ask, file, repr((test, file, steps)))
 
@@ -170,7 +170,7 @@ class Work:
         test, remedies = self._name("test"), self._rng.sample(REMEDIES, steps + 1)
         mended = self._rng.random() < 0.5
         outcomes = zip(remedies, [False] * steps + [True] * mended, strict=False)
-        entries = [f"{STAMP} try for {test}: {remedy}.\n{_run(test, passed)}." for remedy, passed in outcomes]
+        entries = [f"{STAMP}try for {test}: {remedy}.\n{_run(test, passed)}." for remedy, passed in outcomes]
         ask = f"What was tried for {test} and failed, in order?"
         return Thread(entries, ask, ", ".join(remedies[:steps]), repr((test, remedies[:steps])))
 
@@ -181,13 +181,13 @@ class Work:
         entries = []
         for _ in range(steps - 1):
             wish = rule % pick(self._rng, [option for option in options if option != filled])
-            entries.append(f"{STAMP} {pick(self._rng, PERSONS)}: new rule? {wish}\nuser: no, the old one holds.")
+            entries.append(f"{STAMP}{pick(self._rng, PERSONS)}: new rule? {wish}\nuser: no, the old one holds.")
         return Thread(entries, ask, filled, repr(self.rules))
 
     def filler(self, other_work: bool) -> str:
         """An entry that changes no answer: output of a tool, or what happens to other things."""
         if not other_work or self._rng.random() < 0.5:
-            return f"{STAMP} {self._output()}"
+            return f"{STAMP}{self._output()}"
         if len(self._open) < 3:
             kind = pick(self._rng, ("setting", "decision", "test", "cause", "tried"))
             self._open.append(iter(self.thread(kind, self._rng.randint(1, 3)).entries))
@@ -219,7 +219,7 @@ class Work:
 
 
 def _diff(commit: str, file: str, key: str, old: str, new: str) -> str:
-    return f"{STAMP} commit {commit} changes {file}:\n- {key} = {old}\n+ {key} = {new}"
+    return f"{STAMP}commit {commit} changes {file}:\n- {key} = {old}\n+ {key} = {new}"
 
 
 def _run(test: str, passed: bool) -> str:
