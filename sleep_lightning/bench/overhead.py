@@ -99,9 +99,11 @@ class _TimedGradients(StepGradients):
     def end(self, *_: Any) -> None:
         self.work += time.perf_counter() - self._began
 
-    def accumulate(self, batch: TaskBatch, sleep: SleepConfig, backward: Callable[[Tensor], object]) -> Tensor:
+    def accumulate(
+        self, batch: TaskBatch, sleep: SleepConfig, backward: Callable[[Tensor], object], n_labels: Tensor
+    ) -> Tensor:
         self.begin()
-        loss = super().accumulate(batch, sleep, backward)
+        loss = super().accumulate(batch, sleep, backward, n_labels)
         self.end()
         return loss
 

@@ -6,6 +6,7 @@ the block stack, or its core, runs N times over it in total, each pass fed the h
 the memory carried on. A window with targets is read in one pass, and still writes memory.
 """
 
+from sleep_lightning.sleep.alignment import align_windows
 from sleep_lightning.sleep.config import Eviction, SleepConfig
 from sleep_lightning.sleep.passes import PassRecord, sleep, wake, zero_memory
 from sleep_lightning.sleep.retrieval import retrieve
@@ -24,6 +25,7 @@ __all__ = [
     "PlannedWindow",
     "SleepConfig",
     "Window",
+    "align_windows",
     "is_answer",
     "make_schedule",
     "plan_passes",

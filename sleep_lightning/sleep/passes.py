@@ -54,7 +54,8 @@ def sleep(
     """
     passes = plan_passes(model, config, sleeps=True) if passes is None else passes
     memory = memory.detach() if config.truncated else memory
-    h, pad = behind_summaries(model, model.embed(tokens_BL), model.padding(tokens_BL), memory, leaves_one=True)
+    own_pad = model.padding(tokens_BL)
+    h, pad = behind_summaries(model, model.embed(tokens_BL), own_pad, memory, leaves_one=True)
     h, memory = _run_passes(
         model,
         passes,
@@ -67,7 +68,7 @@ def sleep(
         observe=observe,
     )
     if model.summary_tokens:
-        memory = leave_summary(model, h, memory)
+        memory = leave_summary(model, h, memory, own_pad)
     return _seen(memory, tokens_BL, pad)
 
 

@@ -28,7 +28,8 @@ def retrieve(
         config: k and L.
 
     Returns:
-        None without retrieval, or with nothing evicted yet. Fewer windows if there are not k.
+        None without retrieval, or with nothing evicted yet. Fewer windows if there are not k. Windows of pads are
+        chosen if a row has no others left, and come first.
     """
     L, n_before = config.window_size, window.start // config.window_size
     k = min(config.retrieved_windows, n_before)
@@ -39,7 +40,9 @@ def retrieve(
     scores_BW = likeness(
         model, tokens_BT[:, window.start : window.stop], answers_BT[:, window.start : window.stop], evicted_BWL
     )
-    chosen_Bk = scores_BW.topk(k, dim=1).indices.sort(dim=1).values
+    best = scores_BW.topk(k, dim=1)
+    order_Bk = (best.indices - n_before * (best.values == -torch.inf)).argsort(dim=1)
+    chosen_Bk = best.indices.gather(1, order_Bk)
     return evicted_BWL.gather(1, chosen_Bk[:, :, None].expand(-1, -1, L)).flatten(1)
 
 
@@ -54,7 +57,9 @@ def likeness(model: WindowModel, asking_BT: Tensor, answers_BT: Tensor, evicted_
     asking_BTE, evicted_BWLE = (
         F.normalize(model.embed(x.flatten(1)).float(), dim=-1).view(*x.shape, -1) for x in (asking_BT, evicted_BWL)
     )
-    best_BWT = torch.einsum("bte,bwle->bwtl", asking_BTE, evicted_BWLE).amax(-1)
-    if (pad_BT := model.padding(asking_BT)) is not None:
+    alike_BWTL = torch.einsum("bte,bwle->bwtl", asking_BTE, evicted_BWLE)
+    if (pad_BT := model.padding(asking_BT)) is not None and (pad_BWL := model.padding(evicted_BWL)) is not None:
         answers_BT = answers_BT | pad_BT
+        alike_BWTL = alike_BWTL.masked_fill(pad_BWL[:, :, None], -torch.inf)
+    best_BWT = alike_BWTL.amax(-1)
     return best_BWT.masked_fill(answers_BT[:, None], 0).sum(-1)

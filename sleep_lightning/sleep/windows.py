@@ -17,13 +17,19 @@ class Window(NamedTuple):
     sleeps: bool
 
 
-def plan_windows(labels_BT: Tensor, window_size: int) -> list[Window]:
+def plan_windows(labels_BT: Tensor, window_size: int, pad_BT: Tensor | None = None) -> list[Window]:
     """Cut a batch into windows; a window sleeps if no row has a label there (Algorithm 1).
 
     Windows after the last label of all rows do not sleep: nothing is asked of what they hold.
 
+    Args:
+        labels_BT: -100 where there is none.
+        window_size: L.
+        pad_BT: neutral pads (``WindowModel.padding``), if the model knows any.
+
     Raises:
-        ValueError: if some rows have labels in a window and others, not yet done, don't: one batch, one plan.
+        ValueError: if some rows have labels in a window and others, which hold tokens and are not yet done, don't: one
+            batch, one plan (``align_windows`` makes it so with neutral pads).
     """
     T = labels_BT.shape[1]
     has_label_BT = (labels_BT != IGNORE).cpu()  # one synchronisation with a GPU, not one per window
@@ -32,11 +38,13 @@ def plan_windows(labels_BT: Tensor, window_size: int) -> list[Window]:
     for start in range(0, T, window_size):
         stop = min(start + window_size, T)
         rows = has_label_BT[:, start:stop].any(1)
-        done = has_label_BT[:, :start].any(1) & ~has_label_BT[:, start:].any(1)
-        if bool(rows.any()) and not bool((rows | done).all()):
+        idle = has_label_BT[:, :start].any(1) & ~has_label_BT[:, start:].any(1)  # done
+        if pad_BT is not None:
+            idle |= pad_BT[:, start:stop].all(1).cpu()
+        if bool(rows.any()) and not bool((rows | idle).all()):
             raise ValueError(
                 f"tokens {start}:{start + window_size} have labels in {int(rows.sum())} of {len(rows)} rows; "
-                f"every row of a batch must have its labels in the same windows"
+                f"every row of a batch must have its labels in the same windows, or the task a neutral pad"
             )
         windows.append(Window(start, stop, sleeps=not bool(rows.any()) and start <= last))
     return windows

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from sleep_lightning.sleep import IGNORE
+from sleep_lightning.sleep import IGNORE, SleepConfig, align_windows
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -48,6 +48,22 @@ class TaskBatch:
     def pick(self, rows: Tensor) -> "TaskBatch":
         """Sequences by their indices."""
         return self.map(lambda x: x[rows])
+
+    def aligned(self, sleep: SleepConfig, neutral_pad: int | None) -> "TaskBatch":
+        """The same rows, their windows side by side (``sleep.align_windows``): what is to be planned and run."""
+        place_BT = align_windows(self.tokens, self.labels, sleep, neutral_pad)
+        return self if place_BT is None else self.moved(place_BT, neutral_pad)
+
+    def moved(self, place_BT: Tensor, neutral_pad: int | None) -> "TaskBatch":
+        """The same rows, with every token where ``align_windows`` puts it."""
+        place_BT = place_BT.to(self.tokens.device)
+
+        def move(x_BT: Tensor, empty: int) -> Tensor:
+            return x_BT.gather(1, place_BT.clamp(min=0)).masked_fill(place_BT < 0, empty)
+
+        assert neutral_pad is not None, "only pads that the model ignores may be put between tokens"
+        answers = None if self.answers is None else move(self.answers, 0)
+        return replace(self, tokens=move(self.tokens, neutral_pad), labels=move(self.labels, IGNORE), answers=answers)
 
 
 class TaskConfig(Protocol):

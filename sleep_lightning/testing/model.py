@@ -12,8 +12,9 @@ from sleep_lightning.ops.cpp import build
 from sleep_lightning.sleep import Checkpointing, SleepConfig, sleep
 from sleep_lightning.sleep.counted_flops import counted_pass_flops
 from sleep_lightning.testing.tiny import tiny_batch
-from sleep_lightning.training.gradients import accumulate_gradients, predict
+from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.optimizer import build_optimizer
+from sleep_lightning.training.prediction import predict
 
 B, T = 3, 6
 

@@ -62,7 +62,7 @@ class GraphedGradients:
         Raises:
             RuntimeError: something in this configuration cannot be captured.
         """
-        windows = plan_windows(batch.labels, sleep.window_size)
+        windows = plan_windows(batch.labels, sleep.window_size, self.model.padding(batch.tokens))
         n_labels = (batch.labels != IGNORE).sum() if n_labels is None else n_labels
         learning = tuple(p.requires_grad for p in self.model.parameters())
         autocast = torch.is_autocast_enabled("cuda")

@@ -15,8 +15,8 @@ from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.resume import check_same_kind
 from sleep_lightning.sleep import AtBoundary, Observer
 from sleep_lightning.tasks import Split
-from sleep_lightning.training.gradients import predict
-from sleep_lightning.training.metrics import Answers, Score, score
+from sleep_lightning.training.metrics import Score, score
+from sleep_lightning.training.prediction import answer
 from sleep_lightning.training.runtime.environment import check_device
 
 
@@ -93,6 +93,5 @@ def score_split(
     t, task, answers = experiment.training, experiment.task.build(), []
     for position in range(t.val_batches):
         batch = task.batch(t.val_batch_size, seed=0, position=position, split=split).to(next(model.parameters()).device)
-        logits = predict(model, batch, experiment.sleep, at_boundary=at_boundary, observe=observe)
-        answers.append(Answers.of(logits, batch))
+        answers.append(answer(model, batch, experiment.sleep, at_boundary=at_boundary, observe=observe))
     return score(answers)

@@ -52,7 +52,7 @@ def accumulate_gradients(
         policy: activation checkpointing.
         executor: ``auto`` runs layer by layer where that is the same, ``windows`` never does.
         weight: factor on the loss (1 / micro-batches).
-        windows: the batch's windows if they are known (planning them waits for the device).
+        windows: the batch's windows if they are known (planning them waits for the device); its rows are then aligned.
         n_labels: number of labels that the mean is over; None: those of this batch. Where the batch is a share of a
             larger one, its labels: gradients and losses of all shares then add up to those of the whole.
         backward: called with the loss of each segment.
@@ -64,7 +64,9 @@ def accumulate_gradients(
         ValueError: the model cannot recompute what ``policy`` asks it to, or leave out its MLPs as ``sleep`` does.
     """
     sleep = replace(sleep, tolerance=None)
-    windows = plan_windows(batch.labels, sleep.window_size) if windows is None else windows
+    if windows is None:
+        batch = batch.aligned(sleep, model.neutral_pad)
+        windows = plan_windows(batch.labels, sleep.window_size, model.padding(batch.tokens))
     n_labels = ((batch.labels != IGNORE).sum() if n_labels is None else n_labels).clamp(min=1)
     memory = zero_memory(model, len(batch.tokens), sleep)
     total, answers_BT = torch.zeros((), device=batch.tokens.device), is_answer(batch.labels)
@@ -155,37 +157,3 @@ def _runs(
 
 def _loss_sum(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
-
-
-@torch.no_grad()
-def predict(
-    model: WindowModel,
-    batch: TaskBatch,
-    sleep: SleepConfig,
-    *,
-    at_boundary: AtBoundary | None = None,
-    observe: Observer | None = None,
-    windows: list[Window] | None = None,
-) -> Tensor:
-    """Logits ``[B, T, vocab]``, teacher-forced; zeros in windows that slept (they have none).
-
-    ``at_boundary`` may change the memory between windows (zero it, say), for ablations; ``observe`` is called after
-    every sleeping pass. ``windows`` are the batch's if they are those of a larger batch.
-    """
-    windows = plan_windows(batch.labels, sleep.window_size) if windows is None else windows
-    memory = zero_memory(model, len(batch.tokens), sleep)
-    logits_BTV = torch.zeros(*batch.tokens.shape, model.vocab_size, device=batch.tokens.device)
-    [planned] = make_schedule(model, windows, sleep)
-    awake, _ = run_windows(
-        model,
-        batch.tokens,
-        planned,
-        memory,
-        sleep,
-        at_boundary=at_boundary,
-        observe=observe,
-        answers_BT=is_answer(batch.labels),
-    )
-    for window, h in awake:
-        logits_BTV[:, window.start : window.stop] = model.logits(h)
-    return logits_BTV

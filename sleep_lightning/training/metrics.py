@@ -59,9 +59,14 @@ class Answers:
 
     @classmethod
     def of(cls, logits_BTV: Tensor, batch: TaskBatch) -> "Answers":
+        """Of all logits."""
         loss = F.cross_entropy(logits_BTV.transpose(1, 2), batch.labels, ignore_index=IGNORE, reduction="none")
-        right = logits_BTV.argmax(-1) == batch.labels
-        (labels, right, loss), slices = by_answer(batch, batch.labels, right, loss)
+        return cls.cut(logits_BTV.argmax(-1) == batch.labels, loss, batch)
+
+    @classmethod
+    def cut(cls, right_BT: Tensor, loss_BT: Tensor, batch: TaskBatch) -> "Answers":
+        """Of what is right and the loss at every label."""
+        (labels, right, loss), slices = by_answer(batch, batch.labels, right_BT, loss_BT)
         return cls(right.cpu(), loss.cpu(), labels.cpu(), {name: x.cpu() for name, x in slices.items()})
 
 

@@ -23,9 +23,9 @@ from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.any_trainer import check_length, default_callbacks, refuse_unsupported
 from sleep_lightning.training.batches import as_batch
 from sleep_lightning.training.errors import check_loss, check_weights
-from sleep_lightning.training.gradients import predict
 from sleep_lightning.training.metrics import Answers, Score, score
 from sleep_lightning.training.optimizer import build_optimizer, rate_name
+from sleep_lightning.training.prediction import answer, predict
 from sleep_lightning.training.schedule import build_schedule
 from sleep_lightning.training.step_gradients import StepGradients
 
@@ -167,9 +167,10 @@ class SleepModule(pl.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         if self.gradients.shards is not None:
             self.gradients.shards.gather()
-        batch, sleep = as_batch(batch), self.experiment.sleep
-        share, windows = self.gradients.exchange.share(batch), plan_windows(batch.labels, sleep.window_size)
-        self._answers.append(Answers.of(predict(self.model, share, sleep, windows=windows), share))
+        sleep = self.experiment.sleep
+        batch = as_batch(batch).aligned(sleep, self.model.neutral_pad)
+        windows = plan_windows(batch.labels, sleep.window_size, self.model.padding(batch.tokens))
+        self._answers.append(answer(self.model, self.gradients.exchange.share(batch), sleep, windows=windows))
 
     test_step = validation_step
 

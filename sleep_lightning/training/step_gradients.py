@@ -67,9 +67,10 @@ class StepGradients:
         """
         if self.shards is not None:
             self.shards.gather()
-        loss = torch.zeros((), device=batch.tokens.device)
+        loss, n = torch.zeros((), device=batch.tokens.device), self.training.accumulate
+        n_labels = (batch.labels != IGNORE).sum() / n  # rows may have different numbers of them
         for part in self._micro_batches(batch):
-            loss += self.accumulate(part, sleep, backward) / self.training.accumulate
+            loss += self.accumulate(part, sleep, backward, n_labels) / n
         return self.reduce(loss, self.training.clip_norm or torch.inf)
 
     def _micro_batches(self, batch: TaskBatch) -> list[TaskBatch]:
@@ -81,9 +82,12 @@ class StepGradients:
             )
         return [batch.rows(start, start + rows // n) for start in range(0, rows, rows // n)]
 
-    def accumulate(self, batch: TaskBatch, sleep: SleepConfig, backward: Callable[[Tensor], object]) -> Tensor:
-        """Add the gradients of this rank's share of a micro-batch; returns its part of the loss."""
-        t, share, n_labels = self.training, self.exchange.share(batch), (batch.labels != IGNORE).sum()
+    def accumulate(
+        self, batch: TaskBatch, sleep: SleepConfig, backward: Callable[[Tensor], object], n_labels: Tensor
+    ) -> Tensor:
+        """Add the gradients of this rank's share of a micro-batch, its loss divided by ``n_labels``; returns that."""
+        batch = batch.aligned(sleep, self.model.neutral_pad)
+        t, share = self.training, self.exchange.share(batch)
         options: dict[str, Any] = {
             "n_labels": n_labels,
             "tbptt_windows": t.tbptt_windows,
@@ -93,7 +97,8 @@ class StepGradients:
         }
         if self._graphed is not None:
             return self._graphed(share, sleep, **options)
-        windows = plan_windows(batch.labels, sleep.window_size)  # alike in all ranks
+        # alike in all ranks
+        windows = plan_windows(batch.labels, sleep.window_size, self.model.padding(batch.tokens))
         return accumulate_gradients(self.model, share, sleep, backward=backward, windows=windows, **options)
 
     def reduce(self, loss: Tensor, clip_norm: float) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,8 @@ from sleep_lightning.model import HybridLM
 from sleep_lightning.sleep import PassRecord, SleepConfig, run_window_loop, sleep, zero_memory
 from sleep_lightning.sleep.adaptive import change
 from sleep_lightning.sleep.layerwise import not_known_legal
-from sleep_lightning.training.gradients import accumulate_gradients, predict
+from sleep_lightning.training.gradients import accumulate_gradients
+from sleep_lightning.training.prediction import predict
 from tests.conftest import tiny_batch, tiny_model
 
 T, N, B = 6, 5, 6

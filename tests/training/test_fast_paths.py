@@ -13,8 +13,9 @@ from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.ops.cpp import build
 from sleep_lightning.sleep import Checkpointing, SleepConfig
 from sleep_lightning.tasks import Rule110Config
-from sleep_lightning.training.gradients import accumulate_gradients, predict
+from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.optimizer import build_optimizer
+from sleep_lightning.training.prediction import predict
 from tests.conftest import tiny_batch, tiny_model
 
 

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from sleep_lightning.model import HybridLM
 from sleep_lightning.sleep import IGNORE, Checkpointing, SleepConfig, sleep, wake
 from sleep_lightning.tasks import TaskBatch
-from sleep_lightning.training.gradients import accumulate_gradients, predict
+from sleep_lightning.training.gradients import accumulate_gradients
+from sleep_lightning.training.prediction import predict
 from tests.conftest import tiny_batch, tiny_model
 
 L = 6

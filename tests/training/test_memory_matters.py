@@ -7,9 +7,10 @@ from sleep_lightning.config import TrainingConfig
 from sleep_lightning.model import HybridLM, Memory, ModelConfig
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import Rule110Config, Task
-from sleep_lightning.training.gradients import accumulate_gradients, predict
+from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.metrics import Answers, Score, score
 from sleep_lightning.training.optimizer import build_optimizer
+from sleep_lightning.training.prediction import predict
 from sleep_lightning.training.schedule import build_schedule
 
 pytestmark = pytest.mark.long  # they train

@@ -82,7 +82,8 @@ def diagnose_passes(model: WindowModel, batch: TaskBatch, sleep: SleepConfig) ->
         if states[0].requires_grad:
             written.append((record.n, record.memory_out))
 
-    windows = plan_windows(batch.labels, sleep.window_size)
+    batch = batch.aligned(sleep, model.neutral_pad)
+    windows = plan_windows(batch.labels, sleep.window_size, model.padding(batch.tokens))
     with torch.enable_grad():
         memory = zero_memory(model, len(batch.tokens), sleep)
         walked = run_window_loop(
