@@ -7,7 +7,7 @@ pair. With the question before the context its keys are listed first, in the ord
 """
 
 from dataclasses import dataclass, field
-from math import comb, log2
+from math import comb, perm
 from typing import Literal
 
 import torch
@@ -55,7 +55,7 @@ class MQARConfig:
                 raise ValueError(
                     f"task.{key}={getattr(self, key)} is less than the {most} pairs of a sequence; use more"
                 )
-        if log2(comb(self.n_keys, min(self.pairs))) + min(self.pairs) * log2(self.n_values) < log2(_FEWEST):
+        if comb(self.n_keys, min(self.pairs)) * perm(self.n_values, min(self.pairs)) < _FEWEST:
             raise ValueError(
                 f"task.n_keys={self.n_keys} and task.n_values={self.n_values} make fewer than {_FEWEST} sets of "
                 f"{min(self.pairs)} pairs, too few to split; raise them"

@@ -118,4 +118,6 @@ def _bm25s() -> Any:
     try:
         return import_module("bm25s")
     except ImportError as error:
-        raise ValueError("task.kept=bm25 needs bm25s: pip install 'sleep-lightning[retrieval]'; or use summary or all") from error
+        raise ValueError(
+            "task.kept=bm25 needs bm25s: pip install 'sleep-lightning[retrieval]'; or use summary or all"
+        ) from error
