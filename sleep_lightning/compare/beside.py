@@ -37,7 +37,7 @@ def in_one_window(e: Experiment, *changes: str) -> list[str]:
 def keep(e: Experiment, kept: str) -> list[str]:
     """Changes under which a text's context is cut down to one window, which is read with the question."""
     if not hasattr(e.task, "kept"):
-        raise ValueError(f"--beside {kept} is for tasks of text, not task.name={e.task.name}; use window or full-cache")
+        raise ValueError(f"this arm is for tasks of text, and task.name={e.task.name} has none")
     return in_one_window(e, f"task.kept={kept}", "task.kept_windows=1")
 
 
@@ -72,7 +72,7 @@ def with_changes(experiment: Experiment, names: Sequence[str]) -> dict[str, Expe
         try:
             found[name] = load_experiment(experiment.to_dict(), BESIDE[name].changes(experiment))
         except ValueError as error:
-            raise ValueError(error if "--beside" in str(error) else f"--beside {name}: {error}") from error
+            raise ValueError(f"--beside {name}: {error}") from error
     return found
 
 

@@ -84,7 +84,7 @@ def test_a_model_that_reads_everything_answers_with_the_full_cache_only() -> Non
     [
         (["windw"], "--beside 'windw' is unknown; did you mean window?"),
         (["nothing"], "--beside 'nothing' is unknown; use sleep, window, full-cache"),
-        (["bm25"], "--beside bm25 is for tasks of text, not task.name=mqar; use window or full-cache"),
+        (["bm25"], "--beside bm25: this arm is for tasks of text, and task.name=mqar has none"),
     ],
 )
 def test_wrong_arms_are_refused(names: list[str], message: str) -> None:
@@ -112,4 +112,4 @@ def test_the_command_prints_all_arms_and_writes_them(tmp_path: Path, capsys: pyt
     assert list(written) == ["sleep", "window", "full-cache"]
     assert all({"exact_match", "baselines"} <= written[arm]["all"].keys() for arm in written)
     assert main([*command, "--beside", "bm25"]) == 2
-    assert "--beside bm25 is for tasks of text" in capsys.readouterr().err
+    assert "--beside bm25: this arm is for tasks of text" in capsys.readouterr().err
