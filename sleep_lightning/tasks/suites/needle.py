@@ -35,11 +35,11 @@ class NeedleKeys(SuiteKeys):
 
     kinds: list[str] = field(default_factory=lambda: list(KINDS))
     """Kinds of question, of single, multi_key, multi_value and multi_query; each row draws one."""
-    n_keys: int = field(default=4, metadata={"high": 2**16})
+    n_keys: int = field(default=4, metadata={"high": 2**10})
     """Things with a code in multi_key and multi_query."""
-    n_values: int = field(default=3, metadata={"high": 2**16})
+    n_values: int = field(default=3, metadata={"high": 2**10})
     """Codes of the thing in multi_value."""
-    n_queries: int = field(default=2, metadata={"high": 2**16})
+    n_queries: int = field(default=2, metadata={"high": 2**10})
     """Things asked for at once in multi_query."""
     digits: int = field(default=2, metadata={"high": 9})
     """Digits of a code."""

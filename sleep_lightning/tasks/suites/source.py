@@ -13,7 +13,8 @@ from sleep_lightning.tasks.text.row import TextRow
 
 _TRIES = 10_000
 """Plots drawn before a split is said to have none that fits: of a fair hash one in sixteen belongs to it."""
-_PROBES = 50
+_PROBES = 32
+"""Plots that are drawn to see whether they fit the shortest context."""
 
 
 @dataclass

@@ -33,7 +33,7 @@ class StoriesKeys(SuiteKeys):
 
     kinds: list[str] = field(default_factory=lambda: list(KINDS))
     """Kinds of question, of where_person, where_thing, count, who_has and yes_no; each row draws one."""
-    n_events: int = field(default=8, metadata={"high": 2**12})
+    n_events: int = field(default=8, metadata={"high": 2**10})
     """Sentences of the story."""
     n_persons: int = field(default=4, metadata={"high": 2**12})
     """Persons in use."""
