@@ -56,14 +56,23 @@ SCORES = (
 
 def score_table(scores: Mapping[str, Score], title: str) -> FittingTable:
     """Accuracy by slice, each beside its standard error and its baselines."""
-    table = FittingTable(title, SCORES)
-    for name, s in scores.items():
-        b = s.baselines
-        numbers = (s.exact_match, s.exact_match_se, b.majority_exact_match, b.uniform_exact_match, s.token_accuracy)
-        table.add_row(
-            name, str(s.answers), *(f"{x:.4f}" for x in (*numbers, b.majority_token_accuracy)), f"{s.loss:.4f}"
-        )
+    return FittingTable(title, SCORES, [_score_cells(name, s) for name, s in scores.items()])
+
+
+def arm_table(scores: Mapping[str, Mapping[str, Score]], title: str) -> FittingTable:
+    """The same for several arms, a section each."""
+    table = FittingTable(title, (Column("arm", label=True), *SCORES))
+    for arm, slices in scores.items():
+        for name, s in slices.items():
+            table.add_row(arm, *_score_cells(name, s))
+        table.add_section()
     return table
+
+
+def _score_cells(name: str, s: Score) -> list[str]:
+    b = s.baselines
+    numbers = (s.exact_match, s.exact_match_se, b.majority_exact_match, b.uniform_exact_match, s.token_accuracy)
+    return [name, str(s.answers), *(f"{x:.4f}" for x in (*numbers, b.majority_token_accuracy)), f"{s.loss:.4f}"]
 
 
 def measured_line(measured: Mapping[str, float | None], predicted: Mapping[str, float | None]) -> str:

@@ -1,7 +1,7 @@
 """``validate`` and ``test``: scores of a checkpoint on held-out sequences; ``predict``: its answers."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sleep_lightning.cli.console import plain_console, print_facts, score_table
+from sleep_lightning.cli.console import arm_table, plain_console, print_facts, score_table
+from sleep_lightning.compare.beside import BESIDE, score_beside
 from sleep_lightning.config import Experiment
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.cost.pass_count import PassCount
@@ -37,6 +38,19 @@ def evaluate(
         print_facts(console, {"passes": f"{count.mean:.2f} a window, mean", "forward": spent})
     if output is not None:
         write_json(output, content | {"slices": {name: asdict(s) for name, s in scores.items()}})
+    return 0
+
+
+def evaluate_beside(
+    model: WindowModel, changed: Mapping[str, Experiment], split: Split, output: Path | None = None, *, of: str = ""
+) -> int:
+    """Print the accuracy of every arm (``compare.beside``) by slice beside the baselines; also as JSON."""
+    scores, console = score_beside(model, changed, split), plain_console()
+    console.print(arm_table(scores, ", ".join(filter(None, (split, of)))))
+    print_facts(console, {name: BESIDE[name].about for name in scores})
+    if output is not None:
+        arms = {arm: {name: asdict(s) for name, s in slices.items()} for arm, slices in scores.items()}
+        write_json(output, {"split": split, "arms": arms})
     return 0
 
 

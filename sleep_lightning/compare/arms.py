@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from sleep_lightning.compare.beside import in_one_window, keep
 from sleep_lightning.config import Experiment, Override, load_experiment
 from sleep_lightning.config.checks import did_you_mean
 from sleep_lightning.cost.flops import sequence_cost
@@ -100,7 +101,7 @@ ARMS: dict[str, tuple[str, Callable[[Experiment], list[str]]]] = {
     "attention": ("attention only, hard eviction: cannot remember", _attention_only),
     "full-attention": (
         "attention only, nothing evicted: upper bound",
-        lambda e: [*_attention_only(e), f"sleep.window_size={max(2, e.task.build().sequence_length)}"],
+        lambda e: [*_attention_only(e), *in_one_window(e)],
     ),
     "deeper": ("untied blocks, one pass, equal FLOPs a step", _deeper),
     "more-tokens": ("one pass, equal FLOPs by more steps", _more_tokens),
@@ -116,6 +117,14 @@ ARMS: dict[str, tuple[str, Callable[[Experiment], list[str]]]] = {
     "retrieval": (
         "one pass; the most similar evicted window is read again",
         lambda e: ["sleep.n_passes=1", "sleep.retrieved_windows=1"],
+    ),
+    "bm25": (
+        "attention only; the question with the window of text that BM25 finds for it",
+        lambda e: [*_attention_only(e), *keep(e, "bm25")],
+    ),
+    "summary": (
+        "attention only; the question with an extractive summary, one window long",
+        lambda e: [*_attention_only(e), *keep(e, "summary")],
     ),
     "compaction": ("attention only; each window leaves L / 4 summary tokens", _summaries),
     "sampled-n": ("N drawn each step from 1 to the base's", _sampled),
@@ -140,6 +149,8 @@ NEEDS_PASSES = (
     *("sampled-n", "adaptive", "curriculum", "mixers"),
 )
 """Arms that say something only against a base of several passes."""
+NEEDS_TEXT = ("bm25", "summary")
+"""Arms that cut down a text."""
 
 
 def build_arms(base: Experiment, names: list[str], key: str = "--arms") -> list[Arm]:
@@ -184,4 +195,7 @@ def _build_arm(base: Experiment, text: str, key: str) -> Arm:
             f"{key} {name} compares with the base's N passes, and sleep.n_passes=1; set it, for example to 4"
         )
     about, changes_of = ARMS[name]
-    return Arm(name, tuple(changes_of(base)), about)
+    try:
+        return Arm(name, tuple(changes_of(base)), about)
+    except ValueError as error:
+        raise ValueError(f"{key} {name}: {error}") from error

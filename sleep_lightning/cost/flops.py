@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.outline import outline
+from sleep_lightning.cost.windows import expected_windows
 from sleep_lightning.model import HybridLM, WindowModel
 from sleep_lightning.model.parameter_groups import frozen_blocks
-from sleep_lightning.sleep import Window, make_schedule
+from sleep_lightning.sleep import make_schedule
 from sleep_lightning.sleep.counted_flops import logits_flops
 from sleep_lightning.sleep.retrieval import likeness_flops
 from sleep_lightning.sleep.schedule import PassFlops
@@ -57,43 +58,36 @@ class Flops(NamedTuple):
         return Flops(self.forward + forward, self.backward + backward)
 
 
-def planned_windows(sequence_length: int, context_length: int, window_size: int) -> list[Window]:
-    """The windows of ``sleep.plan_windows`` for labels that begin at ``context_length``, without any tensor."""
-    starts = range(0, sequence_length, window_size)
-    stops = [min(start + window_size, sequence_length) for start in starts]
-    return [Window(start, stop, stop <= context_length) for start, stop in zip(starts, stops, strict=True)]
-
-
 def sequence_cost(experiment: Experiment) -> Cost:
-    """Cost of one sequence of the experiment's task."""
-    task, sleep, t = experiment.task.build(), experiment.sleep, experiment.training
-    model = outline(experiment)
-    windows = planned_windows(task.sequence_length, task.context_length, sleep.window_size)
-    schedule = make_schedule(
-        model,
-        windows,
-        sleep,
-        checkpointing=t.checkpointing,
-        tbptt_windows=t.tbptt_windows,
-        frozen=frozen_blocks(model),
-    )
+    """Cost of one sequence of the experiment's task; of rows of different lengths, the mean."""
+    sleep, t, model = experiment.sleep, experiment.training, outline(experiment)
     pass_flops, forward, backward = PassFlops(model, sleep), Counter[str](), Counter[str]()
     by_pass = [Flops()] * max(sleep.n_passes, sleep.wake_passes)
     by_kind = {True: Flops(), False: Flops()}
-    for planned in (one for segment in schedule for one in segment):
-        window = planned.window
-        for p in planned.passes:
-            flops = pass_flops(planned, p)
-            ahead, back = Counter(flops.forward), Counter(flops.backward)
-            if not window.sleeps and p is planned.passes[-1]:
-                own = window.stop - window.start
-                ahead["head"] = logits_flops(model, own)
-                back["head"] = ahead["head"] * (2 if _learns(model) else 1)
-                ahead["retrieval"] = likeness_flops(model, own, window.start) if sleep.retrieved_windows else 0
-            forward += ahead
-            backward += back
-            by_pass[p.n - 1] = by_pass[p.n - 1].plus(ahead.total(), back.total())
-            by_kind[window.sleeps] = by_kind[window.sleeps].plus(ahead.total(), back.total())
+    for windows, share in expected_windows(experiment).items():
+        schedule = make_schedule(
+            model,
+            windows,
+            sleep,
+            checkpointing=t.checkpointing,
+            tbptt_windows=t.tbptt_windows,
+            frozen=frozen_blocks(model),
+        )
+        for planned in (one for segment in schedule for one in segment):
+            window = planned.window
+            for p in planned.passes:
+                flops = pass_flops(planned, p)
+                ahead, back = Counter(flops.forward), Counter(flops.backward)
+                if not window.sleeps and p is planned.passes[-1]:
+                    own = window.stop - window.start
+                    ahead["head"] = logits_flops(model, own)
+                    back["head"] = ahead["head"] * (2 if _learns(model) else 1)
+                    ahead["retrieval"] = likeness_flops(model, own, window.start) if sleep.retrieved_windows else 0
+                ahead, back = (Counter({key: round(share * n) for key, n in x.items()}) for x in (ahead, back))
+                forward += ahead
+                backward += back
+                by_pass[p.n - 1] = by_pass[p.n - 1].plus(ahead.total(), back.total())
+                by_kind[window.sleeps] = by_kind[window.sleeps].plus(ahead.total(), back.total())
     return Cost(forward, backward, tuple(by_pass), by_kind[True], by_kind[False])
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.stages import drawn_passes
 from sleep_lightning.cost.activation_memory import predict_peak, probe_pass
-from sleep_lightning.cost.flops import planned_windows
+from sleep_lightning.cost.windows import expected_windows
 from sleep_lightning.model import HybridLM, WindowModel
 from sleep_lightning.model.parameter_groups import frozen_blocks, hidden_matrices, together
 from sleep_lightning.ops.dtype import autocast
@@ -43,18 +43,21 @@ def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | Non
     # without the weights' bf16 copies, which autocast caches for all sequences and passes
     per_row = {key: getattr(two, key) - getattr(one, key) for key in ("full", "write", "checkpointed", "mlps")}
     passes = replace(one, **per_row)
-    windows = planned_windows(task.sequence_length, task.context_length, experiment.sleep.window_size)
     n_passes, grad_passes = max(drawn_passes(experiment)), experiment.sleep.grad_passes
     sleep = replace(experiment.sleep, n_passes=n_passes, grad_passes=grad_passes and min(grad_passes, n_passes))
-    schedule = make_schedule(
-        model,
-        windows,
-        sleep,
-        checkpointing=t.checkpointing,
-        tbptt_windows=t.tbptt_windows,
-        frozen=frozen_blocks(model),
-    )
-    activations = predict_peak(passes, schedule, t.batch_size // t.accumulate // t.processes, model.vocab_size)
+    schedules = [
+        make_schedule(
+            model,
+            windows,
+            sleep,
+            checkpointing=t.checkpointing,
+            tbptt_windows=t.tbptt_windows,
+            frozen=frozen_blocks(model),
+        )
+        for windows in expected_windows(experiment)
+    ]
+    rows = t.batch_size // t.accumulate // t.processes
+    activations = max(predict_peak(passes, schedule, rows, model.vocab_size) for schedule in schedules)
     weights = sum(p.numel() for p in model.parameters())
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)  # at one step or another
     muon = sum(p.numel() for p, _ in hidden_matrices(model) if p.requires_grad)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from sleep_lightning.sleep import IGNORE
+from sleep_lightning.tasks.dealing import in_split, share_of_set
 from sleep_lightning.tasks.task import Split, Task, TaskBatch
 
 PAD, ANSWER = 0, 1
 _FIRST_HOP = 2
-_HOLDOUT = 16
 _MOST_NAMES = 20_000
 
 
@@ -166,12 +166,10 @@ class Depo(Task):
 
     def _sample_cycles(self, batch_size: int, generator: torch.Generator, split: Split) -> tuple[Tensor, Tensor]:
         """Cycles of the split: names in order of succession ``[B, n_nodes]`` (the first n count) and n ``[B]``."""
-        wanted = {"validation": 0, "test": 1}.get(split)
         kept: list[tuple[Tensor, Tensor]] = []
         while sum(len(n) for _, n in kept) < batch_size:
             cycle, n = self._draw_cycles(2 * batch_size, generator, split)
-            share = self.deal(cycle, n)
-            mine = share > 1 if wanted is None else share == wanted
+            mine = in_split(self.deal(cycle, n), split)
             kept.append((cycle[mine], n[mine]))
         cycles, sizes = (torch.cat(parts)[:batch_size] for parts in zip(*kept, strict=True))
         return cycles, sizes
@@ -193,8 +191,7 @@ class Depo(Task):
         """Which of 16 shares a cycle belongs to, whatever its first node: 0 validation, 1 test."""
         absent_BN = torch.arange(cycle_BN.shape[1]) >= n_B[:, None]
         successor_BN = cycle_BN.gather(1, (torch.arange(cycle_BN.shape[1]) + 1) % n_B[:, None])
-        edge_BN = _scrambled(cycle_BN * self.config.n_names + successor_BN)
-        return _scrambled(edge_BN.masked_fill(absent_BN, 0).sum(1)) >> 7 & _HOLDOUT - 1
+        return share_of_set(cycle_BN * self.config.n_names + successor_BN, absent_BN)
 
 
 def _shuffled(absent_BN: Tensor, generator: torch.Generator) -> Tensor:
@@ -208,10 +205,3 @@ def _packed(x_BT: Tensor, present_BT: Tensor, width: int, right: bool) -> Tensor
     packed = x_BT.gather(1, order).masked_fill(~present_BT.gather(1, order), 0)
     gap = width - x_BT.shape[1]
     return torch.nn.functional.pad(packed, (gap, 0) if right else (0, gap))
-
-
-def _scrambled(x: Tensor) -> Tensor:
-    """A bijective hash of int64 (splitmix64's steps, multiplications wrap)."""
-    x = (x ^ x >> 30) * -0x40A7B892E31B1A47
-    x = (x ^ x >> 27) * -0x6B2FB644ECCEEE15
-    return x ^ x >> 31

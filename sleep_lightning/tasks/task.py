@@ -147,8 +147,8 @@ def baselines(labels_AT: Tensor) -> Baselines:
         right += int(times.max())
         guessed[has_label] /= len(occurring)
     return Baselines(
-        majority_exact_match=float(counts.max() / len(answers)),
-        majority_token_accuracy=float(right / spoken.sum()),
+        majority_exact_match=int(counts.max()) / len(answers),
+        majority_token_accuracy=right / int(spoken.sum()),
         uniform_exact_match=float(guessed.mean()),
     )
 

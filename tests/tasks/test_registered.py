@@ -2,8 +2,14 @@
 
 from sleep_lightning.config.plugins import find_plugin
 from sleep_lightning.tasks import TASKS, DepoConfig, GSMInfiniteConfig, Rule110Config
+from sleep_lightning.tasks.suites import MQARConfig
 
 
 def test_shipped_tasks_are_registered_under_their_names() -> None:
     found = {name: find_plugin("task", name, "task.name").target for name in TASKS}
-    assert found == {"rule110": Rule110Config, "depo": DepoConfig, "gsm_infinite": GSMInfiniteConfig}
+    assert found == {
+        "rule110": Rule110Config,
+        "depo": DepoConfig,
+        "gsm_infinite": GSMInfiniteConfig,
+        "mqar": MQARConfig,
+    }

@@ -14,6 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="FILE", help="write the result to a file (JSON)")
     if parser.get_default("command") == "predict":
         parser.add_argument("--rows", type=int, default=8, help="sequences to answer (default: 8)")
+    else:
+        parser.add_argument(
+            "--beside", nargs="+", metavar="ARM", help="also answer without sleep: window, full-cache, bm25, ..."
+        )
 
 
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
@@ -23,6 +27,7 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     output = file_to_write("--output", a.output)
 
     from sleep_lightning.cli import evaluate
+    from sleep_lightning.compare.beside import with_changes
     from sleep_lightning.runs.checkpoint import checkpoint_file
     from sleep_lightning.tasks import Split
     from sleep_lightning.training.evaluation import load_trained
@@ -36,4 +41,7 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
         return lambda: evaluate.predict(experiment, model, a.rows, output)
     split: Split = "validation" if a.command == "validate" else "test"
     file = checkpoint_file(a.checkpoint)
+    if a.beside:
+        changed = with_changes(experiment, ["sleep", *a.beside])
+        return lambda: evaluate.evaluate_beside(model, changed, split, output, of=str(file))
     return lambda: evaluate.evaluate(experiment, model, split, output, of=str(file))

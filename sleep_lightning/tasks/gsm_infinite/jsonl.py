@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from sleep_lightning.tasks.dealing import split_of
 from sleep_lightning.tasks.gsm_infinite.equations import Mode
-from sleep_lightning.tasks.gsm_infinite.problem import split_of
 from sleep_lightning.tasks.gsm_infinite.settings import SETTINGS
 from sleep_lightning.tasks.task import Split
 

@@ -7,13 +7,12 @@ new quantities or others that still lack theirs, so that no cycle can close. The
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
+from sleep_lightning.tasks.dealing import split_of
 from sleep_lightning.tasks.gsm_infinite.draw import pick
 from sleep_lightning.tasks.gsm_infinite.equations import FORMS, Equation, Form, Level, Mode, Quantity
 from sleep_lightning.tasks.task import Split
 
-_HOLDOUT = 16
 _CHEAPEST = {Level.NUMBER: 1, Level.AVERAGE: 1, Level.TOTAL: 2, Level.MEMBERS: 4}
 """Fewest edges that define a quantity and all below it."""
 _LEVELS = (Level.NUMBER,) * 5 + (Level.AVERAGE,) * 3 + (Level.TOTAL,) * 2 + (Level.MEMBERS,) * 2
@@ -79,12 +78,6 @@ class Problem:
         """
         facts = sorted(e if e.difference else e._replace(operands=tuple(sorted(e.operands))) for e in self.facts)
         return split_of(repr((self.world.setting, self.query, facts)))
-
-
-def split_of(content: str) -> Split:
-    """The split that a problem with this content belongs to."""
-    dealt = int.from_bytes(blake2b(content.encode(), digest_size=8).digest()) % _HOLDOUT
-    return "validation" if dealt == 0 else "test" if dealt == 1 else "train"
 
 
 def sample_problem(rng: random.Random, world: World, op: int, mode: Mode) -> Problem | None:

@@ -1,0 +1,58 @@
+"""The windows that an experiment's batches will have, before its first step."""
+
+from collections import Counter
+from functools import lru_cache
+
+from sleep_lightning.config import Experiment
+from sleep_lightning.sleep import Window, plan_windows
+
+SAMPLED = 256
+"""Rows of training that are drawn to see their windows, if rows may differ."""
+Plan = tuple[Window, ...]
+
+
+def planned_windows(sequence_length: int, context_length: int, window_size: int) -> Plan:
+    """The windows of ``sleep.plan_windows`` for labels that begin at ``context_length``, without any tensor."""
+    starts = range(0, sequence_length, window_size)
+    stops = [min(start + window_size, sequence_length) for start in starts]
+    return tuple(Window(start, stop, stop <= context_length) for start, stop in zip(starts, stops, strict=True))
+
+
+def expected_windows(experiment: Experiment) -> dict[Plan, float]:
+    """The plans of micro-batches, and their shares of all.
+
+    A task without a neutral pad has one. One with such a pad may have rows of different lengths: the first
+    micro-batches of the run are drawn, at least ``SAMPLED`` rows.
+    """
+    task, L = experiment.task.build(), experiment.sleep.window_size
+    if task.neutral_pad is None:
+        return {planned_windows(task.sequence_length, task.context_length, L): 1.0}
+    t = experiment.training
+    return dict(_drawn(_Key(experiment), t.batch_size, t.accumulate, t.seed))
+
+
+class _Key:
+    """Task and sleep of an experiment, compared by what they say."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self._said = f"{experiment.task!r} {experiment.sleep!r}"
+
+    def __hash__(self) -> int:
+        return hash(self._said)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and other._said == self._said
+
+
+@lru_cache(maxsize=16)
+def _drawn(key: _Key, batch_size: int, accumulate: int, seed: int) -> tuple[tuple[Plan, float], ...]:
+    task, sleep, plans = key.experiment.task.build(), key.experiment.sleep, Counter[Plan]()
+    rows, pad = batch_size // accumulate, task.neutral_pad
+    assert pad is not None
+    for position in range(-(-SAMPLED // batch_size)):
+        batch = task.batch(batch_size, seed=seed, position=position)
+        for start in range(0, batch_size, rows):
+            part = batch.rows(start, start + rows).aligned(sleep, pad)
+            plans[tuple(plan_windows(part.labels, sleep.window_size, part.tokens.eq(pad)))] += 1
+    return tuple((plan, n / plans.total()) for plan, n in plans.items())

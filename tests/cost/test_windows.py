@@ -1,0 +1,62 @@
+"""The windows of rows of different lengths, foreseen."""
+
+from collections import Counter
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from sleep_lightning.config import Experiment, TrainingConfig
+from sleep_lightning.cost import windows
+from sleep_lightning.cost.flops import sequence_cost
+from sleep_lightning.cost.step_memory import predict_step_memory
+from sleep_lightning.cost.windows import SAMPLED, expected_windows
+from sleep_lightning.model import ModelConfig
+from sleep_lightning.ops.cpp import build
+from sleep_lightning.sleep import SleepConfig
+from sleep_lightning.tasks import DepoConfig
+from sleep_lightning.training.gradients import accumulate_gradients
+
+
+def experiment(pad: str) -> Experiment:
+    """Cycles of 3 to 12 nodes: of six windows of 4 edges, up to four hold nothing but pads."""
+    return Experiment(
+        DepoConfig(n_nodes=12, min_nodes=3, name_symbols=12, n_queries=3, pad=pad),  # type: ignore[arg-type]
+        ModelConfig(d_model=32, n_heads=2, pattern="AH"),
+        SleepConfig(4, 2),
+        TrainingConfig(batch_size=8, accumulate=4, seed=3),
+    )
+
+
+def test_micro_batches_are_drawn_where_windows_of_pads_are_left_out() -> None:
+    plans = expected_windows(experiment("neutral"))
+    assert sum(plans.values()) == pytest.approx(1)
+    asleep = Counter[int]()
+    for plan, share in plans.items():
+        asleep[sum(window.sleeps for window in plan)] += round(share * SAMPLED / 2)
+        assert [w.sleeps for w in plan] == sorted((w.sleeps for w in plan), reverse=True)
+    assert set(asleep) <= {2, 3, 4, 5, 6} and len(asleep) > 2
+    [(plan, share)] = expected_windows(experiment("token")).items()
+    assert [w.sleeps for w in plan] == [True] * 6 + [False] * 3 and share == 1
+
+
+def test_cost_is_the_mean_of_what_the_batches_dispatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(build.SWITCH, "0")  # the counter does not see into the C++ kernels
+    monkeypatch.setattr(windows, "SAMPLED", 8)
+    e = experiment("neutral")
+    e.training.seed = 5
+    task, model = e.task.build(), e.build_model()
+    counted = 0
+    for position in range(1):
+        batch = task.batch(8, seed=5, position=position)
+        for start in range(0, 8, 2):
+            with FlopCounterMode(display=False) as counter:
+                accumulate_gradients(model, batch.rows(start, start + 2), e.sleep, executor="windows")
+            counted += counter.get_total_flops()
+    assert counted / 8 == pytest.approx(sequence_cost(e).total, rel=0.01)
+    assert sequence_cost(e).total < 0.9 * sequence_cost(experiment("token")).total
+
+
+def test_memory_is_that_of_the_longest() -> None:
+    neutral, token = experiment("neutral"), experiment("token")
+    one, whole = (predict_step_memory(e, e.build_model()) for e in (neutral, token))
+    assert one is not None and whole is not None and one < 1.02 * whole  # masks
