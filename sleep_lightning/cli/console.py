@@ -97,6 +97,11 @@ def measured_line(measured: Mapping[str, float | None], predicted: Mapping[str, 
     )
 
 
+def parameters_line(parameters: int, learning: int) -> str:
+    """How many there are, and how many of them learn if not all do."""
+    return with_unit(parameters) + ("" if learning == parameters else f", of which {with_unit(learning)} learn")
+
+
 def time_line(flops: float, rate: "Rate | None", at_once: int = 1) -> str:
     """How long training will take on this machine.
 

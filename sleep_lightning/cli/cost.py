@@ -1,6 +1,6 @@
 """``cost``: what an experiment will take, before its first step."""
 
-from sleep_lightning.cli.console import plain_console, print_facts, time_line
+from sleep_lightning.cli.console import parameters_line, plain_console, print_facts, time_line
 from sleep_lightning.config import Experiment
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.cost.inference import inference_cost, state_bytes
@@ -8,6 +8,7 @@ from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.cost.step_memory import predict_process_memory, predict_step_memory
 from sleep_lightning.formatting import in_bytes, in_flop, with_unit
 from sleep_lightning.model import WindowModel
+from sleep_lightning.model.parameter_groups import counted_parameters
 from sleep_lightning.tables import Column, FittingTable
 from sleep_lightning.training.rate import training_rate
 
@@ -52,7 +53,7 @@ def cost(experiment: Experiment) -> int:
             "step": in_flop(whole),
             "run": f"{in_flop(step_flops.run())} in {t.max_steps} steps, "
             f"{with_unit(t.max_steps * step * task.sequence_length)} tokens",
-            "parameters": with_unit(sum(p.numel() for p in model.parameters())),
+            "parameters": parameters_line(*counted_parameters(model)),
             "awake": f"{in_flop(inference.wake_flops_per_token)} a token",
             "asleep": f"{in_flop(inference.sleep_flops_per_window)} a window of {experiment.sleep.window_size}",
             "time": time_line(step_flops.run(), training_rate(experiment)),

@@ -1,9 +1,9 @@
 """``plan`` for people: a table, and what to change."""
 
-from sleep_lightning.cli.console import plain_console, print_facts
+from sleep_lightning.cli.console import parameters_line, plain_console, print_facts
 from sleep_lightning.config import Experiment
 from sleep_lightning.cost.plan import Plan, Way
-from sleep_lightning.formatting import duration, in_bytes, in_flop, with_unit
+from sleep_lightning.formatting import duration, in_bytes, in_flop
 from sleep_lightning.tables import Column, FittingTable
 
 
@@ -24,7 +24,7 @@ def show(experiment: Experiment, plan: Plan, memory: int, flops_per_s: float, wh
         table.add_row(str(way.n_passes), way.checkpointing, in_bytes(way.nbytes), fits, in_flop(way.flops), seconds)
     console.print(table)
     facts = {
-        "parameters": with_unit(plan.parameters),
+        "parameters": parameters_line(plan.parameters, plan.learning),
         "memory": f"{in_bytes(plan.state_bytes)} a sequence",
         "time": "at an assumed utilisation: give a measured one as --utilization (tokens/s and FLOPs are in MLflow)",
         "activations": "of torch's operations and the chunked rule; a GPU kernel of the rule keeps less",

@@ -16,6 +16,7 @@ from sleep_lightning.cost.inference import inference_cost
 from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.cost.step_memory import predict_step_memory
 from sleep_lightning.model import ModelConfig, WindowModel
+from sleep_lightning.model.parameter_groups import counted_parameters
 from sleep_lightning.sleep import Checkpointing
 
 PEAK_TFLOPS = {"A100": 312, "H100": 989, "H200": 989, "B200": 2250, "L40S": 362, "RTX4090": 165}
@@ -55,12 +56,14 @@ class Plan:
 
     Attributes:
         parameters: of the model.
+        learning: those that learn at one step or another.
         state_bytes: memory of one sequence.
         ways: N by checkpointing, as the experiment has the rest.
         fitting: for each N the first change that fits, if the experiment does not; None: nothing does.
     """
 
     parameters: int
+    learning: int
     state_bytes: int
     ways: list[Way]
     fitting: dict[int, Way | None]
@@ -95,8 +98,8 @@ def plan(experiment: Experiment, gpus: int, memory: int, passes: Sequence[int]) 
         model = model.to(torch.bfloat16)
     ways = [_way(base, model, n, policy) for n in passes for policy in POLICIES]
     fitting = {n: _first(base, model, [way for way in ways if way.n_passes == n], memory) for n in passes}
-    parameters = sum(p.numel() for p in model.parameters())
-    return Plan(parameters, inference_cost(base).state_bytes, ways, fitting)
+    parameters, learning = counted_parameters(model)
+    return Plan(parameters, learning, inference_cost(base).state_bytes, ways, fitting)
 
 
 def _spread(t: TrainingConfig, gpus: int, sharding: str, accumulate: int) -> TrainingConfig:

@@ -8,7 +8,7 @@ from sleep_lightning.config.stages import drawn_passes
 from sleep_lightning.cost.activation_memory import predict_peak, probe_pass
 from sleep_lightning.cost.windows import expected_windows
 from sleep_lightning.model import HybridLM, WindowModel
-from sleep_lightning.model.parameter_groups import frozen_blocks, hidden_matrices, together
+from sleep_lightning.model.parameter_groups import counted_parameters, frozen_blocks, hidden_matrices, together
 from sleep_lightning.ops.dtype import autocast
 from sleep_lightning.sleep import make_schedule
 from sleep_lightning.sleep.schedule import recomputes_passes
@@ -58,8 +58,7 @@ def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | Non
     ]
     rows = t.batch_size // t.accumulate // t.processes
     activations = max(predict_peak(passes, schedule, rows, model.vocab_size) for schedule in schedules)
-    weights = sum(p.numel() for p in model.parameters())
-    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)  # at one step or another
+    weights, learning = counted_parameters(model)
     muon = sum(p.numel() for p, _ in hidden_matrices(model) if p.requires_grad)
     moments = muon + 2 * (learning - muon)
     if t.sharding == "full":

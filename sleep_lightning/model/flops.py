@@ -1,6 +1,7 @@
 """FLOPs by component: matrix products, attention and memory rules (a multiply-add is 2), no elementwise work."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -28,12 +29,13 @@ class Flops:
 
 def projection(component: str, T: int, layer: nn.Module) -> Flops:
     """A projection of T tokens: backward for its input, and for its weight unless that is frozen; adapters with it."""
-    base = getattr(layer, "base_layer", layer)
+    base: nn.Linear = getattr(layer, "base_layer", layer)
+    adapters: Mapping[str, nn.Linear] = getattr(layer, "lora_A", {})
     forward = 2 * T * base.in_features * base.out_features
     backward = forward * (2 if base.weight.requires_grad else 1)
-    for down in layer.lora_A.values() if base is not layer else ():
+    for down in adapters.values():
         more = 2 * T * down.out_features * (base.in_features + base.out_features)
-        forward, backward = forward + more, backward + 2 * more
+        forward, backward = forward + more, backward + more * (2 if down.weight.requires_grad else 1)
     return Flops(Counter({component: forward}), Counter({component: backward}))
 
 

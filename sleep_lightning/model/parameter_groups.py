@@ -105,6 +105,12 @@ def set_trained(model: WindowModel, learning: set[nn.Parameter]) -> None:
         p.requires_grad_(p in learning)
 
 
+def counted_parameters(model: WindowModel) -> tuple[int, int]:
+    """All, and those that learn."""
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+
 def frozen_blocks(model: WindowModel) -> int:
     """How many first blocks a gradient never gets to: neither they nor the embedding learn."""
     if not isinstance(model, HybridLM) or model.embedding.weight.requires_grad:

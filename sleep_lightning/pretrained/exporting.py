@@ -105,6 +105,7 @@ def _write_sleeping(model: HybridLM, folder: Path, sleep: SleepConfig) -> None:
 
 def _card(model: HybridLM, base: str, sleep: SleepConfig | None, inserted: bool) -> str:
     """The model card."""
+    parameters = sum(p.numel() for name, p in model.named_parameters() if ".lora_" not in name)
     lines = [
         "---",
         "library_name: sleep-lightning",
@@ -112,8 +113,8 @@ def _card(model: HybridLM, base: str, sleep: SleepConfig | None, inserted: bool)
         "---",
         f"# {base}, trained with sleep_lightning",
         "",
-        f"Blocks: `{model.config.pattern}` ({sum(p.numel() for p in model.parameters()):,} parameters; lower case: "
-        f"inserted fast weights). The licence of {base} holds.",
+        f"Blocks: `{model.config.pattern}` ({parameters:,} parameters; lower case: inserted fast "
+        f"weights). The licence of {base} holds.",
     ]
     if sleep is not None:
         lines.append(f"Windows of {sleep.window_size} tokens; {sleep.n_passes} passes over each before it is evicted.")

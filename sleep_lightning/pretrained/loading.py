@@ -158,7 +158,7 @@ def load_weights(model: HybridLM, folder: str | Path, share: Share = whole) -> N
         if held.numel():
             held.copy_(entry.read(snapshot.tensor, rows))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(torch.initial_seed())
+        torch.default_generator.manual_seed(torch.initial_seed())  # the other devices' stay
         for name, x in _inserted_weights(model, inserted, folder):
             held, rows = share(inserted[name])
             held.copy_(x[rows])

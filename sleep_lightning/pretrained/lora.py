@@ -134,7 +134,7 @@ def reset_adapters(model: HybridLM) -> None:
     """New adapters, in place, that change nothing."""
     for module in model.modules():
         if hasattr(module, "reset_lora_parameters"):
-            module.reset_lora_parameters(ADAPTER, True)
+            module.reset_lora_parameters(ADAPTER, True)  # type: ignore[operator]
 
 
 def plain_parameters(model: HybridLM) -> dict[str, nn.Parameter]:

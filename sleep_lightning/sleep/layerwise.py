@@ -209,7 +209,7 @@ class _Layout:
         windows = [planned[n].window for n in self.names]
         self.lengths = [window.stop - window.start for window in windows]
         self.sleeps = [window.sleeps for window in windows]
-        self.recomputes_mlp = planned[0].passes[0].recompute == "mlp"
+        self.recomputes_mlp = any(p.recompute == "mlp" for p in planned[0].passes)
 
     def subset(self, names: list[int]) -> "_Layout":
         return _Layout(self.planned, names)

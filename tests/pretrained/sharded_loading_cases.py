@@ -24,7 +24,8 @@ STAGES = "training.stages=[{steps: 1, train: memory}]"
 
 
 def experiment(folder: Path, kind: str, ranks: int, *more: str) -> Experiment:
-    keys = ["training.max_steps=2", "training.val_every=2", "training.muon_lr=1e-3", "training.clip_norm=0", STAGES]
+    keys = ["training.max_steps=2", "training.val_every=2", "training.muon_lr=1e-3", "training.adamw_lr=1e-4"]
+    keys += ["training.clip_norm=0", STAGES]
     keys += [f"model.pretrained={folder / kind}", "model.insert={every: 2}", f"training.devices={ranks}"]
     keys += ["model.lora={r: 2}", f"model.pretrained={folder / 'llama'}"] if kind == "lora" else []
     keys += ["training.sharding=full", "training.reshard_after_forward=true"] if ranks > 1 else []

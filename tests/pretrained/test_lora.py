@@ -15,6 +15,7 @@ from sleep_lightning.cost.activation_memory import count_saved
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.cost.plan import plan
 from sleep_lightning.cost.step_memory import predict_step_memory
+from sleep_lightning.formatting import with_unit
 from sleep_lightning.model import HybridLM
 from sleep_lightning.ops.cpp import build
 from sleep_lightning.pretrained import export, load_pretrained
@@ -218,6 +219,17 @@ def test_memory_is_predicted(snapshot: Path) -> None:
     [way] = [w for w in plan(e, 1, 2**30, [2]).ways if w.checkpointing == "none"]
     whole = plan(replace(e, model=replace(e.model, lora={})), 1, 2**30, [2]).ways[0]  # type: ignore[type-var]
     assert way.nbytes < whole.nbytes and way.flops < whole.flops
+
+
+def test_plan_and_cost_say_how_many_learn(snapshot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    learning = sum(
+        p.numel()
+        for p in SleepModule(load_experiment(None, arguments(snapshot, LORA))).model.parameters()
+        if p.requires_grad
+    )
+    for verb in ("plan", "cost"):
+        assert main([verb, *arguments(snapshot, LORA)]) == 0
+        assert f"of which {with_unit(learning)} learn" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

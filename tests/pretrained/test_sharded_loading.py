@@ -45,12 +45,13 @@ def test_shares_are_those_of_one_process(kind: str, folder: Path) -> None:
         assert moved == learned and moved[0] < moved[1]
         for step, mine in zip(actual[1:], expected[1:], strict=True):
             for name, x in mine.items():
-                torch.testing.assert_close(step[name], x, rtol=1e-3, atol=3e-4, msg=name)  # bf16 in Muon
+                torch.testing.assert_close(step[name], x, rtol=1e-3, atol=5e-4, msg=name)  # bf16 in Muon
 
 
 def test_no_rank_holds_a_whole_copy(folder: Path) -> None:
     whole = sum(x.nbytes for x in load_file(folder / "large" / "model.safetensors").values())
     for rank in range(2):
         sizes = found(folder, rank)["large"]
+        print(sizes | {"whole": whole})
         assert sizes["shares"] < 0.6 * whole
         assert sizes["peak"] < 0.8 * whole, sizes | {"whole": whole}
