@@ -200,6 +200,13 @@ class SleepSession:
         draw = (temperature, top_k, top_p, self._generator(seed))
         return self._generate(ids, max_new_tokens, draw, stop_ids, stop_texts, keep)
 
+    def next_logits(self) -> Tensor:
+        """Logits of the token that comes next, fp32 ``[vocab]``. Raises ValueError if nothing has been read."""
+        if not self.tokens_seen:
+            raise ValueError("nothing has been read that a token could follow; append something first")
+        with self._working():
+            return self._next_logits()
+
     def logprobs(self, tokens: str | Sequence[int] | Tensor) -> Tensor:
         """Log probability of each token after all before it, fp32 ``[T]``; the session is to the bit as before."""
         ids = self._ids(tokens)
