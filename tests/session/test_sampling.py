@@ -1,19 +1,19 @@
 import pytest
 import torch
 
-from sleep_lightning.session.sampling import sample
+from sleep_lightning.session.sampling import Sampling
 
 LOGITS = torch.tensor([0.1, 0.5, 0.2, 0.2]).log()
 
 
 def share(token: int, n: int = 4000, **options: float | int | None) -> float:
-    generator = torch.Generator().manual_seed(0)
-    given = {"temperature": 1.0, "top_k": None, "top_p": None} | options
-    return sum(sample(LOGITS, **given, generator=generator) == token for _ in range(n)) / n  # type: ignore[arg-type]
+    sampling = Sampling(**{"temperature": 1.0, "seed": 0} | options)  # type: ignore[arg-type]
+    generator = sampling.generator(LOGITS.device)
+    return sum(sampling.draw(LOGITS, generator) == token for _ in range(n)) / n
 
 
 def test_the_likeliest() -> None:
-    assert sample(LOGITS, 0.0, None, None, None) == 1
+    assert Sampling().draw(LOGITS, None) == 1
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,7 @@ def test_top_p_takes_the_fewest_that_hold_it() -> None:
 
 
 def test_a_seed_gives_the_same_draws() -> None:
-    draws = [
-        [sample(LOGITS, 1.0, None, None, g) for _ in range(20)]
-        for g in (torch.Generator().manual_seed(3), torch.Generator().manual_seed(3))
-    ]
-    assert draws[0] == draws[1]
+    sampling = Sampling(1.0, seed=3)
+    first, second = sampling.generator(LOGITS.device), sampling.generator(LOGITS.device)
+    draws = [[sampling.draw(LOGITS, g) for _ in range(20)] for g in (first, second)]
+    assert draws[0] == draws[1] and len(set(draws[0])) > 1

@@ -210,7 +210,7 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: tiny_session().ask([1], top_k=0), "top_k=0 must be"),
     (lambda: tiny_session().ask([1], top_p=1.5), "top_p=1.5 must be"),
     (lambda: tiny_session().ask([1], -1), "max_new_tokens=-1 must be"),
-    (lambda: tiny_session().ask([], 1), "nothing has been read"),
+    (lambda: tiny_session().ask([], 1), "nothing that an answer could go on from"),
 ]
 
 
