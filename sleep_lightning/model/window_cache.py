@@ -3,6 +3,7 @@
 Shape suffixes: B batch, T new tokens, S slots, G heads of keys and values, D head dim, R dims that are rotated.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -50,12 +51,46 @@ class WindowCache:
             self, keys=tuple(keys), values=tuple(values), plain_keys=tuple(plain), present=self.present.clone()
         )
 
+    @classmethod
+    def stack(cls, caches: Sequence["WindowCache"]) -> "WindowCache":
+        """One batch of the rows of several caches of one model and size; a copy."""
+        first = caches[0]
+
+        def cat(kind: str) -> tuple[Tensor, ...]:
+            return tuple(torch.cat(xs) for xs in zip(*(getattr(c, kind) for c in caches), strict=True))
+
+        return cls(
+            cat("keys"),
+            cat("values"),
+            cat("plain_keys"),
+            torch.cat([c.present for c in caches]),
+            tuple(f for c in caches for f in c.fill),
+            first.before,
+            all(c.whole for c in caches),
+        )
+
+    def row(self, i: int) -> "WindowCache":
+        """One row: a view."""
+
+        def of(xs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(x[i : i + 1] for x in xs)
+
+        return replace(
+            self,
+            keys=of(self.keys),
+            values=of(self.values),
+            plain_keys=of(self.plain_keys),
+            present=self.present[i : i + 1],
+            fill=self.fill[i : i + 1],
+        )
+
     def claim(self, T: int, pad_BT: Tensor | None = None) -> tuple["WindowCache", "Slots"]:
         """The next T slots of every row: the cache once they are filled, and where they are. Pads are not seen."""
         assert max(self.fill) + T <= self.size, "the window is full"
-        slots = Slots(self, T)
+        cache = replace(self, whole=self.whole and pad_BT is None)
+        slots = Slots(cache, T)
         slots.set_present(True if pad_BT is None else ~pad_BT)
-        return replace(self, fill=tuple(f + T for f in self.fill), whole=self.whole and pad_BT is None), slots
+        return replace(cache, fill=tuple(f + T for f in self.fill)), slots
 
     def carried(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """For the next window, ``Memory.kv`` and ``Memory.present`` of the last P tokens; both empty without P."""
