@@ -156,6 +156,7 @@ class TestTranscripts(TranscriptsTestCase):
         assert min(spans) < 60 and 3 * 24 * 60 < max(spans) <= 5 * 24 * 60
 
 
+@pytest.mark.slow
 class TestLongTranscripts(TranscriptsTestCase):
     keys = TranscriptsKeys(windows=[6], window_tokens=128, n_questions=4, steps=[1, 4], n_rules=6, days=90)
     several = frozenset({"kind", "steps"})
