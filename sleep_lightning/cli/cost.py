@@ -69,7 +69,7 @@ def _memory(experiment: Experiment, model: WindowModel) -> str:
     step, t = predict_step_memory(experiment, model), experiment.training
     if step is None:
         return "peak memory cannot be predicted"
-    process = in_bytes(predict_process_memory(step, t.allocator))
+    process = in_bytes(predict_process_memory(experiment, model, step))
     grows = (
         ""
         if t.accelerator == "cuda"

@@ -59,7 +59,7 @@ def summarize(
         "predicted": {
             "train_flops": monitor.predicted_run_flops(),
             "step_memory_bytes": (tensors := monitor.predicted_step_memory),
-            "step_process_bytes": predict_process_memory(tensors, experiment.training.allocator)
+            "step_process_bytes": predict_process_memory(experiment, module.model, tensors)
             if tensors is not None and module.device.type == "cpu"
             else None,
         },

@@ -18,12 +18,27 @@ FIRST_STEP = 66_000_000
 """Bytes that the first step of any model adds to a process on the CPU besides tensors: code that loads. This and HEAP
 are fitted to nine runs of one machine (docs/speed.md)."""
 HEAP = {"keep": 1.08, "libc": 1.08, "return": 0.92}
-"""What the heap takes for the tensors, by ``training.allocator``: gaps; not all that is predicted lives at one time."""
+"""What the heap takes for activations, by ``training.allocator``: gaps; not all that is predicted lives at one time."""
 
 
-def predict_process_memory(step_memory: int, allocator: str) -> int:
-    """Bytes by which a process on the CPU grows in training, of the tensors of ``predict_step_memory``."""
-    return FIRST_STEP + round(HEAP[allocator] * step_memory)
+def predict_process_memory(experiment: Experiment, model: WindowModel, step_memory: int) -> int:
+    """Bytes by which a process on the CPU grows in training, of the tensors of ``predict_step_memory``.
+
+    A heap that keeps what is freed has gaps that the gradients of the next step do not fit into: it holds them twice
+    (of 146M parameters: docs/pretrained.md).
+    """
+    allocator, resting = experiment.training.allocator, _resting(experiment, model)
+    again = FP32 * counted_parameters(model)[1] if allocator == "keep" else 0
+    return FIRST_STEP + resting + again + round(HEAP[allocator] * (step_memory - resting))
+
+
+def _resting(experiment: Experiment, model: WindowModel) -> int:
+    """Bytes of weights, gradients (whole) and optimizer."""
+    weights, learning = counted_parameters(model)
+    muon = sum(p.numel() for p, _ in hidden_matrices(model) if p.requires_grad)
+    kept = weights + muon + 2 * (learning - muon)
+    t = experiment.training
+    return FP32 * ((kept // t.processes if t.sharding == "full" else kept) + learning)
 
 
 def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | None:
@@ -58,16 +73,14 @@ def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | Non
     ]
     rows = t.batch_size // t.accumulate // t.processes
     activations = max(predict_peak(passes, schedule, rows, model.vocab_size) for schedule in schedules)
-    weights, learning = counted_parameters(model)
-    muon = sum(p.numel() for p, _ in hidden_matrices(model) if p.requires_grad)
-    moments = muon + 2 * (learning - muon)
+    resting, (weights, learning) = _resting(experiment, model), counted_parameters(model)
     if t.sharding == "full":
         gathered = (BF16 if t.precision == "bf16" else FP32) * _gathered(experiment, model)
-        return FP32 * ((weights + moments) // t.processes + learning) + gathered + activations  # gradients are whole
+        return resting + gathered + activations
     copies = BF16 * weights if t.precision == "bf16" else 0
     exchanged = learning if t.processes > 1 else 0  # gradients, flat
     # the exchange and Muon's updates come after the activations are freed
-    return FP32 * (weights + learning + moments) + max(activations + copies, _updates(model), FP32 * exchanged)
+    return resting + max(activations + copies, _updates(model), FP32 * exchanged)
 
 
 def _updates(model: WindowModel) -> int:

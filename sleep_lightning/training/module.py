@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.config.stages import sleep_of, stage_of
-from sleep_lightning.model import HybridLM, ModelConfig
+from sleep_lightning.model import HybridLM, ModelConfig, WindowModel
 from sleep_lightning.pretrained import load_weights
 from sleep_lightning.runs.checkpoint import MODULE, checkpoint_file, experiment_of, load_checkpoint
 from sleep_lightning.sleep import IGNORE, plan_windows
@@ -75,8 +75,7 @@ class SleepModule(pl.LightningModule):
         if self.experiment.training.compile:
             cast(HybridLM, self.model).compile_passes()  # the experiment has checked that it has the method
         self._prelude = FrozenPrelude.of(self.model, self.experiment)
-        self._reader = self._prelude or self.model
-        self.gradients = StepGradients(self.model, self.experiment.training, self._reader)
+        self.gradients = StepGradients(self.model, self.experiment.training, self._prelude)
         self.step_tokens = self.experiment.training.batch_size * self.task.sequence_length
         self.scores: dict[str, Score] = {}
         self.history: list[dict[str, float]] = []
@@ -115,13 +114,18 @@ class SleepModule(pl.LightningModule):
             _LOADING.reset(loading)
 
     @property
+    def reader(self) -> WindowModel:
+        """What reads windows: the model, or what stands for its embedding and a frozen prelude."""
+        return self._prelude or self.model
+
+    @property
     def steps(self) -> int:
         """Optimizer steps done."""
         return self.trainer.global_step
 
     def forward(self, batch: TaskBatch | Sequence[Tensor] | Mapping[str, Tensor]) -> Tensor:
         """Logits ``[B, T, vocab]`` of one teacher-forced pass over the windows; zeros in windows that sleep."""
-        return predict(self._reader, as_batch(batch), self.experiment.sleep)
+        return predict(self.reader, as_batch(batch), self.experiment.sleep)
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Refuses what this module cannot train under, and adds the callbacks that it needs and the trainer lacks."""
@@ -187,7 +191,7 @@ class SleepModule(pl.LightningModule):
         sleep = self.experiment.sleep
         batch = as_batch(batch).aligned(sleep, self.model.neutral_pad)
         windows = plan_windows(batch.labels, sleep.window_size, self.model.padding(batch.tokens))
-        self._answers.append(answer(self._reader, self.gradients.exchange.share(batch), sleep, windows=windows))
+        self._answers.append(answer(self.reader, self.gradients.exchange.share(batch), sleep, windows=windows))
 
     test_step = validation_step
 

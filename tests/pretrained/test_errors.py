@@ -145,8 +145,8 @@ def test_a_damaged_shard_is_named(
     shards = sorted(tmp_path.glob("copy/model-*.safetensors"))
     assert len(shards) > 3
     shards[2].write_bytes(shards[2].read_bytes()[:-8])
-    for verb in (["fit", "tracking.enabled=false"], ["plan", "training.max_steps=1"]):
-        code = main([*verb, "model.pretrained=copy", "sleep.n_passes=1"])
+    for verb in (["fit", "tracking.enabled=false"], ["plan", "--passes", "1"]):
+        code = main([verb[0], "model.pretrained=copy", "sleep.n_passes=1", *verb[1:]])
         printed = capsys.readouterr()
         if verb[0] == "plan":  # is made without weights
             assert code == 0

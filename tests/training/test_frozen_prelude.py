@@ -108,9 +108,10 @@ def test_it_is_the_model_itself() -> None:
     """Up to rounding: there whole batches go through the prelude."""
     module = SleepModule(prelude())
     batch = module.task.batch(8, seed=0, position=0)
-    assert isinstance(module._reader, FrozenPrelude)
+    assert isinstance(module.reader, FrozenPrelude)
+    assert not any("reader" in name or "prelude" in name for name in module.state_dict())
     actual = module(batch)
-    module._reader = module.model
+    module._prelude = None
     torch.testing.assert_close(actual, module(batch), rtol=1e-5, atol=1e-5)
 
 
