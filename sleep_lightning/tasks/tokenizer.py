@@ -98,7 +98,7 @@ class HuggingFaceTokenizer:
         ids = [i for i in ids if i not in (self.pad, self.eos)]
         return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)).strip()
 
-    def chat(self, messages: Sequence[dict[str, str]], *, answers: bool) -> str | None:
+    def chat(self, messages: Sequence[dict[str, str]], answers: bool) -> str | None:
         """Messages in the tokenizer's own format, up to where an answer would begin if it ``answers``; None: it has no
         format, or refuses these."""
         if not self._tokenizer.chat_template:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Literal
 
 from sleep_lightning.sleep import IGNORE
@@ -90,25 +89,35 @@ class Layout:
         ids = ids[: self.room.context_tokens + self.room.question_tokens + 1]
         laid = Laid(ids[:-1], ids[1:], [0] * (len(ids) - 1))
         first = max(0, len(laid) - self.room.question_tokens)
-        return self._in_place([Laid.of(laid.tokens[:first])], laid.cut(first))
+        return self._in_place([self._whole(Laid.of(laid.tokens[:first]))], laid.cut(first))
 
     def _asked(self, row: TextRow) -> Laid:
-        """Context, questions, context, ... to the last question."""
+        """Runs of context, each in whole windows, and windows of questions."""
+        runs, asks, number = [Laid.of(self.tokenizer.bos)], [False], 0
+        width = min(self.room.window_tokens, self.room.question_tokens)
         last = max(i for i, part in enumerate(row.parts) if isinstance(part, Question))
-        runs, number, L = [Laid.of(self.tokenizer.bos)], 0, self.room.window_tokens
-        for asks, run in groupby(row.parts[: last + 1], key=lambda part: isinstance(part, Question)):
-            parts = list(run)
-            if not asks:
-                ids = self._encode("".join(map(str, parts)), row, first=not runs[1:])
-                runs[-1:] = [runs[-1] + Laid.of(ids)] if not runs[1:] else [runs[-1], Laid.of(ids)]
-                continue
-            asked = [self._question(q, row, number + i) for i, q in enumerate(parts) if isinstance(q, Question)]
-            number += len(asked)
-            width = min(L, self.room.question_tokens) if parts[-1] is row.parts[last] else L
-            head, asked[0] = self._fit(asked[0], width)
-            runs[-1] += head
-            runs.append(self._packed(asked, width))
-        return self._in_place(runs[:-1], runs[-1])
+        for part in row.parts[: last + 1]:
+            if isinstance(part, str):
+                first = len(runs) == 1 and len(runs[0]) == len(self.tokenizer.bos)
+                new, head = None, Laid.of(self._encode(part, row, first=first))
+            else:
+                new, number = self._question(part, row, number), number + 1
+                if asks[-1] and len(runs[-1]) + len(new) - 1 <= width:  # it fits behind the question before it
+                    runs[-1] += new
+                    continue
+                head, new = self._fit(new, width)
+            if asks[-1] and head.tokens:
+                runs, asks = [*runs, head], [*asks, False]
+            elif head.tokens:
+                runs[-1] += head
+            if new is not None:
+                runs, asks = [*runs, new], [*asks, True]
+        # the end of an answer is read where another question follows in its window
+        windows = [run.cut(0, -1) if a else self._whole(run) for run, a in zip(runs, asks, strict=True)]
+        behind = windows.pop()
+        while windows and asks[len(windows) - 1] and self._padded(windows[-1], behind) <= self.room.question_tokens:
+            behind = self._whole(windows.pop(), left=False) + behind
+        return self._in_place([self._whole(w, left=not a) for w, a in zip(windows, asks, strict=False)], behind)
 
     def _question(self, question: Question, row: TextRow, number: int) -> Laid:
         text = Laid.of(self._encode(question.text + question.cue, row), number)
@@ -131,38 +140,25 @@ class Layout:
         over = max(0, len(asked) - 1 - width)
         return Laid.of(asked.tokens[:over]), asked.cut(over)
 
-    def _packed(self, asked: list[Laid], width: int) -> Laid:
-        """Questions in windows, as many in one as fit; the end of the last answer is not read."""
-        whole = Laid([], [], [])
-        for one in asked:
-            if whole.tokens and len(whole) % width + len(one) > width:
-                whole += self._pads(-len(whole) % self.room.window_tokens)
-            if len(one) - 1 > width:
-                raise ValueError(
-                    f"a question of {len(one) - 1} tokens behind another one does not fit into the {width} of its "
-                    f"window; shorten it, or raise task.question_tokens and task.window_tokens"
-                )
-            whole += one
-        return whole.cut(0, len(whole) - 1)
-
-    def _in_place(self, runs: list[Laid], last: Laid) -> Laid:
-        """The runs before the last in whole windows, context behind its pads, questions before theirs."""
-        room, before = self.room, Laid([], [], [])
-        for i, run in enumerate(runs):
-            pads = self._pads(-len(run) % room.window_tokens)
-            before += run + pads if i % 2 else pads + run
-        spare, left = room.context_tokens - len(before), room.question_tokens - len(last)
+    def _in_place(self, before: list[Laid], behind: Laid) -> Laid:
+        """Windows, what lies behind them, and pads on both sides."""
+        room, context = self.room, sum(before, Laid([], [], []))
+        spare = room.context_tokens - len(context)
         if spare < 0 and self.overlong == "refuse":
             raise ValueError(
-                f"{len(before) // room.window_tokens} windows of {room.window_tokens} tokens before the last question "
+                f"{len(context) // room.window_tokens} windows of {room.window_tokens} tokens before the last question "
                 f"are more than the {room.windows} there may be; raise task.context_windows, or set task.overlong=cut"
             )
-        if left < 0:
-            raise ValueError(
-                f"{len(last)} tokens of questions and answers do not fit into "
-                f"task.question_tokens={room.question_tokens}; raise it"
-            )
-        return self._pads(spare) + before.cut(max(0, -spare)) + last + self._pads(left)
+        pads = self._pads(room.question_tokens - len(behind))
+        return self._pads(spare) + context.cut(max(0, -spare)) + behind + pads
+
+    def _whole(self, run: Laid, *, left: bool = True) -> Laid:
+        """Filled up to whole windows: context on the left, questions behind."""
+        pads = self._pads(-len(run) % self.room.window_tokens)
+        return pads + run if left else run + pads
+
+    def _padded(self, window: Laid, behind: Laid) -> int:
+        return len(self._whole(window)) + len(behind)
 
     def _pads(self, n: int) -> Laid:
         return Laid.of([self.tokenizer.pad] * n)

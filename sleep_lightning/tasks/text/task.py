@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from sleep_lightning.sleep import IGNORE
 from sleep_lightning.tasks.task import SPLITS, Split, Task, TaskBatch
 from sleep_lightning.tasks.text.layout import Layout, Overlong, Room
 from sleep_lightning.tasks.text.row import RowSource, TextRow
@@ -27,7 +28,6 @@ class RowTask(Task):
         tokenizer: of all texts.
         room: of a row. A question before the context takes up to a window more than that.
         question: where it stands.
-        between: whether rows may have questions between pieces of context, too.
         overlong: what is done with contexts that are too long.
 
     Attributes:
@@ -44,7 +44,6 @@ class RowTask(Task):
         room: Room,
         *,
         question: Asked = "behind",
-        between: bool = False,
         overlong: Overlong = "refuse",
     ) -> None:
         if question != "behind":
@@ -52,10 +51,11 @@ class RowTask(Task):
         self.source, self.tokenizer, self.room, self.question = source, tokenizer, room, question
         self._layout = Layout(tokenizer, room, overlong)
         self.vocab, self.neutral_pad = tokenizer.vocab, tokenizer.pad
-        self.context_length = 0 if between else room.context_tokens
         self.sequence_length = room.context_tokens + room.question_tokens
-        for split in SPLITS:
-            self._rows(PROBED, random.Random(0), split)
+        probed = [self._rows(PROBED, random.Random(0), split).labels for split in SPLITS]
+        # less than all context if there are questions between
+        first = int((torch.cat(probed) != IGNORE).any(0).int().argmax())
+        self.context_length = min(first // room.window_tokens * room.window_tokens, room.context_tokens)
 
     def batch(self, batch_size: int, *, seed: int, position: int, split: Split = "train") -> TaskBatch:
         """See ``Task.batch``; held-out rows of a source that is ``ordered`` come one after the other, over and over."""
