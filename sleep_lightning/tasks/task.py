@@ -160,7 +160,8 @@ def by_answer(batch: TaskBatch, *per_label: Tensor) -> tuple[list[Tensor], dict[
     """
     labels = batch.labels
     number_BT = torch.zeros_like(labels) if batch.answers is None else batch.answers
-    n_answers = int(number_BT.max()) + 1
+    tags = [x.shape[1] for x in batch.slices.values() if x.ndim == 2]  # a share of a batch may have fewer answers
+    n_answers = max(int(number_BT.max()) + 1, *tags, 1)
     mine_BAT = number_BT[:, None] == torch.arange(n_answers, device=labels.device)[:, None]
     mine = (mine_BAT & (labels != IGNORE)[:, None]).flatten(0, 1)
     kept = mine.any(1)

@@ -2,7 +2,13 @@
 
 from sleep_lightning.config.plugins import find_plugin
 from sleep_lightning.tasks import TASKS, DepoConfig, GSMInfiniteConfig, Rule110Config
-from sleep_lightning.tasks.suites import MQARConfig
+from sleep_lightning.tasks.suites import (
+    MQARConfig,
+    NeedleConfig,
+    StoriesConfig,
+    TranscriptsConfig,
+    VariableTrackingConfig,
+)
 
 
 def test_shipped_tasks_are_registered_under_their_names() -> None:
@@ -12,4 +18,8 @@ def test_shipped_tasks_are_registered_under_their_names() -> None:
         "depo": DepoConfig,
         "gsm_infinite": GSMInfiniteConfig,
         "mqar": MQARConfig,
+        "needle": NeedleConfig,
+        "variable_tracking": VariableTrackingConfig,
+        "stories": StoriesConfig,
+        "transcripts": TranscriptsConfig,
     }

@@ -12,8 +12,8 @@ from sleep_lightning.tasks.gsm_infinite.equations import Equation, Mode
 from sleep_lightning.tasks.gsm_infinite.jsonl import Record
 from sleep_lightning.tasks.gsm_infinite.language import Language
 from sleep_lightning.tasks.gsm_infinite.problem import Problem, World, sample_problem
-from sleep_lightning.tasks.gsm_infinite.tokenizer import Tokenizer
 from sleep_lightning.tasks.task import SPLITS, Split
+from sleep_lightning.tasks.tokenizer import Tokenizer
 
 _TRIES, _SPLIT_TRIES = 400, 20_000
 _WORDS_PER_FACT = 20

@@ -19,8 +19,9 @@ from sleep_lightning.tasks.gsm_infinite.config import MODES, GSMInfiniteKeys
 from sleep_lightning.tasks.gsm_infinite.jsonl import read_jsonl
 from sleep_lightning.tasks.gsm_infinite.language import words
 from sleep_lightning.tasks.gsm_infinite.source import FileSource, GeneratedSource, Source
-from sleep_lightning.tasks.gsm_infinite.tokenizer import WORDS, Tokenizer, WordTokenizer, load_tokenizer
 from sleep_lightning.tasks.task import Split, Task, TaskBatch
+from sleep_lightning.tasks.tokenizer import Tokenizer, load_tokenizer
+from sleep_lightning.tasks.word_tokenizer import WORDS, WordTokenizer
 
 _PREFIX = " Answer:"
 

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from sleep_lightning.tasks.task import Split
@@ -35,10 +35,14 @@ class TextRow:
             together at the end, or between pieces of context. A row without questions is plain text, whose last tokens
             carry the labels.
         slices: difficulty of the row, name -> whole number (all rows of a task have the same names).
+        special: names of special tokens in the texts ("<|im_end|>") are these tokens, not text.
+        origin: where it was read, for messages ("notes.jsonl, line 7").
     """
 
     parts: tuple[str | Question, ...]
     slices: Mapping[str, int] = field(default_factory=dict)
+    special: bool = False
+    origin: str = ""
 
     @property
     def context(self) -> str:
@@ -49,6 +53,12 @@ class TextRow:
     def questions(self) -> tuple[Question, ...]:
         """In order."""
         return tuple(part for part in self.parts if isinstance(part, Question))
+
+    def asked_first(self) -> "TextRow":
+        """The same with all that is asked in front of the context, and only the cues behind it."""
+        asked = "".join(f"{q.text.lstrip()}\n" for q in self.questions)
+        parts = (replace(part, text="") if isinstance(part, Question) else part for part in self.parts)
+        return replace(self, parts=(asked, *parts))
 
 
 class RowSource(Protocol):

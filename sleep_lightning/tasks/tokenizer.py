@@ -1,0 +1,134 @@
+"""Text to tokens: bytes, or any Hugging Face tokenizer."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+BYTES = "bytes"
+"""``task.tokenizer`` for bytes."""
+_JOINT = "\n"
+"""A character that no SentencePiece merges with what follows."""
+
+
+class Tokenizer(Protocol):
+    """What the tasks need of a tokenizer.
+
+    Attributes:
+        vocab: printable tokens by id.
+        pad: id that fills rows up.
+        eos: id that ends an answer.
+        bos: ids that stand before a text, those of the tokenizer's own (none for most).
+    """
+
+    vocab: tuple[str, ...]
+    pad: int
+    eos: int
+    bos: tuple[int, ...]
+
+    def encode(self, text: str, *, first: bool = False, special: bool = False) -> list[int]:
+        """Ids of a text that continues another, nothing added: ids of several texts are those of the texts joined.
+
+        Args:
+            text: any.
+            first: it is the first of a row, and continues nothing.
+            special: names of special tokens in it, "<|im_end|>", are these tokens; else they are text like any.
+        """
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, without padding and end."""
+
+
+class ByteTokenizer:
+    """A token for every byte of UTF-8; needs nothing and has no unknown text."""
+
+    vocab = (*(chr(i) if 32 < i < 127 else f"<{i:02x}>" for i in range(256)), "<pad>", "<eos>")
+    pad, eos = 256, 257
+    bos: tuple[int, ...] = ()
+
+    def encode(self, text: str, *, first: bool = False, special: bool = False) -> list[int]:
+        """See ``Tokenizer``. Halves of surrogate pairs, which JSON may hold, become "?"."""
+        return list(text.encode(errors="replace"))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+
+class HuggingFaceTokenizer:
+    """A tokenizer of the transformers library, by name or directory.
+
+    ``pad`` is one that no text holds: its pad token, unless that ends texts too; then another special token, the
+    unknown one last; else it is the end token.
+
+    Raises:
+        ValueError: without transformers, where nothing can be loaded, or for a tokenizer without an end token.
+    """
+
+    def __init__(self, name: str) -> None:
+        try:
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            raise ValueError(
+                f"task.tokenizer={name} needs transformers: pip install 'sleep-lightning[tokenizers]'; or use bytes"
+            ) from error
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        except Exception as error:  # transformers raises what hub, parsers and torch raise
+            reason = str(error).strip().partition("\n")[0].rstrip(".")
+            raise ValueError(
+                f"task.tokenizer={name} cannot be loaded ({reason}); use bytes, or the name or directory of a tokenizer"
+            ) from error
+        if self._tokenizer.eos_token_id is None:
+            raise ValueError(
+                f"task.tokenizer={name} has no end-of-sequence token; set one and save the tokenizer again"
+            )
+        self.vocab = tuple(map(str, self._tokenizer.convert_ids_to_tokens(range(len(self._tokenizer)))))
+        self.eos = int(self._tokenizer.eos_token_id)
+        self.bos = self._prefix()
+        self.pad = self._padding()
+        # SentencePiece puts a mark before every text, as if a space stood there
+        self._marks = self._plain("a") != self._plain(f"{_JOINT}a")[len(self._plain(_JOINT)) :]
+
+    def encode(self, text: str, *, first: bool = False, special: bool = False) -> list[int]:
+        """See ``Tokenizer``."""
+        if first or not self._marks:
+            return self._plain(text, special)
+        return self._plain(f"{_JOINT}{text}", special)[len(self._plain(_JOINT)) :]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        ids = [i for i in ids if i not in (self.pad, self.eos)]
+        return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)).strip()
+
+    def chat(self, messages: Sequence[dict[str, str]], answers: bool) -> str | None:
+        """Messages in the tokenizer's own format, up to where an answer would begin if it ``answers``; None: it has no
+        format, or refuses these."""
+        if not self._tokenizer.chat_template:
+            return None
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answers)
+            )
+        except Exception:  # templates raise what they like for roles that they do not know
+            return None
+
+    def _plain(self, text: str, special: bool = False) -> list[int]:
+        # verbose: no warning of texts longer than the model was trained on, which is what windows are for
+        encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=not special, verbose=False)
+        return list(encoded["input_ids"])
+
+    def _prefix(self) -> tuple[int, ...]:
+        plain, whole = self._plain("a"), list(self._tokenizer("a")["input_ids"])
+        starts = [i for i in range(len(whole)) if whole[i : i + len(plain)] == plain]
+        return tuple(whole[: starts[0]]) if starts else ()
+
+    def _padding(self) -> int:
+        t = self._tokenizer
+        used = {self.eos, *self.bos, t.bos_token_id}
+        spare = [i for i in t.all_special_ids if i != t.unk_token_id]
+        candidates = [i for i in (t.pad_token_id, *spare, t.unk_token_id) if i is not None and i not in used]
+        return int(candidates[0]) if candidates else self.eos
+
+
+@lru_cache(maxsize=4)
+def load_tokenizer(name: str) -> ByteTokenizer | HuggingFaceTokenizer:
+    """``bytes``, or a Hugging Face tokenizer; each loaded once."""
+    return ByteTokenizer() if name == BYTES else HuggingFaceTokenizer(name)

@@ -1,0 +1,54 @@
+"""Tokenizers: texts in pieces are as the text in one, and padding is no token of a text."""
+
+from pathlib import Path
+
+import pytest
+
+from sleep_lightning.tasks.tokenizer import ByteTokenizer, load_tokenizer
+from tests.tasks.text.tokenizers import KINDS, save
+
+PIECES = ("the cat is in the garden.", "\nQuestion: who is in the box?", "\nAnswer:", " a dog", " 42, é ∑")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pieces_are_encoded_as_the_whole(kind: str, tmp_path: Path) -> None:
+    t = load_tokenizer(save(kind, tmp_path))
+    ids = t.encode(PIECES[0], first=True)
+    for piece in PIECES[1:]:
+        ids += t.encode(piece)
+    assert ids == t.encode("".join(PIECES), first=True)
+    assert t.decode(ids) == "".join(PIECES)
+    assert max(ids) < len(t.vocab)
+    assert t.pad not in ids and t.eos not in ids
+    assert t.decode([t.pad, t.pad, *ids, t.eos]) == "".join(PIECES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_is_told_from_the_end_where_there_is_another_special_token(kind: str, tmp_path: Path) -> None:
+    t = load_tokenizer(save(kind, tmp_path))
+    assert (t.pad == t.eos) == (kind == "bpe_one_special")
+    assert (len(t.bos) == 1) == kind.endswith("_bos")
+    assert t.pad not in t.bos and t.eos not in t.bos
+
+
+@pytest.mark.parametrize("kind", ["bpe", "sentencepiece"])
+def test_names_of_special_tokens_are_text_unless_they_are_meant(kind: str, tmp_path: Path) -> None:
+    t = load_tokenizer(save(kind, tmp_path))
+    end = t.vocab[t.eos]
+    assert t.eos not in t.encode(f" the {end}") and end in t.decode(t.encode(f" the {end}"))
+    assert t.encode(f" the {end}", special=True)[-1] == t.eos
+
+
+def test_bytes_are_utf8() -> None:
+    t = ByteTokenizer()
+    assert t.encode("é\n") == [0xC3, 0xA9, 0x0A] and len(t.vocab) == 258
+    assert t.encode("\ud800") == [ord("?")]
+    assert t.vocab[ord("a")] == "a" and t.vocab[0] == "<00>"
+
+
+def test_an_absent_tokenizer_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^task\.tokenizer=\./nowhere cannot be loaded \(.*\); use bytes, or"):
+        load_tokenizer("./nowhere")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"cannot be loaded"):
+        load_tokenizer(str(tmp_path))
