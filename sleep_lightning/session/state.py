@@ -75,7 +75,8 @@ class SessionState:
         window = replace(self.window, start=start, memory=memory, cache=cache, fill=fill)
         places = dict(_tensors(window))
         if tensors.keys() != places.keys():
-            raise ValueError(f"its tensors are not those of this model: {sorted(tensors.keys() ^ places.keys())[:3]}")
+            odd = min(tensors.keys() ^ places.keys())[:40]
+            raise ValueError(f"its tensors are not those of this model: {odd!r} is only in one of the two")
         for name, place in places.items():
             target, x = _in_use(window, name, place), tensors[name]
             if x.shape != target.shape or x.dtype != target.dtype:
