@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 
+import torch
 from torch import Tensor
 
 from sleep_lightning.model import HybridLM, Memory
@@ -52,7 +53,8 @@ class SessionState:
     @classmethod
     def fresh(cls, model: HybridLM, config: SleepConfig) -> "SessionState":
         """Nothing has been read."""
-        return cls(OpenWindow.opened(model, config, zero_memory(model, 1, config)))
+        with torch.no_grad():  # the first memory of a compiled model would require a gradient
+            return cls(OpenWindow.opened(model, config, zero_memory(model, 1, config)))
 
     @property
     def nbytes(self) -> int:
