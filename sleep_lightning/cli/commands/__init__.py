@@ -10,7 +10,7 @@ COMMANDS = {
     "validate": ("evaluate", "score a checkpoint on the validation split"),
     "test": ("evaluate", "score a checkpoint on the test split"),
     "predict": ("evaluate", "print a checkpoint's answers as JSON lines"),
-    "export": ("export", "write a tuned pretrained model back in its own format"),
+    "export": ("export", "write a trained model as safetensors; a pretrained one in its own format"),
     "compare": ("compare", "train several arms over seeds and print one table"),
     "sweep": ("sweep", "search for the frontier of accuracy over cost"),
     "reproduce": ("reproduce", "run the reproduction sweeps and write RESULTS.md"),
