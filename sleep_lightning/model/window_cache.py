@@ -3,6 +3,7 @@
 Shape suffixes: B batch, T new tokens, S slots, G heads of keys and values, D head dim, R dims that are rotated.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -23,6 +24,8 @@ class WindowCache:
         fill: slots in use, row by row, those of earlier windows among them.
         before: P, slots in front that are for tokens of earlier windows (sliding eviction: L - 1; hard: 0).
         whole: whether all slots in use are known to be present.
+        apart: whether what is computed for a row must not depend on how others are filled, down to the order of sums:
+            every token then looks at all slots, and sees its own.
     """
 
     keys: tuple[Tensor, ...]
@@ -32,6 +35,7 @@ class WindowCache:
     fill: tuple[int, ...]
     before: int
     whole: bool
+    apart: bool = False
 
     @property
     def size(self) -> int:
@@ -50,12 +54,46 @@ class WindowCache:
             self, keys=tuple(keys), values=tuple(values), plain_keys=tuple(plain), present=self.present.clone()
         )
 
+    @classmethod
+    def stack(cls, caches: Sequence["WindowCache"]) -> "WindowCache":
+        """One batch of the rows of several caches of one model and size; a copy."""
+        first = caches[0]
+
+        def cat(kind: str) -> tuple[Tensor, ...]:
+            return tuple(torch.cat(xs) for xs in zip(*(getattr(c, kind) for c in caches), strict=True))
+
+        return cls(
+            cat("keys"),
+            cat("values"),
+            cat("plain_keys"),
+            torch.cat([c.present for c in caches]),
+            tuple(f for c in caches for f in c.fill),
+            first.before,
+            all(c.whole for c in caches),
+        )
+
+    def row(self, i: int) -> "WindowCache":
+        """One row: a view."""
+
+        def of(xs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(x[i : i + 1] for x in xs)
+
+        return replace(
+            self,
+            keys=of(self.keys),
+            values=of(self.values),
+            plain_keys=of(self.plain_keys),
+            present=self.present[i : i + 1],
+            fill=self.fill[i : i + 1],
+        )
+
     def claim(self, T: int, pad_BT: Tensor | None = None) -> tuple["WindowCache", "Slots"]:
         """The next T slots of every row: the cache once they are filled, and where they are. Pads are not seen."""
         assert max(self.fill) + T <= self.size, "the window is full"
-        slots = Slots(self, T)
+        cache = replace(self, whole=self.whole and pad_BT is None)
+        slots = Slots(cache, T)
         slots.set_present(True if pad_BT is None else ~pad_BT)
-        return replace(self, fill=tuple(f + T for f in self.fill), whole=self.whole and pad_BT is None), slots
+        return replace(cache, fill=tuple(f + T for f in self.fill)), slots
 
     def carried(self) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """For the next window, ``Memory.kv`` and ``Memory.present`` of the last P tokens; both empty without P."""
@@ -80,13 +118,13 @@ class Slots:
 
     @property
     def stop(self) -> int:
-        """Behind the last of them."""
-        return max(self.cache.fill) + self.T
+        """Behind the last that is looked at."""
+        return self.cache.size if self.cache.apart else max(self.cache.fill) + self.T
 
     @property
     def start(self) -> int | None:
-        """The first of them, if it is the same in all rows."""
-        return self.cache.fill[0] if len(set(self.cache.fill)) == 1 else None
+        """The first of them, if it is the same in all rows, and may be."""
+        return self.cache.fill[0] if len(set(self.cache.fill)) == 1 and not self.cache.apart else None
 
     def positions(self) -> Tensor:
         """``[B or 1, T]``."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sleep_lightning.model import HybridLM, Memory
 from sleep_lightning.session.cost import Cost, Meter
+from sleep_lightning.session.engine import Alone, Engine
 from sleep_lightning.session.sampling import check_sampling, sample
 from sleep_lightning.session.saved import load_state, save_state
 from sleep_lightning.session.state import SessionState
@@ -66,6 +67,7 @@ class SleepSession:
         _check(model, sleep_config, policy)
         self.model, self.tokenizer, self.policy = model, tokenizer, policy
         self.config = replace(sleep_config, grad_passes=None)
+        self.engine: Engine = Alone()
         self.cost = Cost()
         self._meter = Meter(model, self.config, self.cost)
         self._lock = threading.RLock()
@@ -333,7 +335,7 @@ class SleepSession:
     def _next_logits(self) -> Tensor:
         self._meter.logits(1)
         with self._meter.time(self.cost.wake), torch.no_grad():
-            return self.model.logits(self._state.window.last_BE[:, None])[0, 0]
+            return self.engine.logits(self.model, self._state.window.last_BE[:, None])[0, 0]
 
     def _read(self, ids: list[int]) -> Tensor:
         """Read tokens, all or none; their final hidden states ``[1, T, d_model]``."""
@@ -345,7 +347,7 @@ class SleepSession:
             window = state.window if owned else state.window.clone()
             piece_BT, tokens_BT = tokens_BT.tensor_split((self.config.window_size - window.fill,), 1)
             with self._meter.time(self.cost.wake), torch.no_grad():
-                window, h = window.read(self.model, self.config, piece_BT)
+                window, h = self.engine.read(self.model, self.config, window, piece_BT)
             self._meter.read(piece_BT.shape[1], window.cache.fill[0] - piece_BT.shape[1])
             hidden.append(h)
             state, owned = replace(state, window=window, tokens_seen=state.tokens_seen + piece_BT.shape[1]), True
@@ -364,7 +366,7 @@ class SleepSession:
 
         window = state.window
         with self._meter.time(self.cost.sleep), torch.no_grad():
-            memory = window.close(self.model, config, count)
+            memory = self.engine.close(self.model, config, window, count)
         self._meter.slept(window.fill, passes, config)
         opened = OpenWindow.opened(self.model, self.config, memory, window.last_BE)
         return replace(state, window=opened, windows_closed=state.windows_closed + 1), passes

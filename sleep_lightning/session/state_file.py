@@ -26,7 +26,7 @@ KEY = "session"
 def write_state(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write by rename. Raises OSError if that is not possible; the file before is then intact."""
     content = {"format": FORMAT, "version": VERSION, **header}
-    kept = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    kept = {name: x.detach().cpu().contiguous().clone() for name, x in tensors.items()}  # an empty window shares them
     content["checksum"] = _checksum(content, kept)
     write_whole(path, save(kept, metadata={KEY: json.dumps(content)}))
 
