@@ -38,7 +38,7 @@ LOWEST = {
     "lightning": "training",
     "mlflow": "tracking",
     "omegaconf": "config",
-    "matplotlib": "tracking",
+    "matplotlib": "session",
     "optuna": "sweep",
 }
 

@@ -154,7 +154,8 @@ class FastWeights(nn.Module):
 
     def zero_state(self, batch_size: int) -> Tensor:
         """Fast weights before the first token, ``[B, H, K, V]`` fp32."""
-        return self.norm_weight.new_zeros(batch_size, self.value_heads, self.key_dim, self.value_dim)
+        dtype = torch.promote_types(self.norm_weight.dtype, torch.float32)
+        return self.norm_weight.new_zeros(batch_size, self.value_heads, self.key_dim, self.value_dim, dtype=dtype)
 
     def zero_conv(self, batch_size: int) -> Tensor:
         """Conv inputs before the first token, ``[B, conv_size - 1, C]``."""

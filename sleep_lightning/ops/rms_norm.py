@@ -30,7 +30,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if dtype in DTYPES and weight.dtype == torch.float32 and usable(x):
         y: Tensor = _RMSNorm.apply(x.contiguous(), None, weight.contiguous(), eps, dtype)
         return y
-    return F.rms_norm(at_least_fp32(x), weight.shape, weight, eps).to(dtype)
+    return F.rms_norm(at_least_fp32(x), weight.shape, at_least_fp32(weight), eps).to(dtype)
 
 
 def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -50,7 +50,7 @@ def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tenso
             gate = gate.contiguous()
         y: Tensor = _RMSNorm.apply(x.contiguous(), gate, weight.contiguous(), eps, x.dtype)
         return y.flatten(2)
-    normed = F.rms_norm(at_least_fp32(x), weight.shape, weight, eps).to(x.dtype)
+    normed = F.rms_norm(at_least_fp32(x), weight.shape, at_least_fp32(weight), eps).to(x.dtype)
     return normed.flatten(2) * F.silu(gate)
 
 

@@ -32,7 +32,7 @@ class Cost:
 
     Attributes:
         wake: reading and answering: the first pass over every token, and the output head.
-        sleep: passes 2 to N.
+        sleep: passes 2 to N, and all of those over what was read again without sources that may not be slept on.
     """
 
     wake: Line = field(default_factory=Line)
@@ -69,11 +69,16 @@ class Meter:
         """The output head on T tokens."""
         self.cost.wake.flops += logits_flops(self._model, T)
 
-    def slept(self, T: int, passes: int, config: SleepConfig) -> None:
-        """``passes`` of the loop over T tokens, the first of which was their reading; N of them are ``config``'s."""
-        if passes < 2:
-            return
+    def slept(self, T: int, passes: int, config: SleepConfig, *, again: bool = False) -> None:
+        """``passes`` of the loop over T tokens; the first was their reading, unless they were read ``again`` for it.
+
+        N of them are ``config``'s.
+        """
+        line, first = self.cost.sleep, 1 if again else 2
+        if again and T:
+            line.flops += self._flops.of_reading(T, config.cached_tokens)
         window = PlannedWindow(Window(0, T, True), plan_passes(self._model, config, sleeps=True), T, False, False)
         made = [p for p in window.passes if p.part == "coda" or (p.part == "core" and 1 < p.n <= passes)]
-        self.cost.sleep.tokens += T * (passes - 1)
-        self.cost.sleep.flops += sum(self._flops(window, p).forward.total() for p in made)
+        line.tokens += T * max(0, passes - first + 1)
+        if passes > 1:
+            line.flops += sum(self._flops(window, p).forward.total() for p in made)

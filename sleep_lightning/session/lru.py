@@ -4,9 +4,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+from sleep_lightning.session.core import SessionExpired
 from sleep_lightning.session.session import SleepSession
 
 SUFFIX, SNAPSHOT = ".safetensors", ".snapshot"
@@ -27,17 +29,18 @@ class NoRoom(OSError):
 
 @dataclass(eq=False)
 class Entry:
-    """A session: in memory (``session``), in its file, or in both; ``dirty`` if the file is not up to date.
+    """A session: in memory (``session``), in its file, or in both.
 
-    All but ``name`` and ``folder`` belong to whoever holds the lock.
+    All but ``name`` and ``folder`` belong to whoever holds the lock. ``gone``: it was deleted or has expired.
     """
 
     folder: Path
     name: str
     session: SleepSession | None = None
-    dirty: bool = False
+    expires_at: float | None = None
     gone: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
+    _saved: Any = None
 
     @property
     def file(self) -> Path:
@@ -47,11 +50,31 @@ class Entry:
     def snapshot(self) -> Path:
         return self.folder / f"{self.name}{SNAPSHOT}{SUFFIX}"
 
+    def has(self, session: SleepSession) -> SleepSession:
+        """It is in memory now."""
+        self.session, self.expires_at = session, session.expires_at
+        return session
+
     def save(self) -> None:
         """Bring the file up to date. Raises OSError; the file before is then intact, and the session in memory."""
-        if self.session is not None and self.dirty:
+        if self.session is None or self._saved == (now := _version(self.session)):
+            return
+        try:
             self.session.save(self.file)
-            self.dirty = False
+            self._saved = now
+        except SessionExpired:
+            self.remove_files()
+
+    def remove_files(self) -> None:
+        """Nothing of it stays on disk."""
+        for file in (self.file, self.snapshot):
+            file.unlink(missing_ok=True)
+        self.gone = True
+
+
+def _version(session: SleepSession) -> tuple[int, dict[str, Any]]:
+    """Differs whenever what is saved does; a state is never changed, but replaced."""
+    return id(session._state), asdict(session.cost)
 
 
 class Entries:
@@ -66,7 +89,7 @@ class Entries:
         loads, evictions: so far.
     """
 
-    def __init__(self, load: Callable[[Path], SleepSession], session_bytes: int, max_bytes: int) -> None:
+    def __init__(self, load: Callable[[Entry], SleepSession], session_bytes: int, max_bytes: int) -> None:
         self._load, self._each, self._most = load, session_bytes, max_bytes
         self._entries: OrderedDict[tuple[str, str], Entry] = OrderedDict()
         self._in_memory = 0
@@ -89,10 +112,10 @@ class Entries:
         with self._changed:
             return list(self._entries.values())
 
-    def add(self, owner: str, entry: Entry) -> str:
-        """One whose session, if it is in memory, has been ``reserve``d for. Returns its name."""
+    def add(self, entry: Entry) -> str:
+        """One whose session, if it is in memory, has been ``reserved`` for. Returns its name."""
         with self._changed:
-            self._entries[owner, entry.name] = entry
+            self._entries[entry.folder.name, entry.name] = entry
         return entry.name
 
     @contextmanager
@@ -106,6 +129,9 @@ class Entries:
                     try:
                         yield entry
                         return
+                    except SessionExpired:
+                        self.remove(entry)
+                        raise
                     finally:
                         with self._changed:
                             if (owner, name) in self._entries:
@@ -116,16 +142,24 @@ class Entries:
         """The session of an entry that is held. Raises NoRoom; ValueError or OSError if its file cannot be read."""
         if entry.session is None:
             with self.reserved():
-                entry.session = self._load(entry.file)
+                session = entry.has(self._load(entry))
             self.loads += 1
+            return session
         return entry.session
 
-    def remove(self, owner: str, entry: Entry) -> None:
-        """Forget an entry that is held."""
-        with self._changed:
-            del self._entries[owner, entry.name]
-        entry.gone = True
+    def remove(self, entry: Entry) -> None:
+        """Delete a session that is held, with its files."""
+        entry.remove_files()
         self._drop(entry)
+
+    def expire(self, now: float) -> None:
+        """Delete what is past its time and not being worked on."""
+        for entry in self.all():
+            if entry.expires_at is not None and entry.expires_at <= now and entry.lock.acquire(blocking=False):
+                try:
+                    self.remove(entry)
+                finally:
+                    entry.lock.release()
 
     @contextmanager
     def reserved(self) -> Iterator[None]:
@@ -148,8 +182,12 @@ class Entries:
 
     def _drop(self, entry: Entry) -> None:
         if entry.session is not None:
-            entry.session = None
+            entry.session.close()
+            entry.session, entry._saved = None, None
             self._count(-1)
+        if entry.gone:
+            with self._changed:
+                self._entries.pop((entry.folder.name, entry.name), None)
 
     def _reserve(self) -> None:
         while True:
@@ -175,6 +213,8 @@ class Entries:
     def _evict(self, entry: Entry) -> None:
         """To disk, then out of memory: never the other way round."""
         try:
+            assert entry.session is not None
+            entry.session.close()  # what sleeps idly makes way
             entry.save()
             self._drop(entry)
             self.evictions += 1

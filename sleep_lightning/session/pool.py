@@ -2,7 +2,8 @@
 
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -13,11 +14,15 @@ from typing import TypeVar
 from sleep_lightning.formatting import in_bytes
 from sleep_lightning.machine.locks import open_lock, take
 from sleep_lightning.model import HybridLM
+from sleep_lightning.session.audit import Audit, audit_of
 from sleep_lightning.session.batch import own
 from sleep_lightning.session.batching import BatchingEngine
+from sleep_lightning.session.core import Policy
 from sleep_lightning.session.lru import SUFFIX, Entries, Entry
-from sleep_lightning.session.session import Policy, SleepSession, Tokenizer
-from sleep_lightning.session.state_file import read_state
+from sleep_lightning.session.session import SleepSession
+from sleep_lightning.session.state_file import read_expiry, read_state
+from sleep_lightning.session.text import Tokenizer
+from sleep_lightning.session.write_policy import WritePolicy
 from sleep_lightning.sleep import SleepConfig
 
 OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -38,7 +43,7 @@ class SessionPool:
         max_bytes: of the sessions in memory (``session_bytes`` each); a forward takes that of its rows again.
         directory: of files, ``OWNER/NAME.safetensors``, for its owner alone; sessions that lie there are taken over.
         tokenizer: for text.
-        policy: of new sessions.
+        policy, audit, clock: of new sessions, as of ``SleepSession``; their ``id`` is their name here.
         max_batch: sessions that share a forward, at most.
 
     Attributes:
@@ -58,10 +63,14 @@ class SessionPool:
         *,
         tokenizer: Tokenizer | None = None,
         policy: Policy = "on_full",
+        audit: Audit | str | PathLike[str] | None = None,
+        clock: Callable[[], float] = time.time,
         max_batch: int = 64,
     ) -> None:
         fresh = SleepSession(model, sleep_config, tokenizer, policy=policy)
+        fresh.close()
         self.model, self.config, self.tokenizer, self.policy = model, fresh.config, tokenizer, policy
+        self._audit, self._clock = audit_of(audit), clock
         self.session_bytes, self.max_bytes, self.directory = fresh.nbytes, max_bytes, Path(directory)
         if max_bytes < self.session_bytes:
             raise ValueError(
@@ -79,17 +88,40 @@ class SessionPool:
         for file in sorted(self.directory.glob(f"*/*{SUFFIX}"), key=lambda file: file.stat().st_mtime):
             owner, name = file.parent.name, file.name.removesuffix(SUFFIX)
             if OWNER.fullmatch(owner) and _NAME.fullmatch(name):
-                self.entries.add(owner, Entry(file.parent, name))
+                self.entries.add(Entry(file.parent, name, expires_at=read_expiry(file)))
+        self.expire()
 
     # Sessions
 
-    def create(self, owner: str) -> str:
-        """A new session. Returns its name, which cannot be guessed. Raises ValueError for a bad owner; NoRoom."""
+    def create(
+        self,
+        owner: str,
+        *,
+        writes: WritePolicy | Mapping[str, int] | None = None,
+        keep_texts: bool = False,
+        ttl: float | None = None,
+    ) -> str:
+        """A new session; arguments as of ``SleepSession``. Returns its name, which cannot be guessed.
+
+        Raises:
+            ValueError: a bad owner or argument.
+            NoRoom: no other session can be put aside.
+        """
         entry = self._new(owner)
         with self.entries.reserved():
-            entry.session = self._engaged(SleepSession(self.model, self.config, self.tokenizer, policy=self.policy))
-            entry.dirty = True
-        return self.entries.add(owner, entry)
+            session = SleepSession(
+                self.model,
+                self.config,
+                self.tokenizer,
+                policy=self.policy,
+                writes=writes,
+                keep_texts=keep_texts,
+                ttl=ttl,
+                audit=self._audit,
+                clock=self._clock,
+            )
+            entry.has(self._engaged(session, entry.name))
+        return self.entries.add(entry)
 
     def names(self, owner: str) -> list[str]:
         """Names of an owner's sessions."""
@@ -104,14 +136,13 @@ class SessionPool:
             NoRoom: it lies on disk, and no other can be put there.
             ValueError: its file is damaged, or of another model.
         """
-        with self._loaded(owner, name) as entry:
-            entry.dirty, session = True, entry.session
-            assert session is not None
+        with self._loaded(owner, name) as (_, session):
             try:
                 with self.engine.member():
                     yield session
             finally:
-                session._state = replace(session._state, window=own(session._state.window))
+                if (window := own(session._state.window)) is not session._state.window:
+                    session._state = replace(session._state, window=window)
 
     def map(self, owner: str, names: Sequence[str], f: Callable[[SleepSession], _T]) -> list[_T]:
         """``f`` of sessions, up to ``max_batch`` at a time, sharing forwards. Raises the first error."""
@@ -125,43 +156,51 @@ class SessionPool:
     def fork(self, owner: str, name: str) -> str:
         """Another session of the owner with the same past; it lies on disk until it is used."""
         entry = self._new(owner)
-        with self._loaded(owner, name) as source:
-            _session(source).fork().save(entry.file)
-        return self.entries.add(owner, entry)
+        with self._loaded(owner, name) as (_, session):
+            fork = session.fork()
+            fork.id, entry.expires_at = entry.name, fork.expires_at
+            fork.save(entry.file)
+            fork.close()
+        return self.entries.add(entry)
 
     def snapshot(self, owner: str, name: str) -> None:
         """Keep the session as it is, on disk, for ``rollback``; the snapshot before is replaced."""
-        with self._loaded(owner, name) as entry:
-            _session(entry).save(entry.snapshot)
+        with self._loaded(owner, name) as (entry, session):
+            session.save(entry.snapshot)
 
     def rollback(self, owner: str, name: str) -> None:
         """Back to the snapshot. Raises ValueError if there is none."""
-        with self._loaded(owner, name) as entry:
+        with self._loaded(owner, name) as (entry, session):
             if not entry.snapshot.exists():
                 raise ValueError("there is no snapshot to go back to; take one before what may have to be undone")
-            _session(entry).rollback(SleepSession.load(entry.snapshot, self.model).snapshot())
-            entry.dirty = True
+            before = SleepSession.load(entry.snapshot, self.model, clock=self._clock)
+            session.rollback(before.snapshot())
+            before.close()
+
+    def forget(self, owner: str, name: str, source: str) -> int:
+        """``SleepSession.forget``, in the files too: the snapshot is given up."""
+        with self._loaded(owner, name) as (entry, session):
+            forgotten = session.forget(source)
+            entry.snapshot.unlink(missing_ok=True)
+            entry.save()
+            return forgotten
 
     def reset(self, owner: str, name: str) -> None:
         """Forget everything, in the files too."""
-        with self._loaded(owner, name) as entry:
-            _session(entry).reset()
-            entry.dirty = True
+        with self._loaded(owner, name) as (entry, session):
+            session.reset()
             entry.snapshot.unlink(missing_ok=True)
             entry.save()
 
     def delete(self, owner: str, name: str) -> None:
         """Remove a session and its files."""
         with self.entries.held(owner, name) as entry:
-            for file in (entry.file, entry.snapshot):
-                file.unlink(missing_ok=True)
-            self.entries.remove(owner, entry)
+            self.entries.remove(entry)
 
     def export(self, owner: str, name: str) -> bytes:
         """The file that ``SleepSession.save`` writes."""
-        with self._loaded(owner, name) as entry:
-            entry.dirty |= not entry.file.exists()
-            entry.save()
+        with self._loaded(owner, name) as (entry, session):
+            session.save(entry.file)
             return entry.file.read_bytes()
 
     def restore(self, owner: str, content: bytes) -> str:
@@ -169,20 +208,26 @@ class SessionPool:
         entry = self._new(owner)
         partial = entry.file.with_suffix(".partial")
         try:
+            partial.touch(0o600)
             partial.write_bytes(content)
-            partial.chmod(0o600)
             header, _ = read_state(partial)
             if header.get("sleep") != asdict(self.config):  # before what it asks for is allocated
                 raise ValueError(f"it sleeps by {header.get('sleep')}, and here sessions do by {asdict(self.config)}")
-            SleepSession.load(partial, self.model)
+            session = SleepSession.load(partial, self.model, audit=self._audit, clock=self._clock)
+            session.close()
+            entry.expires_at = session.expires_at
             partial.replace(entry.file)
         except ValueError as error:
             raise ValueError(str(error).replace(str(partial), "the state")) from error
         finally:
             partial.unlink(missing_ok=True)
-        return self.entries.add(owner, entry)
+        return self.entries.add(entry)
 
     # The whole
+
+    def expire(self) -> None:
+        """Delete sessions that are past their ttl, with their files."""
+        self.entries.expire(self._clock())
 
     def save(self) -> None:
         """Write all sessions that have changed. Raises the first OSError, once all have been tried."""
@@ -191,6 +236,8 @@ class SessionPool:
             with entry.lock:
                 try:
                     entry.save()
+                    if entry.gone:
+                        self.entries.remove(entry)
                 except OSError as error:
                     failed = failed or error
         if failed is not None:
@@ -219,23 +266,18 @@ class SessionPool:
         (folder := self.directory / owner).mkdir(mode=0o700, exist_ok=True)
         return Entry(folder, secrets.token_hex(16))
 
-    def _engaged(self, session: SleepSession) -> SleepSession:
-        session.engine = self.engine
+    def _engaged(self, session: SleepSession, name: str) -> SleepSession:
+        session.id, session._reader.engine = name, self.engine
         return session
 
-    def _load(self, file: Path) -> SleepSession:
-        return self._engaged(SleepSession.load(file, self.model, self.tokenizer))
+    def _load(self, entry: Entry) -> SleepSession:
+        session = SleepSession.load(entry.file, self.model, self.tokenizer, audit=self._audit, clock=self._clock)
+        return self._engaged(session, entry.name)
 
     @contextmanager
-    def _loaded(self, owner: str, name: str) -> Iterator[Entry]:
+    def _loaded(self, owner: str, name: str) -> Iterator[tuple[Entry, SleepSession]]:
         try:
             with self.entries.held(owner, name) as entry:
-                self.entries.loaded(entry)
-                yield entry
+                yield entry, self.entries.loaded(entry)
         finally:
             self.entries.released()
-
-
-def _session(entry: Entry) -> SleepSession:
-    assert entry.session is not None
-    return entry.session

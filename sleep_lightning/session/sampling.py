@@ -1,35 +1,44 @@
 """From logits to the next token."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 
-def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    """Raises ValueError for values out of range."""
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature={temperature} must be from 0 (the likeliest token) up")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k={top_k} must be at least 1, or None for all tokens")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p={top_p} must be above 0 and at most 1, or None for all tokens")
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn. Raises ValueError for values out of range.
 
-
-def sample(
-    logits_V: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator | None
-) -> int:
-    """One token.
-
-    Args:
-        logits_V: ``[vocab]``.
+    Attributes:
         temperature: 0 takes the likeliest token; else logits are divided by it.
         top_k: only the k likeliest.
         top_p: only the likeliest that together hold this probability; at least one.
-        generator: of the device that the logits are on; None: torch's own.
+        seed: of the draws; None: torch's own generator.
     """
-    if temperature == 0:
-        return int(logits_V.argmax())
-    p_V, token_V = (logits_V.double() / temperature).softmax(-1).sort(descending=True)
-    if top_p is not None:
-        p_V = p_V.masked_fill(p_V.cumsum(-1) - p_V >= top_p, 0)
-    p_V = p_V[:top_k]
-    return int(token_V[torch.multinomial(p_V, 1, generator=generator)])
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature} must be from 0 (the likeliest token) up")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k={self.top_k} must be at least 1, or None for all tokens")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1, or None for all tokens")
+
+    def generator(self, device: torch.device) -> torch.Generator | None:
+        """The source of a sequence of draws."""
+        return None if self.seed is None else torch.Generator(device).manual_seed(self.seed)
+
+    def draw(self, logits_V: Tensor, generator: torch.Generator | None) -> int:
+        """One token of logits ``[vocab]``."""
+        if self.temperature == 0:
+            return int(logits_V.argmax())
+        p_V, token_V = (logits_V.double() / self.temperature).softmax(-1).sort(descending=True)
+        if self.top_p is not None:
+            p_V = p_V.masked_fill(p_V.cumsum(-1) - p_V >= self.top_p, 0)
+        return int(token_V[torch.multinomial(p_V[: self.top_k], 1, generator=generator)])

@@ -1,74 +1,139 @@
-"""What a session's file says, and which file is refused."""
+"""What a session's file says beside its tensors, and which is refused."""
 
+import dataclasses
+import typing
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from os import PathLike
 from pathlib import Path
-from typing import Any, NoReturn
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin
 
 from sleep_lightning.model import HybridLM
-from sleep_lightning.session.cost import Cost, Line
+from sleep_lightning.session.chain import Chain
+from sleep_lightning.session.core import Policy
+from sleep_lightning.session.cost import Cost
 from sleep_lightning.session.fingerprint import fingerprint
-from sleep_lightning.session.state import SessionState
+from sleep_lightning.session.provenance import Read, Slept, WindowLine
+from sleep_lightning.session.state import LastWindow, SessionState
 from sleep_lightning.session.state_file import read_state, write_state
+from sleep_lightning.session.write_policy import WritePolicy
 from sleep_lightning.sleep import SleepConfig
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What ``load_state`` found."""
+    """What is needed to go on, beside the model."""
 
+    id: str
     config: SleepConfig
-    policy: str
+    policy: Policy
+    writes: WritePolicy | None
+    keep_texts: bool
+    expires_at: float | None
     state: SessionState
     cost: Cost
 
 
-def save_state(
-    path: str | PathLike[str], model: HybridLM, config: SleepConfig, policy: str, state: SessionState, cost: Cost
-) -> None:
+@dataclass(frozen=True)
+class Header:
+    """The part of it that is no tensor."""
+
+    id: str
+    sleep: SleepConfig
+    policy: Policy
+    writes: WritePolicy | None
+    keep_texts: bool
+    expires_at: float | None
+    tokens_seen: int
+    window_fill: int
+    window_whole: bool
+    sources: tuple[tuple[str, int], ...]
+    lines: tuple[WindowLine, ...]
+    events: tuple[Read | Slept, ...]
+    last: LastWindow | None
+    cost: Cost
+
+
+def save_state(path: Path, model: HybridLM, saved: Saved) -> None:
     """Write all that is needed to go on. Raises OSError."""
-    header = {
-        "model": fingerprint(model),
-        "dtype": str(state.window.h_out_BLE.dtype),
-        "sleep": asdict(config),
-        "policy": policy,
-        "tokens_seen": state.tokens_seen,
-        "windows_closed": state.windows_closed,
-        "window_fill": state.window.fill,
-        "window_whole": state.window.cache.whole,
-        "cost": asdict(cost),
-    }
-    write_state(Path(path), header, state.named_tensors())
+    state, window = saved.state, saved.state.window
+    header = Header(
+        saved.id,
+        saved.config,
+        saved.policy,
+        saved.writes,
+        saved.keep_texts,
+        saved.expires_at,
+        state.tokens_seen,
+        window.fill,
+        window.cache.whole,
+        state.sources,
+        tuple(state.lines),
+        tuple(state.events),
+        state.last,
+        saved.cost,
+    )
+    belongs = {"model": fingerprint(model), "dtype": str(window.h_out_BLE.dtype)}
+    write_state(path, belongs | asdict(header), state.named_tensors())
 
 
-def load_state(path: str | PathLike[str], model: HybridLM) -> Saved:
+def load_state(path: Path, model: HybridLM) -> Saved:
     """Read what ``save_state`` wrote. Raises ValueError if it is not of this model, or not whole; OSError."""
-    header, tensors = read_state(Path(path))
-    mine = fingerprint(model)
-    if header.get("model") != mine:
+    said, tensors = read_state(path)
+    mine, belongs = fingerprint(model), said.get("model")
+    if belongs != mine:
         raise ValueError(
-            f"{path} belongs to a model with the fingerprint {str(header.get('model'))[:12]}, and this one has "
-            f"{mine[:12]}; load the weights that it was written with"
+            f"{path} belongs to a model with the fingerprint {str(belongs)[:12]}, and this one has {mine[:12]}; load "
+            f"the weights that it was written with"
         )
     try:
-        config = SleepConfig(**header["sleep"])
-        numbers = [header[key] for key in ("tokens_seen", "windows_closed", "window_fill")]
-        if any(type(n) is not int or n < 0 for n in numbers) or numbers[2] > config.window_size:
-            raise ValueError(f"tokens_seen, windows_closed and window_fill are {numbers}")
-        cost = Cost(**{name: Line(**_line(header["cost"][name])) for name in ("wake", "sleep")})
-        fresh = SessionState.fresh(model, config)
-        state = fresh.filled(numbers[2], bool(header["window_whole"]), tensors)
-        state = SessionState(state.window, *numbers[:2])
-        return Saved(config, str(header["policy"]), state, cost)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        _refuse(path, error)
+        h: Header = _parsed(Header, {k: v for k, v in said.items() if k in Header.__dataclass_fields__}, "it")
+        if not (0 <= h.window_fill <= h.sleep.window_size and h.window_fill <= h.tokens_seen):
+            raise ValueError(f"window_fill is {h.window_fill} of {h.tokens_seen} tokens")
+        if sum(n for _, n in h.sources) != h.window_fill:
+            raise ValueError(f"sources are of {h.sources}, not of {h.window_fill} tokens")
+        fresh = SessionState.fresh(model, h.sleep)
+        window = fresh.filled(h.window_fill, h.window_whole, tensors).window
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit this model: {error}; give a file by SleepSession.save") from error
+    state = SessionState(window, h.tokens_seen, False, h.sources, _chain(h.lines), _chain(h.events), h.last)
+    return Saved(h.id, h.sleep, h.policy, h.writes, h.keep_texts, h.expires_at, state, h.cost)
 
 
-def _line(said: dict[str, Any]) -> dict[str, Any]:
-    if any(type(said[key]) not in (int, float) for key in said):
-        raise ValueError(f"the cost is {said}")
-    return said
+def _chain(items: tuple[T, ...]) -> Chain[T]:
+    chain: Chain[T] = Chain()
+    for item in items:
+        chain = chain.plus(item)
+    return chain
 
 
-def _refuse(path: str | PathLike[str], error: Exception) -> NoReturn:
-    raise ValueError(f"{path} does not fit this model: {error}; give a file written by SleepSession.save") from error
+def _parsed(kind: Any, value: Any, name: str) -> Any:
+    """A JSON value as a type of a header; raises ValueError for anything else."""
+    origin, of = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        known = typing.get_type_hints(kind)
+        if not isinstance(value, dict) or value.keys() != known.keys():
+            odd = sorted(value.keys() ^ known.keys()) if isinstance(value, dict) else value
+            raise ValueError(f"{name} lacks or does not know {odd}")
+        return kind(**{key: _parsed(of_key, value[key], key) for key, of_key in known.items()})  # type: ignore[operator]
+    if origin in (typing.Union, UnionType):
+        for one in of:
+            try:
+                return _parsed(one, value, name)
+            except ValueError:
+                continue
+    elif origin is typing.Literal:
+        if value in of:
+            return value
+    elif origin is tuple and isinstance(value, list):
+        if len(of) == 2 and of[1] is Ellipsis:
+            return tuple(_parsed(of[0], x, name) for x in value)
+        if len(of) == len(value):
+            return tuple(_parsed(one, x, name) for one, x in zip(of, value, strict=True))
+    elif origin in (dict, Mapping) and isinstance(value, dict):
+        return {_parsed(of[0], k, name): _parsed(of[1], v, name) for k, v in value.items()}
+    elif (kind is type(None) and value is None) or type(value) is kind or (kind is float and type(value) is int):
+        return value
+    raise ValueError(f"{name} is {str(value)[:60]!r}")

@@ -1,28 +1,53 @@
 """All that a session would need to go on: in memory, and as the tensors of a file."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from torch import Tensor
 
 from sleep_lightning.model import HybridLM, Memory
+from sleep_lightning.session.chain import Chain
+from sleep_lightning.session.provenance import Read, Runs, Slept, WindowLine
 from sleep_lightning.session.window import OpenWindow
 from sleep_lightning.sleep import SleepConfig, zero_memory
 
 
 @dataclass(frozen=True)
+class LastWindow:
+    """What was closed last.
+
+    Attributes:
+        tokens: that were consolidated.
+        by_pass: ``|S' - S| / |S'|`` of every head, pass by pass.
+        change: the same of the whole window.
+    """
+
+    tokens: tuple[int, ...]
+    by_pass: tuple[tuple[float, ...], ...]
+    change: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class SessionState:
-    """An open window, and how much has come before it.
+    """An open window, and where everything before it came from.
 
     Attributes:
         window: the open window of one sequence.
         tokens_seen: tokens read since the session began or was reset.
-        windows_closed: windows whose memory was kept.
+        shared: whether another session or snapshot holds the window, which is written in place: copy it first.
+        sources: of the tokens in the open window.
+        lines: a line for every window that was closed.
+        events: what was read and slept on, where texts are kept.
+        last: the window that was closed last.
     """
 
     window: OpenWindow
     tokens_seen: int = 0
-    windows_closed: int = 0
+    shared: bool = False
+    sources: Runs = ()
+    lines: Chain[WindowLine] = field(default_factory=Chain)
+    events: Chain[Read | Slept] = field(default_factory=Chain)
+    last: LastWindow | None = None
 
     @classmethod
     def fresh(cls, model: HybridLM, config: SleepConfig) -> "SessionState":
@@ -62,6 +87,20 @@ class SessionState:
         return replace(self, window=window)
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """What ``SleepSession.rollback`` goes back to.
+
+    Attributes:
+        state: of the session; shared.
+        model, config: that it belongs to.
+    """
+
+    state: SessionState
+    model: HybridLM
+    config: SleepConfig
+
+
 def _tensors(window: OpenWindow) -> Iterator[tuple[str, Tensor]]:
     for part in ("start", "memory"):
         memory: Memory = getattr(window, part)
@@ -69,9 +108,9 @@ def _tensors(window: OpenWindow) -> Iterator[tuple[str, Tensor]]:
     for kind in ("keys", "values", "plain_keys"):
         yield from ((f"cache.{kind}.{i}", x) for i, x in enumerate(getattr(window.cache, kind)))
     yield "cache.present", window.cache.present
-    for field in fields(window):
-        if isinstance(x := getattr(window, field.name), Tensor):
-            yield f"window.{field.name}", x
+    for part_of in fields(window):
+        if isinstance(x := getattr(window, part_of.name), Tensor):
+            yield f"window.{part_of.name}", x
 
 
 def _in_use(window: OpenWindow, name: str, x: Tensor) -> Tensor:

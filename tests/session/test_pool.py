@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from sleep_lightning.session import NoRoom, NoSession, SessionPool, SleepSession, lru, state_file
+from sleep_lightning.session import (
+    AuditLine,
+    NoRoom,
+    NoSession,
+    SessionExpired,
+    SessionPool,
+    SleepSession,
+    lru,
+    state_file,
+)
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.testing.tiny import tiny_model
 
@@ -229,6 +238,39 @@ def test_export_and_restore(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="it sleeps by"):
             p.restore("b", (tmp_path / "wide").read_bytes())
         assert p.names("b") == [again] and len(list((tmp_path / "b").iterdir())) == 1
+
+
+def test_sessions_expire_in_memory_and_on_disk(tmp_path: Path) -> None:
+    now = [0.0]
+    with pool(tmp_path, 2, clock=lambda: now[0]) as p:
+        short, long = p.create("a", ttl=10), p.create("a", ttl=100)
+        twin = p.fork("a", short)
+        now[0] = 11
+        with pytest.raises(SessionExpired), p.use("a", short) as session:
+            session.append([1])
+        p.expire()
+        assert p.names("a") == [long] and not (tmp_path / "a" / f"{twin}.safetensors").exists()
+        p.create("a")
+        p.create("a")  # long goes to disk
+        now[0] = 101
+    with pool(tmp_path, 2, clock=lambda: now[0]) as p:
+        assert long not in p.names("a") and len(p.names("a")) == 2
+
+
+def test_the_audit_names_sessions_as_the_pool_does(tmp_path: Path) -> None:
+    lines: list[AuditLine] = []
+    with pool(tmp_path, audit=lines.append) as p:
+        name = p.create("a", writes={"book": 2}, keep_texts=True)
+        with p.use("a", name) as session:
+            session.append(text(1, L), source="book")
+            session.append(text(2, L), source="web")
+            assert [(line.sources, line.n_passes) for line in session.provenance()] == [({"book": L}, 2), ({}, 0)]
+        assert p.forget("a", name, "web") == L
+        content = p.export("a", name)
+        again = p.restore("a", content)
+        with p.use("a", again) as session:
+            session.append([1])
+    assert {line.session for line in lines if line.method in ("append", "provenance", "forget")} == {name, again}
 
 
 def test_nobody_waits_for_anothers_sleep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
