@@ -12,22 +12,22 @@ from sleep_lightning.model.window_cache import WindowCache
 from sleep_lightning.ops import rotate
 
 
-def open_window(model: HybridLM, memory: Memory, size: int) -> tuple[Memory, WindowCache]:
+def open_window(model: HybridLM, memory: Memory, size: int, rows: int | None = None) -> tuple[Memory, WindowCache]:
     """A memory and a cache for ``HybridLM.extend``.
 
     Args:
         model: the hybrid.
         memory: what earlier windows left.
         size: most tokens of the window.
+        rows: sequences; None: those of the memory, or one where it has no tensors (attention alone, hard eviction).
 
     Returns:
         The memory with inputs of the short convolutions, which the next token needs (zeros where none are carried
         over windows), and the cache, which instead of it holds the keys and values that are.
     """
     attentions = [block.mixer for block in model.stack if isinstance(block.mixer, Attention)]
-    rows, before = len(memory.states[0] if memory.states else memory.kv[0]), 0
-    if memory.kv:
-        before = memory.kv[0].shape[1]
+    rows = rows or next((len(x) for x in memory.named_tensors().values()), 1)
+    before = memory.kv[0].shape[1] if memory.kv else 0
     like = model.norm.weight
     shapes = [(rows, a.kv_heads, before + size, a.head_dim) for a in attentions]
     keys, values, plain = ([like.new_zeros(shape) for shape in shapes] for _ in range(3))

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sleep_lightning.session.session import SleepSession
 
+LEAST_WAIT = 0.01
+"""Seconds until a session that was busy is looked at again."""
+
 
 class IdleSleeper:
     """The thread that closes a session's window once the session has not been used for a while.
@@ -38,17 +41,16 @@ class IdleSleeper:
     def _run(self) -> None:
         while self._touched.wait() and not self._closed.is_set():
             self._touched.clear()
-            while (seconds := self._seconds_left()) > 0:
-                if self._closed.wait(seconds):
+            while (seconds := self._seconds_left()) is not None:
+                if self._closed.wait(max(seconds, LEAST_WAIT)):
                     return
 
-    def _seconds_left(self) -> float:
-        """Until the session has been idle for long enough; 0: it has, and has slept."""
+    def _seconds_left(self) -> float | None:
+        """Until the session will have been idle for long enough; None: it has, and has slept, or it is gone."""
         session = self._session()
         if session is None:
-            return 0.0
+            return None
         left = session.last_use + self._idle_after - time.monotonic()
-        if left > 0:
-            return left
-        session._sleep_idly(self._idle_after, self._closed.is_set)
-        return 0.0
+        if left <= 0 and session._sleep_idly(self._idle_after, self._closed.is_set):
+            return None
+        return left

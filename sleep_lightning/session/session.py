@@ -376,13 +376,19 @@ class SleepSession(SessionCore):
             self._idle.touch()
         return h_BTE
 
-    def _sleep_idly(self, idle_after: float, closed: Callable[[], bool]) -> None:
-        """Close the window if the session is still idle; whoever has something to read waits for one pass at most."""
+    def _sleep_idly(self, idle_after: float, closed: Callable[[], bool]) -> bool:
+        """Close the window if the session is still idle; whoever has something to read waits for one pass at most.
+
+        Returns whether there is nothing left to do.
+        """
         with self._lock:
-            idle = time.monotonic() - self.last_use >= idle_after
-            if idle and self.window_fill and not (self._generating or self._wanted() or self.expired):
-                with self._working("write", "sleep", tokens=self.window_fill, idle=True):
-                    self._state, _ = self._reader.sleep(self._state, None, lambda: self._wanted() or closed())
+            if self.expired or (not self.window_fill and not self._generating):
+                return True
+            if time.monotonic() - self.last_use < idle_after or self._generating or self._wanted():
+                return False
+            with self._working("write", "sleep", tokens=self.window_fill, idle=True):
+                self._state, _ = self._reader.sleep(self._state, None, lambda: self._wanted() or closed())
+            return True
 
     def _generate(
         self,
