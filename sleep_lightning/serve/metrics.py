@@ -27,9 +27,7 @@ class Metrics(Collector):
     def __init__(self, pool: "SessionPool", work: "Work") -> None:
         self._pool, self._work, self.registry = pool, work, CollectorRegistry()
         labels = ("method", "route")
-        self.requests = Counter(
-            f"{PREFIX}requests", "Answered requests.", (*labels, "status"), registry=self.registry
-        )
+        self.requests = Counter(f"{PREFIX}requests", "Answered requests.", (*labels, "status"), registry=self.registry)
         self.seconds = Histogram(
             f"{PREFIX}request_seconds",
             "From a request to the end of its answer.",

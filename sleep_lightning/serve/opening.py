@@ -43,7 +43,9 @@ def open_model(checkpoint: str, overrides: list[str] | None = None) -> OpenedMod
     """
     experiment, model = load_trained(checkpoint, overrides or [])
     if not isinstance(model, HybridLM):
-        raise ValueError(f"--checkpoint {checkpoint} holds a {type(model).__name__}; only the hybrid reads by the token")
+        raise ValueError(
+            f"--checkpoint {checkpoint} holds a {type(model).__name__}; only the hybrid reads by the token"
+        )
     check_session(model, experiment.sleep, "on_full", None)
     task = experiment.task.build()
     tokenizer = _tokenizer(experiment, task)

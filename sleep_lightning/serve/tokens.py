@@ -1,5 +1,6 @@
 """Bearer tokens: who may use the server, and under which name sessions are theirs."""
 
+import hashlib
 import hmac
 import os
 import secrets
@@ -24,7 +25,7 @@ class BearerTokens:
     """
 
     def __init__(self, owners: Mapping[str, str]) -> None:
-        self._owners = [(token.encode(), owner) for token, owner in owners.items()]
+        self._owners = [(_digest(token.encode()), owner) for token, owner in owners.items()]
 
     @property
     def owners(self) -> set[str]:
@@ -34,12 +35,12 @@ class BearerTokens:
     def owner_of(self, authorization: bytes | None) -> str | None:
         """Whose token stands in a header ``Authorization: Bearer ...``; None: nobody's.
 
-        The given token is compared with all of them, each in the same time wherever they differ.
+        The hash of what is given is compared with those of all of them, in the same time wherever they differ.
         """
         kind, _, given = (authorization or b"").partition(b" ")
-        found = None
+        mine, found = _digest(given.strip()), None
         for token, owner in self._owners:
-            if hmac.compare_digest(token, given.strip()):
+            if hmac.compare_digest(token, mine):
                 found = owner
         return found if kind.lower() == b"bearer" else None
 
@@ -66,6 +67,10 @@ def fresh_token(owner: str = "local") -> tuple[str, BearerTokens]:
     return token, BearerTokens({token: owner})
 
 
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
+
+
 def _private_text(file: Path) -> str:
     try:
         if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -90,5 +95,5 @@ def _parsed(where: str, text: str) -> BearerTokens:
         owners[token] = owner
     if not owners:
         raise ValueError(f"{where} holds no token; write {FORM}")
-    remember(*owners)
+    remember(owners)
     return BearerTokens(owners)

@@ -32,8 +32,7 @@ class Work:
 
     async def run(self, owner: str, name: str, f: Callable[[], T]) -> T:
         """``f()`` in a thread, in the session's turn. Raises LimitReached, or what it raises."""
-        with_turn = self.turn(owner, name)
-        async with with_turn:
+        async with self.turn(owner, name):
             return await self.in_thread(f)
 
     async def in_thread(self, f: Callable[[], T]) -> T:
@@ -72,10 +71,13 @@ class Work:
         if self._of_owner[owner] >= self._most:
             raise LimitReached(f"{self._most} requests of yours are being worked on; wait for one of them")
         self._queued[owner, name] += 1
-        task = asyncio.create_task(self._run_queued(owner, name, f))
+        self.keep(asyncio.create_task(self._run_queued(owner, name, f)))
+        return self._queued[owner, name]
+
+    def keep(self, task: "asyncio.Task[None]") -> None:
+        """Have a task waited for by ``drain``."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return self._queued[owner, name]
 
     def queued(self, owner: str, name: str) -> int:
         """What is queued for a session, and being worked on."""

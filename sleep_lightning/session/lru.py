@@ -16,6 +16,9 @@ PATIENCE = 60.0
 """Seconds that a session waits for room while all others in memory are being worked on."""
 
 
+NONE = "there is no such session; create one, or list yours"
+
+
 class NoSession(ValueError):
     """There is no such session, or it is another owner's: which of both is not said."""
 
@@ -118,6 +121,12 @@ class Entries:
             self._entries[entry.folder.name, entry.name] = entry
         return entry.name
 
+    def check(self, owner: str, name: str) -> None:
+        """Raises NoSession."""
+        with self._changed:
+            if (owner, name) not in self._entries:
+                raise NoSession(NONE)
+
     @contextmanager
     def held(self, owner: str, name: str) -> Iterator[Entry]:
         """An entry and its lock. Raises NoSession."""
@@ -136,7 +145,7 @@ class Entries:
                         with self._changed:
                             if (owner, name) in self._entries:
                                 self._entries.move_to_end((owner, name))
-        raise NoSession("there is no such session; create one, or list yours")
+        raise NoSession(NONE)
 
     def loaded(self, entry: Entry) -> SleepSession:
         """The session of an entry that is held. Raises NoRoom; ValueError or OSError if its file cannot be read."""

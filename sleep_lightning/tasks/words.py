@@ -20,7 +20,7 @@ class Words:
             return [self._ids[word] for word in text.split()]
         except KeyError as error:
             shown = " ".join(self.vocab[:40]) + (" ..." if len(self.vocab) > 40 else "")
-            raise ValueError(f"{error} is no word of this task; write its words, with spaces between: {shown}") from None
+            raise ValueError(f"{error} is no word of the task; write its words, with spaces between: {shown}") from None
 
     def decode(self, tokens: Sequence[int]) -> str:
         return " ".join(self.vocab[i] for i in tokens)

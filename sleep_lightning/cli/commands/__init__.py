@@ -11,6 +11,8 @@ COMMANDS = {
     "test": ("evaluate", "score a checkpoint on the test split"),
     "predict": ("evaluate", "print a checkpoint's answers as JSON lines"),
     "export": ("export", "write a trained model as safetensors; a pretrained one in its own format"),
+    "chat": ("chat", "hold a trained model as a memory: read, sleep, ask, fork, roll back"),
+    "serve": ("serve", "serve sessions of a trained model over HTTP"),
     "compare": ("compare", "train several arms over seeds and print one table"),
     "sweep": ("sweep", "search for the frontier of accuracy over cost"),
     "reproduce": ("reproduce", "run the reproduction sweeps and write RESULTS.md"),
