@@ -53,6 +53,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # their pages fetch scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,
     )
     answer_errors(app, pool.directory)
     router = session_routes(pool, work, limits, metrics, stopping)

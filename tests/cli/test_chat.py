@@ -83,11 +83,11 @@ def test_a_state_is_gone_on_from(chat, tmp_path: Path) -> None:  # type: ignore[
 
 
 def test_mistakes_are_sentences_and_it_goes_on(chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
-    said = chat(
-        "?", "2 x", "/what", "/sleep x", "/sleep 0", "/save", "/back", "/load none", "/forget a", "/help", "0 1"
-    )
+    wrong = ("?", "2 x", "/what", "/sleep x", "/sleep 0", "/save", "/back", "/load none", "/forget a")
+    said = chat(*wrong, "/help", "0 1")
     errors = [line for line in said if line.startswith("! ")]
-    assert len(errors) == 9 and "'2' is no word of the task; write its words, with spaces between: 0 1 Q1" in errors[1]
+    assert len(errors) == len(wrong)
+    assert "'2' is no word of the task; write its words, with spaces between: 0 1 Q1" in errors[1]
     assert any("2 tokens read" in line for line in said)
     for arguments, wanted in (
         (["--checkpoint", "none"], "--checkpoint none does not exist"),

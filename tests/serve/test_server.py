@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -26,7 +27,13 @@ class Serving:
             if line.startswith("ready"):
                 break
         headers = {"Authorization": f"Bearer {said['token']}"}
-        self.client = httpx.Client(base_url=said["address"], headers=headers, timeout=WAIT, trust_env=False)
+        self.address, self.client = said["address"], httpx.Client(headers=headers, timeout=WAIT, trust_env=False)
+
+    def get(self, path: str = "") -> Any:
+        return self.client.get(self.address + path).json()
+
+    def post(self, path: str = "", **body: Any) -> httpx.Response:
+        return self.client.post(self.address + path, json=body)
 
     def end(self, number: signal.Signals) -> str:
         self.process.send_signal(number)
@@ -37,16 +44,16 @@ class Serving:
 def test_a_signal_saves_every_session(tmp_path: Path, model_folder: Path) -> None:
     server = Serving(tmp_path, model_folder)
     try:
-        ids = [server.client.post("").json()["id"] for _ in range(2)]
+        ids = [server.post().json()["id"] for _ in range(2)]
         for id in ids:
-            assert server.client.post(f"/{id}/append", json={"text": "0 1 0 1 1 0 1"}).json()["windows_closed"] == 1
-        queued = server.client.post(f"/{ids[0]}/append", json={"text": "1 1", "wait": False})
+            assert server.post(f"/{id}/append", text="0 1 0 1 1 0 1").json()["windows_closed"] == 1
+        queued = server.post(f"/{ids[0]}/append", text="1 1", wait=False)
         assert queued.status_code == 202
         told = server.end(signal.SIGTERM)
         assert server.process.returncode == 0 and "saved 2 sessions in kept" in told and "Traceback" not in told
         server = Serving(tmp_path, model_folder)
-        assert sorted(server.client.get("").json()["sessions"]) == sorted(ids)
-        seen = [server.client.get(f"/{id}").json()["tokens_seen"] for id in ids]
+        assert sorted(server.get()["sessions"]) == sorted(ids)
+        seen = [server.get(f"/{id}")["tokens_seen"] for id in ids]
         assert seen == [9, 7]
         told = server.end(signal.SIGINT)
         assert server.process.returncode == 0 and "Traceback" not in told
@@ -56,6 +63,7 @@ def test_a_signal_saves_every_session(tmp_path: Path, model_folder: Path) -> Non
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "kept" / "local").iterdir()} == {0o600}
 
 
+@pytest.mark.long
 def test_what_is_wrong_is_said_before_anything_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
