@@ -14,6 +14,7 @@ from sleep_lightning.bench.memory import bench_memory
 from sleep_lightning.bench.operator import bench_operator
 from sleep_lightning.bench.overhead import bench_overhead
 from sleep_lightning.bench.ranks import bench_ranks
+from sleep_lightning.bench.session import bench_session
 from sleep_lightning.bench.startup import bench_startup
 from sleep_lightning.bench.step import bench_step
 from sleep_lightning.bench.storage import bench_storage
@@ -33,6 +34,7 @@ BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
     "startup": bench_startup,
     "storage": bench_storage,
     "coordinates": bench_coordinates,
+    "session": bench_session,
 }
 DOING = {
     "operator": "the memory rules forward and backward, against transformers' and flash-linear-attention's torch code",
@@ -43,6 +45,7 @@ DOING = {
     "startup": "the parts of a start of fit, then the first line of every command",
     "storage": "trials and validations written by several processes, reports of many trials",
     "coordinates": "activations over widths, as the coordinate check has it",
+    "session": "tokens and answers over N and tokens read, beside a transformer with a full cache",
 }
 """What is said of each before it begins."""
 

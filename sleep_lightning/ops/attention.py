@@ -14,7 +14,7 @@ from sleep_lightning.ops.cpp.binding import Kernel, usable
 from sleep_lightning.ops.dtype import at_least_fp32
 from sleep_lightning.ops.non_finite import maybe_non_finite, nan_where
 from sleep_lightning.ops.rms_norm import rms_norm
-from sleep_lightning.ops.transforms import first_derivative_only
+from sleep_lightning.ops.transforms import apply, first_derivative_only
 
 SHORT = 128
 """Longest window attended on CPU without ``scaled_dot_product_attention``, which is built for long ones."""
@@ -52,7 +52,7 @@ def window_attention(qkv_BTPHD: Tensor, cos_TD: Tensor, sin_TD: Tensor, qk_norm:
     """
     if qkv_BTPHD.shape[1] <= SHORT and usable(qkv_BTPHD) and (qk_norm is None or _is_fp32(qk_norm)):
         weight, eps = (None, 0.0) if qk_norm is None else (torch.stack(qk_norm[:2]), qk_norm.eps)
-        o: Tensor = _WindowAttention.apply(qkv_BTPHD.contiguous(), weight, eps, cos_TD, sin_TD)
+        o: Tensor = apply(_WindowAttention, qkv_BTPHD.contiguous(), weight, eps, cos_TD, sin_TD)
         return o
     q, k, v = qkv_BTPHD.unbind(2)
     return grouped_attention(q, k, v, cos_TD, sin_TD, qk_norm)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from sleep_lightning.ops.cpp.binding import Kernel, usable
 from sleep_lightning.ops.dtype import at_least_fp32
 from sleep_lightning.ops.short_conv import short_conv
-from sleep_lightning.ops.transforms import first_derivative_only
+from sleep_lightning.ops.transforms import apply, first_derivative_only
 
 MAX_TAPS = 4  # of the C++ kernel
 UNITS = 16  # groups of batch rows whose contributions to the weights' gradients are summed first
@@ -83,7 +83,7 @@ def delta_inputs(
     grouped = layout.states != layout.heads
     if taps <= MAX_TAPS and not grouped and (A_log is None or A_log.dtype == torch.float32) and usable(x_BTC):
         weight_JC = None if weight_JC is None else weight_JC.contiguous()
-        q, k, v, g, beta, rest = _DeltaInputs.apply(x_BTC.contiguous(), weight_JC, A_log, dt_bias, layout)
+        q, k, v, g, beta, rest = apply(_DeltaInputs, x_BTC.contiguous(), weight_JC, A_log, dt_bias, layout)
         return DeltaInputs(q, k, v, g, beta, rest)
     qkv, gates = x_BTC.tensor_split((sum(layout.splits),), -1)
     convolved = F.silu(qkv) if weight_JC is None else short_conv(qkv, weight_JC)

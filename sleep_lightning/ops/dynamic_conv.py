@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sleep_lightning.ops.transforms import first_derivative_only, transformed
+from sleep_lightning.ops.transforms import apply, first_derivative_only, transformed
 
 
 def dynamic_conv(x_BSC: Tensor, taps_BTJC: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def dynamic_conv(x_BSC: Tensor, taps_BTJC: Tensor) -> Tensor:
         S, (T, J) = x_BSC.shape[1], taps_BTJC.shape[1:3]
         past = (F.pad(x_BSC, (0, 0, j, 0))[:, S - T : S] * taps_BTJC[:, :, -1 - j] for j in range(J))
         return F.silu(sum(past, torch.zeros_like(x_BSC[:, S - T :])))
-    return _DynamicConv.apply(x_BSC, taps_BTJC)
+    return apply(_DynamicConv, x_BSC, taps_BTJC)
 
 
 def _reaches(S: int, T: int, J: int) -> list[tuple[int, slice, slice]]:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from sleep_lightning.ops.cpp.binding import DTYPES, Kernel, usable
 from sleep_lightning.ops.dtype import at_least_fp32, autocasts
-from sleep_lightning.ops.transforms import first_derivative_only
+from sleep_lightning.ops.transforms import apply, first_derivative_only
 
 BLOCK = 32  # rows whose contributions to the weight's gradient are summed first, BLOCK of pointwise.cpp
 
@@ -28,7 +28,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """
     dtype = torch.get_autocast_dtype(x.device.type) if autocasts(x.device.type) else x.dtype
     if dtype in DTYPES and weight.dtype == torch.float32 and usable(x):
-        y: Tensor = _RMSNorm.apply(x.contiguous(), None, weight.contiguous(), eps, dtype)
+        y: Tensor = apply(_RMSNorm, x.contiguous(), None, weight.contiguous(), eps, dtype)
         return y
     return F.rms_norm(at_least_fp32(x), weight.shape, at_least_fp32(weight), eps).to(dtype)
 
@@ -48,7 +48,7 @@ def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tenso
     if gate.dtype == x.dtype and weight.dtype == torch.float32 and usable(x):
         if gate.stride(-1) != 1 or gate.stride(0) != gate.shape[1] * gate.stride(1):
             gate = gate.contiguous()
-        y: Tensor = _RMSNorm.apply(x.contiguous(), gate, weight.contiguous(), eps, x.dtype)
+        y: Tensor = apply(_RMSNorm, x.contiguous(), gate, weight.contiguous(), eps, x.dtype)
         return y.flatten(2)
     normed = F.rms_norm(at_least_fp32(x), weight.shape, at_least_fp32(weight), eps).to(x.dtype)
     return normed.flatten(2) * F.silu(gate)

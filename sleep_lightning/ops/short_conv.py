@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sleep_lightning.ops.dynamic_conv import dynamic_conv
-from sleep_lightning.ops.transforms import first_derivative_only, transformed
+from sleep_lightning.ops.transforms import apply, first_derivative_only, transformed
 
 
 def short_conv(x_BTC: Tensor, weight_KC: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def short_conv(x_BTC: Tensor, weight_KC: Tensor) -> Tensor:
     """
     if transformed():
         return dynamic_conv(x_BTC, weight_KC.expand(*x_BTC.shape[:2], -1, -1))
-    return _ShortConv.apply(x_BTC, weight_KC)
+    return apply(_ShortConv, x_BTC, weight_KC)
 
 
 class _ShortConv(torch.autograd.Function):

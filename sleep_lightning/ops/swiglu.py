@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sleep_lightning.ops.cpp.binding import Kernel, usable
-from sleep_lightning.ops.transforms import first_derivative_only
+from sleep_lightning.ops.transforms import apply, first_derivative_only
 
 _swiglu = Kernel("rows width threads bf16", "", "x y dy dx")
 
@@ -15,7 +15,7 @@ _swiglu = Kernel("rows width threads bf16", "", "x y dy dx")
 def swiglu(x: Tensor) -> Tensor:
     """``SiLU(gate) * up`` of gate and up side by side, ``[..., 2 F] -> [..., F]``, in the dtype of x."""
     if usable(x):
-        y: Tensor = _SwiGLU.apply(x)
+        y: Tensor = apply(_SwiGLU, x)
         return y
     gate, up = x.chunk(2, -1)
     return F.silu(gate) * up

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 
+import torch
 from torch import Tensor
 
 from sleep_lightning.model import HybridLM, Memory
@@ -52,7 +53,8 @@ class SessionState:
     @classmethod
     def fresh(cls, model: HybridLM, config: SleepConfig) -> "SessionState":
         """Nothing has been read."""
-        return cls(OpenWindow.opened(model, config, zero_memory(model, 1, config)))
+        with torch.no_grad():  # the first memory of a compiled model would require a gradient
+            return cls(OpenWindow.opened(model, config, zero_memory(model, 1, config)))
 
     @property
     def nbytes(self) -> int:
@@ -75,7 +77,8 @@ class SessionState:
         window = replace(self.window, start=start, memory=memory, cache=cache, fill=fill)
         places = dict(_tensors(window))
         if tensors.keys() != places.keys():
-            raise ValueError(f"its tensors are not those of this model: {sorted(tensors.keys() ^ places.keys())[:3]}")
+            odd = min(tensors.keys() ^ places.keys())[:40]
+            raise ValueError(f"its tensors are not those of this model: {odd!r} is only in one of the two")
         for name, place in places.items():
             target, x = _in_use(window, name, place), tensors[name]
             if x.shape != target.shape or x.dtype != target.dtype:

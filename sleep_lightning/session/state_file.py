@@ -56,7 +56,8 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     version = header.get("version")
     if type(version) is not int or version > VERSION:
         raise ValueError(
-            f"{path} has format version {version!r}, and this sleep_lightning reads up to {VERSION}; update it"
+            f"{path} has format version {str(version)[:20]!r}, and this sleep_lightning reads up to {VERSION}; "
+            f"update it"
         )
     said = header.pop("checksum", None)
     if said != _checksum(header, tensors):

@@ -220,13 +220,19 @@ def test_what_cannot_be_is_refused_in_a_sentence(call: Callable[[], Any]) -> Non
         call()
 
 
-def test_an_empty_append_changes_nothing(session: SleepSession) -> None:
+def test_nothing_changes_nothing(session: SleepSession) -> None:
     before = bits(session)
     session.append([])
+    assert session.ask([], 0) == [] and len(session.logprobs([])) == 0
     assert same(bits(session), before)
 
 
-def test_no_graph_is_kept() -> None:
-    session = SleepSession(tiny_model(VOCAB), SleepConfig(L, 2))
+@pytest.mark.parametrize("compiled", [False, True])
+def test_no_graph_is_kept(compiled: bool) -> None:
+    """Nor by a model that is compiled for training, whose first memory requires a gradient."""
+    model = tiny_model(VOCAB)
+    model.compiled = compiled
+    session = SleepSession(model, SleepConfig(L, 2))
+    assert not any(x.requires_grad for x in bits(session).values())
     session.append(list(range(9)))
     assert not any(x.requires_grad for x in bits(session).values())

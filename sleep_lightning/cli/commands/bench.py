@@ -9,7 +9,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="BENCH",
-        help="operator, step, memory, overhead, ranks, startup, storage, coordinates (default: all)",
+        help="operator, step, memory, overhead, ranks, startup, storage, coordinates, session (default: all)",
     )
     parser.add_argument("--seconds", type=float, default=20, help="time per table (default: 20)")
     parser.add_argument(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sleep_lightning.ops.chunks import chunk_length, decays, heads_first, starting_state, tokens_first
 from sleep_lightning.ops.dtype import outside_autocast
-from sleep_lightning.ops.transforms import first_derivative_only
+from sleep_lightning.ops.transforms import apply, first_derivative_only
 
 
 def chunked_gated_hebbian(
@@ -34,7 +34,7 @@ def chunked_gated_hebbian(
 ) -> tuple[Tensor | None, Tensor]:
     """Same contract as ``reference_gated_hebbian``; differentiable once in q, k, v, g, beta and the state."""
     state = starting_state(k, v, initial_state)
-    o, state = _ChunkedGatedHebbian.apply(q, k, v, g, beta, state, scale, chunk or chunk_length(k.shape[1]))
+    o, state = apply(_ChunkedGatedHebbian, q, k, v, g, beta, state, scale, chunk or chunk_length(k.shape[1]))
     return o, state
 
 
