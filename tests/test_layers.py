@@ -28,6 +28,7 @@ FLOORS = [
     "tracking",
     "compare",
     "sweep",
+    "serve",
     "bench",
     "evidence",
     "testing",
@@ -40,6 +41,10 @@ LOWEST = {
     "omegaconf": "config",
     "matplotlib": "session",
     "optuna": "sweep",
+    "fastapi": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
 }
 
 

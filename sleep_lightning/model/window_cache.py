@@ -24,6 +24,8 @@ class WindowCache:
         fill: slots in use, row by row, those of earlier windows among them.
         before: P, slots in front that are for tokens of earlier windows (sliding eviction: L - 1; hard: 0).
         whole: whether all slots in use are known to be present.
+        apart: whether what is computed for a row must not depend on how others are filled, down to the order of sums:
+            every token then looks at all slots, and sees its own.
     """
 
     keys: tuple[Tensor, ...]
@@ -33,6 +35,7 @@ class WindowCache:
     fill: tuple[int, ...]
     before: int
     whole: bool
+    apart: bool = False
 
     @property
     def size(self) -> int:
@@ -115,13 +118,13 @@ class Slots:
 
     @property
     def stop(self) -> int:
-        """Behind the last of them."""
-        return max(self.cache.fill) + self.T
+        """Behind the last that is looked at."""
+        return self.cache.size if self.cache.apart else max(self.cache.fill) + self.T
 
     @property
     def start(self) -> int | None:
-        """The first of them, if it is the same in all rows."""
-        return self.cache.fill[0] if len(set(self.cache.fill)) == 1 else None
+        """The first of them, if it is the same in all rows, and may be."""
+        return self.cache.fill[0] if len(set(self.cache.fill)) == 1 and not self.cache.apart else None
 
     def positions(self) -> Tensor:
         """``[B or 1, T]``."""

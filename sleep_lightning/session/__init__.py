@@ -4,6 +4,8 @@ from sleep_lightning.session.audit import AuditFile, AuditLine
 from sleep_lightning.session.core import SessionExpired
 from sleep_lightning.session.cost import Cost, Line
 from sleep_lightning.session.inspection import Difference, Inspection
+from sleep_lightning.session.lru import NoRoom, NoSession
+from sleep_lightning.session.pool import SessionPool
 from sleep_lightning.session.provenance import ANSWER, UNLABELLED, WindowLine
 from sleep_lightning.session.session import SleepSession
 from sleep_lightning.session.state import SessionState, Snapshot
@@ -20,8 +22,11 @@ __all__ = [
     "Difference",
     "Inspection",
     "Line",
+    "NoRoom",
+    "NoSession",
     "OpenWindow",
     "SessionExpired",
+    "SessionPool",
     "SessionState",
     "SleepSession",
     "Snapshot",

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sleep_lightning.model import HybridLM, Memory
 from sleep_lightning.session.cost import Meter
+from sleep_lightning.session.engine import Alone, Engine
 from sleep_lightning.session.provenance import Read, Slept, WindowLine, added, chain_hash, counted, labels
 from sleep_lightning.session.state import LastWindow, SessionState
 from sleep_lightning.session.window import OpenWindow
@@ -26,6 +27,9 @@ class Reader:
         writes: what may be consolidated; None: everything, with N passes.
         clock: seconds since 1970.
         keep_texts: record what is read, so that it can be read again.
+
+    Attributes:
+        engine: runs the model.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Reader:
     ) -> None:
         self.model, self.config, self.meter, self.writes = model, config, meter, writes
         self._clock, self._keep_texts = clock, keep_texts
+        self.engine: Engine = Alone()
 
     def read(
         self, state: SessionState, ids: Sequence[int], source: str, *, sleeps: bool
@@ -54,7 +59,7 @@ class Reader:
             piece_BT, left_BT = left_BT.tensor_split((self.config.window_size - window.fill,), 1)
             n = piece_BT.shape[1]
             with self.meter.time(self.meter.cost.wake), torch.no_grad():
-                window, h = window.read(self.model, self.config, piece_BT)
+                window, h = self.engine.read(self.model, self.config, window, piece_BT)
             self.meter.read(n, window.cache.fill[0] - n)
             hidden.append(h)
             sources = added(state.sources, source, n)
@@ -118,8 +123,10 @@ class Reader:
                 window = OpenWindow.opened(self.model, self.config, window.start)
                 tokens = tokens[torch.tensor(kept, device=tokens.device)]
                 if len(tokens):
-                    window, _ = window.read(self.model, self.config, tokens[None])
-            memory = window.close(self.model, config, observe, stop) if window.fill else window.start
+                    window, _ = self.engine.read(self.model, self.config, window, tokens[None])
+            memory = window.start
+            if window.fill:
+                memory = self.engine.close(self.model, config, window, observe, stop)
         passes = made[0].n if made else 0
         self.meter.slept(len(tokens), passes, config, again=not all(kept))
         line = WindowLine(

@@ -65,6 +65,18 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, tensors
 
 
+def read_expiry(path: Path) -> float | None:
+    """When a state expires, without reading its tensors; None: never, or it is not known."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(json.loads(file.read(min(size, path.stat().st_size)))["__metadata__"][KEY])
+        at = header["expires_at"]
+        return float(at) if type(at) in (int, float) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
 def _checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name, x in sorted(tensors.items()):

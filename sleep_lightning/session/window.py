@@ -5,6 +5,7 @@ Shape suffixes: B batch, T new tokens, L tokens of a window, E d_model.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,18 +56,17 @@ class OpenWindow:
 
     def read(self, model: HybridLM, config: SleepConfig, tokens_BT: Tensor) -> tuple["OpenWindow", Tensor]:
         """The window with T more tokens, and their final hidden states ``[B, T, E]``."""
-        prelude, core, coda = config.parts(model.n_blocks)
-        pad_BT = model.padding(tokens_BT)
-        cache, slots = self.cache.claim(tokens_BT.shape[1], pad_BT)
-        stop = self.fill + tokens_BT.shape[1]
-        h, memory = model.extend(model.embed(tokens_BT), self.memory, slots, pad_BT, prelude)
+        run = run_tokens(model, config, self.memory, self.cache, tokens_BT)
+        window = self.filled(tokens_BT, run.h_in, run.h_out)
+        return replace(window, memory=run.memory, cache=run.cache, last_BE=run.h[:, -1]), run.h
+
+    def filled(self, tokens_BT: Tensor, h_in_BTE: Tensor, h_out_BTE: Tensor) -> "OpenWindow":
+        """With T more tokens and what the loop made of them, in place."""
+        new = slice(self.fill, self.fill + tokens_BT.shape[1])
         if self.h_in_BLE is not None:
-            self.h_in_BLE[:, self.fill : stop] = h
-        h, memory = model.extend(h, memory, slots, pad_BT, core)
-        self.h_out_BLE[:, self.fill : stop] = h
-        h, memory = model.extend(h, memory, slots, pad_BT, coda)
-        self.tokens_BL[:, self.fill : stop] = tokens_BT
-        return replace(self, memory=memory, cache=cache, fill=stop, last_BE=h[:, -1]), h
+            self.h_in_BLE[:, new] = h_in_BTE
+        self.h_out_BLE[:, new], self.tokens_BL[:, new] = h_out_BTE, tokens_BT
+        return replace(self, fill=new.stop)
 
     def close(
         self,
@@ -106,3 +106,33 @@ class OpenWindow:
             h_in_BLE=None if self.h_in_BLE is None else self.h_in_BLE.clone(),
             h_out_BLE=self.h_out_BLE.clone(),
         )
+
+
+class TokensRun(NamedTuple):
+    """The first pass over new tokens.
+
+    Attributes:
+        h_in: what the looped blocks were given, ``[B, T, E]``.
+        h_out: what came out of them.
+        h: final hidden states.
+        memory, cache: behind them.
+    """
+
+    h_in: Tensor
+    h_out: Tensor
+    h: Tensor
+    memory: Memory
+    cache: WindowCache
+
+
+def run_tokens(
+    model: HybridLM, config: SleepConfig, memory: Memory, cache: WindowCache, tokens_BT: Tensor
+) -> TokensRun:
+    """All blocks on the next T tokens of open windows, row by row behind what the cache holds of each."""
+    prelude, core, coda = config.parts(model.n_blocks)
+    pad_BT = model.padding(tokens_BT)
+    cache, slots = cache.claim(tokens_BT.shape[1], pad_BT)
+    h_in, memory = model.extend(model.embed(tokens_BT), memory, slots, pad_BT, prelude)
+    h_out, memory = model.extend(h_in, memory, slots, pad_BT, core)
+    h, memory = model.extend(h_out, memory, slots, pad_BT, coda)
+    return TokensRun(h_in, h_out, h, memory, cache)

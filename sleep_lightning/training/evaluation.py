@@ -1,9 +1,10 @@
 """A trained model scored on held-out sequences."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.outline import outline
@@ -12,6 +13,7 @@ from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.checkpoint import WEIGHTS, checkpoint_file, experiment_of, instead_of, load_checkpoint
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.model_folder import AGAIN, load_into, model_folder, read_model_folder
 from sleep_lightning.runs.resume import check_same_kind
 from sleep_lightning.sleep import AtBoundary, Observer
 from sleep_lightning.tasks import Split
@@ -23,23 +25,34 @@ from sleep_lightning.training.runtime.environment import check_device
 def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, WindowModel]:
     """The model of a checkpoint under its experiment with ``key=value`` changes (``sleep.n_passes=8``, say).
 
+    Args:
+        checkpoint: a run's directory, a checkpoint file, or what ``export`` wrote: the directory or its weights.
+        overrides: the changes.
+
     Raises:
         ValueError: no such checkpoint, bad overrides, or overrides that change the model's shape.
     """
-    file = checkpoint_file(checkpoint)
-    content = load_checkpoint(file)
-    check_same_kind(content["experiment"], overrides, f"--checkpoint {checkpoint}")
-    experiment = experiment_of(content, overrides, file)
-    if (config := Path(checkpoint) / "config.yaml").exists():
-        _check_own(config, file, experiment_of(content, (), file) if overrides else experiment)
+    if (folder := model_folder(checkpoint)) is not None:
+        file, remedy = folder / "model.safetensors", AGAIN
+        trained, weights = read_model_folder(folder)
+        content = {"experiment": trained.to_dict(), "state_dict": weights}
+        check_same_kind(content["experiment"], overrides, f"--checkpoint {checkpoint}")
+        experiment = read_model_folder(folder, overrides)[0] if overrides else trained
+    else:
+        file = checkpoint_file(checkpoint)
+        content, remedy = load_checkpoint(file), ""
+        check_same_kind(content["experiment"], overrides, f"--checkpoint {checkpoint}")
+        experiment = experiment_of(content, overrides, file)
+        if (config := Path(checkpoint) / "config.yaml").exists():
+            _check_own(config, file, experiment_of(content, (), file) if overrides else experiment)
+        weights = {name.removeprefix("model."): x for name, x in content["state_dict"].items()}
     device = check_device(experiment)
     model = experiment.build_model()
-    weights = {name.removeprefix("model."): x for name, x in content["state_dict"].items()}
     try:
-        model.load_state_dict(weights)
+        load_into(cast(nn.Module, model), weights)
     except RuntimeError as error:
         if not overrides:
-            raise DamagedFile(file, error, instead_of(file, WEIGHTS)) from error
+            raise DamagedFile(file, error, remedy or instead_of(file, WEIGHTS)) from error
         raise ValueError(_misfit(checkpoint, content, overrides)) from error
     return experiment, model.to(device).eval()
 

@@ -10,18 +10,20 @@ COMMANDS = {
     "validate": ("evaluate", "score a checkpoint on the validation split"),
     "test": ("evaluate", "score a checkpoint on the test split"),
     "predict": ("evaluate", "print a checkpoint's answers as JSON lines"),
-    "export": ("export", "write a tuned pretrained model back in its own format"),
+    "export": ("export", "write a trained model as safetensors, with a card"),
+    "chat": ("chat", "hold a trained model as a memory on a terminal"),
+    "serve": ("serve", "serve sessions of a trained model over HTTP"),
     "compare": ("compare", "train several arms over seeds and print one table"),
     "sweep": ("sweep", "search for the frontier of accuracy over cost"),
     "reproduce": ("reproduce", "run the reproduction sweeps and write RESULTS.md"),
     "cost": ("cost", "print what an experiment will take: FLOPs, bytes of fast weights, inference"),
-    "plan": ("plan", "say whether an experiment fits a number of GPUs, and what to change"),
+    "plan": ("plan", "say whether an experiment fits a number of GPUs"),
     "config": ("config", "print the resolved experiment as YAML"),
     "tracking": ("tracking", "send what runs could not send to MLflow"),
     "bench": ("bench", "measure speed and memory against named peers"),
     "doctor": ("doctor", "check the installation, say what to do"),
     "help": ("help", "explain a key of an experiment, or a section of them"),
-    "completion": ("completion", "print what makes a shell complete commands, options and keys"),
+    "completion": ("completion", "print what makes a shell complete commands and keys"),
 }
 """Name: its module in ``cli.commands``, and what it does."""
 WITH_KEYS = {"fit", "validate", "test", "predict", "compare", "cost", "plan", "config", "doctor"}

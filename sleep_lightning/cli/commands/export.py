@@ -1,4 +1,4 @@
-"""``export``: write a trained pretrained model back in the format that it came in."""
+"""``export``: write a trained model to hand on; one that was pretrained, in the format that it came in."""
 
 import argparse
 from collections.abc import Callable
@@ -25,18 +25,25 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.pretrained import export
     from sleep_lightning.pretrained.exporting import check_place
     from sleep_lightning.training.evaluation import load_trained
+    from sleep_lightning.training.model_card import export_folder
 
     check_place(Path(a.output))
     experiment, model = load_trained(a.checkpoint, [])
-    if not isinstance(model, HybridLM) or (a.source or model.config.pretrained) is None:
+    pretrained = isinstance(model, HybridLM) and (a.source or model.config.pretrained) is not None
+    if a.source and not pretrained:
         raise ValueError(
-            f"--checkpoint {a.checkpoint} was not trained from model.pretrained: there is no format to write"
+            f"--source {a.source} is for the hybrid model, which --checkpoint {a.checkpoint} is not; drop it"
         )
 
     def run() -> int:
-        export(model, a.output, experiment.sleep, source=a.source)
-        facts = {"written": a.output, "next": f"python -m sleep_lightning fit model.pretrained={a.output}"}
-        print_facts(plain_console(), facts)
+        if pretrained:
+            assert isinstance(model, HybridLM)
+            export(model, a.output, experiment.sleep, source=a.source)
+            after = f"fit model.pretrained={a.output}"
+        else:
+            export_folder(Path(a.output), a.checkpoint, experiment, model)
+            after = f"chat --checkpoint {a.output}"
+        print_facts(plain_console(), {"written": a.output, "next": f"python -m sleep_lightning {after}"})
         return 0
 
     return run

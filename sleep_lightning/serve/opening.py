@@ -1,0 +1,76 @@
+"""A trained model for streaming: what it was trained in, and the text that it speaks."""
+
+from dataclasses import dataclass
+
+import torch
+
+from sleep_lightning.config import Experiment
+from sleep_lightning.model import HybridLM, ModelConfig
+from sleep_lightning.session import Tokenizer
+from sleep_lightning.session.core import check_session
+from sleep_lightning.sleep import IGNORE
+from sleep_lightning.tasks import Task
+from sleep_lightning.tasks.words import Words
+from sleep_lightning.training.evaluation import load_trained
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A trained hybrid.
+
+    Attributes:
+        experiment: that it was trained in.
+        model: with its weights, for inference.
+        tokenizer: that of the task or the pretrained model, or the task's vocabulary, word by word.
+        answer_tokens: tokens of the longest answer in a sequence of the task.
+        stop: tokens that end an answer.
+        example: a sequence of the task's test split: what is read, then what is asked, as text.
+    """
+
+    experiment: Experiment
+    model: HybridLM
+    tokenizer: Tokenizer
+    answer_tokens: int
+    stop: tuple[int, ...]
+    example: tuple[str, str]
+
+
+def open_model(checkpoint: str, overrides: list[str] | None = None) -> OpenedModel:
+    """Load what ``--checkpoint`` names: a run, a checkpoint, or what ``export`` wrote.
+
+    Raises:
+        ValueError: there is none, or it cannot be read token by token.
+    """
+    experiment, model = load_trained(checkpoint, overrides or [])
+    if not isinstance(model, HybridLM):
+        raise ValueError(
+            f"--checkpoint {checkpoint} holds a {type(model).__name__}; only the hybrid reads by the token"
+        )
+    check_session(model, experiment.sleep, "on_full", None)
+    task = experiment.task.build()
+    tokenizer = _tokenizer(experiment, task)
+    eos = getattr(tokenizer, "eos", None)
+    answer_tokens, example = _example(task, tokenizer)
+    return OpenedModel(experiment, model, tokenizer, answer_tokens, () if eos is None else (eos,), example)
+
+
+def _tokenizer(experiment: Experiment, task: Task) -> Tokenizer:
+    own: Tokenizer | None = getattr(task, "tokenizer", None)
+    if own is not None:
+        return own
+    if isinstance(experiment.model, ModelConfig) and experiment.model.pretrained is not None:
+        from sleep_lightning.tasks.gsm_infinite.tokenizer import load_tokenizer
+
+        return load_tokenizer(experiment.model.pretrained)
+    return Words(task.vocab)
+
+
+def _example(task: Task, tokenizer: Tokenizer) -> tuple[int, tuple[str, str]]:
+    batch = task.batch(1, seed=0, position=0, split="test")
+    spoken_T = batch.labels[0] != IGNORE
+    of_T = torch.zeros_like(batch.labels[0]) if batch.answers is None else batch.answers[0]
+    longest = int(of_T[spoken_T].bincount().max())
+    first = int(spoken_T.nonzero()[0])
+    tokens = batch.tokens[0].tolist()
+    cut = min(task.context_length, first + 1)
+    return longest, (tokenizer.decode(tokens[:cut]), tokenizer.decode(tokens[cut : first + 1]))

@@ -1,0 +1,60 @@
+"""Who computes for a session: it says what is to be read or slept on, and an engine runs the model."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from sleep_lightning.model import HybridLM, Memory
+from sleep_lightning.session.window import OpenWindow
+from sleep_lightning.sleep import PassRecord, SleepConfig
+
+Observe = Callable[[PassRecord], None]
+Stop = Callable[[], bool]
+
+
+class Engine(Protocol):
+    """Called without gradients, by the thread that works on the session."""
+
+    def read(
+        self, model: HybridLM, config: SleepConfig, window: OpenWindow, tokens_BT: Tensor
+    ) -> tuple[OpenWindow, Tensor]:
+        """``OpenWindow.read``."""
+        ...
+
+    def close(
+        self,
+        model: HybridLM,
+        config: SleepConfig,
+        window: OpenWindow,
+        observe: Observe | None = None,
+        stop: Stop | None = None,
+    ) -> Memory:
+        """``OpenWindow.close``."""
+        ...
+
+    def logits(self, model: HybridLM, h_BTE: Tensor) -> Tensor:
+        """``HybridLM.logits``."""
+        ...
+
+
+class Alone:
+    """Runs the model for one session at a time, in the thread that asks."""
+
+    def read(
+        self, model: HybridLM, config: SleepConfig, window: OpenWindow, tokens_BT: Tensor
+    ) -> tuple[OpenWindow, Tensor]:
+        return window.read(model, config, tokens_BT)
+
+    def close(
+        self,
+        model: HybridLM,
+        config: SleepConfig,
+        window: OpenWindow,
+        observe: Observe | None = None,
+        stop: Stop | None = None,
+    ) -> Memory:
+        return window.close(model, config, observe, stop)
+
+    def logits(self, model: HybridLM, h_BTE: Tensor) -> Tensor:
+        return model.logits(h_BTE)

@@ -1,0 +1,104 @@
+"""``chat`` with lines from a pipe: what is read, asked, undone and saved is what a session does."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from sleep_lightning.__main__ import main
+from sleep_lightning.config import load_experiment
+from sleep_lightning.runs.model_folder import write_model_folder
+from sleep_lightning.serve.opening import open_model
+from sleep_lightning.session import SleepSession
+from sleep_lightning.tasks.words import Words
+from tests.cli.cli import ROOT, SMALL
+
+L = 6
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    experiment = load_experiment(ROOT / "conf" / "rule110.yaml", SMALL)
+    write_model_folder(tmp_path / "tiny", experiment, experiment.build_model(), "# tiny\n")  # type: ignore[arg-type]
+    return tmp_path / "tiny"
+
+
+@pytest.fixture
+def chat(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """What ``chat`` says to some lines."""
+
+    def run(*lines: str, options: tuple[str, ...] = (), checkpoint: Path = folder) -> list[str]:
+        monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+        assert main(["chat", "--checkpoint", str(checkpoint), *options]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def alone(folder: Path) -> SleepSession:
+    opened = open_model(str(folder))
+    return SleepSession(opened.model, opened.experiment.sleep, opened.tokenizer)
+
+
+def test_it_reads_asks_and_shows_where_it_stands(chat, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    said = chat("0 1 1 0 1 0 0", "?Q1", "??Q1", "/cost", "/provenance", checkpoint=folder / "model.safetensors")
+    one = alone(folder)
+    one.append("0 1 1 0 1 0 0")
+    first = one.ask("Q1", 2, keep=False)
+    assert one.ask("Q1", 2) == first
+    assert said.count(first) == 2  # of the task's answers: two tokens
+    stands = [line.split(", ")[:3] for line in said if line.startswith("  [")]
+    assert [(s[0].split("] ")[1], s[1], s[2]) for s in stands] == [
+        ("1/6", "1 windows slept on", "7 tokens read"),
+        ("1/6", "1 windows slept on", "7 tokens read"),
+        ("4/6", "1 windows slept on", "10 tokens read"),
+    ]
+    assert any(line.startswith("  sleep 6 tokens through the blocks") for line in said)
+    assert any(f"unlabelled {L}" in line for line in said)
+    assert any(line.startswith("  try ") for line in said) and any(line.startswith("  then ") for line in said)
+
+
+def test_rollback_fork_and_forget(chat, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    said = chat(
+        "0 1 1 0 1 0", "?Q1", "/source web", "1 1 1 1 1 1 1", "/fork", "/sleep 3", "/back", "/rollback", "?Q1",
+        "1 1", "/forget web", "?Q1", "/rollback", "/inspect", "/reset", "?Q1",
+        options=("--keep-texts",),
+    )  # fmt: skip
+    one = alone(folder)
+    one.append("0 1 1 0 1 0")
+    assert said.count(one.ask("Q1", 2, keep=False)) == 3
+    assert "  3 passes" in said and "  as before: 1 1 1 1 1 1 1" in said and "  2 tokens are forgotten" in said
+    assert "! there is nothing to undo" in said and any("eff. rank" in line for line in said)
+    assert any("1 windows in common" in line or "2 windows in common" in line for line in said)
+
+
+def test_a_state_is_gone_on_from(chat, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    state = ("--state", str(tmp_path / "state"))
+    chat("0 1 1 0 1 0 0", "/quit", "1 1 1", options=state)
+    said = chat("1", f"/save {tmp_path / 'other'}", "/reset", f"/load {tmp_path / 'other'}", options=state)
+    assert [line.split(", ")[2] for line in said if line.startswith("  [")] == [
+        "8 tokens read", "0 tokens read", "8 tokens read"
+    ]  # fmt: skip
+    assert "9 tokens read" in "".join(chat("1", options=state))
+
+
+def test_mistakes_are_sentences_and_it_goes_on(chat, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    wrong = ("?", "2 x", "/what", "/sleep x", "/sleep 0", "/save", "/back", "/load none", "/forget a")
+    said = chat(*wrong, "/help", "0 1")
+    errors = [line for line in said if line.startswith("! ")]
+    assert len(errors) == len(wrong)
+    assert "'2' is no word of the task; write its words, with spaces between: 0 1 Q1" in errors[1]
+    assert any("2 tokens read" in line for line in said)
+    for arguments, wanted in (
+        (["--checkpoint", "none"], "--checkpoint none does not exist"),
+        (["--checkpoint", "none", "--temperature", "-1"], "temperature=-1.0 must be from 0"),
+        (["--checkpoint", "none", "--state", "no/state"], "there is no folder no; create it first"),
+        (["--checkpoint", "none", "--max-new-tokens", "0"], "--max-new-tokens 0 must be from 1"),
+    ):
+        assert main(["chat", *arguments]) == 2
+        assert wanted in capsys.readouterr().err
+
+
+def test_words() -> None:
+    words = Words(("a", "bb"))
+    assert words.encode(" bb\ta ") == [1, 0] and words.decode([1, 0]) == "bb a" and words.encode("") == []
