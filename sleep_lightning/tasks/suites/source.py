@@ -4,7 +4,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from sleep_lightning.tasks.dealing import split_of
 from sleep_lightning.tasks.suites.stretch import Measure, Plot, Stretch
@@ -12,6 +12,8 @@ from sleep_lightning.tasks.task import Split
 from sleep_lightning.tasks.text.kept import Kept
 from sleep_lightning.tasks.text.row import TextRow
 from sleep_lightning.tasks.text.task import Asked
+from sleep_lightning.tasks.tokenizer import anchored
+from sleep_lightning.tasks.word_tokenizer import WORDS
 
 _TRIES = 10_000
 """Plots drawn before a split is said to have none that fits: of a fair hash one in sixteen belongs to it."""
@@ -46,6 +48,10 @@ class SuiteKeys:
         for key, least in (("window_tokens", 2), ("question_tokens", 2), ("kept_windows", 1)):
             if getattr(self, key) < least:
                 raise ValueError(f"task.{key}={getattr(self, key)} must be at least {least}")
+
+    def anchored(self) -> Self:
+        """The same with an absolute path of a tokenizer's directory."""
+        return self if self.tokenizer == WORDS else replace(self, tokenizer=anchored(self.tokenizer))
 
 
 Keys = TypeVar("Keys", bound=SuiteKeys)

@@ -38,7 +38,7 @@ def _built(kind: type[SuiteSource[Any]], values: str) -> RowTask:
     windows = max(keys.windows)
     if keys.kept != "all":
         source, windows = KeptRows(source, keys.kept, keys.kept_windows, L - before, measure), keys.kept_windows
-    return RowTask(source, tokenizer, Room(L, windows, keys.question_tokens), question=keys.question)
+    return RowTask(source, tokenizer, Room(L, windows, keys.question_tokens), question=keys.question, probe=False)
 
 
 def _tokenizer(keys: SuiteKeys, kind: type[SuiteSource[Any]]) -> Tokenizer:
