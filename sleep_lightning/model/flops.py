@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 from torch import nn
 
@@ -30,7 +30,7 @@ class Flops:
 
 def projection(component: str, T: int, layer: nn.Module) -> Flops:
     """A projection of T tokens: backward for its input, and for its weight unless that is frozen; adapters with it."""
-    base: Any = getattr(layer, "base_layer", layer)
+    base = cast(nn.Linear, getattr(layer, "base_layer", layer))
     adapters: Mapping[str, nn.Linear] = getattr(layer, "lora_A", {})
     forward = 2 * T * base.in_features * base.out_features
     backward = forward * (2 if base.weight.requires_grad else 1)
