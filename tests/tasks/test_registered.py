@@ -3,6 +3,7 @@
 from sleep_lightning.config.plugins import find_plugin
 from sleep_lightning.tasks import TASKS, DepoConfig, GSMInfiniteConfig, Rule110Config
 from sleep_lightning.tasks.suites import MQARConfig
+from sleep_lightning.tasks.text import TextConfig
 
 
 def test_shipped_tasks_are_registered_under_their_names() -> None:
@@ -11,5 +12,6 @@ def test_shipped_tasks_are_registered_under_their_names() -> None:
         "rule110": Rule110Config,
         "depo": DepoConfig,
         "gsm_infinite": GSMInfiniteConfig,
+        "text": TextConfig,
         "mqar": MQARConfig,
     }
