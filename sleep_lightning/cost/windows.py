@@ -8,6 +8,8 @@ from sleep_lightning.sleep import Window, plan_windows
 
 SAMPLED = 256
 """Rows of training that are drawn to see their windows, if rows may differ."""
+SAMPLED_TOKENS = 2**20
+"""Tokens of these rows: of long ones fewer are drawn, a batch at least."""
 Plan = tuple[Window, ...]
 
 
@@ -22,7 +24,7 @@ def expected_windows(experiment: Experiment) -> dict[Plan, float]:
     """The plans of micro-batches, and their shares of all.
 
     A task without a neutral pad has one. One with such a pad may have rows of different lengths: the first
-    micro-batches of the run are drawn, at least ``SAMPLED`` rows.
+    micro-batches of the run are drawn, ``SAMPLED`` rows of them.
     """
     task, L = experiment.task.build(), experiment.sleep.window_size
     if task.neutral_pad is None:
@@ -50,7 +52,8 @@ def _drawn(key: _Key, batch_size: int, accumulate: int, seed: int) -> tuple[tupl
     task, sleep, plans = key.experiment.task.build(), key.experiment.sleep, Counter[Plan]()
     rows, pad = batch_size // accumulate, task.neutral_pad
     assert pad is not None
-    for position in range(-(-SAMPLED // batch_size)):
+    batches = min(-(-SAMPLED // batch_size), max(1, SAMPLED_TOKENS // (batch_size * task.sequence_length)))
+    for position in range(batches):
         batch = task.batch(batch_size, seed=seed, position=position)
         for start in range(0, batch_size, rows):
             part = batch.rows(start, start + rows).aligned(sleep, pad)

@@ -21,6 +21,10 @@ TASKS = {
     "gsm_infinite": "sleep_lightning.tasks.gsm_infinite.task.GSMInfiniteConfig",
     "text": "sleep_lightning.tasks.text.config.TextConfig",
     "mqar": "sleep_lightning.tasks.suites.mqar.MQARConfig",
+    "needle": "sleep_lightning.tasks.suites.needle.NeedleConfig",
+    "variable_tracking": "sleep_lightning.tasks.suites.variable_tracking.VariableTrackingConfig",
+    "stories": "sleep_lightning.tasks.suites.stories.StoriesConfig",
+    "transcripts": "sleep_lightning.tasks.suites.transcripts.TranscriptsConfig",
 }
 """Import paths of the built-in task configs by ``task.name``; packages add theirs as entry points."""
 

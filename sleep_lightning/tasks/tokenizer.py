@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol
 
 BYTES = "bytes"
@@ -126,6 +127,11 @@ class HuggingFaceTokenizer:
         spare = [i for i in t.all_special_ids if i != t.unk_token_id]
         candidates = [i for i in (t.pad_token_id, *spare, t.unk_token_id) if i is not None and i not in used]
         return int(candidates[0]) if candidates else self.eos
+
+
+def anchored(name: str) -> str:
+    """The name of a tokenizer, absolute if it is that of a directory."""
+    return str(Path(name).absolute()) if Path(name).is_dir() and name != BYTES else name
 
 
 @lru_cache(maxsize=4)

@@ -25,6 +25,9 @@ class TaskTestCase:
     evidence_batches = 8
     """Batches of 256 per split among which shared evidence is looked for."""
 
+    baseline_rows = 4096
+    """Rows on which the baselines are measured."""
+
     @property
     def task(self) -> Task:
         return self.config.build()
@@ -70,7 +73,7 @@ class TaskTestCase:
         assert not seen[1] & seen[2]
 
     def test_baselines_are_those_of_constant_answers(self) -> None:
-        batch = self.task.batch(4096, seed=0, position=0)
+        batch = self.task.batch(self.baseline_rows, seed=0, position=0)
         (labels,), slices = by_answer(batch, batch.labels)
         found = baselines(labels)
         assert 0 < found.uniform_exact_match <= found.majority_exact_match + 0.05 < 1

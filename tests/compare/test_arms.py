@@ -3,6 +3,8 @@ import pytest
 from sleep_lightning.compare.arms import ARMS, NEEDS_TEXT, build_arms
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.cost.flops import sequence_cost
+from sleep_lightning.model import ModelConfig
+from sleep_lightning.tasks.suites import NeedleConfig
 from tests.cli.cli import ROOT
 
 BASE = load_experiment(ROOT / "conf" / "depo.yaml", ["sleep.n_passes=4", "training.max_steps=100"])
@@ -24,6 +26,21 @@ def test_every_arm_changes_a_shipped_experiment(name: str, config: str) -> None:
     assert changed != base
     assert changed.task == base.task
     assert changed.training.batch_size == base.training.batch_size
+
+
+@pytest.mark.parametrize("name", NEEDS_TEXT)
+def test_arms_that_cut_a_text_down_read_what_is_left_in_one_window(name: str) -> None:
+    pytest.importorskip("bm25s")
+    base = load_experiment(ROOT / "conf" / "needle.yaml")
+    changed = arm(name, base)
+    assert isinstance(changed.task, NeedleConfig) and isinstance(changed.model, ModelConfig)
+    assert changed.task.kept == name
+    assert changed.sleep.window_size == changed.task.build().sequence_length < base.task.build().sequence_length
+    assert set(changed.model.pattern) == {"A"}
+    with pytest.raises(
+        ValueError, match=rf"--arms {name}: this arm is for tasks of text, and task\.name=depo has none"
+    ):
+        arm(name)
 
 
 @pytest.mark.parametrize("name", ["deeper", "more-tokens"])

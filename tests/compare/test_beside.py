@@ -79,6 +79,20 @@ def test_a_model_that_reads_everything_answers_with_the_full_cache_only() -> Non
     assert alone.exact_match < 0.4
 
 
+def test_text_is_answered_beside_retrieval_and_a_summary_on_the_same_questions() -> None:
+    pytest.importorskip("bm25s")
+    changes = ["model.d_model=32", "training.val_batches=1", "training.val_batch_size=32", "task.question=both"]
+    experiment = load_experiment(ROOT / "conf" / "needle.yaml", changes)
+    model = experiment.build_model()
+    changed = with_changes(experiment, list(BESIDE))
+    assert [e.task.kept for e in changed.values()] == ["all"] * 4 + ["bm25", "summary"]  # type: ignore[attr-defined]
+    scores = score_beside(model, changed, "test")
+    slices = {name: {k: (s.answers, s.baselines) for k, s in arm.items()} for name, arm in scores.items()}
+    kinds = {name: {k: v for k, v in arm.items() if "depth" not in k} for name, arm in slices.items()}
+    assert all(arm == kinds["sleep"] for arm in kinds.values())
+    assert len({arm["all"].loss for arm in scores.values()}) == len(BESIDE)
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

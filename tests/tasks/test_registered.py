@@ -2,7 +2,13 @@
 
 from sleep_lightning.config.plugins import find_plugin
 from sleep_lightning.tasks import TASKS, DepoConfig, GSMInfiniteConfig, Rule110Config
-from sleep_lightning.tasks.suites import MQARConfig
+from sleep_lightning.tasks.suites import (
+    MQARConfig,
+    NeedleConfig,
+    StoriesConfig,
+    TranscriptsConfig,
+    VariableTrackingConfig,
+)
 from sleep_lightning.tasks.text import TextConfig
 
 
@@ -14,4 +20,8 @@ def test_shipped_tasks_are_registered_under_their_names() -> None:
         "gsm_infinite": GSMInfiniteConfig,
         "text": TextConfig,
         "mqar": MQARConfig,
+        "needle": NeedleConfig,
+        "variable_tracking": VariableTrackingConfig,
+        "stories": StoriesConfig,
+        "transcripts": TranscriptsConfig,
     }

@@ -14,7 +14,9 @@ from typing import Literal
 from sleep_lightning.tasks.suites.filler import all_filler, draw_filler, named
 from sleep_lightning.tasks.suites.source import SuiteKeys, SuiteSource, listed
 from sleep_lightning.tasks.suites.stretch import Asked, Plot
+from sleep_lightning.tasks.suites.task import build_suite
 from sleep_lightning.tasks.text.row import Question
+from sleep_lightning.tasks.text.task import RowTask
 
 KINDS = ("single", "multi_key", "multi_value", "multi_query")
 """The slice ``kind`` counts from 0 in this order."""
@@ -30,16 +32,16 @@ THINGS = tuple(f"{a} {b}" for a, b in product(_FIRST, _SECOND))
 
 
 @dataclass
-class NeedleKeys(SuiteKeys):
-    """Keys of the needle suite."""
-
+class NeedleConfig(SuiteKeys):
+    name: str = "needle"
+    """Name of the task."""
     kinds: list[str] = field(default_factory=lambda: list(KINDS))
     """Kinds of question, of single, multi_key, multi_value and multi_query; each row draws one."""
-    n_keys: int = field(default=4, metadata={"high": 2**16})
+    n_keys: int = field(default=4, metadata={"high": 2**10})
     """Things with a code in multi_key and multi_query."""
-    n_values: int = field(default=3, metadata={"high": 2**16})
+    n_values: int = field(default=3, metadata={"high": 2**10})
     """Codes of the thing in multi_value."""
-    n_queries: int = field(default=2, metadata={"high": 2**16})
+    n_queries: int = field(default=2, metadata={"high": 2**10})
     """Things asked for at once in multi_query."""
     digits: int = field(default=2, metadata={"high": 9})
     """Digits of a code."""
@@ -61,11 +63,14 @@ class NeedleKeys(SuiteKeys):
                 f"which there must be at least 1"
             )
 
+    def build(self) -> RowTask:
+        return build_suite(self, NeedleSource)
 
-class NeedleSource(SuiteSource[NeedleKeys]):
+
+class NeedleSource(SuiteSource[NeedleConfig]):
     """Splits share no needle that is asked for: the same thing with the same codes."""
 
-    name = "needle"
+    config = NeedleConfig
 
     def plot(self, rng: random.Random) -> Plot:
         """See ``SuiteSource``."""
@@ -96,7 +101,7 @@ class NeedleSource(SuiteSource[NeedleKeys]):
         return _state(thing, self._code(rng))
 
     @staticmethod
-    def words(keys: NeedleKeys) -> Iterator[str]:
+    def words(keys: NeedleConfig) -> Iterator[str]:
         """See ``SuiteSource``."""
         yield from () if keys.haystack == "needles" else all_filler(keys.haystack)
         yield from THINGS
@@ -106,7 +111,7 @@ class NeedleSource(SuiteSource[NeedleKeys]):
             )
 
     @staticmethod
-    def max_number(keys: NeedleKeys) -> int:
+    def max_number(keys: NeedleConfig) -> int:
         """See ``SuiteSource``."""
         return int(10**keys.digits) - 1
 

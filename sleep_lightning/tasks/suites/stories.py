@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from sleep_lightning.tasks.suites.filler import Haystack, all_filler, draw_filler, named
 from sleep_lightning.tasks.suites.source import SuiteKeys, SuiteSource
 from sleep_lightning.tasks.suites.stretch import Asked, Plot
+from sleep_lightning.tasks.suites.task import build_suite
 from sleep_lightning.tasks.text.row import Question
+from sleep_lightning.tasks.text.task import RowTask
 
 KINDS = ("where_person", "where_thing", "count", "who_has", "yes_no")
 """The slice ``kind`` counts from 0 in this order."""
@@ -28,12 +30,12 @@ THINGS = named(
 
 
 @dataclass
-class StoriesKeys(SuiteKeys):
-    """Keys of the stories suite."""
-
+class StoriesConfig(SuiteKeys):
+    name: str = "stories"
+    """Name of the task."""
     kinds: list[str] = field(default_factory=lambda: list(KINDS))
     """Kinds of question, of where_person, where_thing, count, who_has and yes_no; each row draws one."""
-    n_events: int = field(default=8, metadata={"high": 2**12})
+    n_events: int = field(default=8, metadata={"high": 2**10})
     """Sentences of the story."""
     n_persons: int = field(default=4, metadata={"high": 2**12})
     """Persons in use."""
@@ -54,11 +56,14 @@ class StoriesKeys(SuiteKeys):
             if not 2 <= getattr(self, key) <= len(all_names):
                 raise ValueError(f"task.{key}={getattr(self, key)} must be from 2 to {len(all_names)}")
 
+    def build(self) -> RowTask:
+        return build_suite(self, StoriesSource)
+
 
 class _World:
     """What is so after each sentence, and which sentence made it so (its index)."""
 
-    def __init__(self, rng: random.Random, keys: StoriesKeys) -> None:
+    def __init__(self, rng: random.Random, keys: StoriesConfig) -> None:
         self.rng = rng
         self.persons, self.places = PERSONS[: keys.n_persons], PLACES[: keys.n_places]
         self.things = THINGS[: keys.n_things]
@@ -165,10 +170,10 @@ class _World:
         return self.rng.choice(told) if told else None
 
 
-class StoriesSource(SuiteSource[StoriesKeys]):
+class StoriesSource(SuiteSource[StoriesConfig]):
     """Splits share no story."""
 
-    name = "stories"
+    config = StoriesConfig
 
     def plot(self, rng: random.Random) -> Plot:
         """See ``SuiteSource``."""
@@ -184,7 +189,7 @@ class StoriesSource(SuiteSource[StoriesKeys]):
         return Plot("".join(world.events), world.events, [Asked(question, last)], filler)
 
     @staticmethod
-    def words(keys: StoriesKeys) -> Iterator[str]:
+    def words(keys: StoriesConfig) -> Iterator[str]:
         """See ``SuiteSource``."""
         yield from all_filler(keys.haystack)
         yield from (*PERSONS[: keys.n_persons], *PLACES[: keys.n_places], *THINGS[: keys.n_things])

@@ -14,8 +14,10 @@ from typing import Literal
 
 from sleep_lightning.tasks.suites.source import SuiteKeys, SuiteSource
 from sleep_lightning.tasks.suites.stretch import Asked, Plot
+from sleep_lightning.tasks.suites.task import build_suite
 from sleep_lightning.tasks.suites.work import KINDS, RULES, STAMP, Work, all_words
 from sleep_lightning.tasks.text.row import Question
+from sleep_lightning.tasks.text.task import RowTask
 
 _MOST_QUESTIONS, _MOST_STEPS = 8, 8
 _MINUTES_OF_A_DAY, _NINE = 24 * 60, 9 * 60
@@ -24,9 +26,9 @@ _SHORTEST = 30
 
 
 @dataclass
-class TranscriptsKeys(SuiteKeys):
-    """Keys of the transcripts suite."""
-
+class TranscriptsConfig(SuiteKeys):
+    name: str = "transcripts"
+    """Name of the task."""
     kinds: list[str] = field(default_factory=lambda: list(KINDS))
     """Kinds of question, of setting, decision, test, cause, tried and rule; each question draws one."""
     n_questions: int = field(default=1, metadata={"high": 2**8})
@@ -57,11 +59,14 @@ class TranscriptsKeys(SuiteKeys):
         if not 1 <= self.days <= 99:
             raise ValueError(f"task.days={self.days} must be from 1 to 99")
 
+    def build(self) -> RowTask:
+        return build_suite(self, TranscriptsSource)
 
-class TranscriptsSource(SuiteSource[TranscriptsKeys]):
+
+class TranscriptsSource(SuiteSource[TranscriptsConfig]):
     """Splits share no set of histories that is asked for, whatever commits and errors are called."""
 
-    name = "transcripts"
+    config = TranscriptsConfig
 
     def plot(self, rng: random.Random) -> Plot:
         """See ``SuiteSource``."""
@@ -86,7 +91,7 @@ class TranscriptsSource(SuiteSource[TranscriptsKeys]):
         return _Stamp(rng.getrandbits(62), span, self.keys.clock)
 
     @staticmethod
-    def words(keys: TranscriptsKeys) -> Iterator[str]:
+    def words(keys: TranscriptsConfig) -> Iterator[str]:
         """See ``SuiteSource``."""
         yield from all_words()
         yield from (f"{n:02d}" for n in range(60))

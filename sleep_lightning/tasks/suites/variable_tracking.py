@@ -12,7 +12,9 @@ from itertools import product
 from sleep_lightning.tasks.suites.filler import Haystack, all_filler, draw_filler
 from sleep_lightning.tasks.suites.source import SuiteKeys, SuiteSource
 from sleep_lightning.tasks.suites.stretch import Asked, Plot
+from sleep_lightning.tasks.suites.task import build_suite
 from sleep_lightning.tasks.text.row import Question
+from sleep_lightning.tasks.text.task import RowTask
 
 ASKS = ("names", "value")
 """The slice ``ask`` counts from 0 in this order."""
@@ -23,9 +25,9 @@ NAMES = tuple(_ALL[i * 1913 % len(_ALL)] for i in range(512))
 
 
 @dataclass
-class VariableTrackingKeys(SuiteKeys):
-    """Keys of the variable-tracking suite."""
-
+class VariableTrackingConfig(SuiteKeys):
+    name: str = "variable_tracking"
+    """Name of the task."""
     hops: list[int] = field(default_factory=lambda: [1, 2, 4], metadata={"high": 2**12})
     """Links of a chain behind the first name; each row draws one of these numbers."""
     n_chains: int = field(default=2, metadata={"high": 2**12})
@@ -51,11 +53,14 @@ class VariableTrackingKeys(SuiteKeys):
         if not self.asks or set(self.asks) - set(ASKS):
             raise ValueError(f"task.asks={self.asks} must list one or both of {', '.join(ASKS)}")
 
+    def build(self) -> RowTask:
+        return build_suite(self, VariableTrackingSource)
 
-class VariableTrackingSource(SuiteSource[VariableTrackingKeys]):
+
+class VariableTrackingSource(SuiteSource[VariableTrackingConfig]):
     """Splits share no chain that is asked for: the same names, in order, with the same value."""
 
-    name = "variable_tracking"
+    config = VariableTrackingConfig
 
     def plot(self, rng: random.Random) -> Plot:
         """See ``SuiteSource``."""
@@ -78,7 +83,7 @@ class VariableTrackingSource(SuiteSource[VariableTrackingKeys]):
         return Plot(key, events, [Asked(question, last)], lambda: draw_filler(rng, c.haystack))
 
     @staticmethod
-    def words(keys: VariableTrackingKeys) -> Iterator[str]:
+    def words(keys: VariableTrackingConfig) -> Iterator[str]:
         """See ``SuiteSource``."""
         yield from all_filler(keys.haystack)
         yield from NAMES[: keys.n_names]

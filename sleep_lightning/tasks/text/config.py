@@ -10,7 +10,7 @@ from sleep_lightning.tasks.text.files import FileRows
 from sleep_lightning.tasks.text.layout import Overlong, Room
 from sleep_lightning.tasks.text.schema import Schema
 from sleep_lightning.tasks.text.task import Asked, RowTask
-from sleep_lightning.tasks.tokenizer import BYTES, HuggingFaceTokenizer, load_tokenizer
+from sleep_lightning.tasks.tokenizer import BYTES, HuggingFaceTokenizer, anchored, load_tokenizer
 
 
 @dataclass
@@ -79,9 +79,7 @@ class TextConfig(TextKeys):
     def anchored(self) -> "TextConfig":
         """The same with absolute paths of files, and of the tokenizer's directory."""
         files = {split: str(Path(path).absolute()) for split, path in self.files.items()}
-        own = Path(self.tokenizer)
-        tokenizer = str(own.absolute()) if self.tokenizer != BYTES and own.is_dir() else self.tokenizer
-        return replace(self, **files, tokenizer=tokenizer)  # type: ignore[arg-type]
+        return replace(self, **files, tokenizer=anchored(self.tokenizer))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=4)

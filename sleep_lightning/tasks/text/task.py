@@ -29,6 +29,7 @@ class RowTask(Task):
         room: of a row. A question before the context takes up to a window more than that.
         question: where it stands.
         overlong: what is done with contexts that are too long.
+        probe: whether some rows are laid out beforehand; if not, all must fit, and ask nothing between their context.
 
     Attributes:
         tokenizer: ``encode`` and ``decode`` texts.
@@ -45,6 +46,7 @@ class RowTask(Task):
         *,
         question: Asked = "behind",
         overlong: Overlong = "refuse",
+        probe: bool = True,
     ) -> None:
         if question != "behind":
             room = Room(room.window_tokens, room.windows + 1, room.question_tokens)
@@ -52,6 +54,9 @@ class RowTask(Task):
         self._layout = Layout(tokenizer, room, overlong)
         self.vocab, self.neutral_pad = tokenizer.vocab, tokenizer.pad
         self.sequence_length = room.context_tokens + room.question_tokens
+        self.context_length = room.context_tokens
+        if not probe:
+            return
         probed = [self._rows(PROBED, random.Random(0), split).labels for split in SPLITS]
         # less than all context if there are questions between
         first = int((torch.cat(probed) != IGNORE).any(0).int().argmax())

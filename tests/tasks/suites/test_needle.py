@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from sleep_lightning.tasks.suites.needle import NeedleKeys, NeedleSource
+from sleep_lightning.tasks.suites.needle import NeedleConfig, NeedleSource
 from tests.tasks.suites.sources import SuiteTestCase
 
 
@@ -14,7 +14,7 @@ def codes(context: str, thing: str) -> list[tuple[str, int]]:
 
 class NeedleTestCase(SuiteTestCase):
     source = NeedleSource
-    keys: NeedleKeys
+    keys: NeedleConfig
 
     def asked(self, question: str) -> list[str]:
         several = re.fullmatch(
@@ -32,7 +32,7 @@ class NeedleTestCase(SuiteTestCase):
 
 
 class TestNeedle(NeedleTestCase):
-    keys = NeedleKeys(windows=[4], window_tokens=64)
+    keys = NeedleConfig(windows=[4], window_tokens=64)
     several = frozenset({"kind"})
 
     def test_every_kind_asks_for_what_it_says(self) -> None:
@@ -45,7 +45,7 @@ class TestNeedle(NeedleTestCase):
 
 
 class TestNeedlesAmongNeedles(NeedleTestCase):
-    keys = NeedleKeys(windows=[4], window_tokens=64, kinds=["multi_key"], haystack="needles", digits=3)
+    keys = NeedleConfig(windows=[4], window_tokens=64, kinds=["multi_key"], haystack="needles", digits=3)
 
     def test_all_is_needles_and_the_asked_thing_is_told_of_once(self) -> None:
         for context, question in self.questions(50):
@@ -54,7 +54,7 @@ class TestNeedlesAmongNeedles(NeedleTestCase):
 
 
 class TestNeedlesInNoise(NeedleTestCase):
-    keys = NeedleKeys(windows=[3], window_tokens=32, kinds=["single"], haystack="noise")
+    keys = NeedleConfig(windows=[3], window_tokens=32, kinds=["single"], haystack="noise")
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,4 @@ class TestNeedlesInNoise(NeedleTestCase):
 )
 def test_impossible_tasks_are_refused(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        NeedleKeys(**overrides)
+        NeedleConfig(**overrides)

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from sleep_lightning.tasks.suites.stories import PERSONS, PLACES, THINGS, StoriesKeys, StoriesSource
+from sleep_lightning.tasks.suites.stories import PERSONS, PLACES, THINGS, StoriesConfig, StoriesSource
 from tests.tasks.suites.sources import SuiteTestCase
 
 Told = list[tuple[str, str, str, int]]
@@ -11,7 +11,7 @@ Told = list[tuple[str, str, str, int]]
 
 class TestStories(SuiteTestCase):
     source = StoriesSource
-    keys = StoriesKeys(windows=[4], window_tokens=48, haystack="noise")
+    keys = StoriesConfig(windows=[4], window_tokens=48, haystack="noise")
     several = frozenset({"kind"})
 
     def read(self, context: str) -> Told:
@@ -89,7 +89,7 @@ class TestStories(SuiteTestCase):
 
 
 class TestStoriesInProse(TestStories):
-    keys = StoriesKeys(windows=[4], window_tokens=96)
+    keys = StoriesConfig(windows=[4], window_tokens=96)
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ class TestStoriesInProse(TestStories):
 )
 def test_impossible_tasks_are_refused(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        StoriesKeys(**overrides)
+        StoriesConfig(**overrides)

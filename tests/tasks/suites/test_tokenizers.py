@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from sleep_lightning.tasks.suites.needle import NeedleKeys, NeedleSource
+from sleep_lightning.tasks.suites.needle import NeedleConfig, NeedleSource
 from sleep_lightning.tasks.suites.source import SuiteSource
-from sleep_lightning.tasks.suites.stories import StoriesKeys, StoriesSource
-from sleep_lightning.tasks.suites.transcripts import TranscriptsKeys, TranscriptsSource
-from sleep_lightning.tasks.suites.variable_tracking import VariableTrackingKeys, VariableTrackingSource
+from sleep_lightning.tasks.suites.stories import StoriesConfig, StoriesSource
+from sleep_lightning.tasks.suites.transcripts import TranscriptsConfig, TranscriptsSource
+from sleep_lightning.tasks.suites.variable_tracking import VariableTrackingConfig, VariableTrackingSource
 
 tokenizers = pytest.importorskip("tokenizers")
 SUITES: list[tuple[type[SuiteSource[Any]], Any]] = [
-    (NeedleSource, NeedleKeys(windows=[3], window_tokens=200)),
-    (VariableTrackingSource, VariableTrackingKeys(windows=[3], window_tokens=200)),
-    (StoriesSource, StoriesKeys(windows=[3], window_tokens=200)),
-    (TranscriptsSource, TranscriptsKeys(windows=[3], window_tokens=400)),
+    (NeedleSource, NeedleConfig(windows=[3], window_tokens=200)),
+    (VariableTrackingSource, VariableTrackingConfig(windows=[3], window_tokens=200)),
+    (StoriesSource, StoriesConfig(windows=[3], window_tokens=200)),
+    (TranscriptsSource, TranscriptsConfig(windows=[3], window_tokens=400)),
 ]
 
 

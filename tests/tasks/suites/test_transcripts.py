@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sleep_lightning.tasks.suites.transcripts import TranscriptsKeys, TranscriptsSource
+from sleep_lightning.tasks.suites.transcripts import TranscriptsConfig, TranscriptsSource
 from sleep_lightning.tasks.suites.work import COMMITS
 from tests.tasks.suites.sources import SuiteTestCase
 
@@ -73,7 +73,7 @@ class Reader:
 
 class TranscriptsTestCase(SuiteTestCase):
     source = TranscriptsSource
-    keys: TranscriptsKeys
+    keys: TranscriptsConfig
 
     def solve(self, context: str, question: str) -> tuple[str, int]:
         seen, ask = Reader().read(context), question.removeprefix("\nQuestion: ")
@@ -126,7 +126,7 @@ class TranscriptsTestCase(SuiteTestCase):
 
 
 class TestTranscripts(TranscriptsTestCase):
-    keys = TranscriptsKeys(windows=[3], window_tokens=192)
+    keys = TranscriptsConfig(windows=[3], window_tokens=192)
     several = frozenset({"kind", "steps"})
 
     def test_every_kind_is_asked(self) -> None:
@@ -157,7 +157,7 @@ class TestTranscripts(TranscriptsTestCase):
 
 
 class TestLongTranscripts(TranscriptsTestCase):
-    keys = TranscriptsKeys(windows=[6], window_tokens=128, n_questions=4, steps=[1, 4], n_rules=6, days=90)
+    keys = TranscriptsConfig(windows=[6], window_tokens=128, n_questions=4, steps=[1, 4], n_rules=6, days=90)
     several = frozenset({"kind", "steps"})
 
     def test_questions_of_a_row_are_about_different_things(self) -> None:
@@ -167,7 +167,7 @@ class TestLongTranscripts(TranscriptsTestCase):
 
 
 class TestQuietTranscripts(TranscriptsTestCase):
-    keys = TranscriptsKeys(windows=[4], window_tokens=96, kinds=["decision"], steps=[2], n_rules=0, haystack="noise")
+    keys = TranscriptsConfig(windows=[4], window_tokens=96, kinds=["decision"], steps=[2], n_rules=0, haystack="noise")
 
     def test_nothing_else_is_decided(self) -> None:
         for row in self.rows(50):
@@ -175,7 +175,7 @@ class TestQuietTranscripts(TranscriptsTestCase):
 
 
 def test_without_a_clock_entries_are_the_same_but_for_the_time() -> None:
-    keys = TranscriptsKeys(windows=[2], window_tokens=64, kinds=["test"], haystack="noise", clock=False, n_rules=1)
+    keys = TranscriptsConfig(windows=[2], window_tokens=64, kinds=["test"], haystack="noise", clock=False, n_rules=1)
     case = TestQuietTranscripts()
     for row in case.rows(30, keys=keys):
         assert "[" not in row.context
@@ -203,4 +203,4 @@ def test_names_of_commits_differ() -> None:
 )
 def test_impossible_tasks_are_refused(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(TranscriptsKeys(), **overrides)
+        replace(TranscriptsConfig(), **overrides)

@@ -3,13 +3,13 @@ from typing import Any
 
 import pytest
 
-from sleep_lightning.tasks.suites.variable_tracking import NAMES, VariableTrackingKeys, VariableTrackingSource
+from sleep_lightning.tasks.suites.variable_tracking import NAMES, VariableTrackingConfig, VariableTrackingSource
 from tests.tasks.suites.sources import SuiteTestCase
 
 
 class TestVariableTracking(SuiteTestCase):
     source = VariableTrackingSource
-    keys = VariableTrackingKeys(windows=[4], window_tokens=48)
+    keys = VariableTrackingConfig(windows=[4], window_tokens=48)
     several = frozenset({"ask", "hops"})
 
     def read(self, context: str) -> dict[str, tuple[str, int]]:
@@ -58,4 +58,4 @@ def test_names_differ() -> None:
 )
 def test_impossible_tasks_are_refused(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        VariableTrackingKeys(**overrides)
+        VariableTrackingConfig(**overrides)

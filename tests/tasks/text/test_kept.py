@@ -6,8 +6,8 @@ from math import log
 
 import pytest
 
-from sleep_lightning.tasks.suites.needle import NeedleKeys, NeedleSource
-from sleep_lightning.tasks.suites.transcripts import TranscriptsKeys, TranscriptsSource
+from sleep_lightning.tasks.suites.needle import NeedleConfig, NeedleSource
+from sleep_lightning.tasks.suites.transcripts import TranscriptsConfig, TranscriptsSource
 from sleep_lightning.tasks.text.kept import KeptRows, bm25, cut, summary
 from sleep_lightning.tasks.text.row import Question, TextRow
 
@@ -19,7 +19,7 @@ def size(text: str) -> int:
 
 
 def needles() -> NeedleSource:
-    return NeedleSource(NeedleKeys(windows=[8], window_tokens=L, kinds=["single"]), size)
+    return NeedleSource(NeedleConfig(windows=[8], window_tokens=L, kinds=["single"]), size)
 
 
 def bm25_by_hand(texts: list[str], asked: str) -> list[float]:
@@ -45,7 +45,7 @@ def test_windows_are_whole_sentences_and_all_of_them() -> None:
 
 
 def test_entries_with_a_stamp_stay_whole() -> None:
-    source = TranscriptsSource(TranscriptsKeys(windows=[4], window_tokens=128, n_rules=1), size)
+    source = TranscriptsSource(TranscriptsConfig(windows=[4], window_tokens=128, n_rules=1), size)
     windows = cut(source.draw(random.Random(0), "train").context, 128, size)
     assert len(windows) > 3
     assert all(unit.startswith("\n[day") and unit.count("[") == 1 for window in windows for unit in window)
