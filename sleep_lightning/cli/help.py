@@ -85,10 +85,13 @@ def keys() -> Iterator[Key]:
 
 
 def section_lines() -> Iterator[str]:
-    """A line for each section: how many keys, and how to see them."""
-    for section, entries in groupby(keys(), lambda key: key.section):
+    """A line for each section: how many keys, and how to see them; the tasks share theirs."""
+    counts = {section: len(list(entries)) for section, entries in groupby(keys(), lambda key: key.section)}
+    tasks = ", ".join(f"{name} {counts.pop(f'task (task.name={name})')}" for name in TASKS)
+    yield textwrap.fill(f"keys by task.name: {tasks}", 78, initial_indent="  task      ", subsequent_indent=" " * 14)
+    for section, n in counts.items():
         name, _, of = section.partition(" ")
-        yield f"  {name:<9} {len(list(entries)):>3} keys {of}".rstrip()
+        yield f"  {name:<9} {n:>3} keys {of}".rstrip()
     yield "help SECTION lists them, help KEY explains one, help all prints all"
 
 

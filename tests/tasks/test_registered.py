@@ -9,6 +9,7 @@ from sleep_lightning.tasks.suites import (
     TranscriptsConfig,
     VariableTrackingConfig,
 )
+from sleep_lightning.tasks.text import TextConfig
 
 
 def test_shipped_tasks_are_registered_under_their_names() -> None:
@@ -17,6 +18,7 @@ def test_shipped_tasks_are_registered_under_their_names() -> None:
         "rule110": Rule110Config,
         "depo": DepoConfig,
         "gsm_infinite": GSMInfiniteConfig,
+        "text": TextConfig,
         "mqar": MQARConfig,
         "needle": NeedleConfig,
         "variable_tracking": VariableTrackingConfig,

@@ -5,6 +5,7 @@ which maps it.
 """
 
 import json
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from importlib import import_module
@@ -113,6 +114,7 @@ class Parquet(Records):
                 f"{key}={path} needs datasets: pip install 'sleep-lightning[text]'; or write JSONL"
             ) from error
         datasets.disable_progress_bars()
+        logging.getLogger("datasets").setLevel(logging.CRITICAL)  # it says what is raised as well
         try:
             self._rows: Any = datasets.Dataset.from_parquet(str(path))
         except Exception as error:  # datasets raises what pyarrow and its own builders raise

@@ -6,31 +6,8 @@ from typing import Any
 
 import pytest
 
-WORDS = [
-    "the",
-    "a",
-    "cat",
-    "dog",
-    "garden",
-    "house",
-    "key",
-    "box",
-    "red",
-    "blue",
-    "where",
-    "who",
-    "is",
-    "in",
-    "of",
-    "Question",
-    "Answer",
-    "user",
-    "assistant",
-    "0",
-    "1",
-    "2",
-    "3",
-]
+TEXT = "the a cat dog garden house key box red blue where who is in of Question Answer user assistant 0 1 2 3 4 5"
+WORDS = TEXT.split(" ")
 CHAT = (
     "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
