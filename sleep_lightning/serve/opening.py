@@ -59,7 +59,7 @@ def _tokenizer(experiment: Experiment, task: Task) -> Tokenizer:
     if own is not None:
         return own
     if isinstance(experiment.model, ModelConfig) and experiment.model.pretrained is not None:
-        from sleep_lightning.tasks.gsm_infinite.tokenizer import load_tokenizer
+        from sleep_lightning.tasks.tokenizer import load_tokenizer
 
         return load_tokenizer(experiment.model.pretrained)
     return Words(task.vocab)
