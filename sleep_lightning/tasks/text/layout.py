@@ -69,9 +69,9 @@ class Layout:
         self.tokenizer, self.room, self.overlong = tokenizer, room, overlong
 
     def __call__(self, row: TextRow) -> Laid:
-        """A row of ``room.context_tokens`` and ``question_tokens``.
+        """A row that ends with ``room.question_tokens``, and begins with its first window: pads stand left of it.
 
-        Pads fill up the first windows on the left, later ones where a run of context or of questions ends.
+        They also fill up a run of context on the left, and questions behind.
 
         Raises:
             ValueError: one sentence that names the row's origin, if it is too long, or there is nothing to predict.
@@ -141,7 +141,7 @@ class Layout:
         return Laid.of(asked.tokens[:over]), asked.cut(over)
 
     def _in_place(self, before: list[Laid], behind: Laid) -> Laid:
-        """Windows, what lies behind them, and pads on both sides."""
+        """Windows, what lies behind them, and pads."""
         room, context = self.room, sum(before, Laid([], [], []))
         spare = room.context_tokens - len(context)
         if spare < 0 and self.overlong == "refuse":
@@ -150,7 +150,7 @@ class Layout:
                 f"are more than the {room.windows} there may be; raise task.context_windows, or set task.overlong=cut"
             )
         pads = self._pads(room.question_tokens - len(behind))
-        return self._pads(spare) + context.cut(max(0, -spare)) + behind + pads
+        return context.cut(max(0, -spare)) + behind + pads
 
     def _whole(self, run: Laid, *, left: bool = True) -> Laid:
         """Filled up to whole windows: context on the left, questions behind."""

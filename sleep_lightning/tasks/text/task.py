@@ -1,6 +1,7 @@
 """Batches of rows of text."""
 
 import random
+from array import array
 from collections.abc import Sequence
 from typing import Literal
 
@@ -57,10 +58,13 @@ class RowTask(Task):
         self.context_length = room.context_tokens
         if not probe:
             return
-        probed = [self._rows(PROBED, random.Random(0), split).labels for split in SPLITS]
-        # less than all context if there are questions between
-        first = int((torch.cat(probed) != IGNORE).any(0).int().argmax())
-        self.context_length = min(first // room.window_tokens * room.window_tokens, room.context_tokens)
+        rng = random.Random(0)
+        for row in (source.draw(rng, split) for split in SPLITS for _ in range(PROBED)):
+            for one in self._places(row):
+                # less than all context if there are questions between
+                laid = self._layout(one)
+                first = self.sequence_length - len(laid) + next(i for i, x in enumerate(laid.labels) if x != IGNORE)
+                self.context_length = min(self.context_length, first // room.window_tokens * room.window_tokens)
 
     def batch(self, batch_size: int, *, seed: int, position: int, split: Split = "train") -> TaskBatch:
         """See ``Task.batch``; held-out rows of a source that is ``ordered`` come one after the other, over and over."""
@@ -79,20 +83,26 @@ class RowTask(Task):
         """The text of a row of token ids, without padding."""
         return self.tokenizer.decode(batch_row.tolist())
 
-    def _rows(self, n: int, rng: random.Random, split: Split) -> TaskBatch:
-        return self._batch([self.source.draw(rng, split) for _ in range(n)], rng)
+    def _places(self, row: TextRow) -> list[TextRow]:
+        """The row with its questions where they may stand."""
+        return {"behind": [row], "before": [row.asked_first()], "both": [row, row.asked_first()]}[self.question]
 
     def _batch(self, rows: Sequence[TextRow], rng: random.Random) -> TaskBatch:
-        choices = {"behind": [0], "before": [1], "both": [0, 1]}[self.question]
-        before = [rng.choice(choices) for _ in rows]
+        before = [rng.random() < 0.5 if self.question == "both" else self.question == "before" for _ in rows]
         laid = [self._layout(row.asked_first() if b else row) for row, b in zip(rows, before, strict=True)]
         slices = {name: torch.tensor([row.slices[name] for row in rows]) for name in rows[0].slices}
-        if len(choices) > 1:
-            slices["before"] = torch.tensor(before)
+        if self.question == "both":
+            slices["before"] = torch.tensor(before, dtype=torch.int64)
         asked = [row.questions for row in rows]
         width = max(map(len, asked))
         for name in asked[0][0].slices if asked[0] else ():
-            values = [[q.slices[name] for q in questions] for questions in asked]
-            slices[name] = torch.tensor([row + [0] * (width - len(row)) for row in values])
-        tokens, labels, answers = (torch.tensor([getattr(x, f) for x in laid]) for f in ("tokens", "labels", "answers"))
+            tags = [[q.slices[name] for q in questions] for questions in asked]
+            slices[name] = torch.tensor([row + [0] * (width - len(row)) for row in tags])
+        tokens, labels, answers = (
+            torch.full((len(rows), self.sequence_length), empty) for empty in (self.tokenizer.pad, IGNORE, 0)
+        )
+        for i, one in enumerate(laid):
+            place = slice(self.sequence_length - len(one), None)
+            for x, values in ((tokens, one.tokens), (labels, one.labels), (answers, one.answers)):
+                x[i, place] = torch.frombuffer(array("q", values), dtype=torch.int64)
         return TaskBatch(tokens, labels, slices, answers if width > 1 else None)
