@@ -28,8 +28,8 @@ KEYS = "<!-- keys -->"
 def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
     for name in PAGES:
         files.append(File.generated(config, name, content=_from_the_root((ROOT / name).read_text())))
-    for picture in sorted((ROOT / "results").iterdir()):
-        files.append(File.generated(config, f"results/{picture.name}", content=picture.read_bytes()))
+    for file in sorted(path for path in (ROOT / "results").iterdir() if path.is_file()):
+        files.append(File.generated(config, f"results/{file.name}", content=file.read_bytes()))
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         text, pictures = page_of(notebook)
         files.append(File.generated(config, f"notebooks/{notebook.stem}.md", content=text))
