@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sleep_lightning.cli.console import arm_table, plain_console, print_facts, score_table
@@ -17,9 +16,11 @@ from sleep_lightning.cost.pass_count import PassCount
 from sleep_lightning.formatting import in_flop
 from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.files import write_json, write_text
-from sleep_lightning.sleep import IGNORE, is_answer, plan_windows, retrieve, run_window_loop, wake, zero_memory
-from sleep_lightning.tasks import Split, TaskBatch
+from sleep_lightning.sleep import IGNORE
+from sleep_lightning.tasks import Split, Task, TaskBatch
 from sleep_lightning.training.evaluation import score_split
+from sleep_lightning.training.prediction import decode
+from sleep_lightning.training.published import published_scores
 
 
 def evaluate(
@@ -31,6 +32,10 @@ def evaluate(
     passes = f"N={N}" if tolerance is None else f"N up to {N}"
     console.print(score_table(scores, ", ".join(filter(None, (split, passes, of)))))
     content: dict[str, Any] = {"split": split, "n_passes": N}
+    if (published := published_scores(experiment, model, split, scores)) is not None:
+        content["published"] = published
+        shown = {name: "none" if x is None else f"{x:.4g}" for name, x in published.items()}
+        print_facts(console, {"published": ", ".join(f"{name.replace('_', ' ')} {x}" for name, x in shown.items())})
     if tolerance is not None:
         flops, whole = count.flops(experiment), sequence_cost(experiment).forward.total()
         content |= {"tolerance": tolerance, "passes": count.mean, "forward_flops": flops}
@@ -58,8 +63,8 @@ def predict(experiment: Experiment, model: WindowModel, rows: int, output: Path 
     """Answer sequences of the test split, each token from the model's own answers before; JSON lines."""
     task = experiment.task.build()
     batch = task.batch(rows, seed=0, position=0, split="test").to(next(model.parameters()).device)
-    answers = decode(model, batch, experiment)
-    lines = [json.dumps(line) for line in _lines(task.vocab, batch, answers, task.context_length)]
+    answers = decode(model, batch, experiment.sleep)
+    lines = [json.dumps(line) for line in _lines(task, batch, answers)]
     if output is None:
         print("\n".join(lines))
     else:
@@ -67,36 +72,19 @@ def predict(experiment: Experiment, model: WindowModel, rows: int, output: Path 
     return 0
 
 
-@torch.no_grad()
-def decode(model: WindowModel, batch: TaskBatch, experiment: Experiment) -> Tensor:
-    """Greedy answers ``[B, T]`` (-100 where there is no label): each is fed back as the next token."""
-    tokens, answers = batch.tokens.clone(), torch.full_like(batch.labels, IGNORE)
-    windows = plan_windows(batch.labels, experiment.sleep.window_size)
-    labelled_BT = batch.labels != IGNORE
-    memory = zero_memory(model, len(tokens), experiment.sleep)
-    for window in windows:
-        before = memory
-        if not window.sleeps:
-            retrieved = retrieve(model, tokens, is_answer(batch.labels), window, experiment.sleep)
-            for t in range(window.start, window.stop):
-                if labelled_BT[:, t].any():
-                    h, _ = wake(model, tokens[:, window.start : t + 1], before, experiment.sleep, retrieved)
-                    answers[:, t] = model.logits(h[:, -1]).argmax(-1).where(labelled_BT[:, t], IGNORE)
-                    if t + 1 < tokens.shape[1]:
-                        tokens[:, t + 1] = answers[:, t].where(labelled_BT[:, t], tokens[:, t + 1])
-        _, _, memory = next(
-            run_window_loop(model, tokens, [window], before, experiment.sleep, answers_BT=is_answer(batch.labels))
-        )
-    return answers
+def _lines(task: Task, batch: TaskBatch, answers: Tensor) -> Iterator[dict[str, Any]]:
+    tokenizer: Any = getattr(task, "tokenizer", None)
+    context, vocab = task.context_length, task.vocab
 
+    def written(tokens: Tensor) -> str:
+        return " ".join(vocab[i] for i in tokens) if tokenizer is None else tokenizer.decode(tokens.tolist())
 
-def _lines(vocab: tuple[str, ...], batch: TaskBatch, answers: Tensor, context: int) -> Iterator[dict[str, Any]]:
     for tokens, labels, answer in zip(batch.tokens, batch.labels, answers, strict=True):
         spoken = labels != IGNORE
         asked = [t for t in range(context, len(tokens)) if not spoken[t - 1]]  # a token behind a label is an answer
         yield {
-            "context": " ".join(vocab[i] for i in tokens[:context]),
-            "questions": " ".join(vocab[i] for i in tokens[asked]),
+            "context": written(tokens[:context]),
+            "questions": written(tokens[asked]),
             "answer": [vocab[i] for i in answer[spoken]],
             "label": [vocab[i] for i in labels[spoken]],
             "exact_match": bool((answer[spoken] == labels[spoken]).all()),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import exp
 
 import torch
 from torch import Tensor
@@ -31,6 +32,11 @@ class Score:
     baselines: Baselines
 
     @property
+    def perplexity(self) -> float:
+        """Of the labels."""
+        return exp(min(self.loss, 700.0))
+
+    @property
     def exact_match_se(self) -> float:
         """Standard error of the exact match, by the number of answers."""
         return standard_error(self.exact_match, self.answers)
@@ -44,7 +50,7 @@ class Score:
     def as_metrics(self) -> dict[str, float]:
         """Flat names for loggers."""
         own = {"exact_match": self.exact_match, "exact_match_se": self.exact_match_se}
-        own |= {"token_accuracy": self.token_accuracy, "loss": self.loss}
+        own |= {"token_accuracy": self.token_accuracy, "loss": self.loss, "perplexity": self.perplexity}
         return own | vars(self.baselines)
 
 

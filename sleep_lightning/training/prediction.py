@@ -17,6 +17,9 @@ from sleep_lightning.sleep import (
     is_answer,
     make_schedule,
     plan_windows,
+    retrieve,
+    run_window_loop,
+    wake,
     zero_memory,
 )
 from sleep_lightning.tasks import TaskBatch
@@ -79,6 +82,33 @@ def answer(
             right_BT[r, window.start + c] = logits.argmax(-1) == labels
             loss_BT[r, window.start + c] = F.cross_entropy(logits, labels, reduction="none").to(loss_BT.dtype)
     return Answers.cut(right_BT, loss_BT, batch)
+
+
+@torch.no_grad()
+def decode(model: WindowModel, batch: TaskBatch, sleep: SleepConfig) -> Tensor:
+    """Greedy answers ``[B, T]`` (-100 where there is no label): each is fed back as the next token."""
+    place_BT = align_windows(batch.tokens, batch.labels, sleep, model.neutral_pad)
+    moved = batch if place_BT is None else batch.moved(place_BT, model.neutral_pad)
+    tokens, answers = moved.tokens.clone(), torch.full_like(moved.labels, IGNORE)
+    labelled_BT, answers_BT = moved.labels != IGNORE, is_answer(moved.labels)
+    memory = zero_memory(model, len(tokens), sleep)
+    for window in plan_windows(moved.labels, sleep.window_size, model.padding(tokens)):
+        before = memory
+        if not window.sleeps:
+            retrieved = retrieve(model, tokens, answers_BT, window, sleep)
+            for t in range(window.start, window.stop):
+                if labelled_BT[:, t].any():
+                    h, _ = wake(model, tokens[:, window.start : t + 1], before, sleep, retrieved)
+                    answers[:, t] = model.logits(h[:, -1]).argmax(-1).where(labelled_BT[:, t], IGNORE)
+                    if t + 1 < tokens.shape[1]:
+                        tokens[:, t + 1] = answers[:, t].where(labelled_BT[:, t], tokens[:, t + 1])
+        _, _, memory = next(run_window_loop(model, tokens, [window], before, sleep, answers_BT=answers_BT))
+    if place_BT is None:
+        return answers
+    row, column = (place_BT >= 0).nonzero(as_tuple=True)
+    found = torch.full_like(batch.labels, IGNORE)
+    found[row, place_BT[row, column].to(found.device)] = answers[row, column]
+    return found
 
 
 def _awake(

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from sleep_lightning.config import load_experiment
 from sleep_lightning.sleep import IGNORE, plan_windows
 from sleep_lightning.tasks import GSMInfinite, GSMInfiniteConfig, baselines
 from sleep_lightning.tasks.gsm_infinite.problem import World, sample_problem
+from sleep_lightning.tasks.gsm_infinite.published import published_metrics
 from sleep_lightning.tasks.gsm_infinite.settings import SETTINGS
 from sleep_lightning.tasks.task import SPLITS
 from sleep_lightning.testing import TaskTestCase
@@ -250,6 +252,25 @@ def published(n: int, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def symbolic(n: int) -> dict[str, Any]:
+    """A symbolic problem as it is published."""
+    values = {f"V{i}{n:05d}": (n + i * i) % 4 for i in range(5)}
+    names = [name for name, value in values.items() if value == 1]
+    return {
+        "problem": " ".join(f"assign {name} = {value}." for name, value in values.items()),
+        "question": "Determine which variables (if any) are equal to 1.",
+        "solution": f"... ANSWER: {', '.join(names)}",
+        "op": 3,
+        "n": 5,
+        "length": 0,
+        "id": n,
+        "d": 1,
+        "answer_q": 1,
+        "answer_list": names[::-1],
+        "messages": [{"role": "user", "content": "..."}],
+    }
+
+
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
     path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     return str(path)
@@ -289,6 +310,7 @@ class TestPublishedFiles:
             (json.dumps({"problem": "x"}), r"line 3: 'question' is missing"),
             (json.dumps(published(1, op="3")), r"line 3: 'op' is not int"),
             (json.dumps(published(1, solution="none")), r"line 3: 'solution' does not end in 'Answer: <integer>'"),
+            (json.dumps(published(1, answer_list=[1])), r"line 3: 'answer_list' is not a list of variables"),
         ],
     )
     def test_a_broken_line_is_named(self, tmp_path: Path, line: str, message: str) -> None:
@@ -305,6 +327,61 @@ class TestPublishedFiles:
         write(tmp_path / "p.jsonl", [published(n, op=4) for n in range(100)])
         os.utime(tmp_path / "p.jsonl", ns=(1, 1))
         assert set(config.build().batch(32, seed=0, position=0).slices["op"].tolist()) == {4}
+
+    def test_parquet_and_arrays(self, tmp_path: Path) -> None:
+        """The same problems in every format."""
+        rows = [published(n) for n in range(100)]
+        (tmp_path / "p.json").write_text(json.dumps(rows))
+        paths = [write(tmp_path / "p.jsonl", rows), str(tmp_path / "p.json")]
+        if importlib.util.find_spec("datasets") is not None:
+            arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+            parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "p.parquet")
+            paths.append(str(tmp_path / "p.parquet"))
+        batches = [GSMInfiniteConfig(jsonl=path, **self.keys).build().batch(8, seed=0, position=0) for path in paths]
+        assert all(batch.tokens.equal(batches[0].tokens) for batch in batches)
+
+    def test_a_whole_file_is_a_split_and_its_problems_come_once_each(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "p.jsonl", [published(n) for n in range(40)])
+        for train in ({"jsonl": write(tmp_path / "t.jsonl", [published(n) for n in range(100, 400)])}, {}):
+            task = GSMInfiniteConfig(test_file=path, **train, **self.keys).build()
+            found = [text for i in range(5) for text, _, _ in texts(task, 8, position=i, split="test")]
+            assert [int(re.findall(r"Cedar-Ridge (\d+)", text)[0]) for text in found] == list(range(40))
+            assert len({text for text, _, _ in texts(task, 64)}) > 20
+        everything = GSMInfiniteConfig(jsonl=path, test_file=path, validation_file=path, **self.keys).build()
+        assert len(everything._sources["train"].problems) == 40  # type: ignore[attr-defined]
+
+    def test_symbolic_problems(self, tmp_path: Path) -> None:
+        rows = [symbolic(n) for n in range(200)]
+        task = GSMInfiniteConfig(jsonl=write(tmp_path / "p.jsonl", rows), **self.keys | {"max_tokens": 80}).build()
+        assert task.unordered
+        for row in task.batch(50, seed=0, position=0).tokens:
+            text, answer = task.text(row).split(" Answer: ")
+            assert answer == (", ".join(sorted(re.findall(r"assign (V\d+) = 1\.", text))) or "none")
+        ids = task.tokenizer.encode
+        assert task.same_answer(ids("V000001, V100001"), ids("V100001, V000001"))
+        assert not task.same_answer(ids("V000001"), ids("V100001, V000001"))
+
+    def test_what_is_left_out_is_said(self, tmp_path: Path) -> None:
+        rows = [published(n) for n in range(200)]
+        rows += [published(0, op=9), published(0, op=9), published(0, mode="forwardreverse")]
+        rows += [published(0, template="movie_festival_awards"), published(0, problem="short.")]
+        keys: dict[str, Any] = self.keys | {"settings": ["zoo"], "min_tokens": 30}
+        with pytest.warns(UserWarning, match="are left out") as said:
+            GSMInfiniteConfig(jsonl=write(tmp_path / "p.jsonl", rows), **keys).build()
+        assert str(said[0].message).endswith(
+            "p.jsonl: 4 of 205 problems are left out (2 by task.ops, 1 by task.modes, 1 by task.settings)"
+        )
+        assert "1 by task.min_tokens, max_tokens" in str(said[1].message)
+
+    def test_the_published_figures(self, tmp_path: Path) -> None:
+        found = published_metrics({2: 1.0, 4: 0.8, 6: 0.4, 8: 0.05})
+        assert found == {
+            "auc": pytest.approx(1.8 + 1.2 + 0.45),
+            "mean_accuracy": pytest.approx(0.5625),
+            "first_op_below_50": 6,
+            "first_op_below_10": 8,
+        }
+        assert published_metrics({3: 1.0})["first_op_below_50"] is None
 
     def test_an_empty_file_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "p.jsonl").write_text("\n")

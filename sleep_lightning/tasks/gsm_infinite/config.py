@@ -36,7 +36,12 @@ class GSMInfiniteKeys:
     n_kinds: int = field(default=KINDS, metadata={"high": 2**16})
     """Names of kinds in use, of every setting."""
     jsonl: str | None = None
-    """File in the published format to read problems from; null: generate them."""
+    """File in the published format (JSON lines, an array or Parquet) to read problems from; null: generate them."""
+    validation_file: str | None = None
+    """A whole file for validation, each problem once and in its order; null: a sixteenth of jsonl's by a hash, or
+    generated ones."""
+    test_file: str | None = None
+    """Likewise for the test."""
     tokenizer: str = "words"
     """words: a token for every word of the settings; else the name or directory of a Hugging Face tokenizer."""
     pad_side: Literal["left", "right"] = "left"

@@ -1,7 +1,7 @@
 """Where problems come from: the generator, or a file."""
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, cast
 
@@ -9,10 +9,10 @@ from sleep_lightning.tasks.gsm_infinite.config import GSMInfiniteKeys
 from sleep_lightning.tasks.gsm_infinite.distractors import Distractors
 from sleep_lightning.tasks.gsm_infinite.draw import pick, shuffled
 from sleep_lightning.tasks.gsm_infinite.equations import Equation, Mode
-from sleep_lightning.tasks.gsm_infinite.jsonl import Record
 from sleep_lightning.tasks.gsm_infinite.language import Language
 from sleep_lightning.tasks.gsm_infinite.problem import Problem, World, sample_problem
-from sleep_lightning.tasks.task import SPLITS, Split
+from sleep_lightning.tasks.gsm_infinite.published import Record, say_dropped
+from sleep_lightning.tasks.task import Split
 from sleep_lightning.tasks.tokenizer import Tokenizer
 
 _TRIES, _SPLIT_TRIES = 400, 20_000
@@ -25,13 +25,13 @@ class Sample(NamedTuple):
 
     Attributes:
         ids: question and context.
-        answer: the integer.
+        answer: the integer, or the variables.
         op: number of operations.
         mode: forward or reverse.
     """
 
     ids: list[int]
-    answer: int
+    answer: str
     op: int
     mode: Mode
 
@@ -98,8 +98,8 @@ class GeneratedSource:
     def _encode(self, problem: Problem) -> list[list[int]]:
         """Question, then facts."""
         language = self.languages[problem.world.setting]
-        question = self.tokenizer.encode(header(language.question(problem.query)))
-        return [question, *(self._encode_fact(language, fact) for fact in problem.facts)]
+        question = self.tokenizer.encode(header(language.question(problem.query)), first=True)
+        return [[*self.tokenizer.bos, *question], *(self._encode_fact(language, fact) for fact in problem.facts)]
 
     def _encode_fact(self, language: Language, fact: Equation) -> list[int]:
         ids: list[int] = []
@@ -120,7 +120,7 @@ class GeneratedSource:
         for _ in range(_SPLIT_TRIES):
             problem = sample_problem(rng, self._world(rng), op, mode)
             if problem is not None and problem.split() == split and (ids := self._fill(rng, problem)) is not None:
-                return Sample(ids, problem.answer, op, mode)
+                return Sample(ids, str(problem.answer), op, mode)
         raise ValueError(
             f"task.n_places={c.n_places} and task.n_kinds={c.n_kinds} leave no {split} problem of {op} operations with "
             f"{c.min_tokens} to {c.max_tokens} tokens; raise them, or widen task.min_tokens and task.max_tokens"
@@ -151,36 +151,41 @@ class GeneratedSource:
 
 
 class FileSource:
-    """Draws problems of a file: first the number of operations, then one of its problems.
+    """Draws problems of a file for a split: first the number of operations, then one of its problems.
+
+    Attributes:
+        problems: in the order of the file.
 
     Raises:
-        ValueError: if a split has no problem that fits ``ops``, ``settings``, ``modes`` and the lengths.
+        ValueError: if none has a length from ``min_tokens`` to ``max_tokens``, or there was none.
     """
 
-    def __init__(self, config: GSMInfiniteKeys, tokenizer: Tokenizer, records: Sequence[Record]) -> None:
-        self.problems: dict[Split, dict[int, list[Sample]]] = {split: defaultdict(list) for split in SPLITS}
-        lengths = []
+    def __init__(
+        self, config: GSMInfiniteKeys, tokenizer: Tokenizer, records: Sequence[Record], split: Split, key: str
+    ) -> None:
+        path, lengths, dropped = getattr(config, key), list[int](), Counter[str]()
+        self.problems: list[Sample] = []
         for record in records:
-            mode = record.mode or cast(Mode, config.modes[0])
-            if record.op not in config.ops or mode not in config.modes:
-                continue
-            if (record.setting or config.settings[0]) not in config.settings:
-                continue
-            ids = tokenizer.encode(f"{header(record.question)} {record.context}")
+            text = f"{header(record.question)} {record.context}"
+            ids = [*tokenizer.bos, *tokenizer.encode(text, first=True)]
             lengths.append(len(ids))
             if config.min_tokens <= len(ids) <= config.max_tokens:
-                sample = Sample(ids, record.answer, record.op, mode)
-                self.problems[record.split()][record.op].append(sample)
-        for split, problems in self.problems.items():
-            if not problems:
-                found = f"{len(lengths)} match, of {min(lengths)} to {max(lengths)} tokens" if lengths else "none match"
-                raise ValueError(
-                    f"task.jsonl={config.jsonl} has no {split} problem of task.ops={config.ops}, task.settings and "
-                    f"task.modes with {config.min_tokens} to {config.max_tokens} tokens ({found}); "
-                    f"change task.min_tokens and task.max_tokens, or give a larger file"
-                )
+                mode = record.mode or cast(Mode, config.modes[0])
+                self.problems.append(Sample(ids, record.answer, record.op, mode))
+            else:
+                dropped["length"] += 1
+        if not self.problems:
+            found = f"{len(lengths)} match, of {min(lengths)} to {max(lengths)} tokens" if lengths else "none match"
+            raise ValueError(
+                f"task.{key}={path} has no {split} problem of task.ops={config.ops}, task.settings and "
+                f"task.modes with {config.min_tokens} to {config.max_tokens} tokens ({found}); "
+                f"change task.min_tokens and task.max_tokens, or give a larger file"
+            )
+        say_dropped(path, f"task.{key}, split {split},", dropped, len(records))
+        self._by_op: dict[int, list[Sample]] = defaultdict(list)
+        for sample in self.problems:
+            self._by_op[sample.op].append(sample)
 
     def draw(self, rng: random.Random, split: Split) -> Sample:
         """See ``Source``."""
-        problems = self.problems[split]
-        return pick(rng, problems[pick(rng, list(problems))])
+        return pick(rng, self._by_op[pick(rng, list(self._by_op))])

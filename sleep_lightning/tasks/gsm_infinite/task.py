@@ -8,6 +8,7 @@ token, with no chain of thought.
 import json
 import random
 from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,10 +17,10 @@ import torch
 
 from sleep_lightning.sleep import IGNORE
 from sleep_lightning.tasks.gsm_infinite.config import MODES, GSMInfiniteKeys
-from sleep_lightning.tasks.gsm_infinite.jsonl import read_jsonl
 from sleep_lightning.tasks.gsm_infinite.language import words
-from sleep_lightning.tasks.gsm_infinite.source import FileSource, GeneratedSource, Source
-from sleep_lightning.tasks.task import Split, Task, TaskBatch
+from sleep_lightning.tasks.gsm_infinite.published import Record, by_split, published_metrics, same_answer
+from sleep_lightning.tasks.gsm_infinite.source import FileSource, GeneratedSource, Sample, Source
+from sleep_lightning.tasks.task import SPLITS, Split, Task, TaskBatch
 from sleep_lightning.tasks.tokenizer import Tokenizer, load_tokenizer
 from sleep_lightning.tasks.word_tokenizer import WORDS, WordTokenizer
 
@@ -31,6 +32,7 @@ class GSMInfinite(Task):
 
     Attributes:
         tokenizer: ``encode`` and ``decode`` texts.
+        unordered: whether some answers are lists, right in any order.
         neutral_pad: id of the padding that the model is to pass over, or None.
 
     Raises:
@@ -40,39 +42,58 @@ class GSMInfinite(Task):
 
     def __init__(self, config: GSMInfiniteKeys) -> None:
         self.config = config
-        records = None if config.jsonl is None else read_jsonl(config.jsonl)
+        files = by_split(config)
+        records = [record for of_split in files.values() for record in of_split]
         if config.tokenizer == WORDS:
             texts = [words(config.settings)]
-            for record in records or ():
-                texts += [record.question, record.context, str(record.answer)]
+            for record in records:
+                texts += [record.question, record.context, record.answer]
             self.tokenizer: Tokenizer = WordTokenizer(texts, config.max_value)
         else:
             self.tokenizer = load_tokenizer(config.tokenizer)
         self.vocab = self.tokenizer.vocab
         self.neutral_pad = self.tokenizer.pad if config.pad == "neutral" else None
-        self._source: Source
-        if records is None:
-            self._source = GeneratedSource(config, self.tokenizer)
-            self._answer_length = max(len(self._answer(n)) for n in range(config.max_value + 1))
-        else:
-            self._source = FileSource(config, self.tokenizer, records)
-            self._answer_length = max(len(self._answer(record.answer)) for record in records)
+        self._sources = {split: self._source(split, files) for split in SPLITS}
+        answers = {record.answer for record in records}
+        if any(isinstance(source, GeneratedSource) for source in self._sources.values()):
+            answers |= {str(n) for n in range(config.max_value + 1)}
+        self._answer_length = max(len(self._answer(answer)) for answer in answers)
+        self.unordered = any(", " in record.answer for record in records)
         self._prefix = self.tokenizer.encode(_PREFIX)
         self.context_length = config.max_tokens if config.pad_side == "left" else config.min_tokens
         self.sequence_length = config.max_tokens + len(self._prefix) + self._answer_length
 
-    def _answer(self, number: int) -> list[int]:
-        return self.tokenizer.encode(f" {number}")
+    def _source(self, split: Split, files: Mapping[Split, list[Record]]) -> Source:
+        c, own = self.config, f"{split}_file"
+        if getattr(c, own, None) is not None:
+            return FileSource(c, self.tokenizer, files[split], split, own)
+        if c.jsonl is not None:
+            return FileSource(c, self.tokenizer, files[split], split, "jsonl")
+        return GeneratedSource(c, self.tokenizer)
+
+    def _answer(self, answer: str) -> list[int]:
+        return self.tokenizer.encode(f" {answer}")
+
+    def batch(self, batch_size: int, *, seed: int, position: int, split: Split = "train") -> TaskBatch:
+        """See ``Task.batch``; problems of a whole file come one after the other, over and over."""
+        source = self._sources[split]
+        if not isinstance(source, FileSource) or getattr(self.config, f"{split}_file", None) is None:
+            return super().batch(batch_size, seed=seed, position=position, split=split)
+        numbers = range(position * batch_size, (position + 1) * batch_size)
+        return self._batch([source.problems[i % len(source.problems)] for i in numbers])
 
     def sample(self, batch_size: int, generator: torch.Generator, split: Split = "train") -> TaskBatch:
         """See ``Task.sample``. ``slices``: ``op``; ``mode`` (0 forward, 1 reverse) where there are several."""
-        c, rng = self.config, random.Random(int(torch.randint(1 << 62, (), generator=generator)))
-        tokens = torch.full((batch_size, self.sequence_length), self.tokenizer.pad)
+        rng = random.Random(int(torch.randint(1 << 62, (), generator=generator)))
+        return self._batch([self._sources[split].draw(rng, split) for _ in range(batch_size)])
+
+    def _batch(self, samples: Sequence[Sample]) -> TaskBatch:
+        c = self.config
+        tokens = torch.full((len(samples), self.sequence_length), self.tokenizer.pad)
         labels = torch.full_like(tokens, IGNORE)
         ops, modes = [], []
-        for row in range(batch_size):
-            ids, number, op, mode = self._source.draw(rng, split)
-            answer = self._answer(number)
+        for row, (ids, said, op, mode) in enumerate(samples):
+            answer = self._answer(said)
             text = ids + self._prefix + answer
             start = c.max_tokens - len(ids) if c.pad_side == "left" else 0
             first = start + len(ids) + len(self._prefix)
@@ -89,22 +110,38 @@ class GSMInfinite(Task):
         """The text of a row of token ids, without padding."""
         return self.tokenizer.decode(batch_row.tolist())
 
+    def same_answer(self, said: Sequence[int], label: Sequence[int]) -> bool:
+        """Whether an answer is right as published: of symbolic problems, the variables in any order."""
+        return same_answer(self.tokenizer.decode(said), self.tokenizer.decode(label))
+
+    def published_metrics(self, accuracy: Mapping[int, float]) -> dict[str, float | None]:
+        """The published figures, of accuracies by number of operations."""
+        return published_metrics(accuracy)
+
 
 @dataclass
 class GSMInfiniteConfig(GSMInfiniteKeys):
     """The keys of section ``task``; ``build`` makes the task."""
 
     def build(self) -> GSMInfinite:
-        """The task; the same one for equal keys while the file of ``jsonl`` stays as it is."""
-        path = Path(self.jsonl) if self.jsonl is not None else None
-        return _build(json.dumps(vars(self)), path.stat().st_mtime_ns if path and path.exists() else None)
+        """The task; the same one for equal keys while its files stay as they are."""
+        paths = [Path(path) for path in self._files.values()]
+        return _build(json.dumps(vars(self)), tuple(path.stat().st_mtime_ns for path in paths if path.exists()))
 
     def anchored(self) -> "GSMInfiniteConfig":
-        """The same with an absolute path of ``jsonl``."""
-        return self if self.jsonl is None else replace(self, jsonl=str(Path(self.jsonl).absolute()))
+        """The same with absolute paths of files, and of the tokenizer's directory."""
+        paths = {key: str(Path(path).absolute()) for key, path in self._files.items()}
+        if Path(self.tokenizer).is_dir():
+            paths["tokenizer"] = str(Path(self.tokenizer).absolute())
+        return replace(self, **paths)  # type: ignore[arg-type]
+
+    @property
+    def _files(self) -> dict[str, str]:
+        keys = ("jsonl", "validation_file", "test_file")
+        return {key: path for key in keys if (path := getattr(self, key)) is not None}
 
 
 @lru_cache(maxsize=4)
-def _build(keys: str, changed: int | None) -> GSMInfinite:
+def _build(keys: str, changed: tuple[int, ...]) -> GSMInfinite:
     """An experiment builds its task several times, and a large file takes long to read."""
     return GSMInfinite(GSMInfiniteKeys(**json.loads(keys)))
