@@ -27,8 +27,11 @@ OVERRIDES = [
     "tracking.uri=sqlite:///losses.db",
     "training.run_dir=run",
 ]
-OWN = {"rule110_sliding": ["training.stages=[{steps: 10, train: memory, eviction: hard}]"]}
-"""The shipped first stage is longer than this run: both stages must take part."""
+OWN = {
+    "rule110_sliding": ["training.stages=[{steps: 10, train: memory, eviction: hard}]"],
+    "text": [f"task.train={ROOT}/conf/notes.jsonl"],
+}
+"""The shipped first stage is longer than this run: both stages must take part. Runs have a folder of their own."""
 
 
 def digits(checkout: Path) -> dict[str, dict[str, str]]:

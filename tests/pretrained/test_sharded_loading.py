@@ -11,7 +11,7 @@ from tests.pretrained.sharded_loading_cases import KINDS, LARGE, begun, experime
 from tests.pretrained.snapshots import write
 from tests.training.distributed.rank_processes import running
 
-pytestmark = [pytest.mark.process, pytest.mark.long]
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ def compare(model: HybridLM, config: SleepConfig, chunks: Sequence[int], toleran
     torch.testing.assert_close(torch.stack(found)[-len(expected) :], expected, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("eviction", ["hard", "sliding"])
+@pytest.mark.parametrize("eviction", ["hard", pytest.param("sliding", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("model", "options"),
     [("all rules", name) for name in OPTIONS] + [(name, "paper") for name in MODELS if name != "all rules"],
@@ -82,7 +82,7 @@ def test_every_rule_style_and_option(model: str, eviction: Any, options: str) ->
 
 
 @pytest.mark.parametrize("loop", ["all", "1/4/1", "0/5/1", "2/4/0", "0/1/5"])
-@pytest.mark.parametrize("eviction", ["hard", "sliding"])
+@pytest.mark.parametrize("eviction", ["hard", pytest.param("sliding", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("n_passes", "chunks"), [(1, "token by token"), (2, "pieces"), (4, "at once")])
 def test_every_loop_range_and_fill_in_fp32(chunks: str, n_passes: int, eviction: Any, loop: str) -> None:
     """On a model as ``Experiment`` builds it: what passes add is scaled by 1 / N, or rounding errors would grow."""
@@ -90,6 +90,7 @@ def test_every_loop_range_and_fill_in_fp32(chunks: str, n_passes: int, eviction:
     compare(model_of("all rules", torch.float32, residual_scale=1 / n_passes), config, CHUNKS[chunks], 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eviction", ["hard", "sliding"])
 def test_neutral_pads_leave_no_trace(eviction: Any) -> None:
     torch.manual_seed(0)

@@ -85,6 +85,7 @@ class TestDepo(DepoTestCase):
     config = DepoConfig()
 
 
+@pytest.mark.slow
 class TestDepoOfThePaper(DepoTestCase):
     config = PAPER
     evidence_batches = 2

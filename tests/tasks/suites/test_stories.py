@@ -6,6 +6,8 @@ import pytest
 from sleep_lightning.tasks.suites.stories import PERSONS, PLACES, THINGS, StoriesConfig, StoriesSource
 from tests.tasks.suites.sources import SuiteTestCase
 
+pytestmark = pytest.mark.slow
+
 Told = list[tuple[str, str, str, int]]
 
 

@@ -12,6 +12,8 @@ from sleep_lightning.tasks.suites.stories import StoriesConfig, StoriesSource
 from sleep_lightning.tasks.suites.transcripts import TranscriptsConfig, TranscriptsSource
 from sleep_lightning.tasks.suites.variable_tracking import VariableTrackingConfig, VariableTrackingSource
 
+pytestmark = pytest.mark.slow
+
 tokenizers = pytest.importorskip("tokenizers")
 SUITES: list[tuple[type[SuiteSource[Any]], Any]] = [
     (NeedleSource, NeedleConfig(windows=[3], window_tokens=200)),

@@ -9,6 +9,8 @@ from sleep_lightning.tasks.suites.transcripts import TranscriptsConfig, Transcri
 from sleep_lightning.tasks.suites.work import COMMITS
 from tests.tasks.suites.sources import SuiteTestCase
 
+pytestmark = pytest.mark.slow
+
 Line = tuple[str, int]
 """What was said last, and the character behind it."""
 
@@ -156,7 +158,6 @@ class TestTranscripts(TranscriptsTestCase):
         assert min(spans) < 60 and 3 * 24 * 60 < max(spans) <= 5 * 24 * 60
 
 
-@pytest.mark.slow
 class TestLongTranscripts(TranscriptsTestCase):
     keys = TranscriptsConfig(windows=[6], window_tokens=128, n_questions=4, steps=[1, 4], n_rules=6, days=90)
     several = frozenset({"kind", "steps"})
