@@ -31,6 +31,7 @@ COMMANDS: tuple[Sequence[str], ...] = (
     ["plan", "--config", "experiment.yaml", "--passes", "1"],
     ["config", "--config", "experiment.yaml"],
     ["export", *_NOWHERE, "--output", "nothing"],
+    *(["chat", *_NOWHERE], ["serve", *_NOWHERE]),
     ["tracking", "sync", "nowhere"],
     ["bench", "--help"],
     ["doctor", "--help"],

@@ -159,3 +159,13 @@ def test_arms_at_equal_flops_are(name: str) -> None:
     assert {e.training.batch_size for e in arms.values()} == {arms["n4"].training.batch_size}
     n1, longer = arms["n1"], arms["more-tokens"]
     assert replace(longer, training=replace(longer.training, max_steps=n1.training.max_steps)) == n1
+
+
+@pytest.mark.slow
+def test_the_papers_sizes_take_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", "--paper", *SHIPPED]) == 2
+    assert "--paper trains 6.88 EFLOP and there is no GPU here; run it on one " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

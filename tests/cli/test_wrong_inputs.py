@@ -159,7 +159,6 @@ CASES: list[tuple[str, ...]] = [
     ("tracking sync nowhere", "tracking sync nowhere: there is no such folder; runs are in runs/ by default"),
     ("tracking sink run", "invalid choice: 'sink' (choose from 'sync')"),
     ("reproduce --sweeps conf", "--sweeps conf has no reproduce_*.yaml; the shipped ones lie in sweeps/"),
-    (f"reproduce --paper --sweeps {ROOT}/sweeps", "--paper trains 6.88 EFLOP and there is no GPU here; run it on one "),
     ("reproduce --so-far --page-only", "--so-far scores what is finished and --page-only does not; give one of them"),
     (f"reproduce --sweeps {ROOT}/sweeps --share 3/2", "--share '3/2' must be I/N with I from 1 to N, for example 1/3"),
     # sweep: the file

@@ -63,6 +63,7 @@ def test_a_resumed_run_is_an_uninterrupted_one(tmp_path: Path) -> None:
     assert all(torch.equal(x, cut["state_dict"][name]) for name, x in whole["state_dict"].items())
 
 
+@pytest.mark.slow
 def test_compare_and_sweep(tmp_path: Path) -> None:
     package, here = copy_package(tmp_path / "project"), tmp_path / "here"
     here.mkdir()

@@ -37,6 +37,7 @@ def test_memory_is_what_the_same_operations_keep_on_cpu(
         assert way.nbytes == pytest.approx(measured, rel=0.1 if precision == "fp32" else 0.15)
 
 
+@pytest.mark.slow
 def test_what_fits_is_the_least_change() -> None:
     e = experiment()
     whole = {way.checkpointing: way.nbytes for way in plan(e, 1, 2**40, [4]).ways}

@@ -38,6 +38,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.process
 @not_interpreted
+@pytest.mark.slow
 def test_the_kernel_in_tritons_interpreter() -> None:
     pytest.importorskip("triton")
     tests = subprocess.run(

@@ -184,6 +184,7 @@ def test_a_sweep_over_ranks(snapshot: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more", [[], ["training.train=memory"], ["sleep.loop=1/3/2"], ["training.checkpointing=pass"]])
 @pytest.mark.parametrize("passes", [1, 3])
+@pytest.mark.slow
 def test_flops_are_those_dispatched(
     passes: int, more: list[str], snapshot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

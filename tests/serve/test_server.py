@@ -41,6 +41,7 @@ class Serving:
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_a_signal_saves_every_session(tmp_path: Path, model_folder: Path) -> None:
     server = Serving(tmp_path, model_folder)
     try:

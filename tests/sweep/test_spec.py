@@ -25,7 +25,11 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=pytest.mark.slow) if p.stem.startswith("paper") else p for p in SWEEPS],
+    ids=lambda p: p.stem,
+)
 def test_every_shipped_sweep_is_valid_and_its_points_build(path: Path) -> None:
     sweep = load_sweep(path)
     assert sweep.spec.name == path.stem

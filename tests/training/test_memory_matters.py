@@ -47,7 +47,7 @@ def evaluate(model: HybridLM, task: Task, sleep: SleepConfig, zero_before_window
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[HybridLM, Task]:
-    return train("AG", SLEEP, 500)
+    return train("AG", SLEEP, 900)
 
 
 def test_first_bits_are_recalled_over_two_evictions(trained: tuple[HybridLM, Task]) -> None:

@@ -95,7 +95,7 @@ def test_the_time_is_that_of_the_flops() -> None:
         (95, "1 min 35 s"),
         (601, "10 min"),
         (5400, "1 h 30 min"),
-        (360_000, "100 h 00 min"),
+        (360_000, "4.2 days"),
     ],
 )
 def test_durations(seconds: float, shown: str) -> None:

@@ -23,8 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli.places import check_checkpoint, file_to_write
 
-    check_checkpoint(a.checkpoint)
+    if a.command == "predict" and not 1 <= a.rows <= MOST_ROWS:
+        raise ValueError(f"--rows {a.rows} must be from 1 to {MOST_ROWS}")
     output = file_to_write("--output", a.output)
+    check_checkpoint(a.checkpoint)
 
     from sleep_lightning.cli import evaluate
     from sleep_lightning.compare.beside import with_changes
@@ -33,8 +35,6 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.training.evaluation import load_trained
     from sleep_lightning.training.runtime.threads import choose_threads
 
-    if a.command == "predict" and not 1 <= a.rows <= MOST_ROWS:
-        raise ValueError(f"--rows {a.rows} must be from 1 to {MOST_ROWS}")
     choose_threads()
     experiment, model = load_trained(a.checkpoint, a.overrides)
     if a.command == "predict":

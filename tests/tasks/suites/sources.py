@@ -89,7 +89,8 @@ class SuiteTestCase(ABC):
     @pytest.mark.parametrize(("measure", "per_word"), [(in_words, 1), (in_bytes, 8), (in_pieces, 3)])
     def test_contexts_have_their_length_in_the_tokens_of_any_tokenizer(self, measure: Measure, per_word: int) -> None:
         windows = [self.keys.windows[0], self.keys.windows[0] + 3]
-        keys = replace(self.keys, windows=windows, window_tokens=self.keys.window_tokens * per_word)
+        tokens = {key: getattr(self.keys, key) * per_word for key in ("window_tokens", "question_tokens")}
+        keys = replace(self.keys, windows=windows, **tokens)
         source, rng, found = self.source(keys, measure), random.Random(0), set()
         for _ in range(30):
             row = source.draw(rng, "train")

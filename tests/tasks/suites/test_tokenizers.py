@@ -16,10 +16,10 @@ pytestmark = pytest.mark.slow
 
 tokenizers = pytest.importorskip("tokenizers")
 SUITES: list[tuple[type[SuiteSource[Any]], Any]] = [
-    (NeedleSource, NeedleConfig(windows=[3], window_tokens=200)),
-    (VariableTrackingSource, VariableTrackingConfig(windows=[3], window_tokens=200)),
-    (StoriesSource, StoriesConfig(windows=[3], window_tokens=200)),
-    (TranscriptsSource, TranscriptsConfig(windows=[3], window_tokens=400)),
+    (NeedleSource, NeedleConfig(windows=[3], window_tokens=200, question_tokens=160)),
+    (VariableTrackingSource, VariableTrackingConfig(windows=[3], window_tokens=200, question_tokens=160)),
+    (StoriesSource, StoriesConfig(windows=[3], window_tokens=200, question_tokens=160)),
+    (TranscriptsSource, TranscriptsConfig(windows=[3], window_tokens=400, question_tokens=160)),
 ]
 
 
