@@ -28,11 +28,11 @@ class TextKeys:
     """Likewise."""
     tokenizer: str = BYTES
     """bytes: a token for every byte; else the name or directory of a Hugging Face tokenizer."""
-    window_tokens: int = field(default=64, metadata={"high": 2**24})
+    window_tokens: int = field(default=64, metadata={"high": 2**17})
     """Tokens of a window (the L of sleep.window_size): what is asked begins a window."""
     context_windows: int = field(default=4, metadata={"high": 2**20})
     """Most windows before the last question; shorter rows are padded, and what is padding in all rows costs nothing."""
-    question_tokens: int = field(default=64, metadata={"high": 2**24})
+    question_tokens: int = field(default=64, metadata={"high": 2**20})
     """Most tokens of the last questions and their answers; of plain text, those that are predicted."""
     question: Asked = "behind"
     """behind the context, before it (a window more), or both: one of the two drawn for each row, scored apart."""
