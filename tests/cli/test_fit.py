@@ -181,6 +181,7 @@ def test_sigterm_saves_is_marked_killed_and_resumes_to_the_bit(whole: Path, tmp_
     assert sorted(steps) == list(range(1, STEPS + 1))
 
 
+@pytest.mark.slow
 def test_kill_9_loses_only_the_work_since_the_last_checkpoint(whole: Path, tmp_path: Path) -> None:
     process = start(tmp_path, *fit_arguments("run", STEPS))
     deadline = time.monotonic() + 120

@@ -106,6 +106,7 @@ def test_the_mark_of_a_missing_value_is_refused_with_the_reason(argument: str) -
 @example("a\\\\${oc.env:HOME}\\")
 @example("a\x85\u2028\ufeff\r\n")
 @pytest.mark.long
+@pytest.mark.slow
 def test_a_child_reads_the_experiment_it_was_given(tmp_path: Path, text: str) -> None:
     own = {"training.run_dir": text, "tracking.run_name": text, "tracking.experiment": text}
     experiment = load_experiment(BASE.to_dict(), list(own.items()))

@@ -53,6 +53,7 @@ def test_what_fits_is_the_least_change() -> None:
     assert sharded is not None and (sharded.sharding == "full" or sharded.accumulate > 1)
 
 
+@pytest.mark.slow
 def test_it_is_shown_and_said(capsys: pytest.CaptureFixture[str]) -> None:
     run = ["plan", "--config", "conf/rule110.yaml", "--gpus", "1", "--passes", "1", "2"]
     assert main([*run, "--memory", "80GiB"]) == 0

@@ -152,6 +152,7 @@ def restructured(content: Any, chance: random.Random) -> Any:
     return content
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_structure_is_named_or_read(trained: Path, tmp_path: Path) -> None:
     folder, chance, refused = tmp_path / "run", random.Random(0), 0
     shutil.copytree(trained, folder)
