@@ -104,9 +104,9 @@ CASES: list[tuple[str, ...]] = [
     (f"{A} tracking.uri=sqlite:////dev/null/x.db", "there is no folder /dev/null", "set tracking.required=false"),
     (f"{A} tracking.experiment=", "tracking.experiment is empty; name one"),
     (f"{A} tracking.loggers=[csvv]", "tracking.loggers[0]='csvv' is unknown; did you mean csv?"),
-    (f"{GSM} task.jsonl=own.jsonl", "task.jsonl=own.jsonl, line 1: 'problem' is missing (each line needs problem, "),
+    (f"{GSM} task.jsonl=own.jsonl", "task.jsonl=own.jsonl, line 1: 'problem' is missing (each record needs problem, "),
     (f"{GSM} task.jsonl=text.txt", "task.jsonl=text.txt, line 1: Expecting value; fix or delete that line"),
-    (f"{GSM} task.jsonl=none.jsonl", "No such file or directory; give a file, or null to generate problems"),
+    (f"{GSM} task.jsonl=none.jsonl", "No such file or directory; give a file of JSON lines or Parquet"),
     # resume
     (f"{RUN} task.steps=[2]", "task.steps=[2]: this run was begun with [1], and a resume cannot change it; drop it"),
     (f"{RUN} model.d_model=32", "model.d_model=32: this run was begun with 16, and a resume cannot change it; drop it"),
