@@ -243,18 +243,18 @@ def test_export_and_restore(tmp_path: Path) -> None:
 def test_sessions_expire_in_memory_and_on_disk(tmp_path: Path) -> None:
     now = [0.0]
     with pool(tmp_path, 2, clock=lambda: now[0]) as p:
-        short, long = p.create("a", ttl=10), p.create("a", ttl=100)
+        short, lasting = p.create("a", ttl=10), p.create("a", ttl=100)
         twin = p.fork("a", short)
         now[0] = 11
         with pytest.raises(SessionExpired), p.use("a", short) as session:
             session.append([1])
         p.expire()
-        assert p.names("a") == [long] and not (tmp_path / "a" / f"{twin}.safetensors").exists()
+        assert p.names("a") == [lasting] and not (tmp_path / "a" / f"{twin}.safetensors").exists()
         p.create("a")
-        p.create("a")  # long goes to disk
+        p.create("a")  # lasting goes to disk
         now[0] = 101
     with pool(tmp_path, 2, clock=lambda: now[0]) as p:
-        assert long not in p.names("a") and len(p.names("a")) == 2
+        assert lasting not in p.names("a") and len(p.names("a")) == 2
 
 
 def test_the_audit_names_sessions_as_the_pool_does(tmp_path: Path) -> None:
