@@ -34,6 +34,7 @@ SHIPPED = ["--sweeps", str(ROOT / "sweeps")]
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
     (tmp_path / "sweeps").mkdir()
     own = [f'"{text}"' for text in SMALL if not text.startswith("task.steps")]

@@ -80,6 +80,7 @@ def test_wrong_input_is_one_sentence(arguments: list[str], message: str, capsys:
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_ouro_at_full_size_takes_seconds(tmp_path: object) -> None:
     """1.4B parameters with six Jet layers, 12,000 tokens: no weights, no GPU."""
     e = load_experiment("conf/rule110.yaml")

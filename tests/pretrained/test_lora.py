@@ -222,6 +222,7 @@ def test_memory_is_predicted(snapshot: Path) -> None:
     assert way.nbytes < whole.nbytes and way.flops < whole.flops
 
 
+@pytest.mark.slow
 def test_plan_and_cost_say_how_many_learn(snapshot: Path, capsys: pytest.CaptureFixture[str]) -> None:
     learning = sum(
         p.numel()
