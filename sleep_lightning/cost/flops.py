@@ -12,10 +12,8 @@ from typing import NamedTuple
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.outline import outline
-from sleep_lightning.cost.windows import expected_windows
+from sleep_lightning.cost.windows import expected_schedules
 from sleep_lightning.model import HybridLM, WindowModel
-from sleep_lightning.model.parameter_groups import frozen_blocks
-from sleep_lightning.sleep import make_schedule
 from sleep_lightning.sleep.counted_flops import logits_flops
 from sleep_lightning.sleep.retrieval import likeness_flops
 from sleep_lightning.sleep.schedule import PassFlops
@@ -60,19 +58,11 @@ class Flops(NamedTuple):
 
 def sequence_cost(experiment: Experiment) -> Cost:
     """Cost of one sequence of the experiment's task; of rows of different lengths, the mean."""
-    sleep, t, model = experiment.sleep, experiment.training, outline(experiment)
+    sleep, model = experiment.sleep, outline(experiment)
     pass_flops, forward, backward = PassFlops(model, sleep), Counter[str](), Counter[str]()
     by_pass = [Flops()] * max(sleep.n_passes, sleep.wake_passes)
     by_kind = {True: Flops(), False: Flops()}
-    for windows, share in expected_windows(experiment).items():
-        schedule = make_schedule(
-            model,
-            windows,
-            sleep,
-            checkpointing=t.checkpointing,
-            tbptt_windows=t.tbptt_windows,
-            frozen=frozen_blocks(model),
-        )
+    for schedule, share in expected_schedules(experiment, model, sleep):
         for planned in (one for segment in schedule for one in segment):
             window = planned.window
             for p in planned.passes:

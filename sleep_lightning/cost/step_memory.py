@@ -6,11 +6,10 @@ from dataclasses import replace
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.stages import drawn_passes
 from sleep_lightning.cost.activation_memory import predict_peak, probe_pass
-from sleep_lightning.cost.windows import expected_windows
+from sleep_lightning.cost.windows import expected_schedules
 from sleep_lightning.model import HybridLM, WindowModel
-from sleep_lightning.model.parameter_groups import counted_parameters, frozen_blocks, hidden_matrices, together
+from sleep_lightning.model.parameter_groups import counted_parameters, hidden_matrices, together
 from sleep_lightning.ops.dtype import autocast
-from sleep_lightning.sleep import make_schedule
 from sleep_lightning.sleep.schedule import recomputes_passes
 
 FP32, BF16 = 4, 2
@@ -60,19 +59,11 @@ def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | Non
     passes = replace(one, **per_row)
     n_passes, grad_passes = max(drawn_passes(experiment)), experiment.sleep.grad_passes
     sleep = replace(experiment.sleep, n_passes=n_passes, grad_passes=grad_passes and min(grad_passes, n_passes))
-    schedules = [
-        make_schedule(
-            model,
-            windows,
-            sleep,
-            checkpointing=t.checkpointing,
-            tbptt_windows=t.tbptt_windows,
-            frozen=frozen_blocks(model),
-        )
-        for windows in expected_windows(experiment)
-    ]
     rows = t.batch_size // t.accumulate // t.processes
-    activations = max(predict_peak(passes, schedule, rows, model.vocab_size) for schedule in schedules)
+    activations = max(
+        predict_peak(passes, schedule, rows, model.vocab_size)
+        for schedule, _ in expected_schedules(experiment, model, sleep)
+    )
     resting, (weights, learning) = _resting(experiment, model), counted_parameters(model)
     if t.sharding == "full":
         gathered = (BF16 if t.precision == "bf16" else FP32) * _gathered(experiment, model)

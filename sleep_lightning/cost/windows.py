@@ -1,10 +1,13 @@
 """The windows that an experiment's batches will have, before its first step."""
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
 
 from sleep_lightning.config import Experiment
-from sleep_lightning.sleep import Window, plan_windows
+from sleep_lightning.model import WindowModel
+from sleep_lightning.model.parameter_groups import frozen_blocks
+from sleep_lightning.sleep import PlannedWindow, SleepConfig, Window, make_schedule, plan_windows
 
 SAMPLED = 256
 """Rows of training that are drawn to see their windows, if rows may differ."""
@@ -31,6 +34,18 @@ def expected_windows(experiment: Experiment) -> dict[Plan, float]:
         return {planned_windows(task.sequence_length, task.context_length, L): 1.0}
     t = experiment.training
     return dict(_drawn(_Key(experiment), t.batch_size, t.accumulate, t.seed))
+
+
+def expected_schedules(
+    experiment: Experiment, model: WindowModel, sleep: SleepConfig
+) -> Iterator[tuple[list[list[PlannedWindow]], float]]:
+    """The schedules of ``expected_windows`` in training, and their shares."""
+    t, frozen = experiment.training, frozen_blocks(model)
+    for windows, share in expected_windows(experiment).items():
+        schedule = make_schedule(
+            model, windows, sleep, checkpointing=t.checkpointing, tbptt_windows=t.tbptt_windows, frozen=frozen
+        )
+        yield schedule, share
 
 
 class _Key:
