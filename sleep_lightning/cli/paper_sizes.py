@@ -1,6 +1,6 @@
 """Whether the paper's own sizes can be trained here: its pretrained models lie somewhere, and there is a GPU."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -13,15 +13,23 @@ MOST_WITHOUT_GPU = 1e17
 """Training FLOPs: a month or so of a dozen cores."""
 
 
-def without_weights(paths: Iterable[Path]) -> Iterator[tuple[Path, str]]:
-    """Sweeps whose base names a pretrained model that is not there, and what is said of it."""
+def prepare_where_there_are_weights(paths: Iterable[Path]) -> tuple[dict[Path, SweepJob], list[str]]:
+    """The sweeps that can be run, and what is said of those whose base names a pretrained model that is not there.
+
+    Raises:
+        ValueError: a sweep with another fault, or none is left.
+    """
+    jobs, left_out = dict[Path, SweepJob](), list[str]()
     for path in paths:
         try:
-            prepare(str(path), None)
+            jobs[path] = prepare(str(path), None)
         except ValueError as error:
             if "model.pretrained" not in str(error):
                 raise
-            yield path, f"{path.name} left out: {error}"
+            left_out.append(f"{path.name} left out: {error}")
+    if not jobs:
+        raise ValueError(f"--paper: {'; '.join(left_out)}")
+    return jobs, left_out
 
 
 def check_machine(jobs: Iterable[SweepJob]) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from sleep_lightning.cli import sweep
 from sleep_lightning.cli.console import plain_console, print_facts, say, text_table
-from sleep_lightning.cli.paper_sizes import check_machine, without_weights
+from sleep_lightning.cli.paper_sizes import check_machine, prepare_where_there_are_weights
 from sleep_lightning.cli.seconds import check_seconds
 from sleep_lightning.evidence.data_order import DataOrder, data_orders
 from sleep_lightning.evidence.figures import draw_all
@@ -115,21 +115,18 @@ def prepare(
     if not paths:
         raise ValueError(f"--sweeps {sweeps} has no {pattern}; the shipped ones lie in sweeps/")
     train, tables = not so_far and not page_only, tuple(map(Path, join))
-    left_out: dict[Path, str] = {}
+    left_out: list[str] = []
     if paper:
-        left_out = dict(without_weights(paths))
-        paths = [path for path in paths if path not in left_out]
-        if not paths:
-            raise ValueError(f"--paper: {'; '.join(left_out.values())}")
-    whole = [sweep.prepare(str(path), None) for path in paths]
+        prepared, left_out = prepare_where_there_are_weights(paths)
+    else:
+        prepared = {path: sweep.prepare(str(path), None) for path in paths}
+    whole = list(prepared.values())
     planned = sum(len(job.sweep.space.points()) * len(job.sweep.spec.seeds) for job in whole)
     if paper and train:
         check_machine(whole)
-    jobs = whole if share is None else [sweep.prepare(str(path), None, share) for path in paths]
+    jobs = whole if share is None else [sweep.prepare(str(path), None, share) for path in prepared]
     score = not page_only
-    asked = Reproduction(
-        jobs, Path(output), seconds, train, score, planned, tables, paper, left_out=tuple(left_out.values())
-    )
+    asked = Reproduction(jobs, Path(output), seconds, train, score, planned, tables, paper, tuple(left_out))
     try:
         asked.tables.mkdir(parents=True, exist_ok=True)
         for file in (asked.page, asked.tables / asked.scores):
