@@ -13,12 +13,14 @@ class Insertion:
 
     Attributes:
         every: k.
+        first: block from which is counted; those before it, a prelude that may stay frozen, get none.
         rule: letter of the memory rule, as in ``model.pattern``.
         heads: heads of the fast weights; None: the model's attention heads.
         key_dim, value_dim: of a head; None: the attention heads' width, and the key dim.
     """
 
     every: int
+    first: int = 0
     rule: str = "G"
     heads: int | None = None
     key_dim: int | None = None
@@ -36,16 +38,17 @@ class Insertion:
             raise ValueError("model.insert lacks every: write model.insert={every: 4} for a block behind every fourth")
         for name in names:
             value = values.get(name)
-            if name != "rule" and value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"model.insert.{name}={value!r} must be a whole number of at least 1")
+            least = 0 if name == "first" else 1
+            if name != "rule" and value is not None and (type(value) is not int or value < least):
+                raise ValueError(f"model.insert.{name}={value!r} must be a whole number of at least {least}")
         if values.get("rule", "G") not in MEMORY_MIXERS:
             raise ValueError(f"model.insert.rule={values['rule']!r} must be one of {', '.join(MEMORY_MIXERS)}")
         return cls(**values)
 
     def pattern(self, base: str) -> str:
         """The pattern with the inserted blocks, in lower case: they have no MLP."""
-        groups = [base[i : i + self.every] for i in range(0, len(base), self.every)]
-        return "".join(g + self.rule.lower() if len(g) == self.every else g for g in groups)
+        groups = [base[i : i + self.every] for i in range(self.first, len(base), self.every)]
+        return base[: self.first] + "".join(g + self.rule.lower() if len(g) == self.every else g for g in groups)
 
     def sizes(self, base: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Keys of ``ModelConfig`` for the fast weights.
@@ -53,9 +56,10 @@ class Insertion:
         Raises:
             ValueError: the model has fast weights of its own, of other sizes, or is too shallow.
         """
-        if self.every > len(base["pattern"]):
+        if self.first + self.every > len(base["pattern"]):
+            begin = f" with model.insert.first={self.first}" if self.first else ""
             raise ValueError(
-                f"model.insert.every={self.every} inserts nothing: {where} has {len(base['pattern'])} blocks"
+                f"model.insert.every={self.every}{begin} inserts nothing: {where} has {len(base['pattern'])} blocks"
             )
         own = {name: base[name] for name in ("gdn_heads", "key_dim", "value_dim") if name in base}
         asked = {"gdn_heads": self.heads, "key_dim": self.key_dim, "value_dim": self.value_dim}

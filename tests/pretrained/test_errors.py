@@ -163,6 +163,8 @@ def test_a_damaged_shard_is_named(
         ({"rule": "G"}, r"model\.insert lacks every"),
         ({"every": 0}, r"model\.insert\.every=0 must be a whole number"),
         ({"every": 9}, r"model\.insert\.every=9 inserts nothing: .* has 4 blocks"),
+        ({"every": 2, "first": 3}, r"model\.insert\.every=2 with model\.insert\.first=3 inserts nothing"),
+        ({"every": 2, "first": -1}, r"model\.insert\.first=-1 must be a whole number of at least 0"),
         ({"every": 2, "rule": "A"}, r"model\.insert\.rule='A' must be one of G, H, D, J"),
         ({"every": 2, "headz": 3}, r"model\.insert\.headz is no key of it"),
         ({"every": 2, "heads": 1.5}, r"model\.insert\.heads=1\.5 must be a whole number"),
