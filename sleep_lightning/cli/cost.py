@@ -28,7 +28,8 @@ def cost(experiment: Experiment) -> int:
     for name in each.forward:
         ahead, back = step * each.forward[name], step * each.backward[name]
         table.add_row(name.replace("_", " "), in_flop(ahead), in_flop(back), f"{(ahead + back) / whole:.1%}")
-    table.add_row("Muon", in_flop(muon), "", f"{muon / whole:.1%}")
+    if t.uses_muon:
+        table.add_row("Muon", in_flop(muon), "", f"{muon / whole:.1%}")
     table.add_section()
     groups = [
         [(f"pass {n}", flops) for n, flops in enumerate(each.by_pass, 1)],

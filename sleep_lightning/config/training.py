@@ -1,5 +1,6 @@
 """How a model is trained."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -180,6 +181,13 @@ class TrainingConfig:
                 f"training.warmup={self.warmup} and training.cooldown={self.cooldown} are shares of max_steps: "
                 f"both >= 0, together at most 1"
             )
+
+    @property
+    def uses_muon(self) -> bool:
+        """Whether the hidden matrices learn with this package's Muon; an optimizer of another name has no products
+        that would be counted."""
+        named = self.optimizer.get("class_path") if isinstance(self.optimizer, Mapping) else self.optimizer
+        return str(named).rpartition(".")[2] == TrainingConfig.optimizer
 
     def _check_shares(self) -> None:
         if self.batch_size % (self.processes * self.accumulate):

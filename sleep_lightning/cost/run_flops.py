@@ -19,13 +19,14 @@ class StepFlops:
     """FLOPs of an optimiser step, as if all parameters were trained (in a stage, not all are).
 
     Attributes:
-        optimizer: Muon's own products, part of every step.
+        optimizer: Muon's own products, part of every step; 0 for other optimizers, which have none.
     """
 
     def __init__(self, experiment: Experiment, model: WindowModel) -> None:
         self._experiment = experiment
         self._by_sleep: dict[str, int] = {}
-        learning = [(p.shape[1], splits) for p, splits in hidden_matrices(model) if p.requires_grad]
+        matrices = hidden_matrices(model) if experiment.training.uses_muon else []
+        learning = [(p.shape[1], splits) for p, splits in matrices if p.requires_grad]
         self.optimizer = optimizer_cost([(rows, columns) for columns, splits in learning for rows in splits])
 
     def __call__(self, sleep: SleepConfig) -> int:

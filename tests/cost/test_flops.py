@@ -1,5 +1,7 @@
 """The formula against a count of the operations torch dispatches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -7,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sleep_lightning.config import Experiment, TrainingConfig
 from sleep_lightning.cost.flops import optimizer_cost, sequence_cost
+from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.cost.windows import planned_windows
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.ops.chunks import chunk_length
@@ -168,6 +171,16 @@ def test_optimizer_cost_is_the_dispatched_count() -> None:
     with FlopCounterMode(display=False) as counter:
         Muon([(p, (24,))], 0.1, 0.0, 0.9).step()
     assert counter.get_total_flops() == optimizer_cost([(24, 40)])
+
+
+def test_other_optimizers_have_no_products() -> None:
+    e = experiment()
+    own = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
+    other, model = replace(e, training=replace(e.training, optimizer=own)), e.build_model()
+    muon = {"class_path": "sleep_lightning.training.optimizer.muon_adamw"}
+    same = StepFlops(replace(e, training=replace(e.training, optimizer=muon)), model)
+    assert StepFlops(other, model)(e.sleep) == 3 * sequence_cost(e).total
+    assert same(e.sleep) == StepFlops(e, model)(e.sleep) > StepFlops(other, model)(e.sleep)
 
 
 @pytest.mark.parametrize("letter", "GHDJ")

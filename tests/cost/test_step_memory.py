@@ -16,6 +16,8 @@ from tests.training.test_module import experiment
 
 WIDE = ("model.d_model=64", "model.d_ff=128", "training.batch_size=32", "task.ring_size=12", "task.n_strings=4")
 
+PARTS, ADAM = "training.accumulate=4", "training.optimizer={class_path: torch.optim.AdamW, init_args: {lr: 0.01}}"
+
 
 def wide(*overrides: str) -> Experiment:
     return experiment(*WIDE, "sleep.window_size=12", "training.executor=windows", *overrides)
@@ -37,15 +39,14 @@ def held(e: Experiment) -> int:
     with count_saved(model) as saved, torch.autocast("cpu", torch.bfloat16, enabled=t.precision == "bf16"):
         accumulate_gradients(model, batch, e.sleep, executor=t.executor)
     optimizer.step()
-    states = [x for one in (optimizer.muon, optimizer.adamw) for s in one.state.values() for x in s.values()]
+    own = [optimizer.muon, optimizer.adamw] if t.uses_muon else [optimizer]
+    states = [x for one in own for s in one.state.values() for x in s.values()]
     weights = [*model.parameters(), *(p.grad for p in model.parameters() if p.grad is not None)]
     return saved.nbytes + sum(x.nbytes for x in (*weights, *states))
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "override", ["sleep.n_passes=1", "sleep.n_passes=3", "training.precision=bf16", "training.accumulate=4"]
-)
+@pytest.mark.parametrize("override", ["sleep.n_passes=1", "sleep.n_passes=3", "training.precision=bf16", ADAM, PARTS])
 def test_a_step_holds_what_was_predicted(override: str) -> None:
     """The prediction also has the gradients in flight during the backward, which are gone afterwards."""
     e = wide(override)
