@@ -139,7 +139,7 @@ def predict_peak(
 
     Args:
         passes, schedule, batch_size: as for ``predict_activations``.
-        vocab_size: log-probabilities of a token, fp32.
+        vocab_size: log-probabilities of a token, fp32; the mean, where not all tokens have them.
     """
     kept = predict_activations(passes, schedule, batch_size)
     alive = max(sum(len(p.recorded) for one in segment for p in _recorded(one)) for segment in schedule)

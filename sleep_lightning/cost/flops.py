@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.outline import outline
-from sleep_lightning.cost.windows import expected_schedules
+from sleep_lightning.cost.windows import expected_schedules, labelled_share
 from sleep_lightning.model import HybridLM, WindowModel
 from sleep_lightning.sleep.counted_flops import logits_flops
 from sleep_lightning.sleep.retrieval import likeness_flops
@@ -62,6 +62,7 @@ def sequence_cost(experiment: Experiment) -> Cost:
     pass_flops, forward, backward = PassFlops(model, sleep), Counter[str](), Counter[str]()
     by_pass = [Flops()] * max(sleep.n_passes, sleep.wake_passes)
     by_kind = {True: Flops(), False: Flops()}
+    labelled = labelled_share(experiment, model)
     for schedule, share in expected_schedules(experiment, model, sleep):
         for planned in (one for segment in schedule for one in segment):
             window = planned.window
@@ -70,7 +71,7 @@ def sequence_cost(experiment: Experiment) -> Cost:
                 ahead, back = Counter(flops.forward), Counter(flops.backward)
                 if not window.sleeps and p is planned.passes[-1]:
                     own = window.stop - window.start
-                    ahead["head"] = logits_flops(model, own)
+                    ahead["head"] = round(labelled * logits_flops(model, own))
                     back["head"] = ahead["head"] * (2 if _learns(model) else 1)
                     ahead["retrieval"] = likeness_flops(model, own, window.start) if sleep.retrieved_windows else 0
                 ahead, back = (Counter({key: round(share * n) for key, n in x.items()}) for x in (ahead, back))

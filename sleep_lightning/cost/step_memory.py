@@ -6,7 +6,7 @@ from dataclasses import replace
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.stages import drawn_passes
 from sleep_lightning.cost.activation_memory import predict_peak, probe_pass
-from sleep_lightning.cost.windows import expected_schedules
+from sleep_lightning.cost.windows import expected_schedules, labelled_share
 from sleep_lightning.model import HybridLM, WindowModel
 from sleep_lightning.model.parameter_groups import counted_parameters, hidden_matrices, together
 from sleep_lightning.ops.dtype import autocast
@@ -32,9 +32,9 @@ def predict_process_memory(experiment: Experiment, model: WindowModel, step_memo
 
 
 def _resting(experiment: Experiment, model: WindowModel) -> int:
-    """Bytes of weights, gradients (whole) and optimizer."""
+    """Bytes of weights, gradients (whole) and optimizer: a moment of what Muon trains, two (as Adam) of the rest."""
     weights, learning = counted_parameters(model)
-    muon = sum(p.numel() for p, _ in hidden_matrices(model) if p.requires_grad)
+    muon = sum(p.numel() for p, _ in hidden_matrices(model) if p.requires_grad and experiment.training.uses_muon)
     kept = weights + muon + 2 * (learning - muon)
     t = experiment.training
     return FP32 * ((kept // t.processes if t.sharding == "full" else kept) + learning)
@@ -60,9 +60,9 @@ def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | Non
     n_passes, grad_passes = max(drawn_passes(experiment)), experiment.sleep.grad_passes
     sleep = replace(experiment.sleep, n_passes=n_passes, grad_passes=grad_passes and min(grad_passes, n_passes))
     rows = t.batch_size // t.accumulate // t.processes
+    logits = round(labelled_share(experiment, model) * model.vocab_size)
     activations = max(
-        predict_peak(passes, schedule, rows, model.vocab_size)
-        for schedule, _ in expected_schedules(experiment, model, sleep)
+        predict_peak(passes, schedule, rows, logits) for schedule, _ in expected_schedules(experiment, model, sleep)
     )
     resting, (weights, learning) = _resting(experiment, model), counted_parameters(model)
     if t.sharding == "full":
@@ -71,7 +71,8 @@ def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | Non
     copies = BF16 * weights if t.precision == "bf16" else 0
     exchanged = learning if t.processes > 1 else 0  # gradients, flat
     # the exchange and Muon's updates come after the activations are freed
-    return resting + max(activations + copies, _updates(model), FP32 * exchanged)
+    updates = _updates(model) if t.uses_muon else 0
+    return resting + max(activations + copies, updates, FP32 * exchanged)
 
 
 def _updates(model: WindowModel) -> int:

@@ -7,7 +7,15 @@ from functools import lru_cache
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import WindowModel
 from sleep_lightning.model.parameter_groups import frozen_blocks
-from sleep_lightning.sleep import PlannedWindow, SleepConfig, Window, make_schedule, plan_windows
+from sleep_lightning.sleep import (
+    IGNORE,
+    LARGE_VOCABULARY,
+    PlannedWindow,
+    SleepConfig,
+    Window,
+    make_schedule,
+    plan_windows,
+)
 
 SAMPLED = 256
 """Rows of training that are drawn to see their windows, if rows may differ."""
@@ -60,6 +68,30 @@ class _Key:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Key) and other._said == self._said
+
+
+def labelled_share(experiment: Experiment, model: WindowModel) -> float:
+    """Mean share of the tokens of answering windows for which training computes logits.
+
+    1, except for a large vocabulary, where those with labels are counted in the first batch.
+    """
+    t = experiment.training
+    if model.vocab_size < LARGE_VOCABULARY or t.cuda_graph:
+        return 1.0
+    return _share(_Key(experiment), t.batch_size, t.seed)
+
+
+@lru_cache(maxsize=16)
+def _share(key: _Key, batch_size: int, seed: int) -> float:
+    task, sleep = key.experiment.task.build(), key.experiment.sleep
+    rows = min(batch_size, max(1, SAMPLED_TOKENS // task.sequence_length))
+    batch = task.batch(rows, seed=seed, position=0)
+    if task.neutral_pad is not None:
+        batch = batch.aligned(sleep, task.neutral_pad)
+    pads = None if task.neutral_pad is None else batch.tokens.eq(task.neutral_pad)
+    windows = plan_windows(batch.labels, sleep.window_size, pads)
+    answering = sum(window.stop - window.start for window in windows if not window.sleeps)
+    return int((batch.labels != IGNORE).sum()) / max(1, rows * answering)
 
 
 @lru_cache(maxsize=16)

@@ -12,10 +12,11 @@ from sleep_lightning.sleep.passes import FirstPass, PassRecord, sleep, sleep_aft
 from sleep_lightning.sleep.retrieval import retrieve
 from sleep_lightning.sleep.schedule import Checkpointing, Pass, PlannedWindow, make_schedule, plan_passes
 from sleep_lightning.sleep.window_loop import AtBoundary, Observer, run_schedule, run_window_loop
-from sleep_lightning.sleep.windows import IGNORE, Window, is_answer, plan_windows
+from sleep_lightning.sleep.windows import IGNORE, LARGE_VOCABULARY, Window, is_answer, plan_windows
 
 __all__ = [
     "IGNORE",
+    "LARGE_VOCABULARY",
     "AtBoundary",
     "Checkpointing",
     "Eviction",

@@ -7,6 +7,9 @@ from torch import Tensor
 
 IGNORE = -100
 """Label of a token without loss."""
+LARGE_VOCABULARY = 2**13
+"""Tokens from which training computes logits only where there are labels: before, all of a window that answers are
+computed, in one product with the same rounding whatever is asked."""
 
 
 class Window(NamedTuple):

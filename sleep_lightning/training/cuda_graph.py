@@ -87,7 +87,8 @@ class GraphedGradients:
         static, static_n_labels = batch.map(torch.clone), n_labels.clone()
 
         def call() -> Tensor:
-            return accumulate_gradients(self.model, static, sleep, windows=windows, n_labels=static_n_labels, **options)
+            given = {"windows": windows, "n_labels": static_n_labels, "static_shapes": True}
+            return accumulate_gradients(self.model, static, sleep, **given, **options)
 
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

@@ -13,6 +13,7 @@ from sleep_lightning.model import HybridLM, Memory, WindowModel
 from sleep_lightning.model.parameter_groups import frozen_blocks
 from sleep_lightning.sleep import (
     IGNORE,
+    LARGE_VOCABULARY,
     AtBoundary,
     Checkpointing,
     Observer,
@@ -41,6 +42,7 @@ def accumulate_gradients(
     weight: float = 1.0,
     windows: list[Window] | None = None,
     n_labels: Tensor | None = None,
+    static_shapes: bool = False,
     backward: Callable[[Tensor], object] = torch.Tensor.backward,
 ) -> Tensor:
     """Add the gradient of the masked cross-entropy (mean over labels) of a batch to ``.grad``.
@@ -56,6 +58,7 @@ def accumulate_gradients(
         windows: the batch's windows if they are known (planning them waits for the device); its rows are then aligned.
         n_labels: number of labels that the mean is over; None: those of this batch. Where the batch is a share of a
             larger one, its labels: gradients and losses of all shares then add up to those of the whole.
+        static_shapes: compute all logits of windows that answer, of a large vocabulary too (CUDA graphs).
         backward: called with the loss of each segment.
 
     Returns:
@@ -79,8 +82,10 @@ def accumulate_gradients(
         awake, memory = run_windows(
             model, batch.tokens, segment, memory, sleep, may_run_layerwise=layerwise, answers_BT=answers_BT
         )
+        where_labelled = model.vocab_size >= LARGE_VOCABULARY and not static_shapes
         losses = [
-            _loss_sum(model.logits(h), batch.labels[:, window.start : window.stop]) / n_labels for window, h in awake
+            _loss_sum(model, h, batch.labels[:, window.start : window.stop], where_labelled) / n_labels
+            for window, h in awake
         ]
         if losses:
             loss = torch.stack(losses).sum()
@@ -159,5 +164,8 @@ def _runs(
     return [_Run(run, None if sleeps or len(run) == 1 else model) for sleeps, run in grouped]
 
 
-def _loss_sum(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
+def _loss_sum(model: WindowModel, h: Tensor, labels: Tensor, where_labelled: bool) -> Tensor:
+    if where_labelled:
+        row, column = (labels != IGNORE).nonzero(as_tuple=True)
+        h, labels = h[row, column][None], labels[row, column][None]
+    return F.cross_entropy(model.logits(h).flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")

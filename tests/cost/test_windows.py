@@ -12,7 +12,7 @@ from sleep_lightning.cost.step_memory import predict_step_memory
 from sleep_lightning.cost.windows import SAMPLED, expected_windows
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.ops.cpp import build
-from sleep_lightning.sleep import SleepConfig
+from sleep_lightning.sleep import LARGE_VOCABULARY, SleepConfig
 from sleep_lightning.tasks import DepoConfig
 from sleep_lightning.training.gradients import accumulate_gradients
 
@@ -54,6 +54,22 @@ def test_cost_is_the_mean_of_what_the_batches_dispatch(monkeypatch: pytest.Monke
             counted += counter.get_total_flops()
     assert counted / 8 == pytest.approx(sequence_cost(e).total, rel=0.01)
     assert sequence_cost(e).total < 0.9 * sequence_cost(experiment("token")).total
+
+
+def test_of_a_large_vocabulary_the_head_counts_where_labels_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(build.SWITCH, "0")
+    e = experiment("token")
+    e.model.vocab_size = LARGE_VOCABULARY  # type: ignore[union-attr]
+    batch, cost = e.task.build().batch(8, seed=3, position=0), sequence_cost(e)
+    with FlopCounterMode(display=False) as counter:
+        accumulate_gradients(e.build_model(), batch, e.sleep, executor="windows")
+    memory = predict_step_memory(e, e.build_model())
+    monkeypatch.setattr(windows, "LARGE_VOCABULARY", LARGE_VOCABULARY + 1)
+    whole, more = sequence_cost(e), predict_step_memory(e, e.build_model())
+    assert counter.get_total_flops() == 8 * cost.total
+    assert cost.forward["head"] < 0.6 * whole.forward["head"] and cost.forward["mlp"] == whole.forward["mlp"]
+    answers = 2 * 4 * LARGE_VOCABULARY * 12  # bytes of a micro-batch's logits
+    assert memory is not None and more is not None and memory < more - 0.4 * answers
 
 
 def test_memory_is_that_of_the_longest() -> None:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from sleep_lightning.model import HybridLM
 from sleep_lightning.sleep import IGNORE, Checkpointing, SleepConfig, sleep, wake
 from sleep_lightning.tasks import TaskBatch
+from sleep_lightning.training import gradients as module
 from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.prediction import predict
 from tests.conftest import tiny_batch, tiny_model
@@ -44,6 +45,24 @@ def test_loss_and_gradient_are_those_of_the_written_out_loop() -> None:
     torch.testing.assert_close(loss, expected.detach(), check_dtype=False)
     for a, b in zip(actual, gradients(model), strict=True):
         assert (a - b).norm() <= 1e-12 * b.norm()
+
+
+def test_of_a_large_vocabulary_logits_are_computed_where_there_are_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, model = labelled_everywhere(), tiny_model().double()
+    batch.labels[0, L:] = IGNORE  # but one, each row has other places
+    for row in range(4):
+        batch.labels[row, L + row] = batch.labels[row, 2 * L + row] = 1
+    batch.labels[:, L:] = batch.labels[:, L:].where(torch.rand(4, 2 * L).lt(0.3) | (batch.labels[:, L:] == 1), IGNORE)
+    loss = accumulate_gradients(model, batch, SleepConfig(L, 2))
+    expected, seen, head = gradients(model), list[int](), model.logits
+    monkeypatch.setattr(module, "LARGE_VOCABULARY", model.vocab_size)
+    monkeypatch.setattr(model, "logits", lambda h: (seen.append(h.shape[:-1].numel()), head(h))[1])
+    torch.testing.assert_close(accumulate_gradients(model, batch, SleepConfig(L, 2)), loss, check_dtype=False)
+    for a, b in zip(gradients(model), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    assert sum(seen) == (batch.labels != IGNORE).sum() < 4 * 2 * L
+    accumulate_gradients(model, batch, SleepConfig(L, 2), static_shapes=True)
+    assert sum(seen) == (batch.labels != IGNORE).sum() + 4 * 2 * L
 
 
 @pytest.mark.parametrize("k", [4, 5, 100])
