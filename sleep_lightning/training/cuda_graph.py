@@ -87,8 +87,9 @@ class GraphedGradients:
         static, static_n_labels = batch.map(torch.clone), n_labels.clone()
 
         def call() -> Tensor:
-            given = {"windows": windows, "n_labels": static_n_labels, "static_shapes": True}
-            return accumulate_gradients(self.model, static, sleep, **given, **options)
+            return accumulate_gradients(
+                self.model, static, sleep, windows=windows, n_labels=static_n_labels, static_shapes=True, **options
+            )
 
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
