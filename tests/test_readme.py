@@ -33,11 +33,17 @@ def slugs(page: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+FIRST = ("README", "get_started", "sweeps")
+"""Pages whose commands are run every time; those of the others are slow."""
 WITH_COMMANDS = [path for path, page in PAGES.items() if commands(page)]
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("path", WITH_COMMANDS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [p if p.stem in FIRST else pytest.param(p, marks=pytest.mark.slow) for p in WITH_COMMANDS],
+    ids=lambda path: path.stem,
+)
 def test_commands_run(path: Path, tmp_path: Path) -> None:
     """In order, in one directory for each page; runs are made small."""
     for folder in ("conf", "sweeps"):
@@ -57,6 +63,7 @@ def test_there_are_commands() -> None:
     assert {"fit", "test", "cost", "compare", "sweep"} <= {arguments[0] for arguments in commands(README)}
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_programs_of_the_first_page_run(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "conf", tmp_path / "conf")

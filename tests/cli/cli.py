@@ -1,9 +1,11 @@
-"""Runs the command line as a user does: in a process of its own."""
+"""Runs the command line as a user does: in a process of its own, most of the time a warm one."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.cli.warm import run_warm
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -32,6 +34,8 @@ def environment() -> dict[str, str]:
 
 
 def run(cwd: Path, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    if (done := run_warm(arguments, cwd, environment(), timeout)) is not None:
+        return done
     return subprocess.run(
         command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout
     )

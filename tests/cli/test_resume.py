@@ -419,6 +419,7 @@ def test_a_copied_run_has_an_mlflow_run_of_its_own(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs a mount of its own")
 @pytest.mark.process
+@pytest.mark.slow
 def test_a_run_on_a_read_only_disk_is_evaluated_and_not_resumed(
     whole: dict[tuple[int, int], Path], tmp_path: Path
 ) -> None:

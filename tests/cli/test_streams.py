@@ -34,6 +34,7 @@ def test_who_stops_listening_ends_no_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_a_full_disk_under_the_log_ends_no_training(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         assert subprocess.run(FIT, cwd=tmp_path, env=environment(), stdout=full, stderr=full).returncode == 0
@@ -41,6 +42,7 @@ def test_a_full_disk_under_the_log_ends_no_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_streams_that_were_closed_before_the_start_end_no_training(tmp_path: Path) -> None:
     closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
     assert subprocess.run([*closed, *FIT], cwd=tmp_path, env=environment()).returncode == 0

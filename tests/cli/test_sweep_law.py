@@ -107,6 +107,7 @@ def test_the_table_shows_the_seeds_that_it_names() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.slow
 def test_law_of_what_is_not_there(
     recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

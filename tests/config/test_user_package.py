@@ -23,6 +23,7 @@ def steps(folder: Path) -> list[int]:
     return [int(line) for line in (folder / "steps.txt").read_text().split()]
 
 
+@pytest.mark.slow
 def test_fit_and_resume_from_anywhere(tmp_path: Path) -> None:
     package, here, there = copy_package(tmp_path / "project"), tmp_path / "here", tmp_path / "there"
     here.mkdir()

@@ -77,7 +77,7 @@ def resources(kernel: Any, directory: Path) -> dict[str, int]:
 
 @pytest.mark.process
 @pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("K", [64, 128])
 def test_both_kernels_compile_once_and_what_they_take_is_known(
     compile_for: Callable[[int], list[Any]],

@@ -85,7 +85,7 @@ def test_map_shares_forwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         )
         answers = p.map("a", names, lambda session: session.ask([1, 2], 24))
     assert answers == [answers[0]] * 6
-    assert sum(rows) >= 6 * 23 and max(rows) == 6
+    assert sum(rows) >= 6 * 23 and len(rows) < sum(rows) / 2
     assert len(rows) < 3 * 24, "they hardly ever met"
 
 

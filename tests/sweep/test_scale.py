@@ -90,6 +90,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ],
     ids=["show", "best", "report", "runs"],
 )
+@pytest.mark.slow
 def test_reading_a_sweep_is_linear(
     folders: list[Path], capsys: pytest.CaptureFixture[str], work: Callable[[Report, Path], object]
 ) -> None:

@@ -35,7 +35,7 @@ def test_every_shipped_sweep_is_valid_and_its_points_build(path: Path) -> None:
     assert sweep.spec.name == path.stem
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     built = 0
-    for _ in range(20):
+    for _ in range(8):
         values = sweep.space.suggest(study.ask())
         try:
             experiment = sweep.experiment(values)
@@ -46,7 +46,7 @@ def test_every_shipped_sweep_is_valid_and_its_points_build(path: Path) -> None:
         if path.stem.endswith("depth_cost"):
             from_here = (2, 3, 4, 5, 6)[path.stem[0] == "d" :]
             assert ("sleep.grad_passes" in values) == (values["sleep.n_passes"] in from_here)
-    assert built > 10
+    assert built >= 4
 
 
 def test_an_arm_changes_the_point_it_is_part_of() -> None:

@@ -230,6 +230,7 @@ def test_a_folder_moves_with_its_database_and_a_database_alone(tmp_path: Path) -
         open_study(another, tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_three_that_create_a_database_at_once(tmp_path: Path) -> None:
     """Optuna makes its tables without a lock: unless it is tried again, two of three fail."""
     for attempt in range(3):

@@ -43,7 +43,11 @@ def test_the_storage_of_a_sweep_lies_in_its_folder(folder: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("folder", ["a #1 \u00e9::x@y:z", "b?x=1&y", "c%41"], indirect=True)
+@pytest.mark.parametrize(
+    "folder",
+    ["a #1 \u00e9::x@y:z", *(pytest.param(name, marks=pytest.mark.slow) for name in ("b?x=1&y", "c%41"))],
+    indirect=True,
+)
 def test_mlflow_writes_into_the_folder(folder: Path) -> None:
     uri = anchored_uri("sqlite:///mlflow.db")
     (folder / "picture.txt").write_text("x")

@@ -205,6 +205,7 @@ class TestBuild:
         assert build.build() != first
 
     @pytest.mark.usefixtures("built")
+    @pytest.mark.slow
     def test_three_processes_build_at_once(self, fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
         code = "from sleep_lightning.ops.cpp import build as b; b.FLAGS += ['-O0']; b.load()"
         processes = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(3)]

@@ -48,6 +48,7 @@ def test_a_step_finds_the_memory_of_the_one_before() -> None:
     assert faults < 2_000
 
 
+@pytest.mark.slow
 def test_if_memory_is_returned_the_peak_is_what_is_alive() -> None:
     """31 MB stay and 22 MB come and go."""
     words, kilobytes = run(PEAK, "return")
@@ -55,5 +56,6 @@ def test_if_memory_is_returned_the_peak_is_what_is_alive() -> None:
     assert kilobytes < 1.15 * 53 * 1024
 
 
+@pytest.mark.slow
 def test_the_c_library_is_left_alone_if_asked() -> None:
     assert run(FAULTS, "libc")[0] == "as the C library does"
