@@ -5,6 +5,7 @@ of its own points among those of any sweep. Checkpoints are not in it.
 """
 
 import json
+import os
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -75,9 +76,9 @@ class Records:
         summary, key = run.summary, _key(run.experiment)
         if summary is None or key in self._by_key:
             return False
-        experiment = run.experiment.to_dict()
+        experiment = _here(run.experiment.to_dict())
         del experiment["tracking"]
-        experiment["training"]["run_dir"] = None  # of this machine, as what is in ELSEWHERE
+        experiment["training"] |= {"run_dir": None, "prelude_cache": None}  # of this machine, as what is in ELSEWHERE
         record = {
             "experiment": experiment,
             "history": [{k: x for k, x in row.items() if k not in SHARED} for row in run.history],
@@ -98,10 +99,19 @@ class Records:
 def _key(experiment: Experiment) -> str:
     """Equal for experiments that train alike, wherever they are written and tracked. Numbers count as they are written:
     a residual scale of 1 / 3 is found again."""
-    content = experiment.to_dict()
+    content = _here(experiment.to_dict())
     del content["tracking"]
-    content["training"] |= {"run_dir": None, "threads": None, "search_path": []}
+    content["training"] |= {"run_dir": None, "threads": None, "prelude_cache": None, "search_path": []}
     return json.dumps(_rounded(content), sort_keys=True)
+
+
+def _here(content: Any) -> Any:
+    """Paths below the current directory without it, as a configuration that is shipped names weights and files."""
+    if isinstance(content, str):
+        return content.removeprefix(f"{Path.cwd()}{os.sep}")
+    if isinstance(content, dict):
+        return {key: _here(value) for key, value in content.items()}
+    return [_here(value) for value in content] if isinstance(content, list) else content
 
 
 def _rounded(content: Any) -> Any:

@@ -1,6 +1,7 @@
 """Finished runs travel in a file: what one sweep has trained, another does not train again."""
 
 import json
+import shutil
 from pathlib import Path
 
 import optuna
@@ -53,6 +54,21 @@ def test_a_run_is_found_by_what_it_trains_and_not_by_its_place(tmp_path: Path) -
     assert same.history == [{"step": 6, "cost/train_flops": 3.0, "exact_match": pytest.approx(1 / 3, abs=1e-7)}]
     assert same.directory.load_config() == same.experiment
     assert not read.restore(same)  # begun here
+
+
+def test_files_below_the_current_directory_are_those_of_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "records.jsonl"
+    for name in ("here", "there"):
+        shutil.copytree(ROOT / "conf", tmp_path / name / "conf")
+        monkeypatch.chdir(tmp_path / name)
+        directory = run_in(tmp_path / name / "run", exact_match=0.5).directory
+        run = FitProcess(load_experiment("conf/text.yaml").anchored(), directory)
+        run.experiment.training.prelude_cache = str(tmp_path / name / "cache")
+        assert str(tmp_path) in json.dumps(run.experiment.to_dict()["task"])
+        assert Records(path).add(run) == (name == "here")
+    assert str(tmp_path) not in path.read_text()
 
 
 def test_numbers_that_are_rounded_in_the_file_are_found(tmp_path: Path) -> None:
