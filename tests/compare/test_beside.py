@@ -37,6 +37,13 @@ def test_sleep_is_the_ordinary_score() -> None:
     assert all(arm["all"].baselines == scores["sleep"]["all"].baselines for arm in scores.values())
 
 
+def test_no_arm_looks_up_what_a_prelude_gave(tmp_path: Path) -> None:
+    keys = [f"training.prelude_cache={tmp_path}", "training.train=after_prelude", "sleep.loop=1/3/0"]
+    experiment, _ = built("AGAG", *keys)
+    changed = with_changes(experiment, ARMS)
+    assert list(changed) == ARMS and not any(e.training.prelude_cache for e in changed.values())
+
+
 def test_the_window_alone_sees_nothing_of_the_context() -> None:
     """Its answers are those of another context."""
     experiment, model = built()
