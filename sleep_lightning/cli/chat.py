@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sleep_lightning.cli.console import print_facts, say
 from sleep_lightning.formatting import in_bytes, in_flop, with_unit
-from sleep_lightning.names import check_path
+from sleep_lightning.names import check_path, printable
 from sleep_lightning.serve.opening import OpenedModel
 from sleep_lightning.session import UNLABELLED, SleepSession, Snapshot
 from sleep_lightning.session.core import Policy
@@ -49,7 +49,7 @@ class Chat:
         state: file to go on from, and to save in at the end; None: none.
         max_new_tokens: of an answer; None: as long as those of the task.
         temperature, seed: of answers.
-        policy, keep_texts: of a new session.
+        policy, keep_texts: of a new session; None: on_full.
     """
 
     opened: OpenedModel
@@ -58,7 +58,7 @@ class Chat:
     max_new_tokens: int | None = None
     temperature: float = 0.0
     seed: int | None = None
-    policy: Policy = "on_full"
+    policy: Policy | None = None
     keep_texts: bool = False
     source: str = UNLABELLED
     _undo: list[tuple[str, Snapshot]] = field(default_factory=list)
@@ -70,8 +70,25 @@ class Chat:
             self.session = SleepSession.load(self.state, o.model, o.tokenizer)
         else:
             self.session = SleepSession(
-                o.model, o.experiment.sleep, o.tokenizer, policy=self.policy, keep_texts=self.keep_texts
+                o.model, o.experiment.sleep, o.tokenizer, policy=self.policy or "on_full", keep_texts=self.keep_texts
             )
+
+    def check_state(self, changes: Sequence[str]) -> None:
+        """Raises ValueError if a state that is gone on from has other rules than were asked for.
+
+        Args:
+            changes: keys of ``sleep`` that were changed.
+        """
+        s, wanted = self.session, self.opened.experiment.sleep
+        for key in changes:
+            if (has := getattr(s.config, key)) != (value := getattr(wanted, key)):
+                raise ValueError(
+                    f"--state {self.state} goes on with sleep.{key}={has}, not {value}; drop it, or begin another file"
+                )
+        if self.policy not in (None, s.policy):
+            raise ValueError(f"--state {self.state} goes on with --policy {s.policy}; drop it, or begin another file")
+        if self.keep_texts and not s.keep_texts:
+            raise ValueError(f"--state {self.state} was begun without --keep-texts; drop it, or begin another file")
 
     def greet(self) -> None:
         """What this is, and what to type."""
@@ -138,18 +155,14 @@ class Chat:
                 prompt=prompt,
                 temperature=self.temperature,
                 seed=self.seed,
-                stop=self.opened.stop,
                 keep=keep,
                 source=self.source,
             )
-            made, shown = [], ""
+            text = self.session.answer_text()
             with closing(tokens):  # type: ignore[type-var]
                 for token in tokens:
-                    made.append(token)
-                    text = self.opened.tokenizer.decode(made)
-                    print(text[len(shown) :], end="", flush=True, file=self.console.file)
-                    shown = text
-            print(file=self.console.file)
+                    self._write(text.push(token))
+            self._write(f"{text.finish()}\n")
 
         if keep:
             self._kept(f"??{question}", ask)
@@ -157,6 +170,10 @@ class Chat:
             read, start = self.session.cost.wake.tokens, time.perf_counter()
             ask()
             self._stand(time.perf_counter() - start, self.session.cost.wake.tokens - read)
+
+    def _write(self, text: str) -> None:
+        """A piece of an answer; no control character of a model reaches the terminal."""
+        print(printable(text, kept="\n\t"), end="", flush=True, file=self.console.file)
 
     def _stand(self, seconds: float | None = None, tokens: int = 0) -> None:
         s, L = self.session, self.session.config.window_size
