@@ -55,9 +55,9 @@ def open_model(checkpoint: str, overrides: Sequence[str] = ()) -> OpenedModel:
     check_session(model, experiment.sleep, "on_full", None)
     task = experiment.task.build()
     tokenizer = _tokenizer(experiment, task)
-    answer_tokens, example = _example(task, tokenizer)
-    spoken = tokenizer.wrapped if isinstance(tokenizer, HuggingFaceTokenizer) else tokenizer
-    return OpenedModel(experiment, model, Codec.of(spoken), answer_tokens, example)
+    codec = Codec.of(tokenizer.wrapped if isinstance(tokenizer, HuggingFaceTokenizer) else tokenizer)
+    answer_tokens, example = _example(task, codec)
+    return OpenedModel(experiment, model, codec, answer_tokens, example)
 
 
 def _tokenizer(experiment: Experiment, task: Task) -> Tokenizer:
@@ -69,7 +69,7 @@ def _tokenizer(experiment: Experiment, task: Task) -> Tokenizer:
     return Words(task.vocab)
 
 
-def _example(task: Task, tokenizer: Tokenizer) -> tuple[int, tuple[str, str]]:
+def _example(task: Task, codec: Codec) -> tuple[int, tuple[str, str]]:
     batch = task.batch(1, seed=0, position=0, split="test")
     spoken_T = batch.labels[0] != IGNORE
     of_T = torch.zeros_like(batch.labels[0]) if batch.answers is None else batch.answers[0]
@@ -77,4 +77,4 @@ def _example(task: Task, tokenizer: Tokenizer) -> tuple[int, tuple[str, str]]:
     first = int(spoken_T.nonzero()[0])
     tokens = batch.tokens[0].tolist()
     cut = min(task.context_length, first + 1)
-    return longest, (tokenizer.decode(tokens[:cut]), tokenizer.decode(tokens[cut : first + 1]))
+    return longest, (codec.decode(tokens[:cut]), codec.decode(tokens[cut : first + 1]))

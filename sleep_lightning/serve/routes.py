@@ -7,7 +7,7 @@ from contextlib import aclosing, closing
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Body, Depends, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 
 from sleep_lightning.serve import schemas as s
@@ -194,7 +194,7 @@ def session_routes(
 
     @router.post(
         "/sessions/{id}/generate",
-        response_class=Events,
+        response_class=StreamingResponse,
         responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
     )
     async def generate(owner: Owner, id: str, body: s.Ask) -> Response:

@@ -189,7 +189,7 @@ class SleepSession(SessionCore):
         stops = self._text.stops(stop)
         if not ids and not self.tokens_seen:
             raise ValueError("there is nothing that an answer could go on from; append something, or give a prompt")
-        self._check_room(len(ids) + max_new_tokens)
+        self._check_room(len(self._begins(given, ids)) + len(ids) + max_new_tokens)
         return self._generate(given, ids, max_new_tokens, sampling, stops, keep, source)
 
     def answer_text(self, stop: Stops = ()) -> AnswerText:
@@ -390,7 +390,7 @@ class SleepSession(SessionCore):
 
     def _read_given(self, tokens: Tokens, ids: list[int], source: str) -> None:
         """Read what a caller has given, all or none; a text that begins the session stands behind its beginning."""
-        before, begin = self._state, [] if self.tokens_seen or not ids else self._text.begin(tokens)
+        before, begin = self._state, self._begins(tokens, ids)
         self._check_room(len(begin) + len(ids))
         try:
             self._read(begin, BEGIN)
@@ -398,6 +398,9 @@ class SleepSession(SessionCore):
         except BaseException:
             self._state = before
             raise
+
+    def _begins(self, tokens: Tokens, ids: list[int]) -> list[int]:
+        return [] if self.tokens_seen or not ids else self._text.begin(tokens)
 
     def _read(self, ids: list[int], source: str) -> Tensor:
         h_BTE = super()._read(ids, source)
@@ -440,8 +443,8 @@ class SleepSession(SessionCore):
             for _ in range(most):
                 with self._lock:
                     self._read_answer(unread)
+                    unread = []
                     token = sampling.draw(self._next_logits(), generator)
-                unread = []
                 if token in stops[0]:
                     break
                 if stops[1]:

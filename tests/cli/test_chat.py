@@ -99,6 +99,30 @@ def test_mistakes_are_sentences_and_it_goes_on(chat, tmp_path: Path, capsys: pyt
         assert wanted in capsys.readouterr().err
 
 
+def test_keys_are_changed_as_for_test(chat, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    state = ("--state", str(tmp_path / "state"))
+    said = chat("0 1 1 0 1 0", "/provenance", options=("sleep.n_passes=5", "sleep.window_size=4", *state))
+    assert any("windows of 4 tokens, N=5" in line for line in said) and any("  5 passes" in line for line in said)
+    said = chat("/provenance", options=(*state, "sleep.n_passes=5"))
+    assert any("  5 passes" in line for line in said)
+    for arguments, wanted in (
+        (["sleep.n_passes=2", *state], "state goes on with sleep.n_passes=5, not 2; drop it, or begin another file"),
+        (["--policy", "manual", *state], "state goes on with --policy on_full; drop it"),
+        (["--keep-texts", *state], "state was begun without --keep-texts; drop it"),
+        (["training.max_steps=3"], "training.max_steps=3 would change nothing: a model is held here, and not trained"),
+        (["tracking.uri=x"], "tracking.uri=x would change nothing"),
+        (["sleep.grad_passes=1"], "sleep.grad_passes=1 would change nothing"),
+        (["model.d_model=32"], "model.d_model=32 does not fit"),
+        (["task.name=depo"], "was trained with task.name=rule110"),
+        (["sleep.n_pases=3"], "did you mean sleep.n_passes"),
+        (["sleep.wake_passes=2"], "sleep.wake_passes=2 needs a whole window at once"),
+        (["5"], "argument '5' is not key=value"),
+    ):
+        assert main(["chat", "--checkpoint", str(folder), *arguments]) == 2, arguments
+        said = capsys.readouterr().err
+        assert wanted in said and said.count("\n") == 1
+
+
 def test_words() -> None:
     words = Words(("a", "bb"))
     assert words.encode(" bb\ta ") == [1, 0] and words.decode([1, 0]) == "bb a" and words.encode("") == []
