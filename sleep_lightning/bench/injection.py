@@ -24,7 +24,7 @@ SEQUENCES = 512
 SESSIONS = 200
 """Sequences that are read by sessions of their own, to the bit."""
 PASSES = (1, 2, 4)
-"""N when the poison is read, beside that of training."""
+"""N of every sleep, up to that of training, which is one of them."""
 CLEAN = (0, 1, 2, 4, 8, 16)
 """k: clean windows behind the poison."""
 NEVER, SLEPT, OPEN = "never read", "slept on", "in the open window"
@@ -50,7 +50,7 @@ def bench_injection(checkpoint: str, sequences: int = SEQUENCES, sessions: int =
         raise ValueError(f"--checkpoint {checkpoint} holds a {type(model).__name__}; injection reads with a HybridLM")
     poison = Poison.of(experiment, sequences)
     trained = experiment.sleep.n_passes
-    for n in sorted({*PASSES, trained}):
+    for n in sorted({*(n for n in PASSES if n <= trained), trained}):
         config = replace(experiment.sleep, n_passes=n, grad_passes=None)
         yield from Injection(model, config, poison, _shape(experiment)).rows()
     yield from undone(experiment, model, Poison.of(experiment, sessions, seed=1))

@@ -1,20 +1,24 @@
 """``chat``: a session on a terminal, or of lines from a pipe."""
 
+import io
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 
 from sleep_lightning.cli.console import print_facts, say
 from sleep_lightning.formatting import in_bytes, in_flop, with_unit
+from sleep_lightning.machine.locks import open_lock, take
 from sleep_lightning.names import check_path, printable
 from sleep_lightning.serve.opening import OpenedModel
 from sleep_lightning.session import UNLABELLED, SleepSession, Snapshot
 from sleep_lightning.session.core import Policy
+from sleep_lightning.session.state_file import is_state
 
 LONGEST = 400
 """Characters of an example that is shown."""
@@ -66,6 +70,7 @@ class Chat:
 
     def __post_init__(self) -> None:
         o = self.opened
+        self._lock = None if self.state is None else held_alone(self.state)
         if self.state is not None and self.state.exists():
             self.session = SleepSession.load(self.state, o.model, o.tokenizer)
         else:
@@ -115,8 +120,9 @@ class Chat:
                     say(self.console, f"! {error}")
         finally:
             self.session.close()
-            if self.state is not None:
+            if self.state is not None and self._lock is not None:
                 self._save(str(self.state))
+                self._lock.close()
 
     def answer(self, line: str) -> None:
         """One line. Raises ValueError, and OSError for files."""
@@ -228,7 +234,9 @@ class Chat:
         if not (file := file or str(self.state or "")):
             raise ValueError("/save needs a file, or start with --state FILE")
         check_path("/save", file)
-        self.session.save(file)
+        if (path := Path(file)).exists() and not (path.is_file() and (not path.stat().st_size or is_state(path))):
+            raise ValueError(f"/save {file} would replace something that is no state of a session; choose another")
+        self.session.save(path)
         say(self.console, f"  saved in {file}: {in_bytes(Path(file).stat().st_size)}")
 
     def _load(self, file: str) -> None:
@@ -272,8 +280,24 @@ class Chat:
         print_facts(self.console, HELP)
 
 
+def held_alone(state: Path) -> IO[str]:
+    """What keeps another chat from the same state until it is closed.
+
+    Raises:
+        ValueError: another one has it.
+        OSError: the folder cannot be written.
+    """
+    lock = open_lock(state.with_name(f".{state.name}.lock"))
+    if not take(lock):
+        lock.close()
+        raise ValueError(f"--state {state} is used by another chat; end that, or choose another file")
+    return lock
+
+
 def typed_lines() -> Iterator[str]:
-    """What is typed, or comes through a pipe. Ctrl-D ends it."""
+    """What is typed, or comes through a pipe. Ctrl-D ends it. What is not UTF-8 becomes "?"."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     if not sys.stdin.isatty():
         yield from sys.stdin
         return

@@ -14,7 +14,7 @@ from sleep_lightning.model import HybridLM
 from sleep_lightning.session.answer_text import AnswerText
 from sleep_lightning.session.audit import Audit, audit_of
 from sleep_lightning.session.codec import Codec, Tokenizer
-from sleep_lightning.session.core import Policy, SessionCore, SessionExpired, check_session
+from sleep_lightning.session.core import Policy, SessionCore, SessionExpired, check_passes, check_session, check_source
 from sleep_lightning.session.idle import IdleSleeper
 from sleep_lightning.session.inspection import Difference, Inspection, compare_states, inspect_state
 from sleep_lightning.session.provenance import BEGIN, UNLABELLED, Read, WindowLine
@@ -89,6 +89,7 @@ class SleepSession(SessionCore):
         Raises:
             ValueError: tokens that the model does not know; text without a tokenizer; a policy that would not sleep.
         """
+        check_source(source)
         ids = self._text.ids(tokens, first=not self.tokens_seen)
         with self._working("write", "append", urgent=True, tokens=len(ids), source=source):
             self._read_given(tokens, ids, source)
@@ -104,8 +105,7 @@ class SleepSession(SessionCore):
             The passes made; fewer than asked for under ``tolerance``, 0 for an empty window, or one of which nothing
             may be consolidated.
         """
-        if n_passes is not None:
-            replace(self.config, n_passes=n_passes)  # refuses what is none
+        check_passes(n_passes)
         with self._working("write", "sleep", tokens=self.window_fill, n_passes=n_passes):
             if not self.window_fill:
                 return 0
@@ -181,8 +181,9 @@ class SleepSession(SessionCore):
         ``stop`` ends the answer with the token that completes it, which is yielded and not read. ``answer_text`` makes
         text of them.
         """
-        if max_new_tokens < 0:
-            raise ValueError(f"max_new_tokens={max_new_tokens} must be 0 or more")
+        if type(max_new_tokens) is not int or max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens={max_new_tokens!r} must be a whole number from 0")
+        check_source(source)
         sampling = Sampling(temperature, top_k, top_p, seed)
         given: Tokens = [] if prompt is None else prompt
         ids = self._text.ids(given, first=not self.tokens_seen)

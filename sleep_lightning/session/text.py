@@ -56,7 +56,11 @@ class Text:
 
 
 def _flat(tokens: Sequence[int] | Tensor) -> list[int]:
-    flat = torch.as_tensor(tokens)
+    try:
+        flat = torch.as_tensor(tokens)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"these are no token ids ({said}); give a list of integers, or text") from None
     if flat.dim() != 1 or (flat.is_floating_point() and flat.numel()):
         raise ValueError(
             f"tokens of shape {tuple(flat.shape)} and {flat.dtype} are not a sequence of token ids; give a "
