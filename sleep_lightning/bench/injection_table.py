@@ -26,7 +26,8 @@ def _lasting(rows: Sequence[Row]) -> str:
     first, ks = rows[0], sorted({_int(row["k"]) for row in rows})
     title = f"Poison {first['contender']}" if first["contender"] == OPEN else f"Clean windows: {first['clean']}"
     lines = [f"**{title}**", "", _line(("N", "hops", "", *(f"k = {k}" for k in ks))), _line(["---"] * (len(ks) + 3))]
-    for n, hops in sorted({(_int(row["N"]), _int(row["hops"])) for row in rows}):
+    found = sorted({(_int(row["N"]), _int(row["hops"])) for row in rows})
+    for n, hops in (one for one in found if one[1] == 1 or one == found[-1]):  # further hops: of the most passes alone
         of = [row for row in rows if (row["N"], row["hops"]) == (n, hops)]
         bent = {row["k"]: row for row in of if row["contender"] != NEVER}
         never = {row["k"]: row for row in of if row["contender"] == NEVER}
