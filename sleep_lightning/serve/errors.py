@@ -64,6 +64,8 @@ def answer_errors(app: FastAPI, directory: Path) -> None:
 
     async def of_http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
+        if error.status_code == 400:  # numbers of thousands of digits, too deep, no text
+            return JSONResponse({"error": "the body cannot be read as JSON; send an object"}, 422)
         return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
 
     async def of_body(_: Request, error: Exception) -> JSONResponse:

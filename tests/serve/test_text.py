@@ -51,7 +51,7 @@ def test_text_in_and_text_out(tokenizer: Any, tmp_path: Path) -> None:
             assert answer["text"] == done["text"] == streamed == expected == one.ask(" who?", stop=stops, **SAMPLED)
             assert done["tokens"] == answer["tokens"] and answer["complete"] and done["complete"]
         hostile = b'{"text": "\\ud83d", "keep": false}'
-        assert tenants.call("alice", "POST", f"/v1/sessions{id}/ask", content=hostile).status_code in (200, 422)
+        assert tenants.post_json("alice", f"{id}/ask", hostile).status_code in (200, 422)
         long = tenants.post("alice", f"{id}/append", text="x" * 900_000)
         assert long.status_code == 429 and "at once; send fewer" in long.json()["error"]
 
