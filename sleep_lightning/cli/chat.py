@@ -17,7 +17,7 @@ from sleep_lightning.machine.locks import open_lock, take
 from sleep_lightning.names import check_path, printable
 from sleep_lightning.serve.opening import OpenedModel
 from sleep_lightning.session import UNLABELLED, SleepSession, Snapshot
-from sleep_lightning.session.core import Policy
+from sleep_lightning.session.core import Policy, check_source
 from sleep_lightning.session.state_file import is_state
 
 LONGEST = 400
@@ -205,6 +205,7 @@ class Chat:
         self._kept(f"/sleep {n}".strip(), sleep)
 
     def _source(self, label: str) -> None:
+        check_source(label or UNLABELLED)
         self.source = label or UNLABELLED
         say(self.console, f"  source: {self.source}")
 

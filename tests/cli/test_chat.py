@@ -1,11 +1,14 @@
 """``chat`` with lines from a pipe: what is read, asked, undone and saved is what a session does."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
 
 from sleep_lightning.__main__ import main
+from sleep_lightning.cli.chat import Chat
+from sleep_lightning.cli.console import plain_console
 from sleep_lightning.config import load_experiment
 from sleep_lightning.runs.model_folder import write_model_folder
 from sleep_lightning.serve.opening import open_model
@@ -121,6 +124,37 @@ def test_keys_are_changed_as_for_test(chat, folder: Path, tmp_path: Path, capsys
         assert main(["chat", "--checkpoint", str(folder), *arguments]) == 2, arguments
         said = capsys.readouterr().err
         assert wanted in said and said.count("\n") == 1
+
+
+def test_hostile_lines(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").write_text("a file of mine")
+    os.mkfifo(tmp_path / "fifo")
+    wrong = [
+        b"\xff\xfe 0", b"/sleep 1000000000", b"/sleep -1", "/sleep \u00b2".encode(), b"/source " + b"x" * 2000,
+        f"/save {tmp_path / 'mine'}".encode(), f"/save {tmp_path}".encode(), f"/save {tmp_path}/no/x".encode(),
+        f"/load {tmp_path / 'fifo'}".encode(), b"/load /dev/zero", b"/load " + b"y" * 5000, b"/save a\x00b",
+        b"/\x1b[2J", b"?" + b"Q1 " * 5000 + b"z", "\u202e\u2066".encode(),
+    ]  # fmt: skip
+    lines = b"\n".join([b"0 1", *wrong, b"/source \x1b]0;x\x07", b"/source", b"1 1", b"?Q1"])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines), encoding="utf-8"))
+    assert main(["chat", "--checkpoint", str(folder)]) == 0
+    said = capsys.readouterr().out
+    errors = [line for line in said.splitlines() if line.startswith("! ")]
+    assert len(errors) == len(wrong), errors
+    assert "would replace something that is no state of a session" in said and "4 tokens read" in said
+    assert "\x1b" not in said and (tmp_path / "mine").read_text() == "a file of mine"
+
+
+def test_two_chats_on_one_state(folder: Path, tmp_path: Path) -> None:
+    opened, state = open_model(str(folder)), tmp_path / "state"
+    first = Chat(opened, plain_console(quiet=True), state)
+    with pytest.raises(ValueError, match="state is used by another chat; end that, or choose another file"):
+        Chat(opened, plain_console(quiet=True), state)
+    first.run(["0 1"])
+    second = Chat(opened, plain_console(quiet=True), state)
+    assert second.session.tokens_seen == 2
 
 
 def test_words() -> None:
