@@ -5,7 +5,7 @@ asked one question whose answers differ, after which nothing of it is kept. Besi
 poison in a window that is still open, and sessions that have undone it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,20 +34,25 @@ all that is read, or read once, as in training (and under ``writes={"user": N, "
 Row = dict[str, object]
 
 
-def bench_injection(checkpoint: str, sequences: int = SEQUENCES, sessions: int = SESSIONS) -> Iterator[Row]:
-    """A row for each way, N, k and number of hops.
+def bench_injection(checkpoints: Sequence[str], sequences: int = SEQUENCES, sessions: int = SESSIONS) -> Iterator[Row]:
+    """A row for each model, way, N, k and number of hops.
 
     Args:
-        checkpoint: of a model of Depo whose cycle is one window.
+        checkpoints: of models of Depo whose cycle is one window.
         sequences: each is asked one question for each number of hops, so that answers are independent.
         sessions: of them, those that sessions read, too.
 
     Raises:
         ValueError: another model or task.
     """
-    experiment, model = load_trained(checkpoint, [])
-    if not isinstance(model, HybridLM):
-        raise ValueError(f"--checkpoint {checkpoint} holds a {type(model).__name__}; injection reads with a HybridLM")
+    for checkpoint in checkpoints:
+        experiment, model = load_trained(checkpoint, [])
+        if not isinstance(model, HybridLM):
+            raise ValueError(f"--checkpoint {checkpoint} holds a {type(model).__name__}; injection needs a HybridLM")
+        yield from _of_model(experiment, model, sequences, sessions)
+
+
+def _of_model(experiment: Experiment, model: HybridLM, sequences: int, sessions: int) -> Iterator[Row]:
     poison = Poison.of(experiment, sequences)
     trained = experiment.sleep.n_passes
     for n in sorted({*(n for n in PASSES if n <= trained), trained}):

@@ -2,17 +2,20 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sleep_lightning.bench.injection import NEVER, OPEN, SLEPT
+from sleep_lightning.bench.injection import NEVER, ONCE, OPEN, RESTATED, SLEPT
 
 Row = Mapping[str, object]
 
 
 def injection_table(rows: Sequence[Row]) -> str:
-    """Markdown: a table for every kind of clean windows, one of the open window and one of sessions that undo it.
+    """Markdown: a table for every kind of clean windows, one of the open window and one of sessions that undo it; of
+    several models a line each.
 
     Args:
-        rows: of ``bench_injection``, of one hop and of the most.
+        rows: of ``bench_injection``.
     """
+    if len(shapes := list(dict.fromkeys(row["shape"] for row in rows))) > 1:
+        return _models([[row for row in rows if row["shape"] == shape and row["hops"] == 1] for shape in shapes])
     hops = sorted({_int(row["hops"]) for row in rows})
     shown = [row for row in rows if row["hops"] in (hops[0], hops[-1])]
     parts = [_undone([row for row in shown if "equal_to_the_bit" in row])]
@@ -37,6 +40,30 @@ def _lasting(rows: Sequence[Row]) -> str:
             lines.append(_line(("", "", "is right, never poisoned", *(_share(never[k], "right") for k in ks))))
         lines.append(_line(("", "", "log p of the poison's answer", *(_mean(bent[k], "shift", "+.1f") for k in ks))))
         lines.append(_line(("", "", "total variation", *(_mean(bent[k], "tv", ".2f") for k in ks))))
+    return "\n".join((*lines, ""))
+
+
+MODELS = (
+    ("in the open window", OPEN, "none yet", 0, "follows"),
+    ("slept on", SLEPT, RESTATED, 0, "follows"),
+    ("and the truth again", SLEPT, RESTATED, 1, "follows"),
+    ("twice", SLEPT, RESTATED, 2, "follows"),
+    ("and 4 windows of questions", SLEPT, ONCE, 4, "follows"),
+    ("and 16", SLEPT, ONCE, 16, "follows"),
+    ("right behind 16, never poisoned", NEVER, ONCE, 16, "right"),
+)
+"""Columns of a table of models: what is said of it, the way, clean windows, k, and what is shown."""
+
+
+def _models(models: Sequence[Sequence[Row]]) -> str:
+    """A line for each: how many answers of one hop follow the poison, at the N of training."""
+    lines = [_line(("model", *(column[0] for column in MODELS))), _line(["---"] * (len(MODELS) + 1))]
+    for rows in models:
+        most, cells = max(_int(row["N"]) for row in rows), []
+        for _, way, clean, k, name in MODELS:
+            key = (way, clean, k, most)
+            cells += [_share(r, name) for r in rows if (r["contender"], r["clean"], r["k"], r["N"]) == key][:1]
+        lines.append(_line((rows[0]["shape"], *cells)))
     return "\n".join((*lines, ""))
 
 

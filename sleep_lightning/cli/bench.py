@@ -1,7 +1,7 @@
 """``bench``: ratios against named peers in one run, as tables and as JSON."""
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -39,7 +39,7 @@ BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
     "coordinates": bench_coordinates,
     "session": bench_session,
 }
-OF_A_MODEL: dict[str, Callable[[str], Iterator[dict[str, object]]]] = {"injection": bench_injection}
+OF_A_MODEL: dict[str, Callable[[Sequence[str]], Iterator[dict[str, object]]]] = {"injection": bench_injection}
 """Benches of a trained model, which run when they are named."""
 DOING = {
     "operator": "the memory rules forward and backward, against transformers' and flash-linear-attention's torch code",
@@ -56,8 +56,8 @@ DOING = {
 """What is said of each before it begins."""
 
 
-def bench(names: list[str], seconds: float, output: Path | None, checkpoint: str | None = None) -> int:
-    """Run benches by name (if none is given, all but those of a trained model, which ``checkpoint`` names).
+def bench(names: list[str], seconds: float, output: Path | None, checkpoints: Sequence[str] | None = None) -> int:
+    """Run benches by name (if none is given, all but those of trained models, which ``checkpoints`` name).
 
     What is measured is said, tables are printed as each is done, and rows are written as JSON at the end, with a
     picture (PNG) of coordinates or an injection beside it; of an injection also a table (Markdown).
@@ -74,7 +74,7 @@ def bench(names: list[str], seconds: float, output: Path | None, checkpoint: str
     for name in names or BENCHES:
         console.print(f"{name}: {DOING[name]}", highlight=False, soft_wrap=True)
         with plain_console(stderr=True).status(f"{name}: measuring") as status:
-            rows_of = OF_A_MODEL[name](str(checkpoint)) if name in OF_A_MODEL else BENCHES[name](seconds)
+            rows_of = OF_A_MODEL[name](checkpoints or ()) if name in OF_A_MODEL else BENCHES[name](seconds)
             measured = _said(rows_of, name, status)
             if name in OF_A_MODEL:
                 rows += (done := list(measured))
@@ -102,15 +102,17 @@ def _said(rows: Iterator[dict[str, object]], name: str, status: Status) -> Itera
         yield row
 
 
-def check(names: list[str], seconds: float, checkpoint: str | None = None) -> None:
+def check(names: list[str], seconds: float, checkpoints: Sequence[str] | None = None) -> None:
     """Raises ValueError for what ``bench`` cannot run."""
     for name in names:
         if name not in DOING:
             raise ValueError(f"bench {name!r} is unknown; use one of {', '.join(DOING)}")
-        if name in OF_A_MODEL and checkpoint is None:
+        if name in OF_A_MODEL and checkpoints is None:
             raise ValueError(f"bench {name} is of a trained model; give --checkpoint results/models/depo, for example")
-    if checkpoint is not None and not set(names) & OF_A_MODEL.keys():
-        raise ValueError(f"--checkpoint {checkpoint} is for bench {', '.join(OF_A_MODEL)} alone; name it, or drop it")
+    if checkpoints is not None and not set(names) & OF_A_MODEL.keys():
+        raise ValueError(
+            f"--checkpoint {' '.join(checkpoints)} is for bench {', '.join(OF_A_MODEL)} alone; name it, or drop it"
+        )
     check_seconds(seconds)
 
 

@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write the rows to a file (JSON); of coordinates and injection also a picture beside it (PNG)",
     )
-    parser.add_argument("--checkpoint", metavar="RUN|FILE", help="of injection: a model that was trained on depo")
+    parser.add_argument(
+        "--checkpoint", nargs="+", metavar="RUN|FILE", help="of injection: models that were trained on depo"
+    )
 
 
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
@@ -27,6 +29,6 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
 
     output = file_to_write("--output", a.output)
     bench.check(a.names, a.seconds, a.checkpoint)
-    if a.checkpoint is not None:
-        check_checkpoint(a.checkpoint)
+    for checkpoint in a.checkpoint or ():
+        check_checkpoint(checkpoint)
     return lambda: bench.bench(a.names, a.seconds, output, a.checkpoint)
