@@ -1,10 +1,11 @@
 """``chat``: a session on a terminal, or of lines from a pipe."""
 
 import io
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -15,6 +16,7 @@ from sleep_lightning.cli.console import print_facts, say
 from sleep_lightning.formatting import in_bytes, in_flop, with_unit
 from sleep_lightning.machine.locks import open_lock, take
 from sleep_lightning.names import check_path, printable
+from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.serve.opening import OpenedModel
 from sleep_lightning.session import UNLABELLED, SleepSession, Snapshot
 from sleep_lightning.session.core import Policy, check_source
@@ -108,20 +110,37 @@ class Chat:
             facts |= {"try": context, "then": f"?{question}"}
         print_facts(self.console, facts | {"help": "/help"})
 
-    def run(self, lines: Iterable[str]) -> None:
-        """Until the lines end, or one says /quit; then the state is saved, where there is a file for it."""
+    def run(self, lines: Iterable[str]) -> int:
+        """Until the lines end, one says /quit, or a signal comes; then the state is saved, where it has a file.
+
+        Returns the exit code.
+        """
+        with SignalsInterrupt(once=True) as signals:
+            try:
+                self._answer_all(lines)
+            except KeyboardInterrupt:
+                return signals.exit_code
+            finally:
+                self._end()
+        return 0
+
+    def _answer_all(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            if line.strip() in ("/quit", "/exit"):
+                return
+            try:
+                self.answer(line.strip())
+            except (ValueError, OSError) as error:
+                say(self.console, f"! {error}")
+
+    def _end(self) -> None:
         try:
-            for line in lines:
-                if line.strip() in ("/quit", "/exit"):
-                    break
-                try:
-                    self.answer(line.strip())
-                except (ValueError, OSError) as error:
-                    say(self.console, f"! {error}")
-        finally:
             self.session.close()
-            if self.state is not None and self._lock is not None:
+            if self.state is not None:
                 self._save(str(self.state))
+        finally:
+            if self.state is not None and self._lock is not None:
+                _lock_of(self.state).unlink(missing_ok=True)
                 self._lock.close()
 
     def answer(self, line: str) -> None:
@@ -282,17 +301,25 @@ class Chat:
 
 
 def held_alone(state: Path) -> IO[str]:
-    """What keeps another chat from the same state until it is closed.
+    """The file that keeps another chat from the same state until it is closed.
 
     Raises:
         ValueError: another one has it.
         OSError: the folder cannot be written.
     """
-    lock = open_lock(state.with_name(f".{state.name}.lock"))
-    if not take(lock):
-        lock.close()
-        raise ValueError(f"--state {state} is used by another chat; end that, or choose another file")
-    return lock
+    while True:
+        lock = open_lock(path := _lock_of(state))
+        if not take(lock):
+            lock.close()
+            raise ValueError(f"--state {state} is used by another chat; end that, or choose another file")
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
+        lock.close()  # of a chat that has just ended, which removed it
+
+
+def _lock_of(state: Path) -> Path:
+    return state.with_name(f".{state.name}.lock")
 
 
 def typed_lines() -> Iterator[str]:

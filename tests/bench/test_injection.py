@@ -27,7 +27,7 @@ def rows() -> list[dict[str, Any]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(injection, "CLEAN", (0, 1))
         patch.setattr(injection, "PASSES", (4,))
-        return list(bench_injection([DEPO], sequences=64, sessions=2))
+        return list(bench_injection([DEPO], sequences=32, sessions=2))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 import io
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -147,12 +149,37 @@ def test_hostile_lines(
     assert "\x1b" not in said and (tmp_path / "mine").read_text() == "a file of mine"
 
 
+@pytest.mark.parametrize("while_answering", [False, True])
+def test_a_signal_saves_the_state(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, while_answering: bool
+) -> None:
+    """Two of them, which is what ``timeout`` sends; the second comes while it is saved."""
+    chat = Chat(open_model(str(folder)), plain_console(quiet=True), tmp_path / "state")
+
+    def terminated(_: object = None) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def lines() -> Iterator[str]:
+        yield "0 1"
+        if while_answering:
+            monkeypatch.setattr(chat.session, "_next_logits", terminated)
+            yield "??Q1"
+        terminated()
+
+    save = chat.session.save
+    monkeypatch.setattr(chat.session, "save", lambda path: (terminated(), save(path)))
+    assert chat.run(lines()) == 128 + signal.SIGTERM
+    assert SleepSession.load(tmp_path / "state", chat.opened.model).tokens_seen == 2 + while_answering
+    assert [file.name for file in tmp_path.glob(".*")] == []
+
+
 def test_two_chats_on_one_state(folder: Path, tmp_path: Path) -> None:
     opened, state = open_model(str(folder)), tmp_path / "state"
     first = Chat(opened, plain_console(quiet=True), state)
     with pytest.raises(ValueError, match="state is used by another chat; end that, or choose another file"):
         Chat(opened, plain_console(quiet=True), state)
     first.run(["0 1"])
+    assert [file.name for file in tmp_path.glob(".*")] == [], "no lock is left behind"
     second = Chat(opened, plain_console(quiet=True), state)
     assert second.session.tokens_seen == 2
 

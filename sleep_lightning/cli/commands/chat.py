@@ -54,7 +54,6 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
 
     def run() -> int:
         chat.greet()
-        chat.run(typed_lines())
-        return 0
+        return chat.run(typed_lines())
 
     return run
