@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sleep_lightning.bench.injection import NEVER, ONCE, OPEN, RESTATED, SLEPT
+from sleep_lightning.bench.injection import NEVER, ONCE, OPEN, QUESTIONS, RESTATED, SLEPT
 
 Row = Mapping[str, object]
 
@@ -48,9 +48,10 @@ MODELS = (
     ("slept on", SLEPT, RESTATED, 0, "follows"),
     ("and the truth again", SLEPT, RESTATED, 1, "follows"),
     ("twice", SLEPT, RESTATED, 2, "follows"),
-    ("and 4 windows of questions", SLEPT, ONCE, 4, "follows"),
-    ("and 16", SLEPT, ONCE, 16, "follows"),
-    ("right behind 16, never poisoned", NEVER, ONCE, 16, "right"),
+    ("and 4 windows of questions, 1 pass", SLEPT, ONCE, 4, "follows"),
+    ("and 16, 1 pass", SLEPT, ONCE, 16, "follows"),
+    ("and 16, N passes", SLEPT, QUESTIONS, 16, "follows"),
+    ("right behind 16 of 1 pass, never poisoned", NEVER, ONCE, 16, "right"),
 )
 """Columns of a table of models: what is said of it, the way, clean windows, k, and what is shown."""
 
