@@ -55,6 +55,7 @@ def test_the_poison_is_a_cycle_of_which_four_edges_are_wrong(poison: Poison) -> 
     assert again != edges and sorted(again) == sorted(edges)
 
 
+@pytest.mark.long
 def test_answers_follow_the_last_statement(rows: list[dict[str, Any]]) -> None:
     """Also after windows that say nothing of it; one that states the truth undoes it."""
     of = {(r["contender"], r["clean"], r["k"]): r for r in rows if r["hops"] == 1 and "equal_to_the_bit" not in r}
@@ -94,6 +95,7 @@ def test_rows_are_what_sessions_read(poison: Poison) -> None:
         torch.testing.assert_close(session.next_logits().log_softmax(-1), asked[i], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.long
 def test_the_command_writes_rows_a_table_and_a_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rows: list[dict[str, Any]]
 ) -> None:

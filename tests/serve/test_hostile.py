@@ -1,11 +1,23 @@
 """What a client may send to break the server: it is refused in a sentence, and the session is as it was."""
 
+import asyncio
+import errno
 import json
+import os
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
-from tests.serve.conftest import Tenants
+from sleep_lightning.serve.app import create_app
+from sleep_lightning.serve.limits import Limits
+from sleep_lightning.serve.tokens import BearerTokens
+from sleep_lightning.session import SessionPool, SleepSession, state_file
+from sleep_lightning.sleep import SleepConfig
+from sleep_lightning.tasks.words import Words
+from tests.serve.conftest import MODEL, TOKENS, VOCAB, L, Tenants, make_pool
 
 DIGITS = "9" * 5000
 
@@ -75,6 +87,72 @@ def test_rules_of_a_new_session(tenants: Tenants) -> None:
         got = tenants.post("alice", "", **body)
         assert got.status_code == status and list(got.json()) == ["error"], (body, got.text)
     assert tenants.get("alice").json() == {"sessions": []}
+
+
+def test_bodies_of_an_owner_are_limited_together(tmp_path: Path) -> None:
+    """Many connections, each with a body that may be sent: one tenant cannot fill the memory."""
+
+    async def attack() -> None:
+        with make_pool(tmp_path) as pool:
+            app = create_app(pool, BearerTokens(TOKENS), Limits(state_bytes=1000, body_bytes=1000))
+            told, gone = Counter[int](), asyncio.Event()
+
+            async def upload(owner: str, bytes_sent: int) -> None:
+                token = next(token for token, of in TOKENS.items() if of == owner)
+                parts = iter([{"type": "http.request", "body": b"x" * bytes_sent, "more_body": True}])
+
+                async def receive() -> Any:
+                    return next(parts, None) or (await gone.wait(), {"type": "http.disconnect"})[1]
+
+                async def send(message: Any) -> None:
+                    told[message.get("status", 0)] += 1
+
+                headers = [(b"authorization", f"Bearer {token}".encode())]
+                scope = {
+                    "type": "http",
+                    "method": "POST",
+                    "path": "/v1/states",
+                    "headers": headers,
+                    "query_string": b"",
+                }
+                await app(scope | {"raw_path": b"/v1/states", "root_path": "", "http_version": "1.1"}, receive, send)
+
+            slow = [asyncio.create_task(upload("alice", 900)) for _ in range(10)]
+            await asyncio.sleep(0.05)
+            assert told[429] == 6, "four of them are waited for"
+            other = asyncio.create_task(upload("bob", 900))
+            await asyncio.sleep(0.05)
+            assert told[429] == 6, "others are not refused for that"
+            gone.set()
+            await asyncio.gather(*slow, other)
+            assert told[429] == 6 and told[422] == 5 and not app._held
+
+    asyncio.run(attack())
+
+
+def test_a_full_disk_while_another_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SleepConfig(window_size=L, n_passes=3)
+    each = SleepSession(MODEL, config).nbytes
+    with (
+        SessionPool(MODEL, config, 2 * each, tmp_path, tokenizer=Words(VOCAB)) as pool,
+        TestClient(create_app(pool, BearerTokens(TOKENS)), raise_server_exceptions=False) as client,
+    ):
+        tenants = Tenants(client, pool)
+        ids = [tenants.new("alice"), tenants.new("bob")]
+        for id, who in zip(ids, ("alice", "bob"), strict=True):
+            tenants.post(who, f"{id}/append", text="a b c")
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "file"))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(state_file, "write_whole", full)
+            refused = tenants.post("alice", "")
+            assert refused.status_code == 507 and "free some space" in refused.json()["error"]
+            assert str(tmp_path) not in refused.text
+            assert tenants.post("bob", f"{ids[1]}/append", text="d").json()["tokens_seen"] == 4
+        assert tenants.post("alice", "").status_code == 201
+        assert [tenants.get(w, id).json()["tokens_seen"] for w, id in zip(("alice", "bob"), ids, strict=True)] == [3, 4]
 
 
 def test_headers(tenants: Tenants) -> None:
