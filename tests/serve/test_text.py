@@ -1,11 +1,15 @@
 """Text over HTTP, through a tokenizer of a pretrained model: it says what a session alone says."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from rich.console import Console
 from starlette.testclient import TestClient
 
+from sleep_lightning.cli.chat import Chat
 from sleep_lightning.config import load_experiment
 from sleep_lightning.runs.model_folder import write_model_folder
 from sleep_lightning.serve.app import create_app
@@ -52,7 +56,7 @@ def test_text_in_and_text_out(tokenizer: Any, tmp_path: Path) -> None:
             assert done["tokens"] == answer["tokens"] and answer["complete"] and done["complete"]
         hostile = b'{"text": "\\ud83d", "keep": false}'
         assert tenants.post_json("alice", f"{id}/ask", hostile).status_code in (200, 422)
-        long = tenants.post("alice", f"{id}/append", text="x" * 900_000)
+        long = tenants.post("alice", f"{id}/append", text="x" * 70_000)
         assert long.status_code == 429 and "at once; send fewer" in long.json()["error"]
 
 
@@ -67,6 +71,12 @@ def test_a_folder_is_spoken_as_it_was_trained(tokenizer: Any, tmp_path: Path) ->
     codec = Codec.of(opened.tokenizer)
     assert codec.bos == (tokenizer.bos_token_id,) and codec.eos == tokenizer.eos_token_id
     assert "<" not in opened.example[0] + opened.example[1], "it is what a person would type"
-    session = SleepSession(opened.model, opened.experiment.sleep, opened.tokenizer)
-    session.append(" the cat\n")
-    assert session.ask("\nQuestion: who?\nAnswer:", 4) is not None
+    written = io.StringIO()
+    chat = Chat(opened, Console(file=written, width=200), max_new_tokens=40)
+    said = [*codec.encode("猫\x1b the cat 🐈", first=True), codec.eos, *codec.encode(" dog")]
+    left = iter(said)
+    chat.session._next_logits = lambda: torch.eye(opened.model.vocab_size)[next(left)]  # type: ignore[method-assign]
+    chat.run(["the cat", "and the dog", "??who?"])
+    assert "\n猫\\x1b the cat 🐈\n" in written.getvalue(), "whole characters, none that a terminal obeys, up to the end"
+    texts = codec.encode("the cat", first=True) + codec.encode("and the dog") + codec.encode("who?")
+    assert chat.session.tokens_seen == 1 + len(texts) + said.index(codec.eos)
