@@ -35,7 +35,7 @@ class SleepSession(SessionCore):
     Args:
         model: a trained hybrid; its weights must not change while the session lives.
         sleep_config: L, N and their options. ``grad_passes`` and what else is for training has no effect.
-        tokenizer: for text in and out.
+        tokenizer: for text in and out; many sessions best share ``Codec.of`` one, which is set up once.
         policy: when a window is slept on. ``on_full``: as soon as it has L tokens; ``idle``: also as it stands, in a
             thread of its own, when the session has not been used for ``idle_after`` seconds; ``manual``: by ``sleep``
             alone, and a full window takes no more tokens.
