@@ -1,7 +1,7 @@
 """``bench``: ratios against named peers in one run, as tables and as JSON."""
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from rich.status import Status
 from rich.table import Table
 
 from sleep_lightning.bench.coordinates import bench_coordinates
+from sleep_lightning.bench.injection import bench_injection
+from sleep_lightning.bench.injection_table import injection_table
 from sleep_lightning.bench.memory import bench_memory
 from sleep_lightning.bench.operator import bench_operator
 from sleep_lightning.bench.overhead import bench_overhead
@@ -18,10 +20,11 @@ from sleep_lightning.bench.session import bench_session
 from sleep_lightning.bench.startup import bench_startup
 from sleep_lightning.bench.step import bench_step
 from sleep_lightning.bench.storage import bench_storage
-from sleep_lightning.cli.console import plain_console
+from sleep_lightning.cli.console import plain_console, say
 from sleep_lightning.cli.seconds import check_seconds
-from sleep_lightning.runs.files import write_json
+from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.tracking.figures.coordinates import draw_coordinates
+from sleep_lightning.tracking.figures.injection import draw_injection
 from sleep_lightning.training.runtime.environment import describe_environment
 from sleep_lightning.training.runtime.threads import choose_threads
 
@@ -36,6 +39,8 @@ BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
     "coordinates": bench_coordinates,
     "session": bench_session,
 }
+OF_A_MODEL: dict[str, Callable[[Sequence[str]], Iterator[dict[str, object]]]] = {"injection": bench_injection}
+"""Benches of a trained model, which run when they are named."""
 DOING = {
     "operator": "the memory rules forward and backward, against transformers' and flash-linear-attention's torch code",
     "step": "training steps against a baseline, each contender in a process of its own",
@@ -46,15 +51,16 @@ DOING = {
     "storage": "trials and validations written by several processes, reports of many trials",
     "coordinates": "activations over widths, as the coordinate check has it",
     "session": "tokens and answers over N and tokens read, beside a transformer with a full cache",
+    "injection": "how long answers follow a poisoned window, over N and the clean windows behind it",
 }
 """What is said of each before it begins."""
 
 
-def bench(names: list[str], seconds: float, output: Path | None) -> int:
-    """Run benches by name (all if none is given).
+def bench(names: list[str], seconds: float, output: Path | None, checkpoints: Sequence[str] | None = None) -> int:
+    """Run benches by name (if none is given, all but those of trained models, which ``checkpoints`` name).
 
     What is measured is said, tables are printed as each is done, and rows are written as JSON at the end, with a
-    picture (PNG) of coordinates beside it.
+    picture (PNG) of coordinates or an injection beside it; of an injection also a table (Markdown).
 
     Raises:
         ValueError: an unknown name, or no time.
@@ -68,7 +74,12 @@ def bench(names: list[str], seconds: float, output: Path | None) -> int:
     for name in names or BENCHES:
         console.print(f"{name}: {DOING[name]}", highlight=False, soft_wrap=True)
         with plain_console(stderr=True).status(f"{name}: measuring") as status:
-            measured = _said(BENCHES[name](seconds), name, status)
+            rows_of = OF_A_MODEL[name](checkpoints or ()) if name in OF_A_MODEL else BENCHES[name](seconds)
+            measured = _said(rows_of, name, status)
+            if name in OF_A_MODEL:
+                rows += (done := list(measured))
+                say(console, injection_table(done))
+                continue
             for _, group in groupby(measured, key=lambda row: (row["what"], row.get("shape"))):
                 done = list(group)
                 console.print(_table(done))
@@ -77,6 +88,9 @@ def bench(names: list[str], seconds: float, output: Path | None) -> int:
         write_json(output, {"environment": environment, "rows": rows})
         if drawn := [row for row in rows if str(row["what"]).startswith("coordinates")]:
             draw_coordinates(drawn, output.with_suffix(".png"))
+        if injected := [row for row in rows if str(row["what"]).startswith("injection")]:
+            draw_injection(injected, output.with_suffix(".png"))
+            write_text(output.with_suffix(".md"), injection_table(injected))
     return 0
 
 
@@ -88,11 +102,17 @@ def _said(rows: Iterator[dict[str, object]], name: str, status: Status) -> Itera
         yield row
 
 
-def check(names: list[str], seconds: float) -> None:
+def check(names: list[str], seconds: float, checkpoints: Sequence[str] | None = None) -> None:
     """Raises ValueError for what ``bench`` cannot run."""
     for name in names:
-        if name not in BENCHES:
-            raise ValueError(f"bench {name!r} is unknown; use one of {', '.join(BENCHES)}")
+        if name not in DOING:
+            raise ValueError(f"bench {name!r} is unknown; use one of {', '.join(DOING)}")
+        if name in OF_A_MODEL and checkpoints is None:
+            raise ValueError(f"bench {name} is of a trained model; give --checkpoint results/models/depo, for example")
+    if checkpoints is not None and not set(names) & OF_A_MODEL.keys():
+        raise ValueError(
+            f"--checkpoint {' '.join(checkpoints)} is for bench {', '.join(OF_A_MODEL)} alone; name it, or drop it"
+        )
     check_seconds(seconds)
 
 

@@ -1,20 +1,26 @@
 """``chat``: a session on a terminal, or of lines from a pipe."""
 
+import io
+import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 
 from sleep_lightning.cli.console import print_facts, say
 from sleep_lightning.formatting import in_bytes, in_flop, with_unit
-from sleep_lightning.names import check_path
+from sleep_lightning.machine.locks import open_lock, take
+from sleep_lightning.names import check_path, printable
+from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.serve.opening import OpenedModel
 from sleep_lightning.session import UNLABELLED, SleepSession, Snapshot
-from sleep_lightning.session.core import Policy
+from sleep_lightning.session.core import Policy, check_source
+from sleep_lightning.session.state_file import is_state
 
 LONGEST = 400
 """Characters of an example that is shown."""
@@ -49,7 +55,7 @@ class Chat:
         state: file to go on from, and to save in at the end; None: none.
         max_new_tokens: of an answer; None: as long as those of the task.
         temperature, seed: of answers.
-        policy, keep_texts: of a new session.
+        policy, keep_texts: of a new session; None: on_full.
     """
 
     opened: OpenedModel
@@ -58,7 +64,7 @@ class Chat:
     max_new_tokens: int | None = None
     temperature: float = 0.0
     seed: int | None = None
-    policy: Policy = "on_full"
+    policy: Policy | None = None
     keep_texts: bool = False
     source: str = UNLABELLED
     _undo: list[tuple[str, Snapshot]] = field(default_factory=list)
@@ -66,12 +72,30 @@ class Chat:
 
     def __post_init__(self) -> None:
         o = self.opened
+        self._lock = None if self.state is None else held_alone(self.state)
         if self.state is not None and self.state.exists():
             self.session = SleepSession.load(self.state, o.model, o.tokenizer)
         else:
             self.session = SleepSession(
-                o.model, o.experiment.sleep, o.tokenizer, policy=self.policy, keep_texts=self.keep_texts
+                o.model, o.experiment.sleep, o.tokenizer, policy=self.policy or "on_full", keep_texts=self.keep_texts
             )
+
+    def check_state(self, changes: Sequence[str]) -> None:
+        """Raises ValueError if a state that is gone on from has other rules than were asked for.
+
+        Args:
+            changes: keys of ``sleep`` that were changed.
+        """
+        s, wanted = self.session, self.opened.experiment.sleep
+        for key in changes:
+            if (has := getattr(s.config, key)) != (value := getattr(wanted, key)):
+                raise ValueError(
+                    f"--state {self.state} goes on with sleep.{key}={has}, not {value}; drop it, or begin another file"
+                )
+        if self.policy not in (None, s.policy):
+            raise ValueError(f"--state {self.state} goes on with --policy {s.policy}; drop it, or begin another file")
+        if self.keep_texts and not s.keep_texts:
+            raise ValueError(f"--state {self.state} was begun without --keep-texts; drop it, or begin another file")
 
     def greet(self) -> None:
         """What this is, and what to type."""
@@ -86,20 +110,38 @@ class Chat:
             facts |= {"try": context, "then": f"?{question}"}
         print_facts(self.console, facts | {"help": "/help"})
 
-    def run(self, lines: Iterable[str]) -> None:
-        """Until the lines end, or one says /quit; then the state is saved, where there is a file for it."""
+    def run(self, lines: Iterable[str]) -> int:
+        """Until the lines end, one says /quit, or a signal comes; then the state is saved, where it has a file.
+
+        Returns the exit code.
+        """
+        with SignalsInterrupt(once=True) as signals:
+            try:
+                self._answer_all(lines)
+            except KeyboardInterrupt:
+                return signals.exit_code
+            finally:
+                self._end()
+        return 0
+
+    def _answer_all(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            if line.strip() in ("/quit", "/exit"):
+                return
+            try:
+                self.answer(line.strip())
+            except (ValueError, OSError) as error:
+                say(self.console, f"! {error}")
+
+    def _end(self) -> None:
         try:
-            for line in lines:
-                if line.strip() in ("/quit", "/exit"):
-                    break
-                try:
-                    self.answer(line.strip())
-                except (ValueError, OSError) as error:
-                    say(self.console, f"! {error}")
-        finally:
             self.session.close()
             if self.state is not None:
                 self._save(str(self.state))
+        finally:
+            if self.state is not None and self._lock is not None:
+                _lock_of(self.state).unlink(missing_ok=True)
+                self._lock.close()
 
     def answer(self, line: str) -> None:
         """One line. Raises ValueError, and OSError for files."""
@@ -138,18 +180,14 @@ class Chat:
                 prompt=prompt,
                 temperature=self.temperature,
                 seed=self.seed,
-                stop=self.opened.stop,
                 keep=keep,
                 source=self.source,
             )
-            made, shown = [], ""
+            text = self.session.answer_text()
             with closing(tokens):  # type: ignore[type-var]
                 for token in tokens:
-                    made.append(token)
-                    text = self.opened.tokenizer.decode(made)
-                    print(text[len(shown) :], end="", flush=True, file=self.console.file)
-                    shown = text
-            print(file=self.console.file)
+                    self._write(text.push(token))
+            self._write(f"{text.finish()}\n")
 
         if keep:
             self._kept(f"??{question}", ask)
@@ -157,6 +195,10 @@ class Chat:
             read, start = self.session.cost.wake.tokens, time.perf_counter()
             ask()
             self._stand(time.perf_counter() - start, self.session.cost.wake.tokens - read)
+
+    def _write(self, text: str) -> None:
+        """A piece of an answer; no control character of a model reaches the terminal."""
+        print(printable(text, kept="\n\t"), end="", flush=True, file=self.console.file)
 
     def _stand(self, seconds: float | None = None, tokens: int = 0) -> None:
         s, L = self.session, self.session.config.window_size
@@ -182,6 +224,7 @@ class Chat:
         self._kept(f"/sleep {n}".strip(), sleep)
 
     def _source(self, label: str) -> None:
+        check_source(label or UNLABELLED)
         self.source = label or UNLABELLED
         say(self.console, f"  source: {self.source}")
 
@@ -211,7 +254,9 @@ class Chat:
         if not (file := file or str(self.state or "")):
             raise ValueError("/save needs a file, or start with --state FILE")
         check_path("/save", file)
-        self.session.save(file)
+        if (path := Path(file)).exists() and not (path.is_file() and (not path.stat().st_size or is_state(path))):
+            raise ValueError(f"/save {file} would replace something that is no state of a session; choose another")
+        self.session.save(path)
         say(self.console, f"  saved in {file}: {in_bytes(Path(file).stat().st_size)}")
 
     def _load(self, file: str) -> None:
@@ -255,8 +300,32 @@ class Chat:
         print_facts(self.console, HELP)
 
 
+def held_alone(state: Path) -> IO[str]:
+    """The file that keeps another chat from the same state until it is closed.
+
+    Raises:
+        ValueError: another one has it.
+        OSError: the folder cannot be written.
+    """
+    while True:
+        lock = open_lock(path := _lock_of(state))
+        if not take(lock):
+            lock.close()
+            raise ValueError(f"--state {state} is used by another chat; end that, or choose another file")
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
+        lock.close()  # of a chat that has just ended, which removed it
+
+
+def _lock_of(state: Path) -> Path:
+    return state.with_name(f".{state.name}.lock")
+
+
 def typed_lines() -> Iterator[str]:
-    """What is typed, or comes through a pipe. Ctrl-D ends it."""
+    """What is typed, or comes through a pipe. Ctrl-D ends it. What is not UTF-8 becomes "?"."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     if not sys.stdin.isatty():
         yield from sys.stdin
         return

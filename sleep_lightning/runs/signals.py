@@ -42,13 +42,16 @@ class SignalsInterrupt:
     after it. Contexts nest; threads other than the main one get no signals.
 
     What is raised in a destructor or an import may be swallowed there: ``check`` raises it again.
+
+    Args:
+        once: those behind the first, which is what ``timeout`` sends, interrupt nothing: not what the first one begins.
     """
 
     _entered: ClassVar[list["SignalsInterrupt"]] = []
 
-    def __init__(self) -> None:
+    def __init__(self, *, once: bool = False) -> None:
         self.received: int | None = None
-        self._holds = False
+        self._holds, self._once = False, once
         self._before: Handlers = {}
 
     @property
@@ -84,6 +87,6 @@ class SignalsInterrupt:
         restore(self._before)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.received = self.received or number
-        if not self._holds:
+        first, self.received = self.received is None, self.received or number
+        if not self._holds and (first or not self._once):
             raise KeyboardInterrupt

@@ -46,8 +46,6 @@ def status_of(error: Exception) -> tuple[int, str]:
         return (507, "the disk is full; nothing is lost") if full else (500, "a file of the server cannot be used")
     if isinstance(error, ValueError):
         return 422, said
-    if isinstance(error, RuntimeError) and "probability tensor" in str(error):
-        return 422, "the logits are not finite, so no token can be drawn; roll back or reset the session"
     return 500, "an error of the server; its log says more"
 
 
@@ -66,6 +64,8 @@ def answer_errors(app: FastAPI, directory: Path) -> None:
 
     async def of_http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
+        if error.status_code == 400:  # numbers of thousands of digits, too deep, no text
+            return JSONResponse({"error": "the body cannot be read as JSON; send an object"}, 422)
         return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
 
     async def of_body(_: Request, error: Exception) -> JSONResponse:

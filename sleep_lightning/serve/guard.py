@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +15,8 @@ OPEN = ("/health", "/openapi.json")
 """Paths without a token."""
 STATES = "/v1/states"
 """Where a state may be sent."""
+BODIES = 4
+"""States of the largest size whose bytes an owner's requests may hold at a time."""
 
 
 class Guard:
@@ -31,6 +34,7 @@ class Guard:
         self, app: ASGIApp, tokens: BearerTokens, limits: Limits, metrics: Metrics, route_of: Callable[[Scope], str]
     ) -> None:
         self._app, self._tokens, self._limits, self._metrics, self._route_of = app, tokens, limits, metrics, route_of
+        self._held: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,30 +64,51 @@ class Guard:
             return
         scope.setdefault("state", {})["owner"] = owner
         most = self._limits.state_bytes if scope["path"] == STATES else self._limits.body_bytes
-        body = await _body(receive, most, headers.get(b"content-length"))
-        if body is None:
-            await _refuse(
-                send, 413, f"the body has more than {most} bytes; send less at once", ((b"connection", b"close"),)
-            )
-            return
-        await self._app(scope, _replayed(body, receive), send)
+        body = _Body(self._held, owner or "", self._limits.state_bytes * BODIES)
+        try:
+            refused = await body.read(receive, most, headers.get(b"content-length"))
+            if refused is None:
+                await self._app(scope, _replayed(b"".join(body.parts), receive), send)
+            else:
+                await _refuse(send, *refused, ((b"connection", b"close"),))
+        finally:
+            self._held[body.owner] -= body.size
+            self._held += Counter()  # owners with none are dropped
 
 
-async def _body(receive: Receive, most: int, promised: bytes | None) -> bytes | None:
-    """All of it; None: it is longer, or is going to be."""
-    if promised is not None and promised.isdigit() and int(promised) > most:
+class _Body:
+    """What a request holds.
+
+    Args:
+        held: bytes by owner, of all requests.
+        owner: of this one.
+        together: most bytes of an owner.
+    """
+
+    def __init__(self, held: Counter[str], owner: str, together: int) -> None:
+        self._held, self.owner, self._together = held, owner, together
+        self.parts: list[bytes] = []
+        self.size = 0
+
+    async def read(self, receive: Receive, most: int, promised: bytes | None) -> tuple[int, str] | None:
+        """Read all of it, ``most`` bytes; else status and reason of the refusal."""
+        too_long = 413, f"the body has more than {most} bytes; send less at once"
+        if promised is not None and promised.isdigit() and int(promised[:30]) > most:
+            return too_long
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                break
+            part, more = message.get("body", b""), message.get("more_body", False)
+            self.parts.append(part)
+            self.size += len(part)
+            self._held[self.owner] += len(part)
+            if self.size > most:
+                return too_long
+            if self._held[self.owner] > self._together:
+                return 429, f"requests of yours hold more than {self._together} bytes; wait for one of them"
         return None
-    parts, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            break
-        part = message.get("body", b"")
-        parts.append(part)
-        size, more = size + len(part), message.get("more_body", False)
-        if size > most:
-            return None
-    return b"".join(parts)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

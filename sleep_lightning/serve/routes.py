@@ -2,9 +2,8 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
+from contextlib import aclosing, closing
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Body, Depends, Request, Response
@@ -15,11 +14,14 @@ from sleep_lightning.serve import schemas as s
 from sleep_lightning.serve.errors import REFUSALS, status_of
 from sleep_lightning.serve.limits import LimitReached, Limits
 from sleep_lightning.serve.metrics import Metrics
-from sleep_lightning.serve.streams import Generation, event
+from sleep_lightning.serve.streams import Events, Generation, event
 from sleep_lightning.serve.work import Work
-from sleep_lightning.session import SessionPool, SleepSession
+from sleep_lightning.session import AnswerText, SessionPool, SleepSession
+from sleep_lightning.session.text import Text
 
 T = TypeVar("T")
+LONGEST_TOKEN = 64
+"""Characters of a token; a text with more for each that it may have is not encoded to count them."""
 STATE = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -66,17 +68,17 @@ def session_routes(
 
         return s.Created(id=await work.run(owner, "", run))
 
-    def check_tokens(given: s.Tokens) -> str | list[int]:
+    def check_tokens(given: s.Tokens) -> tuple[str | list[int], int]:
+        """What is to be read, and about how many tokens it has."""
         tokens = given.given()
-        if isinstance(tokens, str):
-            if pool.tokenizer is None:
-                raise ValueError("this model has no tokenizer; give tokens")
-            tokens = list(pool.tokenizer.encode(tokens))
-        if len(tokens) > limits.tokens:
-            raise LimitReached(f"{len(tokens)} tokens are more than {limits.tokens} at once; send fewer")
-        if (wrong := next((i for i in tokens if i >= pool.model.vocab_size), None)) is not None:
-            raise ValueError(f"token {wrong} is not one of the model's, 0 to {pool.model.vocab_size - 1}")
-        return tokens
+        if isinstance(tokens, str) and pool.tokenizer is None:
+            raise ValueError("this model has no tokenizer; give tokens")
+        if isinstance(tokens, str) and len(tokens) > limits.tokens * LONGEST_TOKEN:
+            raise LimitReached(f"{len(tokens)} characters are too many at once; send fewer")
+        ids = Text(pool.tokenizer, pool.model.vocab_size).ids(tokens)
+        if len(ids) > limits.tokens:
+            raise LimitReached(f"{len(ids)} tokens are more than {limits.tokens} at once; send fewer")
+        return tokens, len(ids)
 
     def check_windows(session: SleepSession, tokens: int) -> None:
         ahead = (session.window_fill + tokens) // session.config.window_size
@@ -115,12 +117,12 @@ def session_routes(
     @router.post("/sessions/{id}/append", responses={202: {"model": s.Queued}})
     async def append(owner: Owner, id: str, body: s.Append) -> Any:
         """Have tokens read. Full windows are slept on."""
-        tokens = await work.in_thread(lambda: check_tokens(body))
+        tokens, n = await work.in_thread(lambda: check_tokens(body))
 
         def read(session: SleepSession) -> s.Session:
-            check_windows(session, len(tokens))
+            check_windows(session, n)
             session.append(tokens, body.source)
-            metrics.tokens.labels("read").inc(len(tokens))
+            metrics.tokens.labels("read").inc(n)
             return info(owner, session)
 
         return await use(owner, id, read) if body.wait else _queue(owner, id, read)
@@ -147,69 +149,75 @@ def session_routes(
         pool.entries.check(owner, id)
         return JSONResponse({"queued": work.queue(owner, id, run)}, 202)
 
-    def answer(owner: str, id: str, body: s.Ask) -> Callable[[Callable[[Iterator[int]], T]], T]:
-        """What lends the tokens of an answer."""
+    def answer(owner: str, id: str, body: s.Ask) -> tuple[Callable[[Callable[[Iterator[int]], None]], None], list[str]]:
+        """What lends the tokens of an answer, and the texts that end it."""
         most = min(32, limits.new_tokens) if body.max_new_tokens is None else body.max_new_tokens
         if most > limits.new_tokens:
             raise LimitReached(f"max_new_tokens={most} is more than {limits.new_tokens}; ask for fewer")
         options = body.options()
-        prompt = check_tokens(body) if body.tokens is not None or body.text is not None else None
+        asked = body.tokens is not None or body.text is not None
+        prompt, n = check_tokens(body) if asked else (None, 0)
+        _, texts = Text(pool.tokenizer, pool.model.vocab_size).stops(body.stop)
 
-        def lend(f: Callable[[Iterator[int]], T]) -> T:
+        def lend(f: Callable[[Iterator[int]], None]) -> None:
             with pool.use(owner, id) as session:
-                check_windows(session, len(prompt or ()) + most)
+                check_windows(session, n + most)
                 with closing(session.generate(most, prompt=prompt, **options)) as tokens:  # type: ignore[type-var]
-                    return f(tokens)
+                    f(tokens)
 
-        return lend
+        return lend, texts
+
+    async def generation(owner: str, id: str, body: s.Ask) -> Generation:
+        """What is going to be made in the session's turn, by a task that is not given up with its client."""
+        lend, texts = await work.in_thread(lambda: answer(owner, id, body))
+        made = Generation(lend, AnswerText(pool.tokenizer, texts), stopping)
+
+        async def make() -> None:
+            try:
+                async with work.turn(owner, id):
+                    await work.in_thread(made.run)
+                metrics.tokens.labels("generated").inc(len(made.made))
+            except LimitReached as error:
+                made.say("error", error)
+
+        work.keep(asyncio.create_task(make()))
+        return made
 
     @router.post("/sessions/{id}/ask")
     async def ask(owner: Owner, id: str, body: s.Ask) -> s.Answer:
         """Read a question, if there is one, and answer."""
-        lend = await work.in_thread(lambda: answer(owner, id, body))
-        begun = time.perf_counter()
-        made: list[int] = await work.run(owner, id, lambda: lend(list))
-        metrics.tokens.labels("generated").inc(len(made))
-        return s.Answer(tokens=made, text=decode(made), seconds=time.perf_counter() - begun)
-
-    def decode(tokens: list[int]) -> str:
-        return "" if pool.tokenizer is None else pool.tokenizer.decode(tokens)
+        made = await generation(owner, id, body)
+        async for kind, content in made.events():
+            if kind == "error":
+                raise content
+        return s.Answer(**made.answer())
 
     @router.post(
         "/sessions/{id}/generate",
         response_class=StreamingResponse,
         responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
     )
-    async def generate(owner: Owner, id: str, body: s.Ask) -> StreamingResponse:
-        """The same as server-sent events: ``token`` for each, then ``done``, or ``error``."""
-        lend = await work.in_thread(lambda: answer(owner, id, body))
-        generation = Generation(lend, decode, stopping)
+    async def generate(owner: Owner, id: str, body: s.Ask) -> Response:
+        """The same as server-sent events: ``token`` for each, then ``done``, or ``error``.
 
-        async def make() -> None:
-            try:
-                async with work.turn(owner, id):
-                    await work.in_thread(generation.run)
-            except LimitReached as error:
-                generation.say("error", error)
-
-        work.keep(asyncio.create_task(make()))
-        events = generation.events()
+        A client that goes away ends the answer; a session that keeps it keeps what was made until then.
+        """
+        made = await generation(owner, id, body)
+        events = made.events()
         first = await anext(events)
         if first[0] == "error":
             raise first[1]
 
         async def stream() -> AsyncIterator[bytes]:
             kind, content = first
-            while True:
-                if kind == "error":
-                    content = {"error": status_of(content)[1]}
-                yield event(kind, content)
-                if kind != "token":
-                    metrics.tokens.labels("generated").inc(len(content.get("tokens", ())))
-                    return
-                kind, content = await anext(events)
+            async with aclosing(events):
+                while True:
+                    yield event(kind, {"error": status_of(content)[1]} if kind == "error" else content)
+                    if kind in ("done", "error"):
+                        return
+                    kind, content = await anext(events)
 
-        return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        return Events(made, stream())
 
     @router.post("/sessions/{id}/fork", status_code=201)
     async def fork(owner: Owner, id: str) -> s.Created:

@@ -136,6 +136,7 @@ class Queued(BaseModel):
 class Answer(BaseModel):
     tokens: list[int]
     text: str
+    complete: bool = Field(description="False: the server was told to end before the answer was at its end.")
     seconds: float
 
 

@@ -18,9 +18,12 @@ from sleep_lightning.session.reader import Reader
 from sleep_lightning.session.state import SessionState, Snapshot
 from sleep_lightning.session.write_policy import WritePolicy
 from sleep_lightning.sleep import SleepConfig
+from sleep_lightning.sleep.config import MOST_PASSES
 
 Policy = Literal["on_full", "idle", "manual"]
 POLICIES = ("on_full", "idle", "manual")
+LONGEST_SOURCE = 1000
+"""Characters of a label: each window that is closed keeps those of its tokens."""
 
 
 class SessionExpired(ValueError):
@@ -146,6 +149,18 @@ class SessionCore:
                 f"{T} tokens do not fit into the window, which has room for {room}, and policy=manual does not sleep "
                 f"by itself; call sleep() first, or use policy=on_full"
             )
+
+
+def check_passes(n: int | None) -> None:
+    """Raises ValueError for what is no number of passes."""
+    if n is not None and (type(n) is not int or not 1 <= n <= MOST_PASSES):
+        raise ValueError(f"sleep.n_passes={n!r} must be at least 1: it counts ALL passes; {MOST_PASSES} are the most")
+
+
+def check_source(source: str) -> None:
+    """Raises ValueError for what is no label."""
+    if not isinstance(source, str) or not source or len(source) > LONGEST_SOURCE:
+        raise ValueError(f"source={str(source)[:20]!r} must be a label of 1 to {LONGEST_SOURCE} characters")
 
 
 def check_session(model: HybridLM, config: SleepConfig, policy: str, ttl: float | None) -> None:

@@ -35,6 +35,7 @@ class Entry:
     """A session: in memory (``session``), in its file, or in both.
 
     All but ``name`` and ``folder`` belong to whoever holds the lock. ``gone``: it was deleted or has expired.
+    ``holder``: the thread that uses it.
     """
 
     folder: Path
@@ -43,7 +44,17 @@ class Entry:
     expires_at: float | None = None
     gone: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
+    holder: int | None = None
     _saved: Any = None
+
+    @contextmanager
+    def by_this_thread(self) -> Iterator[None]:
+        """Inside, it is known whose lock it is."""
+        self.holder = threading.get_ident()
+        try:
+            yield
+        finally:
+            self.holder = None
 
     @property
     def file(self) -> Path:
@@ -133,7 +144,9 @@ class Entries:
         with self._changed:
             entry = self._entries.get((owner, name))
         if entry is not None:
-            with entry.lock:
+            if entry.holder == threading.get_ident():
+                raise ValueError("this thread uses that session already, and would wait for itself; use the one it has")
+            with entry.lock, entry.by_this_thread():
                 if not entry.gone:
                     try:
                         yield entry

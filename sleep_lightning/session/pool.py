@@ -17,16 +17,18 @@ from sleep_lightning.model import HybridLM
 from sleep_lightning.session.audit import Audit, audit_of
 from sleep_lightning.session.batch import own
 from sleep_lightning.session.batching import BatchingEngine
+from sleep_lightning.session.codec import Tokenizer
 from sleep_lightning.session.core import Policy
 from sleep_lightning.session.lru import SUFFIX, Entries, Entry
 from sleep_lightning.session.session import SleepSession
 from sleep_lightning.session.state_file import read_expiry, read_state
-from sleep_lightning.session.text import Tokenizer
 from sleep_lightning.session.write_policy import WritePolicy
 from sleep_lightning.sleep import SleepConfig
 
 OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NAME = re.compile(r"[0-9a-f]{32}")
+OF_EACH = ("n_passes", "tolerance")
+"""Keys of sleep in which sessions of a pool that took over a directory may differ."""
 _T = TypeVar("_T")
 
 
@@ -69,7 +71,7 @@ class SessionPool:
     ) -> None:
         fresh = SleepSession(model, sleep_config, tokenizer, policy=policy)
         fresh.close()
-        self.model, self.config, self.tokenizer, self.policy = model, fresh.config, tokenizer, policy
+        self.model, self.config, self.tokenizer, self.policy = model, fresh.config, fresh.tokenizer, policy
         self._audit, self._clock = audit_of(audit), clock
         self.session_bytes, self.max_bytes, self.directory = fresh.nbytes, max_bytes, Path(directory)
         if max_bytes < self.session_bytes:
@@ -272,6 +274,11 @@ class SessionPool:
 
     def _load(self, entry: Entry) -> SleepSession:
         session = SleepSession.load(entry.file, self.model, self.tokenizer, audit=self._audit, clock=self._clock)
+        theirs, ours = asdict(session.config), asdict(self.config)
+        if other := [key for key in ours if key not in OF_EACH and theirs[key] != ours[key]]:
+            session.close()
+            said = ", ".join(f"sleep.{key}={theirs[key]} and not {ours[key]}" for key in other)
+            raise ValueError(f"the session was begun with {said}, and a pool's sessions sleep alike; begin another")
         return self._engaged(session, entry.name)
 
     @contextmanager

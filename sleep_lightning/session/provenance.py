@@ -9,6 +9,8 @@ UNLABELLED = "unlabelled"
 """The source of what the caller gives no label."""
 ANSWER = "answer"
 """The source of tokens that the model has generated."""
+BEGIN = "begin"
+"""The source of the tokens that a tokenizer has before a session's first text."""
 Runs = tuple[tuple[str, int], ...]
 """Consecutive tokens by source: (label, how many)."""
 

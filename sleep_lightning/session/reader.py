@@ -109,7 +109,7 @@ class Reader:
     ) -> tuple[SessionState, int]:
         window, sources = state.window, labels(state.sources)
         config = self._passes_of(state, n_passes)
-        kept = [self.writes is None or self.writes.of(source) > 0 for source in sources]
+        kept = [True] * len(sources) if self.writes is None else self.writes.kept(sources)
         tokens = window.tokens_BL[0, : window.fill]
         made: list[PassRecord] = []
         changes: list[tuple[float, ...]] = []

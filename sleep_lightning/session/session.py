@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from sleep_lightning.model import HybridLM
+from sleep_lightning.session.answer_text import AnswerText
 from sleep_lightning.session.audit import Audit, audit_of
-from sleep_lightning.session.core import Policy, SessionCore, SessionExpired, check_session
+from sleep_lightning.session.codec import Codec, Tokenizer
+from sleep_lightning.session.core import Policy, SessionCore, SessionExpired, check_passes, check_session, check_source
 from sleep_lightning.session.idle import IdleSleeper
 from sleep_lightning.session.inspection import Difference, Inspection, compare_states, inspect_state
-from sleep_lightning.session.provenance import UNLABELLED, Read, WindowLine
+from sleep_lightning.session.provenance import BEGIN, UNLABELLED, Read, WindowLine
 from sleep_lightning.session.sampling import Sampling
 from sleep_lightning.session.saved import Saved, load_state, save_state
 from sleep_lightning.session.state import SessionState, Snapshot
-from sleep_lightning.session.text import Stops, Text, Tokenizer, Tokens
+from sleep_lightning.session.text import Stops, Text, Tokens
 from sleep_lightning.session.write_policy import WritePolicy
 from sleep_lightning.sleep import SleepConfig
 
@@ -33,7 +35,7 @@ class SleepSession(SessionCore):
     Args:
         model: a trained hybrid; its weights must not change while the session lives.
         sleep_config: L, N and their options. ``grad_passes`` and what else is for training has no effect.
-        tokenizer: for text in and out.
+        tokenizer: for text in and out; many sessions best share ``Codec.of`` one, which is set up once.
         policy: when a window is slept on. ``on_full``: as soon as it has L tokens; ``idle``: also as it stands, in a
             thread of its own, when the session has not been used for ``idle_after`` seconds; ``manual``: by ``sleep``
             alone, and a full window takes no more tokens.
@@ -72,8 +74,7 @@ class SleepSession(SessionCore):
         policy_of_writes = WritePolicy(writes) if isinstance(writes, Mapping) else writes
         config = replace(sleep_config, grad_passes=None)
         super().__init__(model, config, policy, policy_of_writes, keep_texts, ttl, audit_of(audit), clock)
-        self.tokenizer, self.idle_after = tokenizer, idle_after
-        self._text = Text(tokenizer, model.vocab_size)
+        self._text, self.idle_after = Text(tokenizer, model.vocab_size), idle_after
         self._idle = IdleSleeper(self, idle_after) if policy == "idle" else None
 
     # Reading and sleeping
@@ -88,9 +89,10 @@ class SleepSession(SessionCore):
         Raises:
             ValueError: tokens that the model does not know; text without a tokenizer; a policy that would not sleep.
         """
-        ids = self._text.ids(tokens)
+        check_source(source)
+        ids = self._text.ids(tokens, first=not self.tokens_seen)
         with self._working("write", "append", urgent=True, tokens=len(ids), source=source):
-            self._read(ids, source)
+            self._read_given(tokens, ids, source)
 
     def sleep(self, n_passes: int | None = None, *, stop: Callable[[], bool] | None = None) -> int:
         """Close the window as it stands: ``n_passes`` over it in all (None: N), of which its reading was the first.
@@ -103,8 +105,7 @@ class SleepSession(SessionCore):
             The passes made; fewer than asked for under ``tolerance``, 0 for an empty window, or one of which nothing
             may be consolidated.
         """
-        if n_passes is not None:
-            replace(self.config, n_passes=n_passes)  # refuses what is none
+        check_passes(n_passes)
         with self._working("write", "sleep", tokens=self.window_fill, n_passes=n_passes):
             if not self.window_fill:
                 return 0
@@ -132,7 +133,7 @@ class SleepSession(SessionCore):
             tokens: the question.
             max_new_tokens: most tokens of the answer.
             temperature, top_k, top_p, seed: ``Sampling``.
-            stop: tokens or texts that end the answer and are no part of it.
+            stop: tokens or texts that end the answer and are no part of it; the tokenizer's end of a text always does.
             keep: False throws question and answer away: the session is to the bit as before.
             source: where the question comes from; the source of the answer is "answer".
 
@@ -154,8 +155,11 @@ class SleepSession(SessionCore):
         )
         if not isinstance(tokens, str):
             return answer
-        text, (_, stops) = self._text.decode(answer), self._text.stops(stop)
-        return text[: min((text.find(s) for s in stops if s in text), default=len(text))]
+        text = self.answer_text(stop)
+        for token in answer:
+            text.push(token)
+        text.finish()
+        return text.text
 
     def generate(
         self,
@@ -174,17 +178,27 @@ class SleepSession(SessionCore):
 
         From the first to the last of them the session takes nothing else. Arguments as of ``ask``; ``prompt`` is read
         first (None: the answer goes on from the last token read), a token in ``stop`` is not yielded, and a text in
-        ``stop`` ends the answer with the token that completes it, which is yielded and not read.
+        ``stop`` ends the answer with the token that completes it, which is yielded and not read. ``answer_text`` makes
+        text of them.
         """
-        if max_new_tokens < 0:
-            raise ValueError(f"max_new_tokens={max_new_tokens} must be 0 or more")
+        if type(max_new_tokens) is not int or max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens={max_new_tokens!r} must be a whole number from 0")
+        check_source(source)
         sampling = Sampling(temperature, top_k, top_p, seed)
-        ids = [] if prompt is None else self._text.ids(prompt)
+        given: Tokens = [] if prompt is None else prompt
+        ids = self._text.ids(given, first=not self.tokens_seen)
         stops = self._text.stops(stop)
         if not ids and not self.tokens_seen:
             raise ValueError("there is nothing that an answer could go on from; append something, or give a prompt")
-        self._check_room(len(ids) + max_new_tokens)
-        return self._generate(ids, max_new_tokens, sampling, stops, keep, source)
+        self._check_room(len(self._begins(given, ids)) + len(ids) + max_new_tokens)
+        return self._generate(given, ids, max_new_tokens, sampling, stops, keep, source)
+
+    def answer_text(self, stop: Stops = ()) -> AnswerText:
+        """What makes text of the tokens of ``generate``, one after the other, as ``ask`` does.
+
+        Raises ValueError for texts in ``stop`` without a tokenizer.
+        """
+        return self._text.answer(self._text.stops(stop)[1])
 
     def next_logits(self) -> Tensor:
         """Logits of the token that comes next, fp32 ``[vocab]``. Raises ValueError if nothing has been read."""
@@ -352,6 +366,11 @@ class SleepSession(SessionCore):
         if self._idle is not None:
             self._idle.close()
 
+    @property
+    def tokenizer(self) -> Codec | None:
+        """What text goes through."""
+        return self._text.codec
+
     # Inside
 
     def _like(self, config: SleepConfig, state: SessionState) -> Self:
@@ -369,6 +388,20 @@ class SleepSession(SessionCore):
         )
         other._state, other.expires_at = state, self.expires_at
         return other
+
+    def _read_given(self, tokens: Tokens, ids: list[int], source: str) -> None:
+        """Read what a caller has given, all or none; a text that begins the session stands behind its beginning."""
+        before, begin = self._state, self._begins(tokens, ids)
+        self._check_room(len(begin) + len(ids))
+        try:
+            self._read(begin, BEGIN)
+            self._read(ids, source)
+        except BaseException:
+            self._state = before
+            raise
+
+    def _begins(self, tokens: Tokens, ids: list[int]) -> list[int]:
+        return [] if self.tokens_seen or not ids else self._text.begin(tokens)
 
     def _read(self, ids: list[int], source: str) -> Tensor:
         h_BTE = super()._read(ids, source)
@@ -392,6 +425,7 @@ class SleepSession(SessionCore):
 
     def _generate(
         self,
+        given: Tokens,
         ids: list[int],
         most: int,
         sampling: Sampling,
@@ -402,24 +436,23 @@ class SleepSession(SessionCore):
         detail = {"tokens": len(ids), "max_new_tokens": most, "kept": keep, "source": source}
         with self._working("write" if keep else "read", "generate", urgent=True, **detail):
             state, self._generating = self._state, True
-        made: list[int] = []
-        unread: list[int] = []
+        text, unread = self._text.answer(stops[1]), list[int]()
         generator = sampling.generator(state.window.tokens_BL.device)
         try:
             with self._lock:
-                self._read(ids, source)
-            while len(made) < most:
+                self._read_given(given, ids, source)
+            for _ in range(most):
                 with self._lock:
                     self._read_answer(unread)
+                    unread = []
                     token = sampling.draw(self._next_logits(), generator)
-                unread = []
                 if token in stops[0]:
                     break
-                made.append(token)
-                ends = bool(stops[1]) and any(s in self._text.decode(made) for s in stops[1])
-                unread = [] if ends else [token]
+                if stops[1]:
+                    text.push(token)
+                unread = [] if text.ended else [token]
                 yield token
-                if ends:
+                if text.ended:
                     break
         finally:
             with self._lock:

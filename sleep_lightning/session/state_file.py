@@ -38,6 +38,8 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ValueError: the file is truncated, damaged, of a newer version, or no state of a session.
         OSError: it cannot be read.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no plain file; give a file written by SleepSession.save")
     content = path.read_bytes()
     try:
         tensors = load(content)
@@ -67,14 +69,24 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def read_expiry(path: Path) -> float | None:
     """When a state expires, without reading its tensors; None: never, or it is not known."""
+    at = _glance(path).get("expires_at")
+    return float(at) if isinstance(at, int | float) and not isinstance(at, bool) else None
+
+
+def is_state(path: Path) -> bool:
+    """Whether a file says that it is the state of a session; nothing else of it is read."""
+    return _glance(path).get("format") == FORMAT
+
+
+def _glance(path: Path) -> dict[str, Any]:
+    """What a file says beside its tensors; empty if it is no state, or cannot be read."""
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(json.loads(file.read(min(size, path.stat().st_size)))["__metadata__"][KEY])
-        at = header["expires_at"]
-        return float(at) if type(at) in (int, float) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+        return header if isinstance(header, dict) else {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        return {}
 
 
 def _checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -1,9 +1,9 @@
 """Which sources may be slept on: what may write to a memory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sleep_lightning.session.provenance import Runs
+from sleep_lightning.session.provenance import BEGIN, Runs
 from sleep_lightning.sleep.config import MOST_PASSES
 
 
@@ -33,4 +33,13 @@ class WritePolicy:
 
     def of_window(self, runs: Runs) -> int:
         """Passes over what may be consolidated of a window: 0 if nothing may."""
-        return min((n for source, _ in runs if (n := self.of(source))), default=0)
+        return min((n for source, _ in runs if not self._follows(source) and (n := self.of(source))), default=0)
+
+    def kept(self, sources: Sequence[str]) -> list[bool]:
+        """Which tokens of a window may be consolidated, by their sources; the beginning of a session if others may."""
+        alone = [not self._follows(source) and self.of(source) > 0 for source in sources]
+        return [any(alone) if self._follows(source) else may for source, may in zip(sources, alone, strict=True)]
+
+    def _follows(self, source: str) -> bool:
+        """Whether a source goes with the others of its window."""
+        return source == BEGIN and source not in self.passes

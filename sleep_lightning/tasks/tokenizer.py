@@ -89,6 +89,11 @@ class HuggingFaceTokenizer:
         # SentencePiece puts a mark before every text, as if a space stood there
         self._marks = self._plain("a") != self._plain(f"{_JOINT}a")[len(self._plain(_JOINT)) :]
 
+    @property
+    def wrapped(self) -> Any:
+        """The library's own."""
+        return self._tokenizer
+
     def encode(self, text: str, *, first: bool = False, special: bool = False) -> list[int]:
         """See ``Tokenizer``."""
         if first or not self._marks:

@@ -1,11 +1,16 @@
 """``chat`` with lines from a pipe: what is read, asked, undone and saved is what a session does."""
 
 import io
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sleep_lightning.__main__ import main
+from sleep_lightning.cli.chat import Chat
+from sleep_lightning.cli.console import plain_console
 from sleep_lightning.config import load_experiment
 from sleep_lightning.runs.model_folder import write_model_folder
 from sleep_lightning.serve.opening import open_model
@@ -97,6 +102,86 @@ def test_mistakes_are_sentences_and_it_goes_on(chat, tmp_path: Path, capsys: pyt
     ):
         assert main(["chat", *arguments]) == 2
         assert wanted in capsys.readouterr().err
+
+
+def test_keys_are_changed_as_for_test(chat, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    state = ("--state", str(tmp_path / "state"))
+    said = chat("0 1 1 0 1 0", "/provenance", options=("sleep.n_passes=5", "sleep.window_size=4", *state))
+    assert any("windows of 4 tokens, N=5" in line for line in said) and any("  5 passes" in line for line in said)
+    said = chat("/provenance", options=(*state, "sleep.n_passes=5"))
+    assert any("  5 passes" in line for line in said)
+    for arguments, wanted in (
+        (["sleep.n_passes=2", *state], "state goes on with sleep.n_passes=5, not 2; drop it, or begin another file"),
+        (["--policy", "manual", *state], "state goes on with --policy on_full; drop it"),
+        (["--keep-texts", *state], "state was begun without --keep-texts; drop it"),
+        (["training.max_steps=3"], "training.max_steps=3 would change nothing: a model is held here, and not trained"),
+        (["tracking.uri=x"], "tracking.uri=x would change nothing"),
+        (["sleep.grad_passes=1"], "sleep.grad_passes=1 would change nothing"),
+        (["model.d_model=32"], "model.d_model=32 does not fit"),
+        (["task.name=depo"], "was trained with task.name=rule110"),
+        (["sleep.n_pases=3"], "did you mean sleep.n_passes"),
+        (["sleep.wake_passes=2"], "sleep.wake_passes=2 needs a whole window at once"),
+        (["5"], "argument '5' is not key=value"),
+    ):
+        assert main(["chat", "--checkpoint", str(folder), *arguments]) == 2, arguments
+        said = capsys.readouterr().err
+        assert wanted in said and said.count("\n") == 1
+
+
+def test_hostile_lines(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").write_text("a file of mine")
+    os.mkfifo(tmp_path / "fifo")
+    wrong = [
+        b"\xff\xfe 0", b"/sleep 1000000000", b"/sleep -1", "/sleep \u00b2".encode(), b"/source " + b"x" * 2000,
+        f"/save {tmp_path / 'mine'}".encode(), f"/save {tmp_path}".encode(), f"/save {tmp_path}/no/x".encode(),
+        f"/load {tmp_path / 'fifo'}".encode(), b"/load /dev/zero", b"/load " + b"y" * 5000, b"/save a\x00b",
+        b"/\x1b[2J", b"?" + b"Q1 " * 5000 + b"z", "\u202e\u2066".encode(),
+    ]  # fmt: skip
+    lines = b"\n".join([b"0 1", *wrong, b"/source \x1b]0;x\x07", b"/source", b"1 1", b"?Q1"])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines), encoding="utf-8"))
+    assert main(["chat", "--checkpoint", str(folder)]) == 0
+    said = capsys.readouterr().out
+    errors = [line for line in said.splitlines() if line.startswith("! ")]
+    assert len(errors) == len(wrong), errors
+    assert "would replace something that is no state of a session" in said and "4 tokens read" in said
+    assert "\x1b" not in said and (tmp_path / "mine").read_text() == "a file of mine"
+
+
+@pytest.mark.parametrize("while_answering", [False, True])
+def test_a_signal_saves_the_state(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, while_answering: bool
+) -> None:
+    """Two of them, which is what ``timeout`` sends; the second comes while it is saved."""
+    chat = Chat(open_model(str(folder)), plain_console(quiet=True), tmp_path / "state")
+
+    def terminated(_: object = None) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def lines() -> Iterator[str]:
+        yield "0 1"
+        if while_answering:
+            monkeypatch.setattr(chat.session, "_next_logits", terminated)
+            yield "??Q1"
+        terminated()
+
+    save = chat.session.save
+    monkeypatch.setattr(chat.session, "save", lambda path: (terminated(), save(path)))
+    assert chat.run(lines()) == 128 + signal.SIGTERM
+    assert SleepSession.load(tmp_path / "state", chat.opened.model).tokens_seen == 2 + while_answering
+    assert [file.name for file in tmp_path.glob(".*")] == []
+
+
+def test_two_chats_on_one_state(folder: Path, tmp_path: Path) -> None:
+    opened, state = open_model(str(folder)), tmp_path / "state"
+    first = Chat(opened, plain_console(quiet=True), state)
+    with pytest.raises(ValueError, match="state is used by another chat; end that, or choose another file"):
+        Chat(opened, plain_console(quiet=True), state)
+    first.run(["0 1"])
+    assert [file.name for file in tmp_path.glob(".*")] == [], "no lock is left behind"
+    second = Chat(opened, plain_console(quiet=True), state)
+    assert second.session.tokens_seen == 2
 
 
 def test_words() -> None:

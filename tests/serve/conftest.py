@@ -37,7 +37,13 @@ class Tenants:
 
     def call(self, who: str, method: str, path: str, **options: Any) -> Any:
         token = next(token for token, owner in TOKENS.items() if owner == who)
-        return self.client.request(method, path, headers={"Authorization": f"Bearer {token}"}, **options)
+        headers = {"Authorization": f"Bearer {token}", **options.pop("headers", {})}
+        return self.client.request(method, path, headers=headers, **options)
+
+    def post_json(self, who: str, path: str, content: bytes) -> Any:
+        """What says that it is JSON."""
+        headers = {"Content-Type": "application/json"}
+        return self.call(who, "POST", f"/v1/sessions{path}", content=content, headers=headers)
 
     def post(self, who: str, path: str, **body: Any) -> Any:
         return self.call(who, "POST", f"/v1/sessions{path}", json=body)

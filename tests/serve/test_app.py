@@ -169,8 +169,11 @@ def test_bodies_that_are_no_json(tenants: Tenants) -> None:
     id = tenants.new()
     deep = b'{"text":' + b"[" * 100_000
     for body in (b"{", b"\xff\xfe", b"[1]", b'{"tokens": [1e999]}', b'{"text": "\\ud800"}', deep):
-        got = tenants.call("alice", "POST", f"/v1/sessions{id}/append", content=body)
-        assert got.status_code == 422 and list(got.json()) == ["error"]
+        for got in (
+            tenants.call("alice", "POST", f"/v1/sessions{id}/append", content=body),
+            tenants.post_json("alice", f"{id}/append", body),
+        ):
+            assert got.status_code == 422 and list(got.json()) == ["error"]
     long = tenants.call("alice", "POST", f"/v1/sessions{id}/append", content=b" " * (2**20 + 1))
     chunks = tenants.call("alice", "POST", f"/v1/sessions{id}/append", content=(b" " * 2**18 for _ in range(5)))
     assert long.status_code == chunks.status_code == 413

@@ -1,5 +1,6 @@
 """The command: what it checks before it loads, and that a signal saves every session."""
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ class Serving:
 
     def __init__(self, cwd: Path, folder: Path) -> None:
         arguments = ("--checkpoint", str(folder), "--port", "0", "--directory", "kept", "--limit", "passes=3")
-        self.process = start(cwd, "serve", *arguments)
+        self.process = start(cwd, "serve", "sleep.n_passes=2", *arguments)
         assert self.process.stdout is not None
         said = {}
         for line in self.process.stdout:
@@ -64,6 +65,36 @@ def test_a_signal_saves_every_session(tmp_path: Path, model_folder: Path) -> Non
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "kept" / "local").iterdir()} == {0o600}
 
 
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_signal_ends_an_answer_that_is_streamed(tmp_path: Path, model_folder: Path) -> None:
+    server = Serving(tmp_path, model_folder)
+    try:
+        id = server.post().json()["id"]
+        body = {"text": "0 1", "max_new_tokens": 1024}
+        with server.client.stream("POST", f"{server.address}/{id}/generate", json=body) as stream:
+            lines = stream.iter_lines()
+            said = [next(lines) for _ in range(30)]
+            server.process.send_signal(signal.SIGTERM)
+            said += list(lines)
+        told = server.process.communicate(timeout=WAIT)[0]
+        assert server.process.returncode == 0 and "saved 1 sessions" in told and "Traceback" not in told
+        assert said[-3] == "event: done"
+        done = json.loads(said[-2].removeprefix("data: "))
+        assert not done["complete"] and 8 < len(done["tokens"]) < 1024
+        server = Serving(tmp_path, model_folder)
+        stands = server.get(f"/{id}")
+        assert stands["tokens_seen"] == 2 + len(done["tokens"]) and stands["n_passes"] == 2
+        with server.client.stream("POST", f"{server.address}/{id}/generate", json=body) as stream:
+            next(stream.iter_lines())  # and the client goes
+        assert server.get(f"/{id}")["tokens_seen"] < stands["tokens_seen"] + 1024
+        server.end(signal.SIGTERM)
+        assert server.process.returncode == 0
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
 @pytest.mark.long
 def test_what_is_wrong_is_said_before_anything_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -80,6 +111,7 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(
         (["--directory", "file/x"], "--directory file/x cannot be created"),
         (["--tokens", "none"], "--tokens none cannot be read"),
         (["--token", "abc"], "--token"),
+        (["training.max_steps=2"], "training.max_steps=2 would change nothing"),
         ([], "--checkpoint none"),
     ):
         assert (

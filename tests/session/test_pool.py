@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,22 @@ def test_nobody_waits_for_anothers_sleep(tmp_path: Path, monkeypatch: pytest.Mon
         assert not sleeping.done()
         wake.set()
         assert sleeping.result(60) == 5
+
+
+def test_sessions_that_sleep_otherwise_are_refused(tmp_path: Path) -> None:
+    """In a directory that another pool has left; N alone may differ."""
+    with pool(tmp_path) as p:
+        name = p.create("a")
+        with p.use("a", name) as session:
+            session.append(text(0, 8))
+    more = replace(CONFIG, n_passes=CONFIG.n_passes + 1)
+    with SessionPool(MODEL, more, 10**7, tmp_path) as p, p.use("a", name) as session:
+        assert session.tokens_seen == 8 and session.config.n_passes == CONFIG.n_passes
+    with SessionPool(MODEL, replace(CONFIG, window_size=L + 2), 10**7, tmp_path) as p:
+        with pytest.raises(ValueError, match=rf"begun with sleep.window_size={L} and not {L + 2}, .* begin another"):
+            p.use("a", name).__enter__()
+        p.delete("a", name)
+        assert p.names("a") == [] and p.entries.in_memory == 0
 
 
 def test_a_budget_for_less_than_one_is_refused(tmp_path: Path) -> None:

@@ -26,5 +26,5 @@ COMMANDS = {
     "completion": ("completion", "print what makes a shell complete commands and keys"),
 }
 """Name: its module in ``cli.commands``, and what it does."""
-WITH_KEYS = {"fit", "validate", "test", "predict", "compare", "cost", "plan", "config", "doctor"}
+WITH_KEYS = {"fit", "validate", "test", "predict", "chat", "serve", "compare", "cost", "plan", "config", "doctor"}
 """Commands that take keys of an experiment."""

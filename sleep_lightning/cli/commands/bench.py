@@ -9,20 +9,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="BENCH",
-        help="operator, step, memory, overhead, ranks, startup, storage, coordinates, session (default: all)",
+        help="operator, step, memory, overhead, ranks, startup, storage, coordinates, session (default: all these), or "
+        "injection",
     )
     parser.add_argument("--seconds", type=float, default=20, help="time per table (default: 20)")
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="write the rows to a file (JSON); of coordinates also a picture beside it (PNG)",
+        help="write the rows to a file (JSON); of coordinates and injection also a picture beside it (PNG)",
+    )
+    parser.add_argument(
+        "--checkpoint", nargs="+", metavar="RUN|FILE", help="of injection: models that were trained on depo"
     )
 
 
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli import bench
-    from sleep_lightning.cli.places import file_to_write
+    from sleep_lightning.cli.places import check_checkpoint, file_to_write
 
     output = file_to_write("--output", a.output)
-    bench.check(a.names, a.seconds)
-    return lambda: bench.bench(a.names, a.seconds, output)
+    bench.check(a.names, a.seconds, a.checkpoint)
+    for checkpoint in a.checkpoint or ():
+        check_checkpoint(checkpoint)
+    return lambda: bench.bench(a.names, a.seconds, output, a.checkpoint)

@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="change a key, e.g. sleep.n_passes=4"
+    )
+    parser.add_argument(
         "--checkpoint", required=True, metavar="RUN|FILE", help="a run, a checkpoint, or what export wrote"
     )
     parser.add_argument("--state", metavar="FILE", help="go on from it if it is there; save there at the end")
@@ -13,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, help="of answers; 0: the likeliest (default: 0)")
     parser.add_argument("--seed", type=int, help="of answers")
     parser.add_argument(
-        "--policy", choices=("on_full", "idle", "manual"), default="on_full", help="when windows are slept on"
+        "--policy", choices=("on_full", "idle", "manual"), help="when windows are slept on (default: on_full)"
     )
     parser.add_argument("--keep-texts", action="store_true", help="keep what is read, which /forget needs")
 
@@ -24,6 +27,7 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli.places import file_to_write
     from sleep_lightning.names import check_path
     from sleep_lightning.serve.opening import open_model
+    from sleep_lightning.serve.overrides import check_overrides, sleep_changes
     from sleep_lightning.session.sampling import Sampling
     from sleep_lightning.training.runtime.threads import choose_threads
 
@@ -34,9 +38,10 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     Sampling(a.temperature)
     check_path("--checkpoint", a.checkpoint)
     state = file_to_write("--state", a.state)
+    check_overrides(a.overrides)
     choose_threads()
     chat = Chat(
-        open_model(a.checkpoint),
+        open_model(a.checkpoint, a.overrides),
         plain_console(),
         state,
         a.max_new_tokens,
@@ -45,10 +50,10 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
         a.policy,
         a.keep_texts,
     )
+    chat.check_state(sleep_changes(a.overrides))
 
     def run() -> int:
         chat.greet()
-        chat.run(typed_lines())
-        return 0
+        return chat.run(typed_lines())
 
     return run

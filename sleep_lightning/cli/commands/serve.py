@@ -8,6 +8,9 @@ MEGABYTE = 10**6
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="change a key, e.g. sleep.n_passes=4"
+    )
+    parser.add_argument(
         "--checkpoint", required=True, metavar="RUN|FILE", help="a run, a checkpoint, or what export wrote"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
@@ -40,6 +43,7 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.formatting import in_bytes
     from sleep_lightning.names import check_path
     from sleep_lightning.serve.limits import Limits
+    from sleep_lightning.serve.overrides import check_overrides
     from sleep_lightning.serve.server import bind, check_installed, is_loopback
     from sleep_lightning.serve.tokens import FORM, fresh_token, read_tokens
 
@@ -62,6 +66,7 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
         raise ValueError(f"--directory {a.directory} cannot be created ({error.strerror}); choose another") from error
     if not os.access(a.directory, os.W_OK | os.X_OK):
         raise ValueError(f"--directory {a.directory} cannot be written; choose another, or chmod u+wx it")
+    check_overrides(a.overrides)
     listening = bind(a.host, a.port)
 
     from sleep_lightning.serve.opening import open_model
@@ -70,7 +75,7 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.training.runtime.threads import choose_threads
 
     choose_threads()
-    opened = open_model(a.checkpoint)
+    opened = open_model(a.checkpoint, a.overrides)
     sleep = opened.experiment.sleep
     limits = replace(limits, passes=max(limits.passes, sleep.n_passes))
     pool = SessionPool(
