@@ -1,138 +1,102 @@
-"""A session's tokens and answers, over N and over what was read before, beside a transformer that keeps all of it."""
+"""What an answer costs over N and over what was read before, for sleep and for what stands in its place."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import torch
-
-from sleep_lightning.bench.timing import interleave
-from sleep_lightning.model import HybridLM, Memory, ModelConfig
-from sleep_lightning.model.open_window import open_window
-from sleep_lightning.model.window_cache import WindowCache
+from sleep_lightning.bench.contenders import Contender, Models, Size
+from sleep_lightning.bench.timing import interleave, percentile, percentiles
+from sleep_lightning.compare.asking import whole_window_asker
+from sleep_lightning.cost.answering import Asked, answer_cost, break_even
 from sleep_lightning.session import SleepSession
 from sleep_lightning.sleep import SleepConfig
 
-VOCAB = 1024
-QUESTION = 16
-"""Tokens of a question; the time to its answer ends with the answer's first token."""
-LEAST_TOKENS = 200
-"""Timed at least, for a 99th percentile."""
-MOST_READ = 8_000
-"""Tokens that sessions really read: nothing that they compute depends on how many more there were."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """A model, its window, and what is varied."""
-
-    d_model: int = 256
-    pattern: str = "AGAG"
-    window: int = 128
-    passes: tuple[int, ...] = (1, 4, 16)
-    tokens_read: tuple[int, ...] = (1_000, 8_000, 64_000)
-
-    def model(self, pattern: str) -> HybridLM:
-        """Untrained; attention has a gate, so that its blocks are as large as those of fast weights."""
-        torch.manual_seed(0)
-        heads = max(1, self.d_model // 64)
-        return HybridLM(ModelConfig(self.d_model, pattern, n_heads=heads, attention_gate=True), VOCAB).to(_device())
-
-    def __str__(self) -> str:
-        return f"d{self.d_model} {self.pattern}, L={self.window}, one sequence"
-
-
-class FullCache:
-    """Attention in every block, over all tokens read: their keys and values are random numbers.
-
-    Args:
-        model: of attention alone.
-        read: tokens before the first that is timed.
-        more: room for those that are.
-    """
-
-    def __init__(self, model: HybridLM, read: int, more: int) -> None:
-        self._model, self._memory = model, Memory(())
-        _, self._cache = open_window(model, self._memory, read + more)
-        for x in (*self._cache.keys, *self._cache.values):
-            x.normal_()
-        self._cache.present.fill_(True)
-        self._start = self._cache = replace(self._cache, fill=(read,))
-        self.nbytes = 2 * sum(x[:, :, :read].nbytes for x in self._cache.keys)
-
-    def token(self) -> None:
-        """Read one token and choose the next."""
-        if self._cache.fill[0] == self._cache.size:
-            self._cache = self._start
-        self._cache = self._next(1, self._cache)
-
-    def answer(self) -> None:
-        """Read a question and choose the first token of its answer; the cache stays as it was."""
-        self._next(QUESTION, self._start)
-
-    @torch.no_grad()
-    def _next(self, T: int, cache: WindowCache) -> WindowCache:
-        cache, slots = cache.claim(T)
-        h, _ = self._model.extend(self._model.embed(_tokens(T)), self._memory, slots)
-        int(self._model.logits(h[:, -1:]).argmax())
-        return cache
+ANSWERING, BREAK_EVEN = "answering", "sleep once, or loop with every answer"
+"""The two tables."""
+LEAST_TOKENS, LEAST_ANSWERS, LEAST_SLOW = 200, 50, 6
+"""Timed at least; the first for a 99th percentile, the last of what takes long."""
 
 
 def bench_session(seconds: float, size: Size | None = None) -> Iterator[dict[str, object]]:
-    """A row per contender and number of tokens read before: milliseconds, bytes, FLOPs.
+    """A row per contender and number of tokens read before: milliseconds, FLOPs, bytes; then one per N with Q*.
 
-    Tokens are read one by one, and windows slept on as they fill: that is in the slowest token, and in a column of its
-    own.
+    Tokens are read one by one, and windows slept on as they fill: that is in the slowest token.
     """
-    size = size or Size()
-    hybrid, transformer = size.model(size.pattern), size.model("A" * len(size.pattern))
-    sessions = {f"sleep N={n}": SleepSession(hybrid, SleepConfig(size.window, n)) for n in size.passes}
-    for read in size.tokens_read:
-        full = FullCache(transformer, read, QUESTION + LEAST_TOKENS)
-        for session in sessions.values():
-            session.append([1] * (min(read, MOST_READ) - session.tokens_seen))
-        before = {name: (s.cost.sleep.seconds, s.windows_closed) for name, s in sessions.items()}
-        tokens: dict[str, Callable[[], object]] = {n: _token_of(s) for n, s in sessions.items()}
-        answers: dict[str, Callable[[], object]] = {n: _answer_of(s) for n, s in sessions.items()}
-        share = seconds / len(size.tokens_read) / 2
-        per_token = interleave({**tokens, "full cache": full.token}, share, LEAST_TOKENS, warm=False)
-        per_answer = interleave({**answers, "full cache": full.answer}, share, LEAST_TOKENS // 4, warm=False)
-        for name in per_token:
-            model, seen = (transformer, read) if name == "full cache" else (hybrid, size.window // 2)
-            row: dict[str, object] = {"what": "answering", "shape": str(size), "contender": name, "tokens_read": read}
-            row |= _percentiles("token", per_token[name]) | {"token_max_ms": 1e3 * max(per_token[name])}
-            row |= _percentiles("answer", per_answer[name])
-            row |= {"sleep_ms_per_window": 0.0, "bytes": full.nbytes}
-            if name in sessions:
-                session, (slept, closed) = sessions[name], before[name]
-                windows = max(1, session.windows_closed - closed)
-                row |= {"sleep_ms_per_window": 1e3 * (session.cost.sleep.seconds - slept) / windows}
-                row["bytes"] = session.nbytes
-            flops = model.pass_flops(1, range(model.n_blocks), cached_tokens=seen)
-            assert flops is not None
-            row["mflops_per_token"] = (flops.forward.total() + model.logits_flops(1)) / 1e6
-            yield row | {"parameters": sum(p.numel() for p in model.parameters()), "tokens_timed": len(per_token[name])}
+    models = Models(size or Size())
+    share = seconds / (2 * len(models.size.tokens_read) + 2)
+    for read in models.size.tokens_read:
+        yield from _answering(models, read, share)
+    yield from _break_even(models, share)
 
 
-def _token_of(session: SleepSession) -> Callable[[], object]:
-    def token() -> None:
-        session.append([1])
-        int(session.next_logits().argmax())
-
-    return token
-
-
-def _answer_of(session: SleepSession) -> Callable[[], object]:
-    return lambda: session.ask([1] * QUESTION, 1, keep=False)
-
-
-def _percentiles(name: str, times: Sequence[float]) -> dict[str, object]:
-    ordered = sorted(times)
-    return {f"{name}_p{p}_ms": 1e3 * ordered[min(len(ordered) - 1, len(ordered) * p // 100)] for p in (50, 99)}
+def _answering(models: Models, read: int, share: float) -> Iterator[dict[str, object]]:
+    found = models.with_a_memory(read) | {"full cache": models.with_a_full_cache(read)}
+    slow = {name for name, c in found.items() if c.slow}
+    answers = _timed({name: c.ask for name, c in found.items() if c.ask}, slow, share, LEAST_ANSWERS)
+    tokens = _timed({name: c.token for name, c in found.items() if c.token}, slow, share, LEAST_TOKENS)
+    rows = [_row(models.size, name, read, c, answers[name], tokens.get(name, [])) for name, c in found.items()]
+    del found  # the full cache may be as large as what follows
+    again = models.reading_again(read)
+    slow = {name for name, c in again.items() if c.slow}
+    answers = _timed({name: c.ask for name, c in again.items() if c.ask}, slow, share, LEAST_ANSWERS)
+    yield from rows
+    yield from (_row(models.size, name, read, c, answers.get(name, []), []) for name, c in again.items())
 
 
-def _tokens(T: int) -> torch.Tensor:
-    return torch.ones(1, T, dtype=torch.int64, device=_device())
+def _timed(
+    calls: Mapping[str, Callable[[], object]], slow: set[str], share: float, least: int
+) -> dict[str, list[float]]:
+    """Seconds of all in turn; ``slow`` ones are called a few times only."""
+    if not calls:
+        return {}
+    times = interleave(calls, share, LEAST_SLOW, warm=False)
+    quick = {name: call for name, call in calls.items() if name not in slow}
+    done = min(map(len, times.values()))
+    for name, more in interleave(quick, 0, max(0, least - done), warm=False).items():
+        times[name] += more
+    return times
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _row(
+    size: Size, name: str, read: int, c: Contender, answers: Sequence[float], tokens: Sequence[float]
+) -> dict[str, object]:
+    row: dict[str, object] = {"what": ANSWERING, "shape": str(size), "contender": name, "N": c.n_passes}
+    row |= {"tokens_read": read} | percentiles("answer", answers) | percentiles("token", tokens)
+    return row | {
+        "token_max_ms": 1e3 * max(tokens) if tokens else None,
+        "answer_mflops": c.cost.answer_flops / 1e6,
+        "token_mflops": None if c.token_flops is None else c.token_flops / 1e6,
+        "bytes": c.cost.held_bytes,
+        "sessions_per_gib": 2**30 / c.cost.held_bytes,
+        "parameters": sum(p.numel() for p in c.model.parameters()),
+        "answers_timed": len(answers),
+        "tokens_timed": len(tokens),
+    }
+
+
+def _break_even(models: Models, share: float) -> Iterator[dict[str, object]]:
+    """A row for each N above 1: a sleep on one window, the same passes over every answer, and Q*."""
+    size, hybrid, sessions = models.size, models.hybrid, models.sessions
+    asked = Asked(size.window, size.question)
+    before = {n: (s.cost.sleep.seconds, s.windows_closed) for n, s in sessions.items()}
+    interleave({str(n): _window_of(s) for n, s in sessions.items()}, share, LEAST_SLOW, warm=False)
+    slept = {n: (s.cost.sleep.seconds - before[n][0]) / (s.windows_closed - before[n][1]) for n, s in sessions.items()}
+    loops = {n: SleepConfig(size.window, wake_passes=n) for n in sorted({1, *size.passes})}
+    asks = {str(n): whole_window_asker(hybrid, config, asked) for n, config in loops.items()}
+    awake = {name: percentile(times, 50) for name, times in interleave(asks, share, LEAST_ANSWERS).items()}
+    for n in (n for n in size.passes if n > 1):
+        cost = answer_cost(hybrid, SleepConfig(size.window, n), asked)
+        once, each = slept[n] - slept.get(1, 0.0), awake[str(n)] - awake["1"]
+        yield {
+            "what": BREAK_EVEN,
+            "shape": f"{size}, a memory of one window",
+            "N": n,
+            "sleep_ms": 1e3 * once,
+            "sleep_mflops": cost.sleep_flops / 1e6,
+            "more_ms_per_answer": 1e3 * each,
+            "more_mflops_per_answer": cost.looped_flops / 1e6,
+            "break_even_by_ms": break_even(once, each),
+            "break_even_by_flops": cost.questions,
+        }
+
+
+def _window_of(session: SleepSession) -> Callable[[], object]:
+    return lambda: session.append([1] * session.config.window_size)

@@ -1,8 +1,9 @@
 """Interleaved timing: A B C A B C ..., so that drift of the machine affects all alike."""
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -42,3 +43,13 @@ def summarize(times: list[float]) -> Timing:
 def ratio(slow: list[float], fast: list[float]) -> float:
     """Median of the ratios round by round: how many times faster ``fast`` is."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def percentile(times: Sequence[float], p: int) -> float:
+    """The smallest that ``p`` percent of them do not exceed."""
+    return sorted(times)[max(0, math.ceil(len(times) * p / 100) - 1)]
+
+
+def percentiles(name: str, times: Sequence[float]) -> dict[str, float | None]:
+    """Columns of a row with the 50th and the 99th, in milliseconds; None if nothing was timed."""
+    return {f"{name}_p{p}_ms": 1e3 * percentile(times, p) if times else None for p in (50, 99)}

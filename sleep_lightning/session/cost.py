@@ -78,7 +78,5 @@ class Meter:
         if again and T:
             line.flops += self._flops.of_reading(T, config.cached_tokens)
         window = PlannedWindow(Window(0, T, True), plan_passes(self._model, config, sleeps=True), T, False, False)
-        made = [p for p in window.passes if p.part == "coda" or (p.part == "core" and 1 < p.n <= passes)]
         line.tokens += T * max(0, passes - first + 1)
-        if passes > 1:
-            line.flops += sum(self._flops(window, p).forward.total() for p in made)
+        line.flops += self._flops.after_reading(window, passes)

@@ -239,6 +239,13 @@ class PassFlops:
         """Forward FLOPs of T tokens that are read behind ``cached_tokens``, in one pass through all blocks."""
         return self._flops(T, range(self._model.n_blocks), False, True, cached_tokens).forward.total()
 
+    def after_reading(self, planned: PlannedWindow, n_passes: int) -> int:
+        """Forward FLOPs of a sleep of ``n_passes`` over a window that has been read, which was the first of them."""
+        if n_passes <= 1:
+            return 0
+        made = (p for p in planned.passes if p.part == "coda" or (p.part == "core" and 1 < p.n <= n_passes))
+        return sum(self(planned, p).forward.total() for p in made)
+
     def _flops(self, T: int, blocks: range, writes_only: bool, mlps: bool, cached_tokens: int) -> Flops:
         key = (T, blocks, writes_only, mlps, cached_tokens)
         if key not in self._known:

@@ -1,0 +1,84 @@
+"""Figures of what an answer costs. matplotlib is imported when one is drawn."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sleep_lightning.tracking.figures.picture import save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+STYLES = {
+    "sleep": ("C0", "o-"),
+    "loops": ("C1", "s--"),
+    "deeper": ("C2", "D-."),
+    "full": ("C3", "^-"),
+    "retrieval": ("C4", "v:"),
+    "compaction": ("C5", "P:"),
+}
+"""By the first word of a contender's name."""
+Row = dict[str, Any]
+
+
+def draw_session(rows: Sequence[Row], path: Path) -> None:
+    """Milliseconds of an answer over tokens read and over N, sessions per GiB, Q* over N (PNG).
+
+    Args:
+        rows: of ``bench session``.
+        path: file to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    answering = [row for row in rows if "contender" in row]
+    even = [row for row in rows if "contender" not in row]
+    reads, depths = (
+        sorted({row["tokens_read"] for row in answering}),
+        sorted({row["N"] for row in answering if row["N"]}),
+    )
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    (over_tokens, over_passes), (room, questions) = figure.subplots(2, 2)
+    for name, mine in _by(answering, lambda row: row["contender"]).items():
+        if mine[0]["N"] in (None, depths[-1], depths[len(depths) // 2]):
+            _line(over_tokens, mine, "tokens_read", "answer_p50_ms", name)
+        if mine[0]["N"] in (None, depths[0], depths[len(depths) // 2]):
+            _line(room, mine, "tokens_read", "sessions_per_gib", name)
+    first = [row for row in answering if row["tokens_read"] == reads[0] and row["N"]]
+    for name, mine in _by(first, lambda row: row["contender"].split()[0]).items():
+        once = [row | {"contender": name} for row in first if row["contender"] == f"sleep N={depths[0]}"]
+        _line(over_passes, mine if name == "sleep" else once + mine, "N", "answer_p50_ms", name)
+    for key, style in (("break_even_by_ms", "o-"), ("break_even_by_flops", "s--")):
+        x = [row["N"] for row in even if row[key]]
+        questions.plot(x, [row[key] for row in even if row[key]], style, label=key.replace("_", " "))
+    labels = (
+        (over_tokens, "tokens read", "ms of an answer", "an answer over what was read"),
+        (over_passes, "N", "ms of an answer", f"an answer over N, {reads[0]:,} tokens read"),
+        (room, "tokens read", "sessions per GiB", "sessions per GiB"),
+        (questions, "N", "questions", "Q*: questions from which a sleep is cheaper"),
+    )
+    for axes, x_label, y_label, title in labels:
+        axes.set(xscale="log", yscale="log", xlabel=x_label, ylabel=y_label, title=title)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low / 1.5, high * 1.5)  # what is flat looks flat
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    for axes in (over_passes, questions):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(depths, [str(n) for n in depths])
+    save_figure(figure, path)
+
+
+def _by(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
+
+
+def _line(axes: "Axes", rows: Sequence[Row], x: str, y: str, name: str) -> None:
+    color, style = STYLES[name.split()[0]]
+    known = [row for row in rows if row[y] is not None]
+    shade = 0.5 if name.startswith("sleep") and rows[0]["N"] == 1 else 1.0
+    axes.plot([row[x] for row in known], [row[y] for row in known], style, color=color, alpha=shade, label=name)
