@@ -15,8 +15,9 @@ from sleep_lightning.bench.injection_table import injection_table
 from sleep_lightning.bench.memory import bench_memory
 from sleep_lightning.bench.operator import bench_operator
 from sleep_lightning.bench.overhead import bench_overhead
+from sleep_lightning.bench.pool import bench_pool
 from sleep_lightning.bench.ranks import bench_ranks
-from sleep_lightning.bench.session import bench_session
+from sleep_lightning.bench.session import ANSWERING, BREAK_EVEN, bench_session
 from sleep_lightning.bench.startup import bench_startup
 from sleep_lightning.bench.step import bench_step
 from sleep_lightning.bench.storage import bench_storage
@@ -25,6 +26,7 @@ from sleep_lightning.cli.seconds import check_seconds
 from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.tracking.figures.coordinates import draw_coordinates
 from sleep_lightning.tracking.figures.injection import draw_injection
+from sleep_lightning.tracking.figures.serving import draw_session
 from sleep_lightning.training.runtime.environment import describe_environment
 from sleep_lightning.training.runtime.threads import choose_threads
 
@@ -38,6 +40,7 @@ BENCHES: dict[str, Callable[[float], Iterator[dict[str, object]]]] = {
     "storage": bench_storage,
     "coordinates": bench_coordinates,
     "session": bench_session,
+    "pool": bench_pool,
 }
 OF_A_MODEL: dict[str, Callable[[Sequence[str]], Iterator[dict[str, object]]]] = {"injection": bench_injection}
 """Benches of a trained model, which run when they are named."""
@@ -50,7 +53,8 @@ DOING = {
     "startup": "the parts of a start of fit, then the first line of every command",
     "storage": "trials and validations written by several processes, reports of many trials",
     "coordinates": "activations over widths, as the coordinate check has it",
-    "session": "tokens and answers over N and tokens read, beside a transformer with a full cache",
+    "session": "answers over N and tokens read, beside loops, depth, a full cache, retrieval and compaction; then Q*",
+    "pool": "1,000 sessions of which a part fits into memory: questions, tokens, loads, saves",
     "injection": "how long answers follow a poisoned window, over N and the clean windows behind it",
 }
 """What is said of each before it begins."""
@@ -59,8 +63,8 @@ DOING = {
 def bench(names: list[str], seconds: float, output: Path | None, checkpoints: Sequence[str] | None = None) -> int:
     """Run benches by name (if none is given, all but those of trained models, which ``checkpoints`` name).
 
-    What is measured is said, tables are printed as each is done, and rows are written as JSON at the end, with a
-    picture (PNG) of coordinates or an injection beside it; of an injection also a table (Markdown).
+    What is measured is said, tables are printed as each is done, and rows are written as JSON at the end, with
+    pictures (PNG) of coordinates, sessions or an injection beside it; of an injection also a table (Markdown).
 
     Raises:
         ValueError: an unknown name, or no time.
@@ -91,6 +95,8 @@ def bench(names: list[str], seconds: float, output: Path | None, checkpoints: Se
         if injected := [row for row in rows if str(row["what"]).startswith("injection")]:
             draw_injection(injected, output.with_suffix(".png"))
             write_text(output.with_suffix(".md"), injection_table(injected))
+        if drawn := [row for row in rows if row["what"] in (ANSWERING, BREAK_EVEN)]:
+            draw_session(drawn, output.with_name(f"{output.stem}_session.png"))
     return 0
 
 
@@ -124,5 +130,10 @@ def _table(rows: list[dict[str, object]]) -> Table:
         table.add_column(column.replace("_", " "), justify="left" if column == "contender" else "right")
     for row in rows:
         values = [row.get(column) for column in columns]
-        table.add_row(*(f"{x:.3g}" if isinstance(x, float) else str(x) for x in values))
+        table.add_row(*(_cell(x) for x in values))
     return table
+
+
+def _cell(x: object) -> str:
+    """A cell of a table; what was not measured is a dash."""
+    return "-" if x is None else f"{x:.3g}" if isinstance(x, float) else str(x)

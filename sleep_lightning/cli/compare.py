@@ -12,6 +12,7 @@ from sleep_lightning.accuracy import Accuracy
 from sleep_lightning.cli.console import plain_console, print_facts, say, time_line
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.compare.runs import Run, execute, plan_runs
+from sleep_lightning.compare.serving import as_json, metrics, serve, serving_markdown, serving_table
 from sleep_lightning.compare.table import Row, build_rows, check_data_order, draw_table, write_results
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.cost.run_flops import predict_flops
@@ -22,6 +23,7 @@ from sleep_lightning.runs.progress import RunProgress
 from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.sleep.config import MOST_PASSES
 from sleep_lightning.tracking.figures.runs import draw_comparison
+from sleep_lightning.tracking.figures.serving import draw_serving
 from sleep_lightning.tracking.loggers import open_mlflow, written_names
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.tracking.mlflow_run import commit_tags
@@ -193,22 +195,32 @@ def _done(console: Console, run: Run, seconds: float) -> None:
 
 def _report(c: Comparison, console: Console, rows: list[Row]) -> None:
     data_order = check_data_order(c.runs)
-    files = write_results(rows, c.folder, data_order)
-    picture = c.folder / "comparison.png"
-    draw_comparison(rows, picture, f"{c.base.task.name}: test exact match, mean and range over seeds")
+    page = serve(rows, c.runs)
+    files = write_results(rows, c.folder, data_order, serving_markdown(page), as_json(page))
+    pictures = [c.folder / "comparison.png", c.folder / "serving.png"]
+    draw_comparison(rows, pictures[0], f"{c.base.task.name}: test exact match, mean and range over seeds")
+    draw_serving(page, pictures[1], f"{c.base.task.name}: test exact match over what an answer takes")
     if not console.is_terminal:
         console.width = max(console.width, 200)  # a log has no edge to wrap at
     spread = "mean ± sd over seeds" if len(rows[0].seeds) > 1 else "one seed ± standard error of its answers"
     title = f"{c.base.task.name}, test split, final weights, {spread}"
     console.print(draw_table(rows, title, f"see {files[1]}"))
+    console.print(serving_table(page, f"see {files[1]}"))
     print_facts(
         console,
-        {"training data": data_order, "table": str(files[1]), "figures": str(files[0]), "picture": str(picture)},
+        {
+            "training data": data_order,
+            "table": str(files[1]),
+            "figures": str(files[0]),
+            "pictures": ", ".join(map(str, pictures)),
+        },
     )
     if c.logger is not None:
-        for file in (*files, picture):
+        for file in (*files, *pictures):
             c.logger.log_artifact(file)
-        for row in rows:
+        for row, served in zip(rows, page, strict=True):
             name = row.arm if row.train_passes == str(row.test_passes) else f"{row.arm}_tested_with_{row.test_passes}"
-            values = {"exact_match": sum(row.exact_match) / len(row.exact_match), "majority": row.majority}
+            values = {"exact_match": sum(row.exact_match) / len(row.exact_match), "majority": row.majority} | metrics(
+                served
+            )
             c.logger.log_metrics({f"{name}/{key}": value for key, value in values.items()})

@@ -175,8 +175,11 @@ def check_data_order(runs: Sequence[Run]) -> str:
     return "not compared: one arm" if arms == 1 else "not compared: no two arms of a seed validated at the same step"
 
 
-def write_results(rows: Sequence[Row], folder: Path, data_order: str) -> list[Path]:
-    """``comparison.json`` (every seed's figures) and ``comparison.md``."""
-    write_json(folder / "comparison.json", {"data_order": data_order, "rows": [asdict(row) for row in rows]})
-    write_text(folder / "comparison.md", as_markdown(rows))
+def write_results(
+    rows: Sequence[Row], folder: Path, data_order: str, page: str, serving: list[dict[str, object]]
+) -> list[Path]:
+    """``comparison.json`` (every seed's figures) and ``comparison.md``, both with the serving page."""
+    content = {"data_order": data_order, "rows": [asdict(row) for row in rows], "serving": serving}
+    write_json(folder / "comparison.json", content)
+    write_text(folder / "comparison.md", f"{as_markdown(rows)}\n{page}")
     return [folder / "comparison.json", folder / "comparison.md"]

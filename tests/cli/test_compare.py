@@ -28,7 +28,7 @@ def test_a_comparison_and_the_same_again(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
     assert [(row["arm"], row["test_passes"]) for row in rows] == [("n1", 1), ("n2", 2), ("n2", 1)]
     assert all(0 <= row["exact_match"][0] <= 1 and row["majority"] > 0 for row in rows)
-    assert (tmp_path / "out" / "comparison.png").exists()
+    assert (tmp_path / "out" / "comparison.png").exists() and (tmp_path / "out" / "serving.png").exists()
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
@@ -36,6 +36,9 @@ def test_a_comparison_and_the_same_again(tmp_path: Path) -> None:
     tagged = client.search_runs([experiment.experiment_id])
     parent = next(r for r in tagged if r.info.run_name == "out")
     assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["n1/answer_flops"] == parent.data.metrics["n2/answer_flops"] > 0
+    assert parent.data.metrics["n2/questions"] > 0 and "n1/questions" not in parent.data.metrics
+    assert {x.path for x in client.list_artifacts(parent.info.run_id)} >= {"comparison.png", "serving.png"}
     children = [r for r in tagged if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert {r.info.run_name for r in children} == {"n1-seed0", "n2-seed0"}
     killed = next(r for r in children if r.info.run_name == "n2-seed0")  # after its summary, before MLflow knew of it

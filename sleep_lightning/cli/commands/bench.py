@@ -9,14 +9,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="BENCH",
-        help="operator, step, memory, overhead, ranks, startup, storage, coordinates, session (default: all these), or "
-        "injection",
+        help="operator, step, memory, overhead, ranks, startup, storage, coordinates, session, pool (default: all these), "
+        "or injection",
     )
     parser.add_argument("--seconds", type=float, default=20, help="time per table (default: 20)")
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="write the rows to a file (JSON); of coordinates and injection also a picture beside it (PNG)",
+        help="write the rows to a file (JSON); of coordinates, sessions and injection also a picture beside it (PNG)",
     )
     parser.add_argument(
         "--checkpoint", nargs="+", metavar="RUN|FILE", help="of injection: models that were trained on depo"

@@ -51,7 +51,7 @@ def draw_learning_curve(history: list[dict[str, float]], path: Path, title: str)
 
 
 class Compared(Protocol):
-    """The fields of a comparison's row that are drawn."""
+    """The fields of a comparison's row that every picture of it shows."""
 
     @property
     def arm(self) -> str: ...
@@ -60,8 +60,6 @@ class Compared(Protocol):
     @property
     def train_passes(self) -> str: ...
     @property
-    def train_flops(self) -> int: ...
-    @property
     def exact_match(self) -> list[float]: ...
     @property
     def majority(self) -> float: ...
@@ -69,7 +67,14 @@ class Compared(Protocol):
     def uniform(self) -> float: ...
 
 
-def draw_comparison(rows: Sequence[Compared], path: Path, title: str) -> None:
+class Trained(Compared, Protocol):
+    """With what its training took."""
+
+    @property
+    def train_flops(self) -> int: ...
+
+
+def draw_comparison(rows: Sequence[Trained], path: Path, title: str) -> None:
     """Exact match over training FLOPs: a point for each arm, with a bar from its worst seed to its best (PNG)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -77,18 +82,35 @@ def draw_comparison(rows: Sequence[Compared], path: Path, title: str) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for i, row in enumerate(row for row in rows if row.train_passes == str(row.test_passes) or "," in row.train_passes):
+    draw_arms(axes, [(row, row.train_flops) for row in rows])
+    axes.set(ylabel="test exact match", title=title)
+    flops_axis(axes)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    save_figure(figure, path)
+
+
+def draw_arms(axes: "Axes", rows: Sequence[tuple[Compared, float]]) -> None:
+    """A point for each arm tested with its own N, with a bar from its worst seed to its best, and the baselines.
+
+    Args:
+        axes: to draw on.
+        rows: with the place of each on the x-axis.
+    """
+    for i, (row, x) in enumerate((row, x) for row, x in rows if tested_as_trained(row)):
         middle = sum(row.exact_match) / len(row.exact_match)
         reach = ([middle - min(row.exact_match)], [max(row.exact_match) - middle])
         style = {"marker": "osD^vP*X"[i % 8], "color": f"C{i % 10}", "capsize": 4, "linestyle": "none"}
-        axes.errorbar([row.train_flops], [middle], yerr=reach, label=row.arm, **style)  # type: ignore[arg-type]
-    axes.axhline(rows[0].majority, color="grey", linestyle="--", label=f"majority answer {rows[0].majority:.3f}")
-    axes.axhline(rows[0].uniform, color="grey", linestyle=":", label=f"uniform guess {rows[0].uniform:.3f}")
-    axes.set(ylabel="test exact match", ylim=(0, 1.02), title=title)
-    _flops_axis(axes)
+        axes.errorbar([x], [middle], yerr=reach, label=row.arm, **style)  # type: ignore[arg-type]
+    first = rows[0][0]
+    axes.axhline(first.majority, color="grey", linestyle="--", label=f"majority answer {first.majority:.3f}")
+    axes.axhline(first.uniform, color="grey", linestyle=":", label=f"uniform guess {first.uniform:.3f}")
+    axes.set_ylim(0, 1.02)
     axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    save_figure(figure, path)
+
+
+def tested_as_trained(row: Compared) -> bool:
+    """Whether it is tested with the N of its training; if N was drawn there, every N is."""
+    return row.train_passes == str(row.test_passes) or "," in row.train_passes
 
 
 def draw_frontier(plot: FrontierPlot, path: Path) -> None:
@@ -127,7 +149,7 @@ def draw_frontier(plot: FrontierPlot, path: Path) -> None:
     if plot.value_is_share:
         axes.set_ylim(0, 1.02)
     if plot.log_cost:
-        _flops_axis(axes, plot.cost_axis)
+        flops_axis(axes, plot.cost_axis)
     axes.grid(alpha=0.3)
     handles, labels = axes.get_legend_handles_labels()  # matplotlib puts error bars last
     names = [f"N = {n}" for n in plot.depths]
@@ -137,7 +159,7 @@ def draw_frontier(plot: FrontierPlot, path: Path) -> None:
     save_figure(figure, path)
 
 
-def _flops_axis(axes: "Axes", label: str = "training FLOPs") -> None:
+def flops_axis(axes: "Axes", label: str = "training FLOPs") -> None:
     """A logarithmic x-axis with readable units (10 T) at any range. Call it after the points are drawn."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sleep_lightning.tracking.figures.picture import save_figure
+from sleep_lightning.tracking.figures.runs import Compared, draw_arms, flops_axis, tested_as_trained
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,3 +83,47 @@ def _line(axes: "Axes", rows: Sequence[Row], x: str, y: str, name: str) -> None:
     known = [row for row in rows if row[y] is not None]
     shade = 0.5 if name.startswith("sleep") and rows[0]["N"] == 1 else 1.0
     axes.plot([row[x] for row in known], [row[y] for row in known], style, color=color, alpha=shade, label=name)
+
+
+class Served(Compared, Protocol):
+    """With what an answer takes."""
+
+    @property
+    def answer_flops(self) -> int: ...
+    @property
+    def held_bytes(self) -> int: ...
+
+
+def draw_serving(rows: Sequence[Served], path: Path, title: str) -> None:
+    """Exact match over FLOPs of an answer and over bytes of a session, with the best for so much or less (PNG)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, name, label in zip(
+        panels,
+        ("answer_flops", "held_bytes"),
+        ("FLOPs from question to answer", "bytes of a session"),
+        strict=True,
+    ):
+        placed = [(row, max(1.0, float(getattr(row, name)))) for row in rows if tested_as_trained(row)]
+        draw_arms(axes, placed)
+        edge = frontier([(x, sum(row.exact_match) / len(row.exact_match)) for row, x in placed])
+        x, y = zip(*edge, strict=True)
+        axes.step(x, y, where="post", color="black", linewidth=1, alpha=0.5, label="frontier")
+        flops_axis(axes, label)
+    panels[0].set_ylabel("test exact match")
+    panels[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.suptitle(title)
+    save_figure(figure, path)
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of (cost, value), those that are worth more than all that cost as little, in order of cost."""
+    found: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not found or value > found[-1][1]:
+            found.append((cost, value))
+    return found

@@ -1,0 +1,160 @@
+"""The serving page of a comparison: accuracy of every arm against what an answer costs, and what it keeps for it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from sleep_lightning.compare.asking import answer_seconds, asker
+from sleep_lightning.compare.runs import Run
+from sleep_lightning.compare.table import Row, with_spread
+from sleep_lightning.config import Experiment
+from sleep_lightning.cost.answering import Asked, asked_of, experiment_answer_cost
+from sleep_lightning.formatting import in_bytes, in_flop, with_unit
+from sleep_lightning.runs.damage import NUMBER, read_json
+from sleep_lightning.runs.files import write_json
+from sleep_lightning.tables import Column, FittingTable
+from sleep_lightning.training.runtime.environment import check_device
+
+MOST_TIMED = 2e9
+"""FLOPs of an answer up to which it is timed: seconds, with what warms it up."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """An arm, tested with one N, as a session would serve it (``cost/answering.py``).
+
+    Attributes:
+        arm, train_passes, test_passes, exact_match, majority, uniform, answers: of its row.
+        context: tokens read before the question; 0 where a search for it comes first.
+        question: tokens up to the one that the answer's first token follows.
+        answer_flops: of an answer.
+        answer_ms: median of some, with random weights on this machine; None: too long to time.
+        held_bytes: of a session.
+        reading_flops: of the context, in one pass.
+        sleep_flops: of passes 2 to N over it.
+        questions: Q*, from which sleep is cheaper than the same passes on every answer; None without sleep.
+    """
+
+    arm: str
+    train_passes: str
+    test_passes: int
+    exact_match: list[float]
+    majority: float
+    uniform: float
+    answers: int
+    context: int
+    question: int
+    answer_flops: int
+    answer_ms: float | None
+    held_bytes: int
+    reading_flops: int
+    sleep_flops: int
+    questions: float | None
+
+    @property
+    def passes(self) -> str:
+        """N, at training and at test if it differs."""
+        return self.train_passes + ("" if self.train_passes == str(self.test_passes) else f" → {self.test_passes}")
+
+
+def serve(rows: Sequence[Row], runs: Sequence[Run]) -> list[Served]:
+    """What answers cost in each row, in their order; times are kept in the directory of the arm's first run."""
+    found = []
+    for row in rows:
+        run = next(run for run in runs if run.arm.name == row.arm and run.summary is not None)
+        sleep = replace(run.experiment.sleep, n_passes=row.test_passes, grad_passes=None)
+        experiment = replace(run.experiment, sleep=sleep)
+        cost, asked = experiment_answer_cost(experiment), asked_of(experiment)
+        file = run.directory.path / f"answer_n{row.test_passes}.json"
+        found.append(
+            Served(
+                arm=row.arm,
+                train_passes=row.train_passes,
+                test_passes=row.test_passes,
+                exact_match=row.exact_match,
+                majority=row.majority,
+                uniform=row.uniform,
+                answers=row.answers,
+                context=asked.context,
+                question=asked.question,
+                answer_flops=cost.answer_flops,
+                answer_ms=_milliseconds(experiment, asked, cost.answer_flops, file),
+                held_bytes=cost.held_bytes,
+                reading_flops=cost.reading_flops,
+                sleep_flops=cost.sleep_flops,
+                questions=cost.questions,
+            )
+        )
+    return found
+
+
+def _milliseconds(experiment: Experiment, asked: Asked, flops: int, file: Path) -> float | None:
+    if flops > MOST_TIMED:
+        return None
+    like = {"answer_flops": int, "answer_ms": NUMBER}
+    content = read_json(file, like, "remove it: it is measured again") if file.exists() else {}
+    if content.get("answer_flops") != flops:
+        model = experiment.build_model().to(check_device(experiment)).eval()
+        seconds = answer_seconds(asker(model, experiment.sleep, asked))
+        write_json(file, content := {"answer_flops": flops, "answer_ms": 1e3 * seconds})
+    return float(content["answer_ms"])
+
+
+class _Cells(NamedTuple):
+    arm: str
+    N: str
+    exact_match: str
+    answer: str
+    ms: str
+    held: str
+    reading: str
+    sleep: str
+    Q: str
+
+
+HEADER = _Cells("arm", "N", "exact match", "answer", "ms", "held", "reading", "sleep", "Q*")
+RANKS = {"reading": 2, "ms": 1}
+
+
+def _cells(served: Served) -> _Cells:
+    ms, questions = served.answer_ms, served.questions
+    return _Cells(
+        served.arm,
+        served.passes,
+        with_spread(served.exact_match, served.answers),
+        in_flop(served.answer_flops),
+        "" if ms is None else f"{ms:.3g}",
+        in_bytes(served.held_bytes),
+        in_flop(served.reading_flops),
+        in_flop(served.sleep_flops) if served.sleep_flops else "",
+        "" if questions is None else with_unit(questions),
+    )
+
+
+def serving_table(page: Sequence[Served], elsewhere: str = "") -> FittingTable:
+    """The page as a table for the terminal; ``elsewhere`` says where the columns that do not fit are."""
+    columns = [Column(name, RANKS.get(name, 0), label=name == "arm") for name in HEADER]
+    return FittingTable(_title(page), columns, [_cells(served) for served in page], elsewhere=elsewhere)
+
+
+def serving_markdown(page: Sequence[Served]) -> str:
+    """The page as a Markdown table under its title."""
+    lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *map(_cells, page)]
+    return f"{_title(page)}\n\n" + "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def _title(page: Sequence[Served]) -> str:
+    most = max(page, key=lambda served: served.context)
+    return f"what an answer costs: a question of {most.question} tokens behind {most.context}, to its first token"
+
+
+def as_json(page: Sequence[Served]) -> list[dict[str, object]]:
+    """Every figure."""
+    return [asdict(served) for served in page]
+
+
+def metrics(served: Served) -> dict[str, float]:
+    """The figures of an arm that are logged, those that there are."""
+    names = ("answer_flops", "answer_ms", "held_bytes", "reading_flops", "sleep_flops", "questions")
+    return {name: float(value) for name in names if (value := getattr(served, name)) is not None}

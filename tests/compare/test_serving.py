@@ -1,0 +1,69 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from sleep_lightning.compare.asking import ReadWindow, asker
+from sleep_lightning.compare.serving import as_json, metrics, serve, serving_markdown
+from sleep_lightning.compare.table import build_rows
+from sleep_lightning.cost.answering import Asked, answer_cost
+from sleep_lightning.sleep import SleepConfig
+from sleep_lightning.tracking.figures.serving import draw_serving, frontier
+from tests.compare.test_table import finished
+from tests.conftest import tiny_model
+
+
+def test_a_page_of_what_answers_cost(tmp_path: Path) -> None:
+    runs = [finished(tmp_path, "n4", seed, exact, {}) for seed, exact in enumerate((0.5, 0.7))]
+    page = serve(build_rows(runs, []), runs)
+    [served] = page
+    assert (served.context, served.question, served.exact_match) == (16, 2, [0.5, 0.7])
+    assert served.questions == pytest.approx(8, rel=0.05), "context over question, but for what no last pass runs"
+    assert served.answer_ms and served.answer_ms > 0
+    file = tmp_path / "n4-seed0" / "answer_n4.json"
+    kept = json.loads(file.read_text())
+    assert kept == {"answer_flops": served.answer_flops, "answer_ms": served.answer_ms}
+    assert serve(build_rows(runs, []), runs) == page, "what was timed is not timed again"
+    lines = serving_markdown(page).splitlines()
+    assert lines[0] == "what an answer costs: a question of 2 tokens behind 16, to its first token"
+    assert lines[2] == "| arm | N | exact match | answer | ms | held | reading | sleep | Q* |"
+    assert lines[4].startswith("| n4 | 4 | 0.600 ± 0.141 | ") and lines[4].endswith(" | 7.77 |")
+    names = {"answer_flops", "answer_ms", "held_bytes", "reading_flops", "sleep_flops", "questions"}
+    assert metrics(served).keys() == names
+    assert as_json(page)[0]["held_bytes"] == served.held_bytes
+    draw_serving(page, tmp_path / "serving.png", "title")
+    assert (tmp_path / "serving.png").stat().st_size > 5000
+
+
+def test_the_frontier_is_the_best_for_as_little() -> None:
+    assert frontier([(3, 0.5), (1, 0.2), (2, 0.6), (1, 0.4), (4, 0.7)]) == [(1, 0.4), (2, 0.6), (4, 0.7)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sleep", "context"),
+    [
+        ("AG", {}, 8),
+        ("AG", {"eviction": "sliding"}, 9),
+        ("AG", {"wake_passes": 2}, 8),
+        ("AG", {"retrieved_windows": 1}, 8),
+        ("AA", {"window_size": 16}, 8),
+        ("AG", {}, 7),
+    ],
+)
+def test_every_kind_of_answer_can_be_asked_for_again(pattern: str, sleep: dict[str, int], context: int) -> None:
+    model, config = tiny_model(pattern=pattern, vocab_size=7), SleepConfig(**{"window_size": 4} | sleep)  # type: ignore[arg-type]
+    ask = asker(model, config, asked := Asked(context, 3))
+    assert 0 <= ask() == ask() < 7
+    assert answer_cost(model, config, asked).answer_flops > 0
+
+
+def test_compaction_reads_its_summaries() -> None:
+    model = tiny_model(pattern="AA", vocab_size=7, summary_tokens=2)
+    assert asker(model, SleepConfig(4), Asked(8, 3))() in range(7)
+
+
+def test_tokens_of_a_full_cache_go_on_until_there_is_no_room() -> None:
+    window = ReadWindow(tiny_model(pattern="AA", vocab_size=7), SleepConfig(8), read=5, more=3)
+    first = [window.token() for _ in range(3)]
+    assert [window.token() for _ in range(3)] == first and window.ask(2) in range(7)
+    assert window.nbytes == answer_cost(window._model, SleepConfig(8), Asked(5, 2)).held_bytes
