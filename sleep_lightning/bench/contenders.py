@@ -15,15 +15,15 @@ from sleep_lightning.sleep import SleepConfig
 VOCAB = 1024
 MOST_READ = 8192
 """Tokens that sessions really read: nothing that they compute depends on how many more there were."""
-SLOW, TOO_SLOW = 1e9, 4e10
-"""FLOPs of an answer from which it is called slow, and from which it is not timed."""
+TOO_SLOW = 4e10
+"""FLOPs from which an answer is not timed."""
 
 
 @dataclass(frozen=True)
 class Size:
     """A model, its window, a question and what is varied. ``tokens_read`` are whole windows."""
 
-    d_model: int = 256
+    d_model: int = 128
     pattern: str = "AGAG"
     window: int = 128
     question: int = 16
@@ -32,10 +32,10 @@ class Size:
 
     def model(self, pattern: str, summary_tokens: int = 0) -> HybridLM:
         """Untrained; attention has a gate, so that its blocks are as large as those of fast weights, and one head of
-        keys and values, so that a million of them fit into 2 GiB."""
+        keys and values of which a half is rotated, so that a million tokens fit into 2 GiB."""
         torch.manual_seed(0)
         heads = max(1, self.d_model // 64)
-        more = {"kv_heads": 1, "attention_gate": True, "summary_tokens": summary_tokens}
+        more = {"kv_heads": 1, "attention_gate": True, "rope_fraction": 0.5, "summary_tokens": summary_tokens}
         model = HybridLM(ModelConfig(self.d_model, pattern, n_heads=heads, **more), VOCAB)  # type: ignore[arg-type]
         mixers = [block.mixer for block in model.stack if isinstance(block.mixer, Attention)]
         for mixer in mixers:
@@ -64,11 +64,6 @@ class Contender:
     ask: Ask | None
     token: Callable[[], object] | None = None
     seen: int = 0
-
-    @property
-    def slow(self) -> bool:
-        """Whether an answer takes long."""
-        return self.cost.answer_flops > SLOW
 
     @property
     def token_flops(self) -> int | None:

@@ -11,8 +11,10 @@ from sleep_lightning.sleep import SleepConfig
 
 ANSWERING, BREAK_EVEN = "answering", "sleep once, or loop with every answer"
 """The two tables."""
-LEAST_TOKENS, LEAST_ANSWERS, LEAST_SLOW = 200, 50, 6
+LEAST_TOKENS, LEAST_ANSWERS, LEAST_SLOW = 200, 50, 5
 """Timed at least; the first for a 99th percentile, the last of what takes long."""
+SLOW = 1e9
+"""FLOPs from which something does."""
 
 
 def bench_session(seconds: float, size: Size | None = None) -> Iterator[dict[str, object]]:
@@ -29,16 +31,23 @@ def bench_session(seconds: float, size: Size | None = None) -> Iterator[dict[str
 
 def _answering(models: Models, read: int, share: float) -> Iterator[dict[str, object]]:
     found = models.with_a_memory(read) | {"full cache": models.with_a_full_cache(read)}
-    slow = {name for name, c in found.items() if c.slow}
-    answers = _timed({name: c.ask for name, c in found.items() if c.ask}, slow, share, LEAST_ANSWERS)
-    tokens = _timed({name: c.token for name, c in found.items() if c.token}, slow, share, LEAST_TOKENS)
+    answers, tokens = _answers(found, share), _tokens(found, share)
     rows = [_row(models.size, name, read, c, answers[name], tokens.get(name, [])) for name, c in found.items()]
     del found  # the full cache may be as large as what follows
     again = models.reading_again(read)
-    slow = {name for name, c in again.items() if c.slow}
-    answers = _timed({name: c.ask for name, c in again.items() if c.ask}, slow, share, LEAST_ANSWERS)
+    answers = _answers(again, share)
     yield from rows
     yield from (_row(models.size, name, read, c, answers.get(name, []), []) for name, c in again.items())
+
+
+def _answers(found: Mapping[str, Contender], share: float) -> dict[str, list[float]]:
+    asks = {name: c.ask for name, c in found.items() if c.ask}
+    return _timed(asks, {name for name, c in found.items() if c.cost.answer_flops > SLOW}, share, LEAST_ANSWERS)
+
+
+def _tokens(found: Mapping[str, Contender], share: float) -> dict[str, list[float]]:
+    tokens = {name: c.token for name, c in found.items() if c.token}
+    return _timed(tokens, {name for name, c in found.items() if (c.token_flops or 0) > SLOW}, share, LEAST_TOKENS)
 
 
 def _timed(

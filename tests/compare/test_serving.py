@@ -13,6 +13,7 @@ from tests.compare.test_table import finished
 from tests.conftest import tiny_model
 
 
+@pytest.mark.long
 def test_a_page_of_what_answers_cost(tmp_path: Path) -> None:
     runs = [finished(tmp_path, "n4", seed, exact, {}) for seed, exact in enumerate((0.5, 0.7))]
     page = serve(build_rows(runs, []), runs)
