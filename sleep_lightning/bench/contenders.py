@@ -9,7 +9,7 @@ from sleep_lightning.compare.asking import Ask, ReadWindow, asker
 from sleep_lightning.cost.answering import AnswerCost, Asked, answer_cost
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.model.attention import Attention
-from sleep_lightning.session import SleepSession
+from sleep_lightning.session import SessionState, SleepSession
 from sleep_lightning.sleep import SleepConfig
 
 VOCAB = 1024
@@ -53,6 +53,7 @@ class Contender:
     Attributes:
         n_passes: that it makes, or is as deep as; None where there is no such thing.
         cost: of its answer.
+        nbytes: that it keeps.
         ask: makes one; None: that would take too long.
         token: reads a token and chooses the next; None: it answers, and does not go on token by token.
         seen: tokens behind which ``token`` is counted.
@@ -61,6 +62,7 @@ class Contender:
     n_passes: int | None
     model: HybridLM
     cost: AnswerCost
+    nbytes: int
     ask: Ask | None
     token: Callable[[], object] | None = None
     seen: int = 0
@@ -92,17 +94,19 @@ class Models:
             whole = -(-session.tokens_seen // size.window) * size.window
             session.append([1] * (max(min(read, MOST_READ), whole) - session.tokens_seen))
             cost = answer_cost(self.hybrid, session.config, asked)
-            found[f"sleep N={n}"] = Contender(
-                n, self.hybrid, cost, _answer_of(session, size.question), _token_of(session), half
-            )
+            ask, token = _answer_of(session, size.question), _token_of(session)
+            found[f"sleep N={n}"] = Contender(n, self.hybrid, cost, session.nbytes, ask, token, half)
         for n in self.deeper:
             config = SleepConfig(size.window, wake_passes=n)
             cost = answer_cost(self.hybrid, config, asked)
-            found[f"loops N={n}"] = Contender(n, self.hybrid, cost, asker(self.hybrid, config, asked))
+            nbytes = SessionState.fresh(self.hybrid, config).nbytes
+            found[f"loops N={n}"] = Contender(n, self.hybrid, cost, nbytes, asker(self.hybrid, config, asked))
         for n, model in self.deeper.items():
-            config, window = SleepConfig(size.window), ReadWindow(model, SleepConfig(size.window), 0, size.window)
+            config = SleepConfig(size.window)
+            cost, nbytes = answer_cost(model, config, asked), SessionState.fresh(model, config).nbytes
+            window = ReadWindow(model, config, 0, size.window)
             ask = _question_of(window, size.question)
-            found[f"deeper x{n}"] = Contender(n, model, answer_cost(model, config, asked), ask, window.token, half)
+            found[f"deeper x{n}"] = Contender(n, model, cost, nbytes, ask, window.token, half)
         return found
 
     def with_a_full_cache(self, read: int) -> Contender:
@@ -111,7 +115,8 @@ class Models:
         config = SleepConfig(read + 2 * question)
         window = ReadWindow(self.transformer, config, read, config.window_size - read)
         cost = answer_cost(self.transformer, config, Asked(read, question))
-        return Contender(None, self.transformer, cost, _question_of(window, question), window.token, read)
+        ask = _question_of(window, question)
+        return Contender(None, self.transformer, cost, window.nbytes, ask, window.token, read)
 
     def reading_again(self, read: int) -> dict[str, Contender]:
         """Which read with every question what they have kept."""
@@ -121,7 +126,7 @@ class Models:
         for name, (config, model) in {"retrieval": retrieval, "compaction": compaction}.items():
             cost = answer_cost(model, config, asked)
             ask = None if cost.answer_flops > TOO_SLOW else asker(model, config, asked)
-            found[name] = Contender(None, model, cost, ask)
+            found[name] = Contender(None, model, cost, cost.held_bytes, ask)
         return found
 
 

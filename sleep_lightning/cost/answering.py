@@ -19,7 +19,6 @@ from sleep_lightning.config import Experiment
 from sleep_lightning.config.outline import outline
 from sleep_lightning.model import HybridLM, Memory, WindowModel
 from sleep_lightning.model.open_window import open_window
-from sleep_lightning.session.state import SessionState
 from sleep_lightning.sleep import IGNORE, SleepConfig, Window, make_schedule, zero_memory
 from sleep_lightning.sleep.counted_flops import logits_flops, width_of
 from sleep_lightning.sleep.retrieval import likeness_flops
@@ -40,7 +39,9 @@ class AnswerCost:
         looped_flops: N passes over the question instead of one: what they add, ``A_N - A_1``.
         reading_flops: one pass over the context, as it came.
         sleep_flops: passes 2 to N over it, ``S_N - S_1``.
-        held_bytes: what a session keeps for its next question. Without eviction: keys and values of the context.
+        held_bytes: what has to be kept for the next question: what crosses windows, and of tokens since then (without
+            eviction: of all) keys and values, or ids where they are read again. A ``SleepSession`` has room for a
+            whole window, and for its sleep: ``nbytes``.
     """
 
     answer_flops: int
@@ -132,7 +133,7 @@ def _answer_flops(model: WindowModel, config: SleepConfig, asked: Asked, flops: 
 def _held_bytes(model: WindowModel, config: SleepConfig, context: int) -> int:
     memory, evicted = zero_memory(model, 1, config), context // config.window_size
     if reads_token_by_token(model, config):
-        return SessionState.fresh(model, config).nbytes if evicted else memory.nbytes + context * _kv_bytes(model)
+        return memory.nbytes + (context - evicted * config.window_size) * _kv_bytes(model)
     summaries = FP32 * evicted * model.summary_tokens * width_of(model) if model.summary_tokens else 0
     read_again = context if config.retrieved_windows else context % config.window_size
     return memory.nbytes + summaries + TOKEN * read_again

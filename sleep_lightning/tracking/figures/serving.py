@@ -108,7 +108,9 @@ def draw_serving(rows: Sequence[Served], path: Path, title: str) -> None:
         ("FLOPs from question to answer", "bytes of a session"),
         strict=True,
     ):
-        placed = [(row, max(1.0, float(getattr(row, name)))) for row in rows if tested_as_trained(row)]
+        placed = [(row, float(getattr(row, name))) for row in rows if tested_as_trained(row)]
+        if not (placed := [(row, x) for row, x in placed if x > 0]):
+            continue  # an arm that keeps nothing has no place on a logarithmic axis
         draw_arms(axes, placed)
         edge = frontier([(x, sum(row.exact_match) / len(row.exact_match)) for row, x in placed])
         x, y = zip(*edge, strict=True)
