@@ -38,25 +38,24 @@ def draw_session(rows: Sequence[Row], path: Path) -> None:
         sorted({row["tokens_read"] for row in answering}),
         sorted({row["N"] for row in answering if row["N"]}),
     )
-    figure = Figure(figsize=(12, 8), layout="constrained")
+    figure = Figure(figsize=(10, 6.6), layout="constrained")
     FigureCanvasAgg(figure)
     (over_tokens, over_passes), (room, questions) = figure.subplots(2, 2)
     for name, mine in _by(answering, lambda row: row["contender"]).items():
-        if mine[0]["N"] in (None, depths[-1], depths[len(depths) // 2]):
+        if mine[0]["N"] in (None, depths[len(depths) // 2]):
             _line(over_tokens, mine, "tokens_read", "answer_p50_ms", name)
-        if mine[0]["N"] in (None, depths[0], depths[len(depths) // 2]):
             _line(room, mine, "tokens_read", "sessions_per_gib", name)
     first = [row for row in answering if row["tokens_read"] == reads[0] and row["N"]]
     for name, mine in _by(first, lambda row: row["contender"].split()[0]).items():
         once = [row | {"contender": name} for row in first if row["contender"] == f"sleep N={depths[0]}"]
         _line(over_passes, mine if name == "sleep" else once + mine, "N", "answer_p50_ms", name)
-    for key, style in (("break_even_by_ms", "o-"), ("break_even_by_flops", "s--")):
+    for key, style, label in (("break_even_by_ms", "o-", "milliseconds"), ("break_even_by_flops", "s--", "FLOPs")):
         x = [row["N"] for row in even if row[key]]
-        questions.plot(x, [row[key] for row in even if row[key]], style, label=key.replace("_", " "))
+        questions.plot(x, [row[key] for row in even if row[key]], style, label=label)
     labels = (
         (over_tokens, "tokens read", "ms of an answer", "an answer over what was read"),
         (over_passes, "N", "ms of an answer", f"an answer over N, {reads[0]:,} tokens read"),
-        (room, "tokens read", "sessions per GiB", "sessions per GiB"),
+        (room, "tokens read", "sessions per GiB", "sessions per GiB (lines as above)"),
         (questions, "N", "questions", "Q*: questions from which a sleep is cheaper"),
     )
     for axes, x_label, y_label, title in labels:
@@ -64,7 +63,10 @@ def draw_session(rows: Sequence[Row], path: Path) -> None:
         low, high = axes.get_ylim()
         axes.set_ylim(low / 1.5, high * 1.5)  # what is flat looks flat
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        if axes is not room:
+            axes.legend(fontsize="small")
+    questions.set_yscale("linear")
+    questions.set_ylim(bottom=0)
     for axes in (over_passes, questions):
         axes.set_xscale("log", base=2)
         axes.set_xticks(depths, [str(n) for n in depths])
@@ -81,8 +83,7 @@ def _by(rows: Sequence[Row], key: Callable[[Row], str]) -> dict[str, list[Row]]:
 def _line(axes: "Axes", rows: Sequence[Row], x: str, y: str, name: str) -> None:
     color, style = STYLES[name.split()[0]]
     known = [row for row in rows if row[y] is not None]
-    shade = 0.5 if name.startswith("sleep") and rows[0]["N"] == 1 else 1.0
-    axes.plot([row[x] for row in known], [row[y] for row in known], style, color=color, alpha=shade, label=name)
+    axes.plot([row[x] for row in known], [row[y] for row in known], style, color=color, label=name)
 
 
 class Served(Compared, Protocol):
