@@ -1,7 +1,7 @@
 """A question asked again and again, to be timed: what was read before it is random numbers, which take as long."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import median
 
@@ -16,7 +16,10 @@ from sleep_lightning.sleep import SleepConfig, Window, retrieve, wake, zero_memo
 
 Ask = Callable[[], int]
 """Asks; returns the first token of the answer. What was read before stays as it was."""
-TIMES, WARM, DRAWN = 20, 3, 4096
+SECONDS, TIMES, WARM = 0.5, 20, 3
+"""What questions are timed for: all of them together, calls of each at least, and calls before."""
+DRAWN = 4096
+"""Slots whose random numbers are repeated."""
 
 
 class ReadWindow:
@@ -119,11 +122,14 @@ def some_tokens(model: WindowModel, T: int) -> Tensor:
     return tokens_BT if pad_BT is None else torch.where(pad_BT, (tokens_BT + 1) % model.vocab_size, tokens_BT)
 
 
-def answer_seconds(ask: Ask) -> float:
-    """Median of some calls, behind a few that warm up."""
-    taken = []
-    for _ in range(WARM + TIMES):
-        began = time.perf_counter()
-        ask()
-        taken.append(time.perf_counter() - began)
-    return median(taken[WARM:])
+def answer_seconds(asks: Sequence[Ask]) -> list[float]:
+    """Medians of calls of each, in turn (drift of the machine meets all alike), behind a few that warm up."""
+    taken: list[list[float]] = [[] for _ in asks]
+    end, rounds = time.perf_counter() + SECONDS, 0
+    while asks and (rounds < WARM + TIMES or time.perf_counter() < end):
+        for ask, times in zip(asks, taken, strict=True):
+            began = time.perf_counter()
+            ask()
+            times.append(time.perf_counter() - began)
+        rounds += 1
+    return [median(times[WARM:]) for times in taken]

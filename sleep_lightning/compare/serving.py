@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from sleep_lightning.compare.asking import answer_seconds, asker
+from sleep_lightning.compare.asking import Ask, answer_seconds, asker
 from sleep_lightning.compare.runs import Run
 from sleep_lightning.compare.table import Row, with_spread
 from sleep_lightning.config import Experiment
@@ -16,8 +16,8 @@ from sleep_lightning.runs.files import write_json
 from sleep_lightning.tables import Column, FittingTable
 from sleep_lightning.training.runtime.environment import check_device
 
-MOST_TIMED = 2e9
-"""FLOPs of an answer up to which it is timed: seconds, with what warms it up."""
+MOST_TIMED, MOST_PARAMETERS = 2e9, 3e7
+"""FLOPs of an answer, and parameters of a model, up to which it is timed: seconds for all arms."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Served:
         context: tokens read before the question; 0 where a search for it comes first.
         question: tokens up to the one that the answer's first token follows.
         answer_flops: of an answer.
-        answer_ms: median of some, with random weights on this machine; None: too long to time.
+        answer_ms: median of some, with random weights on this machine; None: too large to time.
         held_bytes: of a session.
         reading_flops: of the context, in one pass.
         sleep_flops: of passes 2 to N over it.
@@ -60,13 +60,14 @@ class Served:
 
 def serve(rows: Sequence[Row], runs: Sequence[Run]) -> list[Served]:
     """What answers cost in each row, in their order; times are kept in the directory of the arm's first run."""
-    found = []
+    found, timed = [], list[_Timed]()
     for row in rows:
         run = next(run for run in runs if run.arm.name == row.arm and run.summary is not None)
         sleep = replace(run.experiment.sleep, n_passes=row.test_passes, grad_passes=None)
         experiment = replace(run.experiment, sleep=sleep)
         cost, asked = experiment_answer_cost(experiment), asked_of(experiment)
         file = run.directory.path / f"answer_n{row.test_passes}.json"
+        timed.append(_Timed(experiment, asked, cost.answer_flops, row.parameters, file))
         found.append(
             Served(
                 arm=row.arm,
@@ -79,26 +80,41 @@ def serve(rows: Sequence[Row], runs: Sequence[Run]) -> list[Served]:
                 context=asked.context,
                 question=asked.question,
                 answer_flops=cost.answer_flops,
-                answer_ms=_milliseconds(experiment, asked, cost.answer_flops, file),
+                answer_ms=None,
                 held_bytes=cost.held_bytes,
                 reading_flops=cost.reading_flops,
                 sleep_flops=cost.sleep_flops,
                 questions=cost.questions,
             )
         )
-    return found
+    missing = [one for one in timed if one.small and one.kept() is None]
+    for one, seconds in zip(missing, answer_seconds([one.ask() for one in missing]), strict=True):
+        write_json(one.file, {"answer_flops": one.flops, "answer_ms": 1e3 * seconds})
+    return [replace(served, answer_ms=one.kept()) for served, one in zip(found, timed, strict=True)]
 
 
-def _milliseconds(experiment: Experiment, asked: Asked, flops: int, file: Path) -> float | None:
-    if flops > MOST_TIMED:
-        return None
-    like = {"answer_flops": int, "answer_ms": NUMBER}
-    content = read_json(file, like, "remove it: it is measured again") if file.exists() else {}
-    if content.get("answer_flops") != flops:
-        model = experiment.build_model().to(check_device(experiment)).eval()
-        seconds = answer_seconds(asker(model, experiment.sleep, asked))
-        write_json(file, content := {"answer_flops": flops, "answer_ms": 1e3 * seconds})
-    return float(content["answer_ms"])
+class _Timed(NamedTuple):
+    """An arm whose answer may be timed, and the file that keeps the time."""
+
+    experiment: Experiment
+    asked: Asked
+    flops: int
+    parameters: int
+    file: Path
+
+    @property
+    def small(self) -> bool:
+        return self.flops <= MOST_TIMED and self.parameters <= MOST_PARAMETERS
+
+    def kept(self) -> float | None:
+        """Milliseconds, if they were measured for as many FLOPs."""
+        like = {"answer_flops": int, "answer_ms": NUMBER}
+        content = read_json(self.file, like, "remove it: it is measured again") if self.file.exists() else {}
+        return float(content["answer_ms"]) if content.get("answer_flops") == self.flops else None
+
+    def ask(self) -> Ask:
+        e = self.experiment
+        return asker(e.build_model().to(check_device(e)).eval(), e.sleep, self.asked)
 
 
 class _Cells(NamedTuple):
@@ -146,7 +162,8 @@ def serving_markdown(page: Sequence[Served]) -> str:
 
 def _title(page: Sequence[Served]) -> str:
     most = max(page, key=lambda served: served.context)
-    return f"what an answer costs: a question of {most.question} tokens behind {most.context}, to its first token"
+    tokens = f"{most.question} token{'s' * (most.question != 1)}"
+    return f"what an answer costs: a question of {tokens} behind {most.context}, to its first token"
 
 
 def as_json(page: Sequence[Served]) -> list[dict[str, object]]:
