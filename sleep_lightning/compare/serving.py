@@ -29,7 +29,7 @@ class Served:
         context: tokens read before the question; 0 where a search for it comes first.
         question: tokens up to the one that the answer's first token follows.
         answer_flops: of an answer.
-        answer_ms: median of some, with random weights on this machine; None: too large to time.
+        answer_ms: the shortest of some, with random weights on this machine; None: too large to time.
         held_bytes: of a session.
         reading_flops: of the context, in one pass.
         sleep_flops: of passes 2 to N over it.
