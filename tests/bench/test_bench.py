@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from sleep_lightning.bench.operator import Shape, bench_operator, peers
+from sleep_lightning.bench.session import ANSWERING, BREAK_EVEN
 from sleep_lightning.bench.step import Setting, baseline_step, bench_step, our_step
 from sleep_lightning.bench.timing import interleave, ratio
 from sleep_lightning.bench.worker import Worker
@@ -95,6 +96,21 @@ def test_tables_come_as_they_are_measured(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setitem(BENCHES, "operator", slow)
     assert bench(["operator"], 0.01, None) == 0
     assert "third" in capsys.readouterr().out
+
+
+def test_sessions_are_drawn_beside_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rows(seconds: float) -> Iterator[dict[str, object]]:
+        row = {"what": ANSWERING, "shape": "s", "contender": "sleep N=1", "N": 1, "tokens_read": 8}
+        yield row | {"answer_p50_ms": 1.0, "sessions_per_gib": 2.0, "token_max_ms": None}
+        yield {"what": BREAK_EVEN, "shape": "s", "N": 4, "break_even_by_ms": None, "break_even_by_flops": 8.0}
+
+    monkeypatch.setitem(BENCHES, "session", rows)
+    assert bench(["session"], 0.01, tmp_path / "a.json") == 0
+    assert (tmp_path / "a_session.png").stat().st_size > 20_000
+    said = capsys.readouterr().out
+    assert "None" not in said and " - " in said
 
 
 def test_what_every_bench_does_is_said() -> None:
