@@ -9,8 +9,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names",
         nargs="*",
         metavar="BENCH",
-        help="operator, step, memory, overhead, ranks, startup, storage, coordinates, session, pool (default: all these), "
-        "or injection",
+        help="operator, step, memory, overhead, ranks, startup, storage, coordinates, session, pool (default: all "
+        "these), or injection",
     )
     parser.add_argument("--seconds", type=float, default=20, help="time per table (default: 20)")
     parser.add_argument(
