@@ -110,7 +110,8 @@ def choice(model: WindowModel, h_BTE: Tensor) -> int:
 def some_memory(model: WindowModel, config: SleepConfig) -> Memory:
     """Of one sequence, random numbers throughout."""
     memory = zero_memory(model, 1, config)
-    return replace(memory.map(torch.randn_like), present=tuple(map(torch.ones_like, memory.present)))
+    drawn = memory.map(lambda x: torch.randn_like(x) if x.is_floating_point() else x)
+    return replace(drawn, present=tuple(map(torch.ones_like, memory.present)))
 
 
 def some_tokens(model: WindowModel, T: int) -> Tensor:
