@@ -70,7 +70,10 @@ def with_changes(experiment: Experiment, names: Sequence[str]) -> dict[str, Expe
     found = {}
     for name in dict.fromkeys(names):
         try:
-            changes = ["training.prelude_cache=null", *BESIDE[name].changes(experiment)]  # other windows, each seen once
+            changes = [
+                "training.prelude_cache=null",
+                *BESIDE[name].changes(experiment),
+            ]  # other windows, each seen once
             found[name] = load_experiment(experiment.to_dict(), changes)
         except ValueError as error:
             raise ValueError(f"--beside {name}: {error}") from error

@@ -28,6 +28,7 @@ MOST_SECONDS = 3.0
 @contextmanager
 def at_once() -> Iterator[None]:
     """By CPU time: other processes may take the cores."""
+
     def late(*_: object) -> None:
         raise TimeoutError(f"more than {MOST_SECONDS} s")
 
