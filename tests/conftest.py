@@ -1,4 +1,5 @@
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,3 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with ``weights/`` as the shipped experiments name them: configs and small tokenizers, no weights."""
+    from tests.pretrained.published import write_configs
+
+    folder = tmp_path_factory.mktemp("configs")
+    write_configs(folder)
+    return folder

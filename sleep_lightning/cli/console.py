@@ -1,6 +1,7 @@
 """Tables a person reads when a command ends."""
 
 from collections.abc import Iterable, Mapping
+from math import exp
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -51,6 +52,7 @@ SCORES = (
         Column("uniform", 1),
     ),
     *(Column("tokens", 4), Column("majority of tokens", 5), Column("loss", 2)),
+    *(Column("perplexity", 6), Column("of unigrams", 6)),
 )
 
 
@@ -72,7 +74,8 @@ def arm_table(scores: Mapping[str, Mapping[str, Score]], title: str) -> FittingT
 def _score_cells(name: str, s: Score) -> list[str]:
     b = s.baselines
     numbers = (s.exact_match, s.exact_match_se, b.majority_exact_match, b.uniform_exact_match, s.token_accuracy)
-    return [name, str(s.answers), *(f"{x:.4f}" for x in (*numbers, b.majority_token_accuracy)), f"{s.loss:.4f}"]
+    accuracies = (f"{x:.4f}" for x in (*numbers, b.majority_token_accuracy))
+    return [name, str(s.answers), *accuracies, f"{s.loss:.4f}", f"{s.perplexity:.4g}", f"{exp(b.unigram_loss):.4g}"]
 
 
 def measured_line(measured: Mapping[str, float | None], predicted: Mapping[str, float | None]) -> str:

@@ -19,6 +19,7 @@ from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.sleep import IGNORE
 from sleep_lightning.tasks import Split, Task, TaskBatch
 from sleep_lightning.training.evaluation import score_split
+from sleep_lightning.training.metrics import Score
 from sleep_lightning.training.prediction import decode
 from sleep_lightning.training.published import published_scores
 
@@ -42,7 +43,7 @@ def evaluate(
         spent = f"{in_flop(flops)} a sequence, {flops / whole:.0%} of N={N}"
         print_facts(console, {"passes": f"{count.mean:.2f} a window, mean", "forward": spent})
     if output is not None:
-        write_json(output, content | {"slices": {name: asdict(s) for name, s in scores.items()}})
+        write_json(output, content | {"slices": {name: _written(s) for name, s in scores.items()}})
     return 0
 
 
@@ -54,9 +55,13 @@ def evaluate_beside(
     console.print(arm_table(scores, ", ".join(filter(None, (split, of)))))
     print_facts(console, {name: BESIDE[name].about for name in scores})
     if output is not None:
-        arms = {arm: {name: asdict(s) for name, s in slices.items()} for arm, slices in scores.items()}
+        arms = {arm: {name: _written(s) for name, s in slices.items()} for arm, slices in scores.items()}
         write_json(output, {"split": split, "arms": arms})
     return 0
+
+
+def _written(score: Score) -> dict[str, Any]:
+    return asdict(score) | {"perplexity": score.perplexity}
 
 
 def predict(experiment: Experiment, model: WindowModel, rows: int, output: Path | None = None) -> int:

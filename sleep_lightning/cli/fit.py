@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
@@ -15,11 +15,9 @@ from sleep_lightning.cli.console import plain_console, print_facts, say, score_t
 from sleep_lightning.cli.console_log import copied_output
 from sleep_lightning.cli.fit_report import facts_of, headline, log_results, summarize
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.config.outline import outline
 from sleep_lightning.config.plugins import resolve
+from sleep_lightning.config.pretrained_model import check_weights
 from sleep_lightning.cost.run_flops import StepFlops
-from sleep_lightning.model import HybridLM, ModelConfig
-from sleep_lightning.pretrained.loading import check_snapshot
 from sleep_lightning.runs.checkpoint import RESUME, instead_of
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.directory import RunDirectory
@@ -95,8 +93,7 @@ def prepare(config: str | None, overrides: list[str], resume: str | None) -> Job
     """
     if resume is None:
         experiment, place = _checked(load_experiment(config, overrides))
-        if isinstance(m := experiment.model, ModelConfig) and m.pretrained is not None:
-            check_snapshot(cast(HybridLM, outline(experiment)), Path(m.pretrained))
+        check_weights(experiment)
         run_dir = experiment.training.run_dir
         if run_dir is not None and was_requeued(experiment.training) and RunDirectory(Path(run_dir)).config.exists():
             return prepare(None, overrides, run_dir)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from sleep_lightning.cli.sweep import SweepJob, prepare
+from sleep_lightning.config.pretrained_model import check_weights
 from sleep_lightning.formatting import in_flop
 from sleep_lightning.sweep.trial import build_trial
 
@@ -22,11 +23,18 @@ def prepare_where_there_are_weights(paths: Iterable[Path]) -> tuple[dict[Path, S
     jobs, left_out = dict[Path, SweepJob](), list[str]()
     for path in paths:
         try:
-            jobs[path] = prepare(str(path), None)
+            job = prepare(str(path), None)
         except ValueError as error:
             if "model.pretrained" not in str(error):
                 raise
             left_out.append(f"{path.name} left out: {error}")
+            continue
+        try:
+            check_weights(job.sweep.base)
+        except ValueError as error:
+            left_out.append(f"{path.name} left out: {error}")
+            continue
+        jobs[path] = job
     if not jobs:
         raise ValueError(f"--paper: {'; '.join(left_out)}")
     return jobs, left_out

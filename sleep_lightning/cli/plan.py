@@ -7,8 +7,19 @@ from sleep_lightning.formatting import duration, in_bytes, in_flop
 from sleep_lightning.tables import Column, FittingTable
 
 
-def show(experiment: Experiment, plan: Plan, memory: int, flops_per_s: float, where: str) -> int:
-    """Print it. Returns 0 if the experiment's own N fits somehow, else 1."""
+def show(
+    experiment: Experiment, plan: Plan, memory: int, flops_per_s: float, where: str, tokenizer: str | None = None
+) -> int:
+    """Print it. Returns 0 if the experiment's own N fits somehow, else 1.
+
+    Args:
+        experiment: what was planned.
+        plan: of it.
+        memory: bytes of a GPU.
+        flops_per_s: of all GPUs.
+        where: GPUs and utilisation, for the title.
+        tokenizer: what stands for the model's own, which is not there.
+    """
     console, t = plain_console(), experiment.training
     columns = (
         *(Column("N"), Column("checkpointing", label=True), Column("per GPU"), Column("fits", label=True)),
@@ -29,6 +40,8 @@ def show(experiment: Experiment, plan: Plan, memory: int, flops_per_s: float, wh
         "time": "at an assumed utilisation: give a measured one as --utilization (tokens/s and FLOPs are in MLflow)",
         "activations": "of torch's operations and the chunked rule; a GPU kernel of the rule keeps less",
     }
+    if tokenizer is not None:
+        facts["tokenizer"] = f"task.tokenizer={tokenizer} stands for that of {experiment.model.pretrained}, not there"
     for n, fitting in plan.fitting.items():
         facts[f"N = {n}"] = _advice(experiment, fitting, memory)
     print_facts(console, facts)

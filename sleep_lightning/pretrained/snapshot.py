@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sleep_lightning.pretrained.entries import EVERY
+from sleep_lightning.pretrained.sources import how_to_get
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -65,7 +66,9 @@ class Snapshot:
                 f"{self.folder} holds pickled weights ({pickled}), which could run code and are not read; convert them "
                 f"to {WEIGHTS}"
             )
-        raise ValueError(f"{self.folder} has no {WEIGHTS} and no {INDEX}; fetch the snapshot again")
+        known = how_to_get(str(self.folder))
+        fix = "fetch the snapshot again" if known is None else f"{known} fetches them"
+        raise ValueError(f"{self.folder} has no {WEIGHTS} and no {INDEX}; {fix}")
 
     @property
     def files(self) -> list[str]:

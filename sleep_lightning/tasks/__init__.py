@@ -20,6 +20,7 @@ TASKS = {
     "depo": "sleep_lightning.tasks.depo.DepoConfig",
     "gsm_infinite": "sleep_lightning.tasks.gsm_infinite.task.GSMInfiniteConfig",
     "text": "sleep_lightning.tasks.text.config.TextConfig",
+    "articles": "sleep_lightning.tasks.suites.articles.ArticlesConfig",
     "mqar": "sleep_lightning.tasks.suites.mqar.MQARConfig",
     "needle": "sleep_lightning.tasks.suites.needle.NeedleConfig",
     "variable_tracking": "sleep_lightning.tasks.suites.variable_tracking.VariableTrackingConfig",

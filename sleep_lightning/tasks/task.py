@@ -125,11 +125,13 @@ class Baselines:
         majority_exact_match: share of answers that the best constant answer matches.
         majority_token_accuracy: share of labels that the best constant per position gets right.
         uniform_exact_match: expected exact match of guessing uniformly among the labels that occur at each position.
+        unigram_loss: entropy of the labels, nats: the loss of knowing how often each occurs and nothing else.
     """
 
     majority_exact_match: float
     majority_token_accuracy: float
     uniform_exact_match: float
+    unigram_loss: float
 
 
 def baselines(labels_AT: Tensor) -> Baselines:
@@ -146,10 +148,12 @@ def baselines(labels_AT: Tensor) -> Baselines:
         occurring, times = torch.unique(column[has_label], return_counts=True)
         right += int(times.max())
         guessed[has_label] /= len(occurring)
+    share = torch.unique(answers[spoken], return_counts=True)[1].double() / spoken.sum()
     return Baselines(
         majority_exact_match=int(counts.max()) / len(answers),
         majority_token_accuracy=right / int(spoken.sum()),
         uniform_exact_match=float(guessed.mean()),
+        unigram_loss=float(-(share * share.log()).sum()),
     )
 
 

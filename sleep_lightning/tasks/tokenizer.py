@@ -1,5 +1,6 @@
 """Text to tokens: bytes, or any Hugging Face tokenizer."""
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -72,7 +73,7 @@ class HuggingFaceTokenizer:
                 f"task.tokenizer={name} needs transformers: pip install 'sleep-lightning[tokenizers]'; or use bytes"
             ) from error
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(name, **_without_model(name))
         except Exception as error:  # transformers raises what hub, parsers and torch raise
             reason = str(error).strip().partition("\n")[0].rstrip(".")
             raise ValueError(
@@ -132,6 +133,17 @@ class HuggingFaceTokenizer:
         spare = [i for i in t.all_special_ids if i != t.unk_token_id]
         candidates = [i for i in (t.pad_token_id, *spare, t.unk_token_id) if i is not None and i not in used]
         return int(candidates[0]) if candidates else self.eos
+
+
+def _without_model(name: str) -> dict[str, Any]:
+    """How to load the tokenizer of a directory whose model transformers does not know, and whose config it refuses."""
+    from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+    try:
+        kind = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return {} if kind in CONFIG_MAPPING else {"config": PreTrainedConfig()}
 
 
 def anchored(name: str) -> str:

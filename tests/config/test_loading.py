@@ -8,8 +8,19 @@ from sleep_lightning.redaction import redact_uri
 CONF = Path(__file__).parents[2] / "conf"
 
 
-@pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_shipped_experiment_parses_and_survives_a_round_trip(path: Path) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, marks=pytest.mark.long) if "pretrained:" in path.read_text() else path
+        for path in sorted(CONF.glob("*.yaml"))
+    ],
+    ids=lambda p: p.stem,
+)
+def test_every_shipped_experiment_parses_and_survives_a_round_trip(
+    path: Path, configs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "pretrained:" in path.read_text():
+        monkeypatch.chdir(configs)
     experiment = load_experiment(path)
     assert load_experiment(experiment.to_dict()) == experiment
 
@@ -29,6 +40,19 @@ def test_the_paper_experiment_is_the_papers() -> None:
     assert (e.training.batch_size, e.training.muon_lr, e.training.adamw_lr) == (512, 2e-3, 5e-5)
     assert e.training.tbptt_windows is None
     assert e.training.max_steps * 512 * 100 == pytest.approx(5e9, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("SmolLM2-135M-Instruct", "python -m sleep_lightning.pretrained.smollm2"),
+        ("Ouro-1.4B", "hf download ByteDance/Ouro-1.4B --local-dir"),
+    ],
+)
+def test_absent_weights_are_named_with_what_fetches_them(name: str, fix: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    with pytest.raises(ValueError, match=rf"^model\.pretrained={folder} is no directory; {fix} {folder} fetches it$"):
+        load_experiment(CONF / "gsm_infinite_ouro.yaml", [f"model.pretrained={folder}"])
 
 
 @pytest.mark.parametrize(

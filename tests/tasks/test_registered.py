@@ -3,6 +3,7 @@
 from sleep_lightning.config.plugins import find_plugin
 from sleep_lightning.tasks import TASKS, DepoConfig, GSMInfiniteConfig, Rule110Config
 from sleep_lightning.tasks.suites import (
+    ArticlesConfig,
     MQARConfig,
     NeedleConfig,
     StoriesConfig,
@@ -19,6 +20,7 @@ def test_shipped_tasks_are_registered_under_their_names() -> None:
         "depo": DepoConfig,
         "gsm_infinite": GSMInfiniteConfig,
         "text": TextConfig,
+        "articles": ArticlesConfig,
         "mqar": MQARConfig,
         "needle": NeedleConfig,
         "variable_tracking": VariableTrackingConfig,

@@ -1,3 +1,5 @@
+from math import log
+
 import pytest
 import torch
 
@@ -31,3 +33,4 @@ def test_baselines_by_hand() -> None:
     assert found.majority_exact_match == 0.5
     assert found.majority_token_accuracy == pytest.approx(5 / 8)
     assert found.uniform_exact_match == 0.25
+    assert found.unigram_loss == pytest.approx(-(5 / 8 * log(5 / 8) + 3 / 8 * log(3 / 8)))

@@ -2,9 +2,15 @@
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sleep_lightning.cli.commands.config import add_arguments as add_keys
+
+if TYPE_CHECKING:
+    from sleep_lightning.config import Experiment
 
 MOST_GPUS = 2**16
 UNITS = {"MB": 1e6, "GB": 1e9, "MiB": 2**20, "GiB": 2**30}
@@ -25,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
     from sleep_lightning.cli.plan import show
-    from sleep_lightning.config import load_experiment
     from sleep_lightning.cost.plan import PEAK_TFLOPS, plan
     from sleep_lightning.sleep.config import MOST_PASSES
 
@@ -37,13 +42,31 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
         raise ValueError(f"--gpu {a.gpu} is not known; use one of {', '.join(PEAK_TFLOPS)}")
     if not 0 < a.utilization <= 1:
         raise ValueError(f"--utilization {a.utilization} must be above 0 and at most 1")
-    experiment = load_experiment(a.config, a.overrides)
+    experiment, tokenizer = _load(a.config, a.overrides)
     passes = sorted(set(a.passes or (1, 2, 4, experiment.sleep.n_passes)))
     if not 1 <= passes[0] <= passes[-1] <= MOST_PASSES:
         raise ValueError(f"--passes {passes} must be from 1 to {MOST_PASSES}")
     found = plan(experiment, a.gpus, memory, passes)
     flops_per_s = a.gpus * peaks[a.gpu.lower()] * 1e12 * a.utilization
-    return lambda: show(experiment, found, memory, flops_per_s, f"{a.gpus} x {a.gpu} at {a.utilization:.0%}")
+    where = f"{a.gpus} x {a.gpu} at {a.utilization:.0%}"
+    return lambda: show(experiment, found, memory, flops_per_s, where, tokenizer)
+
+
+def _load(config: str | None, overrides: Sequence[str]) -> tuple["Experiment", str | None]:
+    """The experiment; of a directory with no more than its config it is planned with a tokenizer of our own, its name
+    is returned: lengths are set by other keys."""
+    from sleep_lightning.config import load_experiment
+
+    try:
+        return load_experiment(config, overrides), None
+    except ValueError as error:
+        named = re.match(r"task\.tokenizer=(.+) cannot be loaded", str(error))
+        if named is None or not (Path(named[1]) / "config.json").is_file():
+            raise
+        for name in ("words", "bytes"):
+            with suppress(ValueError):
+                return load_experiment(config, [*overrides, f"task.tokenizer={name}"]), name
+        raise
 
 
 def _bytes(text: str) -> int:
