@@ -14,8 +14,12 @@ MOST_WITHOUT_GPU = 1e17
 """Training FLOPs: a month or so of a dozen cores."""
 
 
-def prepare_where_there_are_weights(paths: Iterable[Path]) -> tuple[dict[Path, SweepJob], list[str]]:
+def prepare_where_there_are_weights(paths: Iterable[Path], *, train: bool) -> tuple[dict[Path, SweepJob], list[str]]:
     """The sweeps that can be run, and what is said of those whose base names a pretrained model that is not there.
+
+    Args:
+        paths: of the sweeps.
+        train: they are to be trained, not only scored: the weights must be there, not their config alone.
 
     Raises:
         ValueError: a sweep with another fault, or none is left.
@@ -30,7 +34,8 @@ def prepare_where_there_are_weights(paths: Iterable[Path]) -> tuple[dict[Path, S
             left_out.append(f"{path.name} left out: {error}")
             continue
         try:
-            check_weights(job.sweep.base)
+            if train:
+                check_weights(job.sweep.base)
         except ValueError as error:
             left_out.append(f"{path.name} left out: {error}")
             continue

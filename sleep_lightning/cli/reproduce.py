@@ -117,7 +117,7 @@ def prepare(
     train, tables = not so_far and not page_only, tuple(map(Path, join))
     left_out: list[str] = []
     if paper:
-        prepared, left_out = prepare_where_there_are_weights(paths)
+        prepared, left_out = prepare_where_there_are_weights(paths, train=train)
     else:
         prepared = {path: sweep.prepare(str(path), None) for path in paths}
     whole = list(prepared.values())

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.cost.flops import sequence_cost
@@ -18,6 +19,8 @@ from sleep_lightning.sweep.spec import load_sweep
 from tests.cli.cli import ROOT, SMALL, run
 from tests.evidence.rows import row
 from tests.evidence.test_page import SPEEDS
+from tests.pretrained.published import write_configs
+from tests.pretrained.test_ouro_and_jet import TINY_JET, TINY_OURO, write
 
 SPEC = """
 name: reproduce_rule110_steps
@@ -170,3 +173,73 @@ def test_the_papers_sizes_take_a_gpu(
     assert main(["reproduce", "--paper", *SHIPPED]) == 2
     assert "--paper trains 6.88 EFLOP and there is no GPU here; run it on one " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_weights_that_are_not_there_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweeps").mkdir()
+    for path in (ROOT / "sweeps").glob("paper_5*.yaml"):
+        (tmp_path / "sweeps" / path.name).write_text(path.read_text().replace("../conf", str(ROOT / "conf")))
+    assert main(["reproduce", "--paper"]) == 2
+    fetch = "hf download ByteDance/Ouro-1.4B --local-dir weights/Ouro-1.4B fetches it"
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: --paper: paper_5_gsm_ouro.yaml left out: sweep sweeps/paper_5_gsm_ouro.yaml: ")
+    assert said.endswith(f"model.pretrained=weights/Ouro-1.4B is no directory; {fetch}")
+    write_configs(tmp_path)
+    assert main(["reproduce", "--paper"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "Ouro-1.4B has no model.safetensors and no model.safetensors.index.json; hf download ByteDance" in said
+
+
+LARGER = {"vocab_size": 2000}
+"""A token for every word of the problems."""
+TINY = {
+    "paper_4_gsm_jet": (TINY_JET | LARGER, ["sleep.loop=1/1/1"]),
+    "paper_5_gsm_ouro": (TINY_OURO | LARGER, []),
+    "paper_6_gsm_ouro_sliding": (
+        TINY_OURO | LARGER,
+        [
+            "task.max_tokens=600",
+            "sleep.window_size=100",
+            "training.stages=[{steps: 1, train: memory, eviction: hard}]",
+            "training.unique_sequences=4",
+        ],
+    ),
+}
+SHORT = [
+    *("task.ops=[2, 4]", "task.min_tokens=300", "task.max_tokens=599", "model.insert={every: 1, rule: J, heads: 2}"),
+    *("training.batch_size=4", "training.accumulate=2", "training.max_steps=2", "training.val_batches=1"),
+    *("training.val_every=2", "training.checkpoint_every=1", "training.precision=fp32", "tracking.enabled=false"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_the_papers_sweeps_on_pretrained_models_from_weights_to_the_page(tmp_path: Path) -> None:
+    """The shipped files with tiny random models and two steps of four problems."""
+    (tmp_path / "sweeps").mkdir()
+    for name, (config, own) in TINY.items():
+        tiny = tmp_path / "weights" / name
+        write(config, tiny)
+        content = yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text())
+        short = [one for one in SHORT if config["model_type"] == "ouro" or not one.startswith("model.insert")]
+        content["base"] = str(ROOT / content["base"].removeprefix("../"))
+        content["overrides"] = [
+            *content.get("overrides", []), *short, *own, f"model.pretrained={tiny}", "task.tokenizer=words",
+        ]  # fmt: skip
+        (tmp_path / "sweeps" / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    done = run(tmp_path, "reproduce", "--paper", timeout=600)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "PAPER.md").read_text()
+    assert "10 of 10 runs are finished" in page
+    for name, levels in (("paper_4_gsm_jet", 4), ("paper_5_gsm_ouro", 3), ("paper_6_gsm_ouro_sliding", 3)):
+        lines = [line for line in page.split(f"## {name}\n")[1].split("##")[0].splitlines() if "| op_" in line]
+        assert len([line for line in lines if "not run" not in line]) == 2 * levels, page
+    assert "| n6 | op_8 | not run | 0 | - | 0.388 | - |" in page
+    scores = (tmp_path / "results" / "paper_scores.csv").read_text()
+    again = run(tmp_path, "reproduce", "--paper", timeout=600)
+    assert again.returncode == 0 and (tmp_path / "results" / "paper_scores.csv").read_text() == scores
+    assert (tmp_path / "PAPER.md").read_text() == page

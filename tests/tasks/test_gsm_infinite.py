@@ -59,6 +59,17 @@ class TestForward(GSMTestCase):
     config = GSMInfiniteConfig(**SHORT)
 
 
+def test_the_question_may_stand_behind_the_facts() -> None:
+    before, behind = (GSMInfiniteConfig(**SHORT, question=place).build() for place in ("before", "behind"))  # type: ignore[arg-type]
+    for position in range(3):
+        for text, answer, op in texts(behind, 20, position):
+            context, asked = text.split(" Question: ")
+            assert context.startswith("Context: ") and asked.endswith("?") and asked.count("?") == 1
+            found = solve(f"Question: {asked} {context}")
+            assert (found.answer, found.op) == (answer, op), text
+    assert behind.sequence_length == before.sequence_length
+
+
 class TestReverse(GSMTestCase):
     config = GSMInfiniteConfig(**SHORT, ops=[2, 5], modes=["reverse"], settings=["schools"])
 

@@ -44,6 +44,9 @@ class GSMInfiniteKeys:
     """Likewise for the test."""
     tokenizer: str = "words"
     """words: a token for every word of the settings; else the name or directory of a Hugging Face tokenizer."""
+    question: Literal["before", "behind"] = "before"
+    """Where the question stands: before the facts, as published, so that the model reads knowing what it will be asked;
+    or behind them. With pad_side=left it ends the last window that sleeps, with right it is in that of the answer."""
     pad_side: Literal["left", "right"] = "left"
     """left: the answer is at the same place in every row. right: windows are counted from the start of the text; all
     answers must fall into one window, so min_tokens is a multiple of the window and max_tokens less than one above."""

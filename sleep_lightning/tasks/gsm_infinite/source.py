@@ -41,9 +41,11 @@ class Source(Protocol):
         """A problem of the split with a length from ``min_tokens`` to ``max_tokens``."""
 
 
-def header(question: str) -> str:
-    """What comes before the first fact."""
-    return f"Question: {question} Context:"
+def framed(config: GSMInfiniteKeys, question: str) -> tuple[str, str]:
+    """What stands before the first fact, and behind the last."""
+    if config.question == "before":
+        return f"Question: {question} Context:", ""
+    return "Context:", f" Question: {question}"
 
 
 class GeneratedSource:
@@ -96,10 +98,11 @@ class GeneratedSource:
         return World(pick(rng, c.settings), places, kinds, c.depth, c.max_constant, c.max_value)
 
     def _encode(self, problem: Problem) -> list[list[int]]:
-        """Question, then facts."""
+        """What stands before the facts, and behind them; then the facts."""
         language = self.languages[problem.world.setting]
-        question = self.tokenizer.encode(header(language.question(problem.query)), first=True)
-        return [[*self.tokenizer.bos, *question], *(self._encode_fact(language, fact) for fact in problem.facts)]
+        before, behind = framed(self.config, language.question(problem.query))
+        head, tail = self.tokenizer.encode(before, first=True), self.tokenizer.encode(behind) if behind else []
+        return [[*self.tokenizer.bos, *head], tail, *(self._encode_fact(language, fact) for fact in problem.facts)]
 
     def _encode_fact(self, language: Language, fact: Equation) -> list[int]:
         ids: list[int] = []
@@ -129,8 +132,8 @@ class GeneratedSource:
     def _fill(self, rng: random.Random, problem: Problem) -> list[int] | None:
         """Tokens of question and shuffled facts, distractors among them; None if the length cannot be met."""
         c, language = self.config, self.languages[problem.world.setting]
-        question, *facts = self._encode(problem)
-        length, target = len(question) + sum(map(len, facts)), rng.randint(c.min_tokens, c.max_tokens)
+        text, tail, *facts = self._encode(problem)
+        length, target = len(text) + len(tail) + sum(map(len, facts)), rng.randint(c.min_tokens, c.max_tokens)
         distractors, misses = Distractors(rng, problem), 0
         while length < target and misses < 10:
             fact = distractors.draw()
@@ -145,9 +148,9 @@ class GeneratedSource:
             length += len(ids)
         if not c.min_tokens <= length <= c.max_tokens:
             return None
-        for ids in shuffled(rng, facts):
-            question += ids
-        return question
+        for ids in [*shuffled(rng, facts), tail]:
+            text += ids
+        return text
 
 
 class FileSource:
@@ -166,7 +169,8 @@ class FileSource:
         path, lengths, dropped = getattr(config, key), list[int](), Counter[str]()
         self.problems: list[Sample] = []
         for record in records:
-            text = f"{header(record.question)} {record.context}"
+            before, behind = framed(config, record.question)
+            text = f"{before} {record.context}{behind}"
             ids = [*tokenizer.bos, *tokenizer.encode(text, first=True)]
             lengths.append(len(ids))
             if config.min_tokens <= len(ids) <= config.max_tokens:

@@ -1,8 +1,8 @@
 """GSM-Infinite: word problems whose few relevant facts lie among many of the same grammar; question first, answer last.
 
-Sequence: ``Question: ... Context: ... Answer: 12``. With ``pad_side=left`` padding comes first and the context takes
-``max_tokens``; with ``right`` the text starts at 0 and padding follows the answer. Labels are the integer and the end
-token, with no chain of thought.
+Sequence: ``Question: ... Context: ... Answer: 12``, or the question behind the context. With ``pad_side=left`` padding
+comes first and both take ``max_tokens``; with ``right`` the text starts at 0 and padding follows the answer. Labels are
+the integer and the end token, with no chain of thought.
 """
 
 import json

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sleep_lightning.tasks.task import SPLITS, Split
 from sleep_lightning.tasks.text.files import FileRows
+from sleep_lightning.tasks.text.kept import Kept, KeptRows
 from sleep_lightning.tasks.text.layout import Overlong, Room
 from sleep_lightning.tasks.text.schema import Schema
 from sleep_lightning.tasks.text.task import Asked, RowTask
@@ -44,6 +45,10 @@ class TextKeys:
     """What stands before an answer, wherever the question stands."""
     answer_template: str = " {answer}"
     """What the labels are."""
+    kept: Kept = "all"
+    """Of the context: all; what bm25 finds for the questions; or an extractive summary (controls: no memory needed)."""
+    kept_windows: int = field(default=1, metadata={"high": 2**16})
+    """Windows that bm25 finds, or that a summary takes."""
     slices: list[str] = field(default_factory=list)
     """Whole numbers in every record by which scores are reported, [depth] for example."""
 
@@ -53,8 +58,9 @@ class TextKeys:
                 f"task.window_tokens={self.window_tokens} and task.question_tokens={self.question_tokens} must be at "
                 f"least 2"
             )
-        if self.context_windows < 1:
-            raise ValueError(f"task.context_windows={self.context_windows} must be at least 1")
+        for key in ("context_windows", "kept_windows"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"task.{key}={getattr(self, key)} must be at least 1")
         for key in ("question", "answer"):
             if f"{{{key}}}" not in (template := getattr(self, f"{key}_template")):
                 raise ValueError(f"task.{key}_template={template!r} must hold {{{key}}}")
@@ -91,4 +97,12 @@ def _build(keys: str, changed: tuple[int, ...]) -> RowTask:
     schema = Schema(c.question_template, c.cue, c.answer_template, tuple(c.slices), chat)
     room = Room(c.window_tokens, c.context_windows, c.question_tokens)
     rows = FileRows(c.files, schema, tokenizer, room.context_tokens + room.question_tokens + 1)
-    return RowTask(rows, tokenizer, room, question=c.question, overlong=c.overlong)
+    if c.kept == "all":
+        return RowTask(rows, tokenizer, room, question=c.question, overlong=c.overlong)
+
+    def measure(text: str) -> int:
+        return len(tokenizer.encode(text))
+
+    less = KeptRows(rows, c.kept, c.kept_windows, c.window_tokens - len(tokenizer.bos), measure, together=True)
+    room = replace(room, windows=c.kept_windows)
+    return RowTask(less, tokenizer, room, question=c.question, overlong="cut")  # a sentence may be longer than a window

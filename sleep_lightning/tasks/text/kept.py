@@ -34,23 +34,40 @@ class KeptRows:
         windows: k: windows found by ``bm25``, or the length of the ``summary`` in windows.
         window_tokens: tokens of a window.
         measure: tokens of a text.
+        together: refuse rows that ask nothing, or read on behind a question.
 
     Raises:
         ValueError: bm25 without its library.
     """
 
     def __init__(
-        self, source: RowSource, kept: Literal["bm25", "summary"], windows: int, window_tokens: int, measure: Measure
+        self,
+        source: RowSource,
+        kept: Literal["bm25", "summary"],
+        windows: int,
+        window_tokens: int,
+        measure: Measure,
+        *,
+        together: bool = False,
     ) -> None:
         self._source, self._kept, self._windows = source, kept, windows
-        self._tokens, self._measure = window_tokens, measure
+        self._tokens, self._measure, self._together = window_tokens, measure, together
         if kept == "bm25":
             _bm25s()
+        if (ordered := getattr(source, "ordered", None)) is not None:
+            self.ordered = lambda split, start, n: [self._cut(row) for row in ordered(split, start, n)]
 
     def draw(self, rng: random.Random, split: Split) -> TextRow:
         """See ``RowSource``."""
-        row = self._source.draw(rng, split)
+        return self._cut(self._source.draw(rng, split))
+
+    def _cut(self, row: TextRow) -> TextRow:
         asked = " ".join(question.text for question in row.questions)
+        if self._together and (not asked or any(isinstance(part, str) for part in row.parts[1:])):
+            raise ValueError(
+                f"{row.origin}: task.kept={self._kept} is for questions behind one context, and this record has "
+                f"{'another order' if asked else 'none'}; use all"
+            )
         return replace(row, parts=tuple(self._keep(p, asked) if isinstance(p, str) else p for p in row.parts))
 
     def _keep(self, context: str, asked: str) -> str:

@@ -1,6 +1,7 @@
 """``task.name: text``: files of every format as a task."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,42 @@ def test_held_out_records_come_in_their_order_each_once(notes: str, tmp_path: Pa
     assert [int(text.split()[1].rstrip(":")) for text in found] == [*range(5000, 5010), *range(5000, 5005)]
     own = TextConfig(train=notes, **SMALL).build()
     assert len(task.source.indices["train"]) > len(own.source.indices["train"])  # type: ignore[attr-defined]
+
+
+def test_the_same_questions_beside_what_is_kept_of_their_context(tmp_path: Path) -> None:
+    pytest.importorskip("bm25s")
+    filler = "".join(f" Nothing of note on day {i}." for i in range(8))
+    records = [r | {"context": f"{filler} {r['context']}{filler}"} for r in map(qa, range(400))]
+    path = written(tmp_path / "a.jsonl", records)
+    sizes = SMALL | {"window_tokens": 48, "context_windows": 12}
+    whole = TextConfig(train=path, **sizes).build()
+    for kept in ("bm25", "summary"):
+        less = TextConfig(train=path, kept=kept, **sizes).build()  # type: ignore[arg-type]
+        assert less.context_length == 48
+        for split in ("validation", "test"):
+            rows, cut = (task.batch(8, seed=0, position=0, split=split) for task in (whole, less))  # type: ignore[arg-type]
+            assert [x[x != IGNORE].tolist() for x in rows.labels] == [x[x != IGNORE].tolist() for x in cut.labels]
+            assert all(len(b) < len(a) for a, b in zip(texts(whole, rows), texts(less, cut), strict=True))
+            found = [
+                re.search(r"(\w+) is in the (\w+)\..*Where is (\w+)\?", text, re.DOTALL) for text in texts(less, cut)
+            ]
+            assert kept == "summary" or all(m and m[1] == m[3] for m in found)
+
+
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        ({"text": "a b c " * 20}, "none"),
+        (
+            {"messages": [{"role": r, "content": "hi"} for r in ("user", "assistant", "system", "user", "assistant")]},
+            "an",
+        ),
+    ],
+)
+def test_what_is_kept_is_for_questions_behind_one_context(tmp_path: Path, record: dict[str, Any], found: str) -> None:
+    path = written(tmp_path / "a.jsonl", [record])
+    with pytest.raises(ValueError, match=rf"a\.jsonl, line 1: task\.kept=summary is for questions .* has {found}"):
+        TextConfig(train=path, validation=path, test=path, kept="summary", **SMALL).build()
 
 
 @pytest.mark.parametrize("question", ["before", "both"])
