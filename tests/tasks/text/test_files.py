@@ -1,8 +1,6 @@
 """Files as people have them: what is read all the same, and the one sentence for what cannot be."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from sleep_lightning.tasks.text import TextConfig, index
 from sleep_lightning.tasks.text.files import FileRows
 from sleep_lightning.tasks.text.records import JSONArray, JSONLines, Parquet, open_records
 from sleep_lightning.tasks.text.task import RowTask
+from tests.tasks.text import large_file
 
 RECORDS: list[dict[str, Any]] = [{"context": f"{i} é", "question": "Which?", "answer": f"{i % 7}"} for i in range(300)]
 LINES = [json.dumps(record, ensure_ascii=False).encode() for record in RECORDS]
@@ -177,41 +176,16 @@ def test_the_index_of_a_large_file_is_kept(tmp_path: Path, monkeypatch: pytest.M
     assert sum((kept / split).stat().st_size for split in ("train", "validation", "test")) == 300 * 16
 
 
-PROGRAM = """
-import re, sys
-from pathlib import Path
-from sleep_lightning.tasks.text import TextConfig
-
-def memory(kind):
-    return int(re.search(kind + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
-
-Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-before = memory("VmRSS")
-task = TextConfig(train=sys.argv[1], overlong="cut").build()
-for position in range(20):
-    task.batch(16, seed=0, position=position)
-    task.batch(16, seed=0, position=position, split="test")
-print(memory("VmHWM") - before, sum(map(len, task.source.indices.values())))
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.process
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     """3 MB and 300 MB (whose index is kept): the same peak to 5 MB."""
     peaks = {}
-    for n in (3_000, 300_000):
-        path = tmp_path / f"{n}.jsonl"
-        with path.open("w") as file:
-            for i in range(n):
-                record = {"context": f"{i} " + "filler " * 130, "question": "Which?", "answer": str(i)}
-                file.write(json.dumps(record) + "\n")
-        environment = {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
-        run = [sys.executable, "-c", PROGRAM, str(path)]
-        done = subprocess.run(run, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr
-        peaks[n], records = map(int, done.stdout.split())
-        assert records == n
-    print(f"KiB at the peak by records: {peaks}")
-    assert path.stat().st_size > 280e6
-    assert peaks[300_000] < peaks[3_000] + 5_000
+    for nbytes in (3e6, 300e6):
+        path = tmp_path / "large.jsonl"
+        records = large_file.write(path, nbytes)
+        found = large_file.measured(path, tmp_path)
+        assert found["records"] == records
+        peaks[nbytes] = found["bytes at the peak, more than before"]
+    print(f"bytes at the peak by bytes of the file: {peaks}")
+    assert peaks[300e6] < peaks[3e6] + 5e6
