@@ -15,6 +15,7 @@ from sleep_lightning.cli.parser import PROGRAM, Parser, nearest, refuse_rest
 from sleep_lightning.cli.streams import kept_output, loading
 from sleep_lightning.cli.surroundings import out_of_memory, settle
 from sleep_lightning.names import printable
+from sleep_lightning.refusals import UnusableRow
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.runs.space import DiskFull, refusal
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             name = signal.Signals(signals.exit_code - 128).name
             print(f"stopped by {name}", file=sys.stderr)
             return signals.exit_code
-        except DamagedFile as error:
+        except (DamagedFile, UnusableRow) as error:
             return _refused(error)
         except OSError as error:
             if DiskFull.of(error) is not None:

@@ -12,6 +12,7 @@ FLOORS = [
     "accuracy",
     "formatting",
     "names",
+    "refusals",
     "tables",
     "machine",
     "redaction",

@@ -10,6 +10,7 @@ from torch import nn
 
 from sleep_lightning.config import TrainingConfig
 from sleep_lightning.config.plugins import CannotBuild
+from sleep_lightning.refusals import UnusableRow
 from sleep_lightning.runs.infrastructure import DIVERGED, Cause, cause_of
 from sleep_lightning.runs.space import DiskFull
 from sleep_lightning.training.distributed.exchange import Exchange
@@ -64,8 +65,10 @@ def is_of_restore(error: Exception) -> bool:
 
 
 def is_misuse(error: BaseException) -> bool:
-    """Whether the experiment must be changed: a plug-in that cannot be built, or that Lightning cannot use so."""
-    return isinstance(error, CannotBuild | MisconfigurationException) or str(error).startswith(_UNKNOWN_METRIC)
+    """Whether the experiment must be changed: a plug-in that cannot be built, or that Lightning cannot use so; or its
+    data, a row of which cannot be used."""
+    known = CannotBuild | MisconfigurationException | UnusableRow
+    return isinstance(error, known) or str(error).startswith(_UNKNOWN_METRIC)
 
 
 def exit_code(error: Exception) -> int:
@@ -77,7 +80,7 @@ def exit_code(error: Exception) -> int:
 
 def remedy(error: Exception) -> str | None:
     """One sentence on what to change after an error; None for errors without a known remedy."""
-    if isinstance(error, Diverged | CannotBuild):
+    if isinstance(error, Diverged | CannotBuild | UnusableRow):
         return str(error)
     if is_misuse(error):
         key = "Lightning" if isinstance(error, MisconfigurationException) else "training.callbacks"

@@ -4,6 +4,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import replace
 
+from sleep_lightning.refusals import UnusableRow
 from sleep_lightning.tasks.task import SPLITS, Split
 from sleep_lightning.tasks.text.index import Index, open_index
 from sleep_lightning.tasks.text.records import Place, Records, open_records
@@ -72,11 +73,11 @@ class FileRows:
         return replace(row, parts=(self._piece(text, rng),))
 
     def _read(self, records: Records, place: Place) -> object:
-        record = records.read(place)
         try:
+            record = records.read(place)
             self.schema.evidence(record)
         except ValueError as error:
-            raise ValueError(f"{records.path} has changed since it was opened ({error}); run again") from error
+            raise UnusableRow(f"{records.path} has changed since it was opened ({error}); run again") from error
         return record
 
     def _piece(self, text: str, rng: random.Random) -> str:

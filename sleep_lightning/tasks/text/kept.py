@@ -15,6 +15,7 @@ from importlib import import_module
 from math import log
 from typing import Any, Literal
 
+from sleep_lightning.refusals import UnusableRow
 from sleep_lightning.tasks.task import Split
 from sleep_lightning.tasks.text.row import RowSource, TextRow
 
@@ -64,7 +65,7 @@ class KeptRows:
     def _cut(self, row: TextRow) -> TextRow:
         asked = " ".join(question.text for question in row.questions)
         if self._together and (not asked or any(isinstance(part, str) for part in row.parts[1:])):
-            raise ValueError(
+            raise UnusableRow(
                 f"{row.origin}: task.kept={self._kept} is for questions behind one context, and this record has "
                 f"{'another order' if asked else 'none'}; use all"
             )

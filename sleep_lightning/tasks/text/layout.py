@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sleep_lightning.refusals import UnusableRow
 from sleep_lightning.sleep import IGNORE
 from sleep_lightning.tasks.text.row import Question, TextRow
 from sleep_lightning.tasks.tokenizer import Tokenizer
@@ -74,12 +75,12 @@ class Layout:
         They also fill up a run of context on the left, and questions behind.
 
         Raises:
-            ValueError: one sentence that names the row's origin, if it is too long, or there is nothing to predict.
+            UnusableRow: one sentence that names the row's origin, if it is too long, or there is nothing to predict.
         """
         try:
             return self._asked(row) if row.questions else self._continued(row)
         except ValueError as error:
-            raise ValueError(f"{row.origin}: {error}" if row.origin else str(error)) from error
+            raise UnusableRow(f"{row.origin}: {error}" if row.origin else str(error)) from error
 
     def _continued(self, row: TextRow) -> Laid:
         """Plain text: of its last tokens each is predicted from those before it, in a window that does not sleep."""

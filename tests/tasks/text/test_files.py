@@ -155,6 +155,27 @@ def test_a_long_answer_is_named(tmp_path: Path) -> None:
         TextConfig(train=str(path), validation=str(path), test=str(path)).build()
 
 
+@pytest.mark.long
+def test_a_row_that_is_met_only_in_training_ends_it_with_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a large file not every row is laid out beforehand."""
+    path, good = tmp_path / "a.jsonl", tmp_path / "good.jsonl"
+    good.write_bytes(b"\n".join(LINES[:60]))
+    path.write_bytes(good.read_bytes() + b'\n{"context": "a", "question": "b", "answer": "' + b"c" * 80 + b'"}\n')
+    keys = {
+        **{"name": "text", "train": path, "validation": good, "test": good},
+        **{"window_tokens": 40, "context_windows": 1, "question_tokens": 40},
+    }
+    run = [f"task.{key}={value}" for key, value in keys.items()]
+    run += ["sleep.window_size=40", "model.d_model=16", "training.batch_size=16", "training.max_steps=50"]
+    run += ["training.val_batches=1", "training.val_batch_size=4", "training.accelerator=cpu"]
+    assert main(["fit", *run, "tracking.enabled=false", f"training.run_dir={tmp_path / 'run'}"]) == 2
+    said = capsys.readouterr().err
+    assert f"error: task.train={path}, line 61: an answer of 82 tokens, its end included, does not fit" in said
+    assert "Traceback" not in said
+
+
 def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\n".join(LINES))
