@@ -2,4 +2,4 @@
 
 
 class UnusableRow(ValueError):
-    """A row of a user's data that cannot be read as it is. Its text is one sentence that names its place and the fix."""
+    """A row of a user's data that cannot be used. Its text is one sentence that names its place and the fix."""

@@ -10,6 +10,8 @@ from sleep_lightning.config.pretrained_model import check_weights
 from sleep_lightning.formatting import in_flop
 from sleep_lightning.sweep.trial import build_trial
 
+OF_WEIGHTS = ("model.pretrained=", "task.tokenizer=")
+"""What is wrong with a sweep whose model is not there, or only its config."""
 MOST_WITHOUT_GPU = 1e17
 """Training FLOPs: a month or so of a dozen cores."""
 
@@ -29,7 +31,7 @@ def prepare_where_there_are_weights(paths: Iterable[Path], *, train: bool) -> tu
         try:
             job = prepare(str(path), None)
         except ValueError as error:
-            if "model.pretrained" not in str(error):
+            if not any(key in str(error) for key in OF_WEIGHTS):
                 raise
             left_out.append(f"{path.name} left out: {error}")
             continue

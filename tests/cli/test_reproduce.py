@@ -197,7 +197,7 @@ def test_weights_that_are_not_there_are_named(
 LARGER = {"vocab_size": 2000}
 """A token for every word of the problems."""
 TINY = {
-    "paper_4_gsm_jet": (TINY_JET | LARGER, ["sleep.loop=1/1/1"]),
+    "paper_4_gsm_jet": (TINY_JET | LARGER, ["sleep.loop=0/2/1"]),
     "paper_5_gsm_ouro": (TINY_OURO | LARGER, []),
     "paper_6_gsm_ouro_sliding": (
         TINY_OURO | LARGER,
@@ -220,7 +220,8 @@ SHORT = [
 @pytest.mark.process
 def test_the_papers_sweeps_on_pretrained_models_from_weights_to_the_page(tmp_path: Path) -> None:
     """The shipped files with tiny random models and two steps of four problems."""
-    (tmp_path / "sweeps").mkdir()
+    for folder in ("sweeps", "weights"):
+        (tmp_path / folder).mkdir()
     for name, (config, own) in TINY.items():
         tiny = tmp_path / "weights" / name
         write(config, tiny)
