@@ -1,10 +1,12 @@
 """Plans without weights and without a GPU, against what the same code keeps on CPU."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from sleep_lightning.__main__ import main
+from sleep_lightning.cli.commands.plan import load
 from sleep_lightning.config import Experiment, TrainingConfig, load_experiment
 from sleep_lightning.cost.plan import POLICIES, plan
 from sleep_lightning.cost.step_memory import predict_step_memory
@@ -12,7 +14,9 @@ from sleep_lightning.model import ModelConfig
 from sleep_lightning.ops.cpp import build
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import Rule110Config
+from tests.cli.cli import ROOT
 from tests.model.styles import STYLES
+from tests.pretrained.published import write_configs
 
 
 def experiment(precision: str = "fp32", **model: object) -> Experiment:
@@ -94,3 +98,17 @@ def test_ouro_at_full_size_takes_seconds(tmp_path: object) -> None:
     found = plan(ouro, 8, 80 * 2**30, [4])
     assert found.parameters == pytest.approx(1.55e9, rel=0.01)
     assert found.fitting[4] is not None
+
+
+@pytest.mark.long
+def test_a_directory_with_its_config_alone_is_planned_with_the_tasks_own_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_configs(tmp_path, tokenizer=False)
+    monkeypatch.chdir(tmp_path)
+    config = str(ROOT / "conf" / "gsm_infinite_ouro.yaml")
+    planned, tokenizer = load(config, ["training.seed=3"])
+    assert (planned.task.tokenizer, tokenizer, planned.training.seed) == ("words", "words", 3)  # type: ignore[attr-defined]
+    assert planned.model.vocab_size == 49152  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=r"^task\.tokenizer=\./nowhere cannot be loaded"):
+        load(config, ["task.tokenizer=./nowhere"])

@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,11 @@ def write_exports(base: Path, folder: Path, every: int) -> None:
 
 def answers(model: Path, tasks: Path, length: str, batch: int) -> Answers:
     """What the harness was given for every document: log-likelihoods, or a text."""
-    from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
-
+    harness, manager = import_module("lm_eval"), import_module("lm_eval.tasks").TaskManager(include_path=str(tasks))
     names = [f"{kind}_{length}" for kind in KINDS]
-    found = simple_evaluate(
+    found = harness.simple_evaluate(
         model="hf", model_args={"pretrained": str(model), "dtype": "float32", "max_length": LONGEST}, tasks=names,
-        batch_size=batch, device="cpu", task_manager=TaskManager(include_path=str(tasks)), bootstrap_iters=0,
+        batch_size=batch, device="cpu", task_manager=manager, bootstrap_iters=0,
     )  # fmt: skip
     return {(name, one["doc_id"]): [x[0] for x in one["resps"]] for name in names for one in found["samples"][name]}
 

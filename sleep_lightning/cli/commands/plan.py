@@ -42,7 +42,7 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
         raise ValueError(f"--gpu {a.gpu} is not known; use one of {', '.join(PEAK_TFLOPS)}")
     if not 0 < a.utilization <= 1:
         raise ValueError(f"--utilization {a.utilization} must be above 0 and at most 1")
-    experiment, tokenizer = _load(a.config, a.overrides)
+    experiment, tokenizer = load(a.config, a.overrides)
     passes = sorted(set(a.passes or (1, 2, 4, experiment.sleep.n_passes)))
     if not 1 <= passes[0] <= passes[-1] <= MOST_PASSES:
         raise ValueError(f"--passes {passes} must be from 1 to {MOST_PASSES}")
@@ -52,7 +52,7 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     return lambda: show(experiment, found, memory, flops_per_s, where, tokenizer)
 
 
-def _load(config: str | None, overrides: Sequence[str]) -> tuple["Experiment", str | None]:
+def load(config: str | None, overrides: Sequence[str]) -> tuple["Experiment", str | None]:
     """The experiment; of a directory with no more than its config it is planned with a tokenizer of our own, its name
     is returned: lengths are set by other keys."""
     from sleep_lightning.config import load_experiment
