@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from sleep_lightning.model import Memory, WindowModel
 from sleep_lightning.sleep import (
     IGNORE,
+    Checkpointing,
     PassRecord,
     SleepConfig,
     Window,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from sleep_lightning.training.module import SleepModule
 
 ROWS = 32
-"""Rows of the first validation batch that are diagnosed."""
+"""Rows of the first validation batch that are diagnosed; no more than a micro-batch of training, whose step fits."""
 
 
 class PassDiagnostics(pl.Callback):
@@ -53,7 +54,10 @@ class PassDiagnostics(pl.Callback):
             return
         if not trainer.loggers and pl_module.gradients.shards is None:  # gathering shards takes all ranks
             return
-        found = diagnose_passes(pl_module.model, self._first, pl_module.experiment.sleep)
+        t = pl_module.experiment.training
+        rows = self._first.rows(0, t.batch_size // t.accumulate // t.processes)
+        policy = "pass" if t.checkpointing == "window" else t.checkpointing  # a window has passes to look at
+        found = diagnose_passes(pl_module.model, rows, pl_module.experiment.sleep, policy)
         for logger in trainer.loggers:
             logger.log_metrics({f"sleep/{name}": value for name, value in found.items()}, trainer.global_step)
 
@@ -62,10 +66,19 @@ def _norm(tensors: tuple[Tensor, ...]) -> Tensor:
     return torch.stack([x.detach().float().norm() for x in tensors]).norm()
 
 
-def diagnose_passes(model: WindowModel, batch: TaskBatch, sleep: SleepConfig) -> dict[str, float]:
+def _loss(model: WindowModel, h_BLE: Tensor, labels_BL: Tensor) -> Tensor:
+    """Of the labels, where alone there are logits: a vocabulary may be large."""
+    spoken = labels_BL != IGNORE
+    return F.cross_entropy(model.logits(h_BLE[spoken][None])[0], labels_BL[spoken])
+
+
+def diagnose_passes(
+    model: WindowModel, batch: TaskBatch, sleep: SleepConfig, policy: Checkpointing = "none"
+) -> dict[str, float]:
     """Per pass n, averaged over windows: ``memory_change`` |S_n - S_{n-1}| / |S_n|, ``hidden_drift``
     |h_n - h_{n-1}| / |h_{n-1}| (not for the last pass, whose h is never computed) and ``memory_grad_norm``
-    |dL/dS_n|. Leaves ``.grad`` alone. Empty for a model without memory or a batch without sleep.
+    |dL/dS_n|. Leaves ``.grad`` alone. Empty for a model without memory or a batch without sleep. ``policy``: activation
+    checkpointing, as in training.
     """
     collected: dict[str, list[Tensor]] = defaultdict(list)
     written: list[tuple[int, Memory]] = []
@@ -86,16 +99,11 @@ def diagnose_passes(model: WindowModel, batch: TaskBatch, sleep: SleepConfig) ->
     windows = plan_windows(batch.labels, sleep.window_size, model.padding(batch.tokens))
     with torch.enable_grad():
         memory = zero_memory(model, len(batch.tokens), sleep)
+        answers_BT = is_answer(batch.labels)
         walked = run_window_loop(
-            model, batch.tokens, windows, memory, sleep, observe=observe, answers_BT=is_answer(batch.labels)
+            model, batch.tokens, windows, memory, sleep, policy=policy, observe=observe, answers_BT=answers_BT
         )
-        losses = [
-            F.cross_entropy(
-                model.logits(h).flatten(0, 1), batch.labels[:, w.start : w.stop].flatten(), ignore_index=IGNORE
-            )
-            for w, h, _ in walked
-            if h is not None
-        ]
+        losses = [_loss(model, h, batch.labels[:, w.start : w.stop]) for w, h, _ in walked if h is not None]
         states = [state for _, m in written for state in m.states]
         if states and losses:
             gradients = iter(torch.autograd.grad(sum(losses, torch.zeros(())), states, allow_unused=True))

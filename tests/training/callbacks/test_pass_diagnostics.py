@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from sleep_lightning.sleep import SleepConfig
@@ -21,3 +22,10 @@ def test_works_inside_no_grad_and_without_memory() -> None:
     with torch.no_grad():
         assert diagnose_passes(tiny_model(), tiny_batch(), SleepConfig(6, 1))["memory_grad_norm/pass_1"] > 0
         assert diagnose_passes(tiny_model(pattern="A"), tiny_batch(), SleepConfig(6, 1)) == {}
+
+
+def test_activations_may_be_computed_again() -> None:
+    model, batch, sleep = tiny_model(), tiny_batch(), SleepConfig(6, 3)
+    expected = diagnose_passes(model, batch, sleep)
+    for policy in ("mlp", "pass"):
+        assert diagnose_passes(model, batch, sleep, policy) == pytest.approx(expected, rel=1e-5)  # type: ignore[arg-type]
