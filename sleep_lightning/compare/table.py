@@ -159,20 +159,30 @@ def _slices(rows: Sequence[Row]) -> list[str]:
 
 
 def check_data_order(runs: Sequence[Run]) -> str:
-    """Whether all arms of a seed trained on the same data in the same order: a sentence for the results."""
-    compared = 0
+    """Whether all arms of a seed trained on the same data in the same order: a sentence for the results.
+
+    Arms that change the task (to less of a text, say) are named and left out.
+    """
+    others = list(dict.fromkeys(run.arm.name for run in runs if _changes_task(run)))
+    runs, compared = [run for run in runs if not _changes_task(run)], 0
+    own = f"; {', '.join(others)}: a task of their own" if others else ""
     for seed in sorted({run.seed for run in runs}):
         finished = {run.arm.name: run.summary for run in runs if run.seed == seed and run.summary is not None}
         hashes, difference = first_difference(
             {arm: summary.get("data_digests", {}) for arm, summary in finished.items()}
         )
         if difference:
-            return f"DIFFERS: {difference} (seed {seed})"
+            return f"DIFFERS: {difference} (seed {seed}){own}"
         compared += hashes
     if compared:
-        return f"the same in all arms of a seed ({compared} hashes compared)"
+        return f"the same in all arms of a seed ({compared} hashes compared){own}"
     arms = len({run.arm.name for run in runs})
-    return "not compared: one arm" if arms == 1 else "not compared: no two arms of a seed validated at the same step"
+    few = "one arm" if arms <= 1 else "no two arms of a seed validated at the same step"
+    return f"not compared: {few}{own}"
+
+
+def _changes_task(run: Run) -> bool:
+    return any(change.startswith("task.") for change in run.arm.changes)
 
 
 def write_results(

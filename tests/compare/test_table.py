@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,10 @@ def test_data_order_is_compared_by_hash(tmp_path: Path) -> None:
     other = finished(tmp_path, "c", 0, 0.5, {"5": "x", "10": "w"})
     assert "DIFFERS: a and c saw different data up to step 10 (seed 0)" in check_data_order([*same, other])
     assert check_data_order(same[:1]) == "not compared: one arm"
+    less = finished(tmp_path, "bm25", 0, 0.5, {"10": "z"})
+    less = replace(less, arm=Arm("bm25", ("task.kept=bm25",), "as told"))
+    found = check_data_order([*same, less])
+    assert found == "the same in all arms of a seed (2 hashes compared); bm25: a task of their own"
     early = finished(tmp_path, "d", 0, 0.5, {})  # ended before its first validation
     assert check_data_order([same[0], early]).endswith("no two arms of a seed validated at the same step")
 
