@@ -3,6 +3,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import yaml
 
 from sleep_lightning.config import load_experiment
 from sleep_lightning.config.training import Stage
@@ -33,7 +34,8 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_every_shipped_sweep_is_valid_and_its_points_build(
     path: Path, configs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "_gsm_" in path.stem:  # on pretrained models
+    base = path.parent / yaml.safe_load(path.read_text())["base"]
+    if "pretrained:" in base.read_text():
         monkeypatch.chdir(configs)
     sweep = load_sweep(path)
     assert sweep.spec.name == path.stem
