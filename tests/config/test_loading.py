@@ -17,10 +17,10 @@ CONF = Path(__file__).parents[2] / "conf"
     ids=lambda p: p.stem,
 )
 def test_every_shipped_experiment_parses_and_survives_a_round_trip(
-    path: Path, configs: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "pretrained:" in path.read_text():
-        monkeypatch.chdir(configs)
+        monkeypatch.chdir(request.getfixturevalue("configs"))
     experiment = load_experiment(path)
     assert load_experiment(experiment.to_dict()) == experiment
 

@@ -32,11 +32,11 @@ def written(tmp_path: Path, text: str) -> Path:
     ids=lambda p: p.stem,
 )
 def test_every_shipped_sweep_is_valid_and_its_points_build(
-    path: Path, configs: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = path.parent / yaml.safe_load(path.read_text())["base"]
     if "pretrained:" in base.read_text():
-        monkeypatch.chdir(configs)
+        monkeypatch.chdir(request.getfixturevalue("configs"))
     sweep = load_sweep(path)
     assert sweep.spec.name == path.stem
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
