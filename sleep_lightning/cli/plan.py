@@ -41,7 +41,8 @@ def show(
         "activations": "of torch's operations and the chunked rule; a GPU kernel of the rule keeps less",
     }
     if tokenizer is not None:
-        facts["tokenizer"] = f"task.tokenizer={tokenizer} stands for that of {experiment.model.pretrained}, not there"
+        whose = getattr(experiment.model, "pretrained", None) or "the model"
+        facts["tokenizer"] = f"task.tokenizer={tokenizer} stands for that of {whose}, not there"
     for n, fitting in plan.fitting.items():
         facts[f"N = {n}"] = _advice(experiment, fitting, memory)
     print_facts(console, facts)
