@@ -4,6 +4,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.status import Status
@@ -27,6 +28,7 @@ from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.tracking.figures.coordinates import draw_coordinates
 from sleep_lightning.tracking.figures.injection import draw_injection
 from sleep_lightning.tracking.figures.serving import draw_session
+from sleep_lightning.tracking.mlflow_logger import MLflowRun
 from sleep_lightning.training.runtime.environment import describe_environment
 from sleep_lightning.training.runtime.threads import choose_threads
 
@@ -60,11 +62,18 @@ DOING = {
 """What is said of each before it begins."""
 
 
-def bench(names: list[str], seconds: float, output: Path | None, checkpoints: Sequence[str] | None = None) -> int:
+def bench(
+    names: list[str],
+    seconds: float,
+    output: Path | None,
+    checkpoints: Sequence[str] | None = None,
+    mlflow: MLflowRun | None = None,
+) -> int:
     """Run benches by name (if none is given, all but those of trained models, which ``checkpoints`` name).
 
     What is measured is said, tables are printed as each is done, and rows are written as JSON at the end, with
-    pictures (PNG) of coordinates, sessions or an injection beside it; of an injection also a table (Markdown).
+    pictures (PNG) of coordinates, sessions or an injection beside it; of an injection also a table (Markdown). These
+    files and the environment are recorded in ``mlflow``, which is ended.
 
     Raises:
         ValueError: an unknown name, or no time.
@@ -88,16 +97,30 @@ def bench(names: list[str], seconds: float, output: Path | None, checkpoints: Se
                 done = list(group)
                 console.print(_table(done))
                 rows += done
-    if output is not None:
-        write_json(output, {"environment": environment, "rows": rows})
-        if drawn := [row for row in rows if str(row["what"]).startswith("coordinates")]:
-            draw_coordinates(drawn, output.with_suffix(".png"))
-        if injected := [row for row in rows if str(row["what"]).startswith("injection")]:
-            draw_injection(injected, output.with_suffix(".png"))
-            write_text(output.with_suffix(".md"), injection_table(injected))
-        if drawn := [row for row in rows if row["what"] in (ANSWERING, BREAK_EVEN)]:
-            draw_session(drawn, output.with_name(f"{output.stem}_session.png"))
+    files = [] if output is None else _written(output, rows, environment)
+    if mlflow is not None:
+        mlflow.log_hyperparams(environment)
+        for file in files:
+            mlflow.log_artifact(file)
+        mlflow.end("FINISHED")
     return 0
+
+
+def _written(output: Path, rows: list[dict[str, object]], environment: dict[str, Any]) -> list[Path]:
+    """The rows, and what is drawn of them."""
+    write_json(output, {"environment": environment, "rows": rows})
+    files = [output]
+    if drawn := [row for row in rows if str(row["what"]).startswith("coordinates")]:
+        draw_coordinates(drawn, output.with_suffix(".png"))
+        files.append(output.with_suffix(".png"))
+    if injected := [row for row in rows if str(row["what"]).startswith("injection")]:
+        draw_injection(injected, output.with_suffix(".png"))
+        write_text(output.with_suffix(".md"), injection_table(injected))
+        files += [output.with_suffix(".png"), output.with_suffix(".md")]
+    if drawn := [row for row in rows if row["what"] in (ANSWERING, BREAK_EVEN)]:
+        draw_session(drawn, picture := output.with_name(f"{output.stem}_session.png"))
+        files.append(picture)
+    return files
 
 
 def _said(rows: Iterator[dict[str, object]], name: str, status: Status) -> Iterator[dict[str, object]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sleep_lightning.__main__ import main
 from sleep_lightning.bench.operator import Shape, bench_operator, peers
 from sleep_lightning.bench.session import ANSWERING, BREAK_EVEN
 from sleep_lightning.bench.step import Setting, baseline_step, bench_step, our_step
@@ -132,3 +133,25 @@ def test_contenders_timed_in_turn_are_compared_with_the_baseline_too() -> None:
     assert {row["rounds"] for row in steps} == {5}
     assert steps[0]["times_faster_than_baseline"] == 1
     assert matmul["what"] == "large matmul"
+
+
+@pytest.mark.long
+def test_what_is_written_is_in_mlflow_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    row = {"what": "a thing", "shape": "s", "contender": "ours", "ms": 1.5}
+    monkeypatch.setitem(BENCHES, "pool", lambda seconds: iter([row]))
+    uri, output = f"sqlite:///{tmp_path}/m.db", tmp_path / "b.json"
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "pool", "--output", str(output), "--mlflow", uri]) == 0
+    client = MlflowClient(uri)
+    [run] = client.search_runs([client.get_experiment_by_name("bench").experiment_id])
+    assert (run.info.run_name, run.info.status) == ("pool", "FINISHED") and "torch" in run.data.params
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["b.json"]
+    written = Path(client.download_artifacts(run.info.run_id, "b.json", str(tmp_path))).read_text()
+    assert json.loads(written)["rows"] == [row]
+
+
+def test_mlflow_without_a_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "pool", "--mlflow", "sqlite:///m.db"]) == 2
+    assert "--mlflow sqlite:///m.db records the files of --output; give one" in capsys.readouterr().err
