@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from sleep_lightning.tasks.suites.needle import NeedleConfig, NeedleSource
 from tests.tasks.text.tokenizers import save
 
 OURO: dict[str, Any] = {
@@ -100,7 +101,9 @@ def write_configs(folder: Path, *, tokenizer: bool = True) -> None:
         place.mkdir(parents=True)
         (place / "config.json").write_text(json.dumps(config))
     if tokenizer:
-        saved = Path(save("bpe", folder))
+        # of needles every word is a token, as it is to a vocabulary of full size
+        words = [f" {word}" for text in NeedleSource.words(NeedleConfig()) for word in text.split()]
+        saved = Path(save("bpe", folder, words * 3, 2000))
         for name in MODELS:
             shutil.copytree(saved, folder / "weights" / name, dirs_exist_ok=True)
         shutil.rmtree(saved)

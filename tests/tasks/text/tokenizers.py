@@ -1,6 +1,7 @@
 """Small tokenizers of every kind, trained on the spot, in directories as pretrained models have them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ def corpus() -> Iterator[str]:
         yield " ".join(WORDS[(i * 7 + j * j) % len(WORDS)] for j in range(20)) + ".\nQuestion: who?\nAnswer: a cat"
 
 
-def save(kind: str, folder: Path) -> str:
-    """A tokenizer of a kind; its ``task.tokenizer``."""
+def save(kind: str, folder: Path, texts: Iterable[str] = (), vocab_size: int = 400) -> str:
+    """A tokenizer of a kind; its ``task.tokenizer``. One of ``bpe`` knows the words of further texts."""
     if kind == "bytes":
         return kind
     transformers = pytest.importorskip("transformers")
@@ -36,7 +37,7 @@ def save(kind: str, folder: Path) -> str:
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer: Any = trainers.BpeTrainer(
-            vocab_size=400, special_tokens=specials, initial_alphabet=alphabet, **options
+            vocab_size=vocab_size, special_tokens=specials, initial_alphabet=alphabet, **options
         )
     else:  # as Llama's: bytes for what is unknown, a mark before every text
         specials = ["<unk>", "<s>", "</s>"]
@@ -46,7 +47,7 @@ def save(kind: str, folder: Path) -> str:
         tokenizer.decoder = decoders.Sequence(steps)
         specials += [f"<0x{i:02X}>" for i in range(256)]
         trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=specials, **options)
-    tokenizer.train_from_iterator((text.replace("\n", " ") for text in corpus()), trainer)
+    tokenizer.train_from_iterator((text.replace("\n", " ") for text in chain(corpus(), texts)), trainer)
     names = {"eos_token": "</s>" if "piece" in kind else "<|end|>"}
     if kind != "bpe_one_special":
         names |= {"unk_token": "<unk>", "bos_token": "<s>" if "piece" in kind else "<|start|>"}
