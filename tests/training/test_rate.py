@@ -1,6 +1,7 @@
 """The rate of this machine: measured once, kept, measured again for another shape or a damaged file."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def test_a_rate_is_measured_once_for_a_shape(tmp_path: Path) -> None:
     for other in (replace(SMALL, sleep=SleepConfig(6, 3)), replace(SMALL, model=ModelConfig(d_model=32, n_heads=2))):
         training_rate(other, 1, file=file)
     assert len(json.loads(file.read_text())) == 3
+
+
+def test_a_step_takes_no_longer_than_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others that have the cores meanwhile do not make this machine a thousand times slower."""
+    step = rate._step(SMALL, SMALL.build_model(), torch.device("cpu"), 8)
+    step()
+    quiet, wall = min(step() for _ in range(5)), time.perf_counter
+    monkeypatch.setattr(rate.time, "perf_counter", lambda: 1000 * wall())
+    assert min(step() for _ in range(5)) < 20 * quiet
 
 
 def test_a_run_adds_what_it_measured_and_the_highest_rate_counts(tmp_path: Path) -> None:
