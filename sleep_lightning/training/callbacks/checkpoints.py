@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from sleep_lightning.runs.checkpoint import is_readable, load_checkpoint
 from sleep_lightning.runs.directory import SAVED
@@ -68,7 +69,8 @@ def _preemptions(trainer: pl.Trainer) -> list[Preemption]:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the checkpoint of the highest validation exact match; its saved state survives a move of the directory.
+    """Keeps the checkpoint of the highest validation exact match, of equal ones that of the lowest loss (text that is
+    continued is hardly ever matched as a whole); its saved state survives a move of the directory.
 
     Lightning's forgets the best score where the directory has another name. Checkpoints that it saved are read too.
     """
@@ -77,21 +79,34 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(
             directory, filename="best", monitor="val/exact_match", mode="max", enable_version_counter=False
         )
+        self._best_loss: float | None = None
 
     @property
     def state_key(self) -> str:
         return "ModelCheckpoint" + super().state_key.removeprefix(type(self).__qualname__)
 
     def state_dict(self) -> dict[str, Any]:
-        return _replace_paths(super().state_dict(), "")
+        return _replace_paths(super().state_dict(), "") | {"best_loss": self._best_loss}
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        """Lightning's, and on equal scores by loss: both are those of all ranks."""
+        loss, before = trainer.callback_metrics.get("val/loss"), self._best_loss
+        better = bool(super().check_monitor_top_k(trainer, current))
+        if not better and current is not None and loss is not None and before is not None:
+            better = bool(current == self.best_model_score) and bool(loss < before)
+        if better:
+            self._best_loss = None if loss is None else float(loss)
+        return better
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(_replace_paths(state_dict, str(self.dirpath)))
+        self._best_loss = state_dict.get("best_loss")  # earlier versions had none: equal ones keep the first
         own, known = self._state_in_best(), self.best_model_score
         if own and (known is None or own["best_model_score"] > known):  # saved after the checkpoint resumed from
             super().load_state_dict(_replace_paths(own, str(self.dirpath)))
+            self._best_loss = own.get("best_loss")
         if self.best_model_score is not None and not own and not is_readable(file := self._file, ()):
-            self.best_model_score, self.kth_value = None, torch.tensor(-torch.inf)
+            self.best_model_score, self.kth_value, self._best_loss = None, torch.tensor(-torch.inf), None
             self.best_k_models, self.best_model_path, self.kth_best_model_path = {}, "", ""
             self._say(
                 f"{file} is missing or damaged, and with it the best checkpoint so far; the next one is kept there"
@@ -106,6 +121,7 @@ class BestCheckpoint(ModelCheckpoint):
         if not (own := self._state_in_best()):
             raise LookupError("it lacks the state of ModelCheckpoint, so the best score, which best.ckpt lacks as well")
         super().load_state_dict(_replace_paths(own, str(self.dirpath)))
+        self._best_loss = own.get("best_loss")
         score = f"{float(own['best_model_score']):.3f}"
         self._say(f"the checkpoint lacks the best score: it is that of best.ckpt, {score}")
 
