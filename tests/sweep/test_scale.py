@@ -107,12 +107,12 @@ def test_folders_are_looked_through_once(folders: list[Path], monkeypatch: pytes
 
 def test_a_grid_is_enqueued_once_and_linearly(tmp_path: Path) -> None:
     counts = []
-    for size in (50, 100, 200):
+    for size in (10, 50, 100, 200):
         space = Space({"training.log_every": Parameter(low=1, high=size)})
         sweep, folder = replace(small_sweep(sampler="grid"), space=space), tmp_path / str(size)
         counts.append(calls(lambda sweep=sweep, folder=folder: open_study(sweep, folder)))  # type: ignore[misc]
         assert len(open_study(sweep, folder).get_trials(deepcopy=False)) == size
-    assert_linear(counts)
+    assert_linear(counts[1:])  # what is done once in a process is in the first
 
 
 def test_a_grid_half_enqueued_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
