@@ -11,9 +11,11 @@ PACKAGE = Path(__file__).parent.parent / "sleep_lightning"
 FLOORS = [
     "accuracy",
     "formatting",
+    "frontier",
     "names",
     "refusals",
     "tables",
+    "timing",
     "machine",
     "redaction",
     "ops",

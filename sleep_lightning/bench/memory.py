@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from sleep_lightning.bench.step import Setting, our_step
-from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.cost.activation_memory import predict_peak, probe_pass
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.sleep import Checkpointing, SleepConfig, make_schedule, plan_windows
 from sleep_lightning.tasks import Rule110Config
+from sleep_lightning.timing import interleave, ratio, summarize
 from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.resource_usage import forget_peak, peak_resident_bytes, resident_bytes
 from sleep_lightning.training.runtime.malloc import Allocator, tune_allocator

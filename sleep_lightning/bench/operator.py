@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.ops import available_backends, gated_delta_rule
 from sleep_lightning.ops.gated_delta_rule.fla import why_not_fla_gated_delta_rule
+from sleep_lightning.timing import interleave, ratio, summarize
 
 Operator = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 

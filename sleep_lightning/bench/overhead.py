@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from sleep_lightning.bench.timing import interleave, summarize
 from sleep_lightning.config import Experiment, TrainingConfig, load_experiment
 from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import TaskBatch
+from sleep_lightning.timing import interleave, summarize
 from sleep_lightning.tracking.mlflow_logger import MLflowRun
 from sleep_lightning.training.callbacks.progress_bar import SleepProgressBar
 from sleep_lightning.training.datamodule import TaskDataModule

@@ -10,11 +10,11 @@ from torch import Tensor, distributed
 from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.bench.step import Setting
-from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.bench.worker import Worker, together
 from sleep_lightning.config import Experiment
 from sleep_lightning.sleep import IGNORE
 from sleep_lightning.tasks import TaskBatch
+from sleep_lightning.timing import interleave, ratio, summarize
 from sleep_lightning.training.distributed.exchange import Exchange, all_reduce_gradients
 from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.optimizer import build_optimizer

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from sleep_lightning.bench.contenders import Contender, Models, Size
-from sleep_lightning.bench.timing import interleave, percentile, percentiles
 from sleep_lightning.compare.asking import whole_window_asker
 from sleep_lightning.cost.answering import Asked, answer_cost, break_even
 from sleep_lightning.session import SleepSession
 from sleep_lightning.sleep import SleepConfig
+from sleep_lightning.timing import interleave, percentile, percentiles
 
 ANSWERING, BREAK_EVEN = "answering", "sleep once, or loop with every answer"
 """The two tables."""

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 
 from sleep_lightning.bench.operator import peers, runs_fla
-from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.config import Experiment, TrainingConfig
 from sleep_lightning.cost.flops import sequence_cost
@@ -24,6 +23,7 @@ from sleep_lightning.ops.gated_delta_rule.backends import BACKENDS
 from sleep_lightning.ops.gated_delta_rule.fla import fla_gated_delta_rule
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import Rule110Config, TaskBatch
+from sleep_lightning.timing import interleave, ratio, summarize
 from sleep_lightning.training.cuda_graph import GraphedGradients
 from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.optimizer import build_optimizer

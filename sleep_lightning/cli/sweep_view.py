@@ -11,8 +11,8 @@ from rich.text import Text
 from sleep_lightning.accuracy import with_error
 from sleep_lightning.cli.terminal_plot import plot_frontier
 from sleep_lightning.formatting import in_flop, in_flop_of, in_minutes, with_unit
+from sleep_lightning.frontier import Point, dominated_share
 from sleep_lightning.names import printable
-from sleep_lightning.sweep.frontier import Point, dominated_share
 from sleep_lightning.sweep.point import passes_of
 from sleep_lightning.sweep.snapshot import Snapshot, predict_seconds
 from sleep_lightning.sweep.space import written

@@ -7,7 +7,7 @@ from itertools import cycle
 from rich.text import Text
 
 from sleep_lightning.formatting import with_unit
-from sleep_lightning.sweep.frontier import Point, frontier
+from sleep_lightning.frontier import Point, frontier
 
 COLOURS = {
     "bright_cyan": "cyan+",

@@ -1,6 +1,5 @@
 """A question asked again and again, to be timed: what was read before it is random numbers, which take as long."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ from sleep_lightning.model import HybridLM, Memory, WindowModel
 from sleep_lightning.model.open_window import open_window
 from sleep_lightning.model.window_cache import WindowCache
 from sleep_lightning.sleep import SleepConfig, Window, retrieve, wake, zero_memory
+from sleep_lightning.timing import interleave
 
 Ask = Callable[[], int]
 """Asks; returns the first token of the answer. What was read before stays as it was."""
@@ -124,12 +124,7 @@ def some_tokens(model: WindowModel, T: int) -> Tensor:
 
 def answer_seconds(asks: Sequence[Ask]) -> list[float]:
     """The shortest of calls of each, in turn, behind a few that warm up: what others do on the machine only adds."""
-    taken: list[list[float]] = [[] for _ in asks]
-    end, rounds = time.perf_counter() + SECONDS, 0
-    while asks and (rounds < WARM + TIMES or time.perf_counter() < end):
-        for ask, times in zip(asks, taken, strict=True):
-            began = time.perf_counter()
-            ask()
-            times.append(time.perf_counter() - began)
-        rounds += 1
-    return [min(times[WARM:]) for times in taken]
+    if not asks:
+        return []
+    taken = interleave({str(i): ask for i, ask in enumerate(asks)}, SECONDS, WARM + TIMES, warm=False)
+    return [min(times[WARM:]) for times in taken.values()]

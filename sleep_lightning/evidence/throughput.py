@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from sleep_lightning.bench.step import Setting, our_step
-from sleep_lightning.bench.timing import interleave, ratio, summarize
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.config import Experiment
 from sleep_lightning.cost.flops import sequence_cost
+from sleep_lightning.timing import interleave, ratio, summarize
 
 PASSES = (1, 2, 3, 4, 6)
 WINDOWS = (24, 48, 96, 192)

@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from sleep_lightning.sweep.frontier import Point
+from sleep_lightning.frontier import Point
 from sleep_lightning.sweep.point import point_key
 from sleep_lightning.sweep.study import points
 

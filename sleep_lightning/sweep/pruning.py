@@ -12,7 +12,7 @@ from statistics import median
 from typing import Literal
 
 from sleep_lightning.accuracy import standard_error
-from sleep_lightning.sweep.frontier import Point, best_value
+from sleep_lightning.frontier import Point, best_value
 
 Curve = Sequence[Point]
 

@@ -76,7 +76,7 @@ class Records:
         summary, key = run.summary, _key(run.experiment)
         if summary is None or key in self._by_key:
             return False
-        experiment = _here(run.experiment.to_dict())
+        experiment = run.experiment.to_dict()
         del experiment["tracking"]
         experiment["training"] |= {"run_dir": None, "prelude_cache": None}  # of this machine, as what is in ELSEWHERE
         record = {
@@ -85,7 +85,7 @@ class Records:
             "summary": {k: x for k, x in summary.items() if k not in ELSEWHERE},
         }
         self._by_key[key] = record
-        line = json.dumps(_rounded(record)).encode() + b"\n"
+        line = json.dumps(_portable(record)).encode() + b"\n"
         with naming(self.path, len(line)), self.path.open("a+b") as file:
             if not take(file.fileno(), seconds=WAIT):  # sweeps that share the file
                 text = f"{self.path} is locked by another process: {run.directory.path} is added at the next rerun"
@@ -99,24 +99,19 @@ class Records:
 def _key(experiment: Experiment) -> str:
     """Equal for experiments that train alike, wherever they are written and tracked. Numbers count as they are written:
     a residual scale of 1 / 3 is found again."""
-    content = _here(experiment.to_dict())
+    content = experiment.to_dict()
     del content["tracking"]
     content["training"] |= {"run_dir": None, "threads": None, "prelude_cache": None, "search_path": []}
-    return json.dumps(_rounded(content), sort_keys=True)
+    return json.dumps(_portable(content), sort_keys=True)
 
 
-def _here(content: Any) -> Any:
-    """Paths below the current directory without it, as a configuration that is shipped names weights and files."""
+def _portable(content: Any) -> Any:
+    """Numbers as they are written, and paths below the current directory without it, as a configuration that is
+    shipped names weights and files."""
+    if isinstance(content, float):
+        return float(f"{content:.{DIGITS}g}")
     if isinstance(content, str):
         return content.removeprefix(f"{Path.cwd()}{os.sep}")
     if isinstance(content, dict):
-        return {key: _here(value) for key, value in content.items()}
-    return [_here(value) for value in content] if isinstance(content, list) else content
-
-
-def _rounded(content: Any) -> Any:
-    if isinstance(content, float):
-        return float(f"{content:.{DIGITS}g}")
-    if isinstance(content, dict):
-        return {key: _rounded(value) for key, value in content.items()}
-    return [_rounded(value) for value in content] if isinstance(content, list) else content
+        return {key: _portable(value) for key, value in content.items()}
+    return [_portable(value) for value in content] if isinstance(content, list) else content

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sleep_lightning.sweep.frontier import Point, frontier
+from sleep_lightning.frontier import Point, frontier
 
 RESAMPLES = 1000
 AT_ONCE = 2**20

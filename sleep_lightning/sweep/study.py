@@ -17,9 +17,9 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.config import load_experiment
+from sleep_lightning.frontier import Point
 from sleep_lightning.runs.damage import read_json, reading
 from sleep_lightning.runs.files import write_json
-from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.point import point_key
 from sleep_lightning.sweep.space import Space
 from sleep_lightning.sweep.spec import Sweep, SweepSpec

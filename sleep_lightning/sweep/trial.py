@@ -11,9 +11,9 @@ from typing import Any
 from sleep_lightning.accuracy import Accuracy
 from sleep_lightning.config import Override
 from sleep_lightning.cost.run_flops import predict_flops
+from sleep_lightning.frontier import Point
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
-from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.measures import BOUNDS, MEASURES, measured
 from sleep_lightning.sweep.spec import Sweep
 

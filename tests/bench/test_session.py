@@ -7,7 +7,7 @@ import pytest
 
 from sleep_lightning.bench import session
 from sleep_lightning.bench.contenders import Size
-from sleep_lightning.bench.timing import percentile, percentiles
+from sleep_lightning.timing import percentile, percentiles
 from sleep_lightning.tracking.figures.serving import draw_session
 
 NAMES = ["sleep N=1", "sleep N=3", "loops N=3", "deeper x3", "full cache", "retrieval", "compaction"]

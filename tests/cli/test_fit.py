@@ -13,9 +13,9 @@ import torch
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.config import load_experiment
+from sleep_lightning.frontier import Point
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
-from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.trial import curve_of
 from tests.cli.cli import fit_arguments, run, start
 

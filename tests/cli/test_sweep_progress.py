@@ -15,9 +15,9 @@ from sleep_lightning.cli import sweep_progress
 from sleep_lightning.cli.sweep_progress import watch
 from sleep_lightning.cli.sweep_view import EVENT_LINES, Pace, SweepView
 from sleep_lightning.cli.terminal_plot import plot_frontier
+from sleep_lightning.frontier import Point
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.runs.progress import RunProgress
-from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.ledger import FinishedTrial
 from sleep_lightning.sweep.snapshot import RunningTrial, Snapshot
 from sleep_lightning.sweep.study import open_study

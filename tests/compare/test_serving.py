@@ -12,7 +12,7 @@ from sleep_lightning.compare.table import build_rows
 from sleep_lightning.cost.answering import Asked, answer_cost
 from sleep_lightning.ops.cpp import build
 from sleep_lightning.sleep import SleepConfig
-from sleep_lightning.tracking.figures.serving import draw_serving, frontier
+from sleep_lightning.tracking.figures.serving import draw_serving
 from tests.compare.test_table import finished
 from tests.conftest import tiny_model
 
@@ -38,10 +38,6 @@ def test_a_page_of_what_answers_cost(tmp_path: Path) -> None:
     assert as_json(page)[0]["held_bytes"] == served.held_bytes
     draw_serving(page, tmp_path / "serving.png", "title")
     assert (tmp_path / "serving.png").stat().st_size > 5000
-
-
-def test_the_frontier_is_the_best_for_as_little() -> None:
-    assert frontier([(3, 0.5), (1, 0.2), (2, 0.6), (1, 0.4), (4, 0.7)]) == [(1, 0.4), (2, 0.6), (4, 0.7)]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from sleep_lightning.sweep.frontier import Point, hypervolume
+from sleep_lightning.frontier import Point, hypervolume
 from sleep_lightning.sweep.pruning import Curve, Pruner
 
 

@@ -12,7 +12,7 @@ A line is a run: its task, seed and what varied, and its validations: training F
 import json
 from pathlib import Path
 
-from sleep_lightning.sweep.frontier import Point
+from sleep_lightning.frontier import Point
 
 FILE = Path(__file__).with_name("recorded_curves.json")
 ANSWERS = {"depo": 8192, "rule110": 1024}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from sleep_lightning.sweep.frontier import Point, hypervolume
+from sleep_lightning.frontier import Point, hypervolume
 from sleep_lightning.sweep.pruning import Curve, Pruner
 from tests.sweep.pruning_replay import Replay, replay
 from tests.sweep.recorded import ANSWERS, FILE, recorded

@@ -4,7 +4,7 @@ from statistics import mean, quantiles
 
 import pytest
 
-from sleep_lightning.sweep.frontier import Point
+from sleep_lightning.frontier import Point
 from sleep_lightning.sweep.pruning import Pruner, gain_at_own_pace, value_at
 from tests.sweep.pruning_replay import replay
 from tests.sweep.recorded import ANSWERS, recorded

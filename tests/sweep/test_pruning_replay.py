@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from sleep_lightning.sweep.frontier import Point
+from sleep_lightning.frontier import Point
 from sleep_lightning.sweep.pruning import Curve, Pruner
 from tests.sweep.pruning_replay import replay
 

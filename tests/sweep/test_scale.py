@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 
 from sleep_lightning.cli import sweep_show
 from sleep_lightning.cli.sweep_show import Found
+from sleep_lightning.frontier import Point, frontier
 from sleep_lightning.sweep.finished_runs import finished_runs
-from sleep_lightning.sweep.frontier import Point, frontier
 from sleep_lightning.sweep.report import files, page, publisher
 from sleep_lightning.sweep.report.content import Report, read_report
 from sleep_lightning.sweep.report.drawn import steps, thinned

@@ -13,8 +13,8 @@ import optuna
 
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.formatting import score, with_unit
+from sleep_lightning.frontier import GrowingArea, Point, frontier, hypervolume
 from sleep_lightning.runs.damage import reading
-from sleep_lightning.sweep.frontier import GrowingArea, Point, frontier, hypervolume
 from sleep_lightning.sweep.measures import is_share
 from sleep_lightning.sweep.point import passes_of, point_key
 from sleep_lightning.sweep.report.importances import importances

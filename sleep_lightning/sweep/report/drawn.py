@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
-from sleep_lightning.sweep.frontier import Point
+from sleep_lightning.frontier import Point
 from sleep_lightning.sweep.report.rows import Row
 
 MOST_DOTS = 2000

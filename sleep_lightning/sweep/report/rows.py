@@ -11,10 +11,10 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.accuracy import Accuracy
+from sleep_lightning.frontier import Point
 from sleep_lightning.runs.damage import read_json
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import SUMMARY
-from sleep_lightning.sweep.frontier import Point
 from sleep_lightning.sweep.measures import measured
 from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.trial import run_path

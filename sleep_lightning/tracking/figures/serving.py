@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sleep_lightning.frontier import Point, frontier
 from sleep_lightning.tracking.figures.picture import save_figure
 from sleep_lightning.tracking.figures.runs import Compared, draw_arms, flops_axis, tested_as_trained
 
@@ -113,20 +114,11 @@ def draw_serving(rows: Sequence[Served], path: Path, title: str) -> None:
         if not (placed := [(row, x) for row, x in placed if x > 0]):
             continue  # an arm that keeps nothing has no place on a logarithmic axis
         draw_arms(axes, placed)
-        edge = frontier([(x, sum(row.exact_match) / len(row.exact_match)) for row, x in placed])
-        x, y = zip(*edge, strict=True)
+        points = [Point(x, sum(row.exact_match) / len(row.exact_match)) for row, x in placed]
+        x, y = zip(*(points[i] for i in frontier(points)), strict=True)
         axes.step(x, y, where="post", color="black", linewidth=1, alpha=0.5, label="frontier")
         flops_axis(axes, label)
     panels[0].set_ylabel("test exact match")
     panels[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle(title)
     save_figure(figure, path)
-
-
-def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of (cost, value), those that are worth more than all that cost as little, in order of cost."""
-    found: list[tuple[float, float]] = []
-    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not found or value > found[-1][1]:
-            found.append((cost, value))
-    return found

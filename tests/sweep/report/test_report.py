@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sleep_lightning.sweep.frontier import Point
+from sleep_lightning.frontier import Point
 from sleep_lightning.sweep.report.content import Report, build_report, read_report
 from sleep_lightning.sweep.report.files import as_csv, as_dot, as_json, frontier_plot, write_report
 from sleep_lightning.sweep.report.origin import CHARTS

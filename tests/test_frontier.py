@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 
-from sleep_lightning.sweep.frontier import GrowingArea, Point, best_value, frontier, hypervolume
+from sleep_lightning.frontier import GrowingArea, Point, best_value, frontier, hypervolume
 
 # few distinct numbers, so that ties are common
 NUMBERS = st.one_of(st.integers(0, 6).map(float), st.floats(0, 6), st.sampled_from([math.nan, math.inf, -math.inf]))
@@ -61,3 +61,8 @@ def test_by_hand() -> None:
     assert frontier([]) == []
     assert hypervolume([], Point(1, 0)) == 0
     assert frontier([Point(1, 1)] * 3) == [0]
+
+
+def test_the_frontier_is_the_best_for_as_little() -> None:
+    points = [Point(*point) for point in ((3, 0.5), (1, 0.2), (2, 0.6), (1, 0.4), (4, 0.7))]
+    assert [points[i] for i in frontier(points)] == [(1, 0.4), (2, 0.6), (4, 0.7)]
