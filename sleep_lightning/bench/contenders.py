@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -94,7 +95,8 @@ class Models:
             whole = -(-session.tokens_seen // size.window) * size.window
             session.append([1] * (max(min(read, MOST_READ), whole) - session.tokens_seen))
             cost = answer_cost(self.hybrid, session.config, asked)
-            ask, token = _answer_of(session, size.question), _token_of(session)
+            ask: Ask = partial(answer, session, size.question)
+            token = partial(read_token, session)
             found[f"sleep N={n}"] = Contender(n, self.hybrid, cost, session.nbytes, ask, token, half)
         for n in self.deeper:
             config = SleepConfig(size.window, wake_passes=n)
@@ -130,16 +132,15 @@ class Models:
         return found
 
 
-def _token_of(session: SleepSession) -> Callable[[], object]:
-    def token() -> None:
-        session.append([1])
-        int(session.next_logits().argmax())
-
-    return token
+def read_token(session: SleepSession) -> None:
+    """Read one token and choose the next."""
+    session.append([1])
+    int(session.next_logits().argmax())
 
 
-def _answer_of(session: SleepSession, question: int) -> Ask:
-    return lambda: int(session.ask([1] * question, 1, keep=False)[0])
+def answer(session: SleepSession, question: int) -> int:
+    """Read a question of so many tokens, choose the first of its answer, and throw both away."""
+    return int(session.ask([1] * question, 1, keep=False)[0])
 
 
 def _question_of(window: ReadWindow, question: int) -> Ask:

@@ -5,18 +5,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
 import torch
 
-from sleep_lightning.bench.timing import interleave, percentiles
+from sleep_lightning.bench.contenders import VOCAB, answer, read_token
 from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.session import SessionPool, SleepSession
 from sleep_lightning.sleep import SleepConfig
+from sleep_lightning.timing import interleave, percentiles
 
 OWNER = "bench"
-VOCAB = 1024
 Use = Callable[[SleepSession], object]
 
 
@@ -67,8 +68,9 @@ def bench_pool(seconds: float, size: PoolSize | None = None) -> Iterator[dict[st
     with tempfile.TemporaryDirectory() as folder, size.pool(Path(folder)) as pool:
         names = [pool.create(OWNER) for _ in range(size.sessions)]
         pool.map(OWNER, names, lambda session: session.append([1] * size.read))
+        uses: dict[str, Use] = {"a question": partial(answer, question=size.question), "a token": read_token}
         for lies, some in {"in memory": names[: size.room // 2], "on disk": names}.items():
-            for what, use in {"a question": _question(size), "a token": _token}.items():
+            for what, use in uses.items():
                 for callers in size.callers:
                     yield _row(pool, size, f"{what}, {lies}", some, use, callers, share)
         yield from _files(pool, size, share)
@@ -100,15 +102,6 @@ def _row(
         "bytes_in_memory": pool.entries.in_memory * pool.session_bytes,
         "timed": len(times),
     }
-
-
-def _question(size: PoolSize) -> Use:
-    return lambda session: session.ask([1] * size.question, 1, keep=False)
-
-
-def _token(session: SleepSession) -> None:
-    session.append([1])
-    int(session.next_logits().argmax())
 
 
 def _files(pool: SessionPool, size: PoolSize, share: float) -> Iterator[dict[str, object]]:

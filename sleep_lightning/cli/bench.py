@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.status import Status
+from rich.status import Status as Spinner
 from rich.table import Table
 
 from sleep_lightning.bench.coordinates import bench_coordinates
@@ -28,7 +28,7 @@ from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.tracking.figures.coordinates import draw_coordinates
 from sleep_lightning.tracking.figures.injection import draw_injection
 from sleep_lightning.tracking.figures.serving import draw_session
-from sleep_lightning.tracking.mlflow_logger import MLflowRun
+from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.training.runtime.environment import describe_environment
 from sleep_lightning.training.runtime.threads import choose_threads
 
@@ -78,6 +78,27 @@ def bench(
     Raises:
         ValueError: an unknown name, or no time.
     """
+    status: Status = "FAILED"
+    try:
+        files, environment = _measured(names, seconds, output, checkpoints)
+        if mlflow is not None:
+            mlflow.log_hyperparams(environment)
+            for file in files:
+                mlflow.log_artifact(file)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        if mlflow is not None:
+            mlflow.end(status)
+    return 0
+
+
+def _measured(
+    names: list[str], seconds: float, output: Path | None, checkpoints: Sequence[str] | None
+) -> tuple[list[Path], dict[str, Any]]:
+    """The files that were written, and the environment."""
     console = plain_console()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     threads, environment = choose_threads(), describe_environment(device)
@@ -97,13 +118,7 @@ def bench(
                 done = list(group)
                 console.print(_table(done))
                 rows += done
-    files = [] if output is None else _written(output, rows, environment)
-    if mlflow is not None:
-        mlflow.log_hyperparams(environment)
-        for file in files:
-            mlflow.log_artifact(file)
-        mlflow.end("FINISHED")
-    return 0
+    return [] if output is None else _written(output, rows, environment), environment
 
 
 def _written(output: Path, rows: list[dict[str, object]], environment: dict[str, Any]) -> list[Path]:
@@ -123,7 +138,7 @@ def _written(output: Path, rows: list[dict[str, object]], environment: dict[str,
     return files
 
 
-def _said(rows: Iterator[dict[str, object]], name: str, status: Status) -> Iterator[dict[str, object]]:
+def _said(rows: Iterator[dict[str, object]], name: str, status: Spinner) -> Iterator[dict[str, object]]:
     """The rows; what each is of is said as it comes."""
     for number, row in enumerate(rows, 1):
         last = ", ".join(str(row[key]) for key in ("what", "shape", "contender") if key in row)

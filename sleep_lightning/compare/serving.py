@@ -65,7 +65,8 @@ def serve(rows: Sequence[Row], runs: Sequence[Run]) -> list[Served]:
         run = next(run for run in runs if run.arm.name == row.arm and run.summary is not None)
         sleep = replace(run.experiment.sleep, n_passes=row.test_passes, grad_passes=None)
         experiment = replace(run.experiment, sleep=sleep)
-        cost, asked = experiment_answer_cost(experiment), asked_of(experiment)
+        asked = asked_of(experiment)
+        cost = experiment_answer_cost(experiment, asked)
         file = run.directory.path / f"answer_n{row.test_passes}.json"
         timed.append(_Timed(experiment, asked, cost.answer_flops, row.parameters, file))
         found.append(

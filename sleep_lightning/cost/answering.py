@@ -157,9 +157,9 @@ def asked_of(experiment: Experiment) -> Asked:
     return Asked(0, asked.context + asked.question) if _searches(experiment) else asked
 
 
-def experiment_answer_cost(experiment: Experiment) -> AnswerCost:
-    """``answer_cost`` of an experiment's model on its task."""
-    cost = answer_cost(outline(experiment), experiment.sleep, asked_of(experiment))
+def experiment_answer_cost(experiment: Experiment, asked: Asked) -> AnswerCost:
+    """``answer_cost`` of an experiment's model on its task, of what ``asked_of`` it says."""
+    cost = answer_cost(outline(experiment), experiment.sleep, asked)
     if _searches(experiment):
         whole = replace(experiment.task, kept="all").build().context_length  # type: ignore[type-var]
         cost = replace(cost, held_bytes=cost.held_bytes + TOKEN * whole)

@@ -14,6 +14,7 @@ from sleep_lightning.config import Experiment
 from sleep_lightning.config.outline import outline
 from sleep_lightning.cost.windows import expected_schedules, labelled_share
 from sleep_lightning.model import HybridLM, WindowModel
+from sleep_lightning.model.parameter_groups import Matrices, hidden_matrices
 from sleep_lightning.sleep.counted_flops import logits_flops
 from sleep_lightning.sleep.retrieval import likeness_flops
 from sleep_lightning.sleep.schedule import PassFlops
@@ -85,6 +86,13 @@ def sequence_cost(experiment: Experiment) -> Cost:
 def _learns(model: WindowModel) -> bool:
     """Whether the output head does."""
     return not isinstance(model, HybridLM) or model.head.weight.requires_grad
+
+
+def muon_matrices(experiment: Experiment, model: WindowModel) -> Matrices:
+    """The matrices that Muon trains, as ``hidden_matrices`` gives them; none under another optimizer."""
+    if not experiment.training.uses_muon:
+        return []
+    return [(p, splits) for p, splits in hidden_matrices(model) if p.requires_grad]
 
 
 def optimizer_cost(shapes: list[tuple[int, int]]) -> int:

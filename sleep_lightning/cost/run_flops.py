@@ -6,9 +6,8 @@ from statistics import mean
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.stages import AFTER_STAGES, draw_passes, sleep_in, sleep_of, stage_of
-from sleep_lightning.cost.flops import optimizer_cost, sequence_cost
+from sleep_lightning.cost.flops import muon_matrices, optimizer_cost, sequence_cost
 from sleep_lightning.model import WindowModel
-from sleep_lightning.model.parameter_groups import hidden_matrices
 from sleep_lightning.sleep import SleepConfig
 
 DRAWN = 20_000
@@ -25,9 +24,8 @@ class StepFlops:
     def __init__(self, experiment: Experiment, model: WindowModel) -> None:
         self._experiment = experiment
         self._by_sleep: dict[str, int] = {}
-        matrices = hidden_matrices(model) if experiment.training.uses_muon else []
-        learning = [(p.shape[1], splits) for p, splits in matrices if p.requires_grad]
-        self.optimizer = optimizer_cost([(rows, columns) for columns, splits in learning for rows in splits])
+        matrices = muon_matrices(experiment, model)
+        self.optimizer = optimizer_cost([(rows, p.shape[1]) for p, splits in matrices for rows in splits])
 
     def __call__(self, sleep: SleepConfig) -> int:
         """FLOPs of a step with this sleep."""

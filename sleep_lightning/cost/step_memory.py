@@ -6,9 +6,10 @@ from dataclasses import replace
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.stages import drawn_passes
 from sleep_lightning.cost.activation_memory import predict_peak, probe_pass
+from sleep_lightning.cost.flops import muon_matrices
 from sleep_lightning.cost.windows import expected_schedules, labelled_share
 from sleep_lightning.model import HybridLM, WindowModel
-from sleep_lightning.model.parameter_groups import counted_parameters, hidden_matrices, together
+from sleep_lightning.model.parameter_groups import counted_parameters, together
 from sleep_lightning.ops.dtype import autocast
 from sleep_lightning.sleep.schedule import recomputes_passes
 
@@ -34,7 +35,7 @@ def predict_process_memory(experiment: Experiment, model: WindowModel, step_memo
 def _resting(experiment: Experiment, model: WindowModel) -> int:
     """Bytes of weights, gradients (whole) and optimizer: a moment of what Muon trains, two (as Adam) of the rest."""
     weights, learning = counted_parameters(model)
-    muon = sum(p.numel() for p, _ in hidden_matrices(model) if p.requires_grad and experiment.training.uses_muon)
+    muon = sum(p.numel() for p, _ in muon_matrices(experiment, model))
     kept = weights + muon + 2 * (learning - muon)
     t = experiment.training
     return FP32 * ((kept // t.processes if t.sharding == "full" else kept) + learning)
@@ -71,16 +72,15 @@ def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | Non
     copies = BF16 * weights if t.precision == "bf16" else 0
     exchanged = learning if t.processes > 1 else 0  # gradients, flat
     # the exchange and Muon's updates come after the activations are freed
-    updates = _updates(model) if t.uses_muon else 0
-    return resting + max(activations + copies, updates, FP32 * exchanged)
+    return resting + max(activations + copies, _updates(experiment, model), FP32 * exchanged)
 
 
-def _updates(model: WindowModel) -> int:
+def _updates(experiment: Experiment, model: WindowModel) -> int:
     """Bytes that Muon takes for the matrices of one shape that it has at a time: twice in fp32, twice in bf16, and
     their Grams."""
     by_shape: Counter[tuple[int, int]] = Counter()
-    for p, splits in hidden_matrices(model):
-        by_shape.update((rows, p.shape[1]) for rows in splits if p.requires_grad)
+    for p, splits in muon_matrices(experiment, model):
+        by_shape.update((rows, p.shape[1]) for rows in splits)
     sizes = (
         min(n, together(r, c)) * (2 * (FP32 + BF16) * r * c + 3 * BF16 * min(r, c) ** 2)
         for (r, c), n in by_shape.items()

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 
+from torch import Tensor
+
 from sleep_lightning.config import Experiment
 from sleep_lightning.model import WindowModel
 from sleep_lightning.model.parameter_groups import frozen_blocks
@@ -16,6 +18,7 @@ from sleep_lightning.sleep import (
     make_schedule,
     plan_windows,
 )
+from sleep_lightning.tasks import Task, TaskBatch
 
 SAMPLED = 256
 """Rows of training that are drawn to see their windows, if rows may differ."""
@@ -83,26 +86,27 @@ def labelled_share(experiment: Experiment, model: WindowModel) -> float:
 
 @lru_cache(maxsize=16)
 def _share(key: _Key, batch_size: int, seed: int) -> float:
-    task, sleep = key.experiment.task.build(), key.experiment.sleep
+    task = key.experiment.task.build()
     rows = min(batch_size, max(1, SAMPLED_TOKENS // task.sequence_length))
-    batch = task.batch(rows, seed=seed, position=0)
-    if task.neutral_pad is not None:
-        batch = batch.aligned(sleep, task.neutral_pad)
-    pads = None if task.neutral_pad is None else batch.tokens.eq(task.neutral_pad)
-    windows = plan_windows(batch.labels, sleep.window_size, pads)
+    labels, windows = _planned(key.experiment.sleep, task, task.batch(rows, seed=seed, position=0))
     answering = sum(window.stop - window.start for window in windows if not window.sleeps)
-    return int((batch.labels != IGNORE).sum()) / max(1, rows * answering)
+    return int((labels != IGNORE).sum()) / max(1, rows * answering)
 
 
 @lru_cache(maxsize=16)
 def _drawn(key: _Key, batch_size: int, accumulate: int, seed: int) -> tuple[tuple[Plan, float], ...]:
-    task, sleep, plans = key.experiment.task.build(), key.experiment.sleep, Counter[Plan]()
-    rows, pad = batch_size // accumulate, task.neutral_pad
-    assert pad is not None
+    task, plans, rows = key.experiment.task.build(), Counter[Plan](), batch_size // accumulate
     batches = min(-(-SAMPLED // batch_size), max(1, SAMPLED_TOKENS // (batch_size * task.sequence_length)))
     for position in range(batches):
         batch = task.batch(batch_size, seed=seed, position=position)
         for start in range(0, batch_size, rows):
-            part = batch.rows(start, start + rows).aligned(sleep, pad)
-            plans[tuple(plan_windows(part.labels, sleep.window_size, part.tokens.eq(pad)))] += 1
+            plans[_planned(key.experiment.sleep, task, batch.rows(start, start + rows))[1]] += 1
     return tuple((plan, n / plans.total()) for plan, n in plans.items())
+
+
+def _planned(sleep: SleepConfig, task: Task, batch: TaskBatch) -> tuple[Tensor, Plan]:
+    """Labels and windows of a micro-batch, its rows aligned."""
+    if (pad := task.neutral_pad) is None:
+        return batch.labels, tuple(plan_windows(batch.labels, sleep.window_size))
+    batch = batch.aligned(sleep, pad)
+    return batch.labels, tuple(plan_windows(batch.labels, sleep.window_size, batch.tokens.eq(pad)))

@@ -8,8 +8,8 @@ from torch import Tensor
 IGNORE = -100
 """Label of a token without loss."""
 LARGE_VOCABULARY = 2**13
-"""Tokens from which training computes logits only where there are labels: before, all of a window that answers are
-computed, in one product with the same rounding whatever is asked."""
+"""Tokens of a vocabulary from which training computes logits only where there are labels. Below, it computes all of a
+window that answers: one product, which rounds alike whatever is asked."""
 
 
 class Window(NamedTuple):

@@ -164,8 +164,13 @@ def _runs(
     return [_Run(run, None if sleeps or len(run) == 1 else model) for sleeps, run in grouped]
 
 
+def at_labels(h_BTE: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Of n labels alone: hidden states ``[1, n, d_model]`` and labels ``[1, n]``."""
+    spoken_BT = labels_BT != IGNORE
+    return h_BTE[spoken_BT][None], labels_BT[spoken_BT][None]
+
+
 def _loss_sum(model: WindowModel, h: Tensor, labels: Tensor, where_labelled: bool) -> Tensor:
     if where_labelled:
-        row, column = (labels != IGNORE).nonzero(as_tuple=True)
-        h, labels = h[row, column][None], labels[row, column][None]
+        h, labels = at_labels(h, labels)
     return F.cross_entropy(model.logits(h).flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")

@@ -12,9 +12,9 @@ from sleep_lightning.__main__ import main
 from sleep_lightning.bench.operator import Shape, bench_operator, peers
 from sleep_lightning.bench.session import ANSWERING, BREAK_EVEN
 from sleep_lightning.bench.step import Setting, baseline_step, bench_step, our_step
-from sleep_lightning.bench.timing import interleave, ratio
 from sleep_lightning.bench.worker import Worker
 from sleep_lightning.cli.bench import BENCHES, DOING, OF_A_MODEL, bench, check
+from sleep_lightning.timing import interleave, ratio
 
 
 def test_interleaved_ratio() -> None:
@@ -150,6 +150,15 @@ def test_what_is_written_is_in_mlflow_too(tmp_path: Path, monkeypatch: pytest.Mo
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["b.json"]
     written = Path(client.download_artifacts(run.info.run_id, "b.json", str(tmp_path))).read_text()
     assert json.loads(written)["rows"] == [row]
+
+    def fails(seconds: float) -> Iterator[dict[str, object]]:
+        yield row
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(BENCHES, "pool", fails)
+    with pytest.raises(ZeroDivisionError):
+        main(["bench", "pool", "--output", str(output), "--mlflow", uri])
+    assert {r.info.status for r in client.search_runs([run.info.experiment_id])} == {"FINISHED", "FAILED"}
 
 
 def test_mlflow_without_a_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

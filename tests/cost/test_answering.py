@@ -98,9 +98,8 @@ def test_a_question_in_two_windows() -> None:
 def test_the_question_of_an_experiment() -> None:
     depo = load_experiment(ROOT / "conf" / "depo.yaml", [])
     assert asked_of(depo) == Asked(context=16, question=2)
-    costs = [
-        experiment_answer_cost(replace(depo, sleep=replace(depo.sleep, n_passes=n, grad_passes=None))) for n in (1, 4)
-    ]
+    with_passes = (replace(depo, sleep=replace(depo.sleep, n_passes=n, grad_passes=None)) for n in (1, 4))
+    costs = [experiment_answer_cost(e, asked_of(e)) for e in with_passes]
     assert costs[0].answer_flops == costs[1].answer_flops and costs[0].held_bytes == costs[1].held_bytes
     assert costs[0].questions is None and costs[1].questions is not None
 
@@ -110,6 +109,6 @@ def test_a_search_is_part_of_the_question() -> None:
     found = load_experiment(ROOT / "conf" / "needle.yaml", ["task.kept=bm25", "sleep.window_size=96"])
     read = load_experiment(found.to_dict(), ["task.kept=summary"])
     assert asked_of(found) == Asked(0, sum(asked_of(read)))
-    ahead, asked = experiment_answer_cost(read), experiment_answer_cost(found)
+    ahead, asked = (experiment_answer_cost(e, asked_of(e)) for e in (read, found))
     assert asked.answer_flops > ahead.answer_flops and asked.reading_flops == 0 < ahead.reading_flops
     assert asked.held_bytes >= 8 * 96

@@ -99,12 +99,10 @@ class BestCheckpoint(ModelCheckpoint):
         return better
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(_replace_paths(state_dict, str(self.dirpath)))
-        self._best_loss = state_dict.get("best_loss")  # earlier versions had none: equal ones keep the first
+        self._take(state_dict)
         own, known = self._state_in_best(), self.best_model_score
         if own and (known is None or own["best_model_score"] > known):  # saved after the checkpoint resumed from
-            super().load_state_dict(_replace_paths(own, str(self.dirpath)))
-            self._best_loss = own.get("best_loss")
+            self._take(own)
         if self.best_model_score is not None and not own and not is_readable(file := self._file, ()):
             self.best_model_score, self.kth_value, self._best_loss = None, torch.tensor(-torch.inf), None
             self.best_k_models, self.best_model_path, self.kth_best_model_path = {}, "", ""
@@ -120,10 +118,13 @@ class BestCheckpoint(ModelCheckpoint):
             return
         if not (own := self._state_in_best()):
             raise LookupError("it lacks the state of ModelCheckpoint, so the best score, which best.ckpt lacks as well")
-        super().load_state_dict(_replace_paths(own, str(self.dirpath)))
-        self._best_loss = own.get("best_loss")
+        self._take(own)
         score = f"{float(own['best_model_score']):.3f}"
         self._say(f"the checkpoint lacks the best score: it is that of best.ckpt, {score}")
+
+    def _take(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(_replace_paths(state, str(self.dirpath)))
+        self._best_loss = state.get("best_loss")  # earlier versions had none: of equal scores they keep the first
 
     @property
     def _file(self) -> Path:

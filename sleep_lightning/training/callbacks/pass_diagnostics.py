@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from sleep_lightning.model import Memory, WindowModel
 from sleep_lightning.sleep import (
-    IGNORE,
     Checkpointing,
     PassRecord,
     SleepConfig,
@@ -23,6 +22,7 @@ from sleep_lightning.sleep import (
 )
 from sleep_lightning.tasks import TaskBatch
 from sleep_lightning.training.batches import as_batch
+from sleep_lightning.training.gradients import at_labels
 
 if TYPE_CHECKING:
     from sleep_lightning.training.module import SleepModule
@@ -68,8 +68,8 @@ def _norm(tensors: tuple[Tensor, ...]) -> Tensor:
 
 def _loss(model: WindowModel, h_BLE: Tensor, labels_BL: Tensor) -> Tensor:
     """Of the labels, where alone there are logits: a vocabulary may be large."""
-    spoken = labels_BL != IGNORE
-    return F.cross_entropy(model.logits(h_BLE[spoken][None])[0], labels_BL[spoken])
+    h, labels = at_labels(h_BLE, labels_BL)
+    return F.cross_entropy(model.logits(h).flatten(0, 1), labels.flatten())
 
 
 def diagnose_passes(
