@@ -6,7 +6,7 @@ compares that with what the process took.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,8 +76,19 @@ def probe_pass(
 ) -> PassBytes:
     """Run the two kinds of pass once over one sequence (or ``rows``, for what they keep together) and count.
 
-    Under ``policy="mlp"`` they keep less; under the others a recomputed pass keeps what it does under none.
+    Under ``policy="mlp"`` they keep less; under the others a recomputed pass keeps what it does under none. A model of
+    fake tensors is not computed.
     """
+    with _fake_where(model):
+        return _probe(model, window_size, rows, policy, looped)
+
+
+def _fake_where(model: WindowModel) -> AbstractContextManager[object]:
+    """New tensors are fake where those of the model are."""
+    return getattr(next(iter(model.parameters())), "fake_mode", nullcontext())
+
+
+def _probe(model: WindowModel, window_size: int, rows: int, policy: Checkpointing, looped: Looped) -> PassBytes:
     device, config = next(iter(model.parameters())).device, SleepConfig(window_size)
     tokens = torch.zeros(rows, window_size, dtype=torch.int64, device=device)
     memory = model.zero_memory(rows).map(lambda x: x.requires_grad_())

@@ -1,20 +1,21 @@
 """Whether an experiment fits a number of GPUs, and how long it takes there, without weights and without a GPU.
 
-The model is built on the meta device: its passes are dispatched, and not computed. Counted is what the operations of
-torch and the chunked rule keep; a GPU kernel of the rule keeps less.
+The model is built of fake tensors: its passes are dispatched, under autocast too, and not computed. Counted is what the
+operations of torch and the chunked rule keep; a GPU kernel of the rule keeps less.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import get_args
 
-import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sleep_lightning.config import Experiment, TrainingConfig
+from sleep_lightning.cost.activation_memory import PassBytes
 from sleep_lightning.cost.inference import inference_cost
 from sleep_lightning.cost.run_flops import StepFlops
-from sleep_lightning.cost.step_memory import predict_step_memory
+from sleep_lightning.cost.step_memory import predict_step_memory, probe_row
 from sleep_lightning.model import ModelConfig, WindowModel
 from sleep_lightning.model.parameter_groups import counted_parameters
 from sleep_lightning.sleep import Checkpointing
@@ -22,7 +23,11 @@ from sleep_lightning.sleep import Checkpointing
 PEAK_TFLOPS = {"A100": 312, "H100": 989, "H200": 989, "B200": 2250, "L40S": 362, "RTX4090": 165}
 """Dense bf16 matrix products, by the makers' data sheets."""
 POLICIES: tuple[Checkpointing, ...] = get_args(Checkpointing)
+PROBED: tuple[Checkpointing, ...] = ("none", "mlp")
+"""The others recompute a pass that keeps what it does under none."""
 CHUNKED = "chunked"
+Kept = Mapping[Checkpointing, PassBytes]
+"""What a pass over one sequence keeps, by ``training.checkpointing``: the same for every N and batch."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,12 @@ def plan(experiment: Experiment, gpus: int, memory: int, passes: Sequence[int]) 
         training=_spread(t, gpus, t.sharding if gpus > 1 else "none", t.accumulate),
     )
     task = base.task.build()
-    with torch.device("meta"):
+    with FakeTensorMode():  # not the meta device, which has no autocast and no fused attention
         model = base.build_model(task)
-    if t.precision == "bf16":
-        model = model.to(torch.bfloat16)
-    ways = [_way(base, model, n, policy) for n in passes for policy in POLICIES]
-    fitting = {n: _first(base, model, [way for way in ways if way.n_passes == n], memory) for n in passes}
+    probed = {policy: probe_row(_checkpointed(base, policy), model) for policy in PROBED}
+    kept = {policy: probed[policy if policy in PROBED else "none"] for policy in POLICIES}
+    ways = [_way(base, model, n, policy, kept) for n in passes for policy in POLICIES]
+    fitting = {n: _first(base, model, [way for way in ways if way.n_passes == n], memory, kept) for n in passes}
     parameters, learning = counted_parameters(model)
     return Plan(parameters, learning, inference_cost(base).state_bytes, ways, fitting)
 
@@ -114,17 +119,20 @@ def _spread(t: TrainingConfig, gpus: int, sharding: str, accumulate: int) -> Tra
     )
 
 
-def _way(base: Experiment, model: WindowModel, n_passes: int, policy: Checkpointing) -> Way:
-    t = base.training
-    e = replace(base, sleep=replace(base.sleep, n_passes=n_passes), training=replace(t, checkpointing=policy))
-    nbytes = predict_step_memory(e, model)
+def _checkpointed(base: Experiment, policy: Checkpointing) -> Experiment:
+    return replace(base, training=replace(base.training, checkpointing=policy))
+
+
+def _way(base: Experiment, model: WindowModel, n_passes: int, policy: Checkpointing, kept: Kept) -> Way:
+    e, t = _checkpointed(replace(base, sleep=replace(base.sleep, n_passes=n_passes)), policy), base.training
+    nbytes = predict_step_memory(e, model, kept[policy])
     assert nbytes is not None
     return Way(n_passes, policy, t.sharding, t.accumulate, nbytes, StepFlops(e, model).run())
 
 
-def _first(base: Experiment, model: WindowModel, ways: Sequence[Way], memory: int) -> Way | None:
+def _first(base: Experiment, model: WindowModel, ways: Sequence[Way], memory: int, kept: Kept) -> Way | None:
     """The first that fits: of the ``ways`` of one N with the rest as it is, then of what costs more."""
-    changed = (_way(e, model, ways[0].n_passes, policy) for e in _changes(base) for policy in POLICIES)
+    changed = (_way(e, model, ways[0].n_passes, policy, kept) for e in _changes(base) for policy in POLICIES)
     return next((way for way in chain(ways, changed) if way.nbytes <= memory), None)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.stages import drawn_passes
-from sleep_lightning.cost.activation_memory import predict_peak, probe_pass
+from sleep_lightning.cost.activation_memory import PassBytes, predict_peak, probe_pass
 from sleep_lightning.cost.flops import muon_matrices
 from sleep_lightning.cost.windows import expected_schedules, labelled_share
 from sleep_lightning.model import HybridLM, WindowModel
@@ -41,23 +41,34 @@ def _resting(experiment: Experiment, model: WindowModel) -> int:
     return FP32 * ((kept // t.processes if t.sharding == "full" else kept) + learning)
 
 
-def predict_step_memory(experiment: Experiment, model: WindowModel) -> int | None:
-    """Peak bytes of a training step on the model's device (on each, of several), for the largest N it may draw.
-
-    Passes over one and two sequences are run and what they keep is counted. Eviction of stages is not considered.
-
-    Returns:
-        None under ``torch.compile``, where the compiler decides what is kept, and for CUDA graphs, which keep it.
-    """
-    t, task = experiment.training, experiment.task.build()
-    if t.compile or t.cuda_graph:
-        return None
-    device, L = next(iter(model.parameters())).device, min(experiment.sleep.window_size, task.sequence_length)
+def probe_row(experiment: Experiment, model: WindowModel) -> PassBytes:
+    """What a pass over one sequence of the experiment keeps: passes over one and two are run and counted."""
+    t, L = experiment.training, min(experiment.sleep.window_size, experiment.task.build().sequence_length)
+    device = next(iter(model.parameters())).device
     with autocast(device.type, enabled=t.precision == "bf16"):
         one, two = (probe_pass(model, L, rows, t.checkpointing, experiment.sleep.looped) for rows in (1, 2))
     # without the weights' bf16 copies, which autocast caches for all sequences and passes
     per_row = {key: getattr(two, key) - getattr(one, key) for key in ("full", "write", "checkpointed", "mlps")}
-    passes = replace(one, **per_row)
+    return replace(one, **per_row)
+
+
+def predict_step_memory(experiment: Experiment, model: WindowModel, passes: PassBytes | None = None) -> int | None:
+    """Peak bytes of a training step on the model's device (on each, of several), for the largest N it may draw.
+
+    Eviction of stages is not considered.
+
+    Args:
+        experiment: what is trained.
+        model: its model.
+        passes: of ``probe_row``, which depends on neither N nor the batch; None: made here.
+
+    Returns:
+        None under ``torch.compile``, where the compiler decides what is kept, and for CUDA graphs, which keep it.
+    """
+    t = experiment.training
+    if t.compile or t.cuda_graph:
+        return None
+    passes = passes or probe_row(experiment, model)
     n_passes, grad_passes = max(drawn_passes(experiment)), experiment.sleep.grad_passes
     sleep = replace(experiment.sleep, n_passes=n_passes, grad_passes=grad_passes and min(grad_passes, n_passes))
     rows = t.batch_size // t.accumulate // t.processes

@@ -14,7 +14,7 @@ from sleep_lightning.ops.cpp.binding import Kernel, usable
 from sleep_lightning.ops.dtype import at_least_fp32
 from sleep_lightning.ops.non_finite import maybe_non_finite, nan_where
 from sleep_lightning.ops.rms_norm import rms_norm
-from sleep_lightning.ops.transforms import apply, first_derivative_only
+from sleep_lightning.ops.transforms import apply, first_derivative_only, on_cpu
 
 SHORT = 128
 """Longest window attended on CPU without ``scaled_dot_product_attention``, which is built for long ones."""
@@ -103,7 +103,7 @@ def _plain_attention(
     q, k = (rotate(x, cos, sin).transpose(1, 2) for x in (q_BTHD, k_BTGD))
     v = v_BTGD.transpose(1, 2)
     limited = width is not None and width < T
-    if T > SHORT or q.device.type != "cpu":
+    if T > SHORT or not on_cpu(q):
         mask = _seen(T, width, q.device) if limited else None
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=not limited, enable_gqa=H != G)
         return o.transpose(1, 2)
@@ -158,7 +158,7 @@ def sliding_attention(
     q, k, v = (
         x.transpose(1, 2) for x in (rotate(q_BTHD, cos[S:], sin[S:]), rotate(kv[:, :, 0], cos, sin), kv[:, :, 1])
     )
-    if T > SHORT or q.device.type != "cpu":
+    if T > SHORT or not on_cpu(q):
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], enable_gqa=H != G)
     else:
         if H != G:

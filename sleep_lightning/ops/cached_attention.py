@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from sleep_lightning.ops.attention import SHORT, spoil
 from sleep_lightning.ops.non_finite import maybe_non_finite
+from sleep_lightning.ops.transforms import on_cpu
 
 
 def cached_attention(q_BTHD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, seen: Tensor | None) -> Tensor:
@@ -28,7 +29,7 @@ def cached_attention(q_BTHD: Tensor, k_BGSD: Tensor, v_BGSD: Tensor, seen: Tenso
         bad_BGS = ~(k_BGSD.detach().isfinite() & v_BGSD.detach().isfinite()).all(-1)
         k_BGSD, v_BGSD = (x.masked_fill(bad_BGS[..., None], 0) for x in (k_BGSD, v_BGSD))
     q, k, v = q_BTHD.transpose(1, 2), k_BGSD.to(q_BTHD.dtype), v_BGSD.to(q_BTHD.dtype)
-    if q.shape[2] > SHORT or q.device.type != "cpu":
+    if q.shape[2] > SHORT or not on_cpu(q):
         mask = None if seen is None else seen[:, None]
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=H != G)
     else:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sleep_lightning.ops.dispatch import Kernel
-from sleep_lightning.ops.transforms import transformed
+from sleep_lightning.ops.transforms import on_cpu, transformed
 
 
 def maybe_non_finite(*tensors: Tensor) -> bool:
@@ -20,7 +20,7 @@ def maybe_non_finite(*tensors: Tensor) -> bool:
 
     It is asked on CPU only: the answer would stall a GPU or break a graph.
     """
-    if tensors[0].device.type != "cpu" or torch.compiler.is_compiling() or transformed():
+    if not on_cpu(tensors[0]) or torch.compiler.is_compiling() or transformed():
         return True
     return not all(math.isfinite(x.detach().sum().item()) for x in tensors)
 

@@ -16,6 +16,11 @@ ONCE = (
 )
 
 
+def on_cpu(x: torch.Tensor) -> bool:
+    """Whether ``x`` is a plain tensor on the CPU: a fake one, or one that wraps others, has no values to read there."""
+    return x.device.type == "cpu" and type(x) in (torch.Tensor, torch.nn.Parameter)
+
+
 def transformed() -> bool:
     """Whether a ``torch.func`` transform (grad, vjp, jvp, vmap, ...) or forward-mode AD is active.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sleep_lightning.ops.cpp import build
-from sleep_lightning.ops.transforms import transformed
+from sleep_lightning.ops.transforms import on_cpu, transformed
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -44,7 +44,7 @@ def usable(x: Tensor) -> bool:
     """Whether the kernels can take ``x``: not without elements, not under ``torch.func``, and not in a compiled graph,
     as the compiler fuses the torch code itself."""
     return (
-        x.device.type == "cpu"
+        on_cpu(x)
         and x.dtype in DTYPES
         and x.numel() > 0
         and not torch.compiler.is_compiling()
