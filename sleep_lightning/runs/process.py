@@ -40,8 +40,9 @@ LINE_LENGTH = 500
 """Characters kept of a line of a log."""
 _PLACE = re.compile(
     "(SLURM|TORCHELASTIC)_.*|(LOCAL_|GROUP_|ROLE_|NODE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE|ROLE_NAME|MASTER_(ADDR|PORT)"
+    "|SLEEP_LIGHTNING_RENDEZVOUS"
 )
-"""Variables by which srun and torchrun assign a process its rank."""
+"""Variables by which srun, torchrun and the launcher of ranks assign a process its rank."""
 REAP_SECONDS = 5.0
 """Longest wait between the end of a process's main thread and that of its last: only then it has an exit code."""
 _FIT = [sys.executable, "-m", "sleep_lightning", "fit"]

@@ -38,6 +38,23 @@ def wait_for_step(process: subprocess.Popen[str], step: int) -> psutil.Process:
     raise AssertionError("".join(said))
 
 
+@pytest.mark.long
+def test_ranks_listen_on_the_loopback_interface_and_meet_in_a_file_of_their_user(
+    fit: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    other = wait_for_step(fit, 3)
+    file = Path(other.environ()["SLEEP_LIGHTNING_RENDEZVOUS"])
+    assert file.exists() and file.parent.stat().st_mode & 0o077 == 0
+    assert "MASTER_PORT" in other.environ()
+    for process in (psutil.Process(fit.pid), other):
+        listening = [one.laddr for one in process.net_connections() if one.status == psutil.CONN_LISTEN]
+        assert listening and {address.ip for address in listening} == {"127.0.0.1"}
+        assert int(other.environ()["MASTER_PORT"]) not in {address.port for address in listening}
+    fit.send_signal(signal.SIGTERM)
+    fit.wait(120)
+    assert not file.parent.exists()
+
+
 @pytest.mark.slow
 def test_sigterm_stops_both_and_one_run_is_recorded(fit: subprocess.Popen[str], tmp_path: Path) -> None:
     other = wait_for_step(fit, 3)

@@ -11,6 +11,7 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from rich.console import Console
 
 from sleep_lightning.runs.infrastructure import Cause, cause_of_exit
+from sleep_lightning.training.distributed.rendezvous import open_rendezvous
 from sleep_lightning.training.runtime.threads import choose_threads
 
 GRACE = 20.0
@@ -37,6 +38,8 @@ class RankLauncher(_SubprocessScriptLauncher):
         """Start the other ranks unless they run already, then call ``function``."""
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
         if not self.cluster_environment.creates_processes_externally:
+            if self.num_nodes == 1:
+                open_rendezvous()
             self._call_children_scripts()
             threading.Thread(target=self._watch, args=(tuple(self.procs),), name="ranks", daemon=True).start()
         choose_threads(self.threads, self.num_processes)

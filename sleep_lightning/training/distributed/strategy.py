@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.distributed import _init_dist_connection
 from lightning.fabric.utilities.optimizer import _optimizers_to_device
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
@@ -16,6 +17,7 @@ from sleep_lightning.training.distributed.epoch_loop import EpochLoop
 from sleep_lightning.training.distributed.exchange import broadcast_from_rank_zero
 from sleep_lightning.training.distributed.launcher import RankLauncher
 from sleep_lightning.training.distributed.place import detect_environment
+from sleep_lightning.training.distributed.rendezvous import rendezvous
 
 TIMEOUT = timedelta(minutes=5)
 """How long ranks wait for each other: for the slowest to start, and in every exchange."""
@@ -55,8 +57,14 @@ class SleepDDPStrategy(DDPStrategy):
         if device is not None:
             torch.cuda.set_device(device)
         assert self.cluster_environment is not None
+        ours = isinstance(self.cluster_environment, LightningEnvironment)
+        store = rendezvous(self.world_size) if ours else {}  # else at the address that torchrun or SLURM gives
         _init_dist_connection(
-            self.cluster_environment, self._process_group_backend, timeout=self._timeout, device_id=device
+            self.cluster_environment,
+            self._process_group_backend,
+            timeout=self._timeout,
+            device_id=device,
+            **store,
         )
 
     def barrier(self, *args: Any, **kwargs: Any) -> None:
