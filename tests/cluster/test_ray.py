@@ -3,12 +3,14 @@
 import json
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,15 @@ from sleep_lightning.__main__ import main
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.launchers import RayLauncher, RayOptions
+from sleep_lightning.sweep.measures import MEASURED
 from sleep_lightning.sweep.study import finished, read_study
 from tests.cli.cli import ROOT, SMALL, command, environment
 from tests.cluster.services import Ray, free_ports, wait_until
 from tests.sweep import stand_in
 from tests.sweep.sweeps import small_sweep
 
+if find_spec("ray"):  # read when it is imported
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 ray = pytest.importorskip("ray", reason="Ray is not installed; make test-cluster installs it")
 Patch = pytest.MonkeyPatch
 
@@ -186,6 +191,29 @@ def test_without_a_cluster_it_is_one_sentence(monkeypatch: Patch) -> None:
         RayLauncher(RayOptions(), threads=1)
 
 
+@pytest.mark.parametrize(
+    ("missing", "given", "expected"),
+    [
+        (["RAY_AUTH_MODE"], {}, "if it asks for a token, set RAY_AUTH_MODE=token"),
+        ([], {"RAY_AUTH_TOKEN": "b" * 64}, "no Ray cluster can be reached there"),
+        (["RAY_AUTH_TOKEN"], {"HOME": "/nowhere"}, "no token of the cluster is here"),
+    ],
+)
+def test_who_has_no_token_is_not_let_in(
+    cluster: Ray, tmp_path: Path, missing: list[str], given: dict[str, str], expected: str
+) -> None:
+    (tmp_path / "ray.yaml").write_text(
+        f"name: tiny\nbase: {ROOT}/conf/depo.yaml\nsampler: grid\nspace: {{sleep.n_passes: {{choices: [1]}}}}\n"
+        f"budget: {{trials: 1}}\npruner: none\nlauncher: ray\nray: {{address: '{cluster.address}'}}\n"
+    )
+    variables = {name: value for name, value in environment().items() if name not in missing} | given
+    line = command("sweep", "ray.yaml", "--output", "on_ray")
+    done = subprocess.run(line, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=200)
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 2 and f"ray.address='{cluster.address}'" in said and expected in said, done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "on_ray").exists()
+
+
 def supervise(folder: Path, trials: int, cluster: Ray) -> subprocess.Popen[bytes]:
     options = {"launcher": "ray", "ray": {"address": cluster.address}, "retries": 3}
     words = ["supervise", str(folder), str(trials), "2", json.dumps(options)]
@@ -244,10 +272,10 @@ def test_eight_trials_under_kill_9_of_node_run_and_supervisor(
 
 
 def results(folder: Path) -> dict[int, dict[str, Any]]:
-    """What trained by which point, without what a clock tells."""
+    """What trained by which point, without what a clock and the machine tell."""
     found = {}
     for trial in finished(read_study(folder)):
-        result = {name: value for name, value in trial.user_attrs["result"].items() if name != "wall_s"}
+        result = {name: value for name, value in trial.user_attrs["result"].items() if name not in MEASURED}
         found[trial.user_attrs["values"]["sleep.n_passes"]] = result | {"curve": trial.user_attrs["curve"]}
     return found
 

@@ -21,6 +21,11 @@ LOST_IN_A_ROW = 5
 SETTLE_SECONDS = 10.0
 """How long a shared file system may take to show the result of a run that has ended well."""
 CONNECT_SECONDS = 10.0
+AUTH_MODE, TOKEN = "RAY_AUTH_MODE", "token"
+OPEN = (
+    "the Ray cluster asks for no token: whoever reaches its ports, other users of this machine too, can run code as "
+    "you; start it, and this, with RAY_AUTH_MODE=token (docs/ray.md)"
+)
 
 
 @dataclass
@@ -55,6 +60,8 @@ class RayLauncher(Launcher):
         super().__init__()
         self._options, self._threads = options, threads
         self._ray, self._connected = connect(options.address)
+        if os.environ.get(AUTH_MODE) != TOKEN:  # a cluster with a token would not have let us in
+            self.events.append(OPEN)
         self._jobs: dict[Path, _Job] = {}
         self._warned = False
 
@@ -156,6 +163,8 @@ def connect(address: str) -> tuple[Any, bool]:
         return ray, False
     known = os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address
     no_cluster = f"ray.address={known!r}: no Ray cluster can be reached there; start one with: ray start --head"
+    if os.environ.get(AUTH_MODE) != TOKEN:
+        no_cluster += ", or, if it asks for a token, set RAY_AUTH_MODE=token"
     if known != "auto":  # ray.init would try for minutes
         host, _, port = known.rpartition(":")
         try:
@@ -166,6 +175,11 @@ def connect(address: str) -> tuple[Any, bool]:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=known, log_to_driver=False, logging_level="warning", namespace="sleep_lightning")
+    except ray.exceptions.AuthenticationError as error:
+        raise ValueError(
+            f"ray.address={known!r}: RAY_AUTH_MODE=token, but no token of the cluster is here; write it to "
+            "~/.ray/auth_token, or start a cluster with one: ray get-auth-token --generate"
+        ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ValueError(f"{no_cluster} ({one_line(error)})") from error
     finally:
