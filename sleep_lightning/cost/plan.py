@@ -86,14 +86,15 @@ def plan(experiment: Experiment, gpus: int, memory: int, passes: Sequence[int]) 
     Raises:
         ValueError: a model that is not the hybrid, or one that cannot be predicted or trained on so many.
     """
-    if not isinstance(experiment.model, ModelConfig):
+    pinned = experiment.pinned()  # checks the task again, which fake tensors cannot build
+    if not isinstance(pinned.model, ModelConfig):
         raise ValueError("plan knows the hybrid model only; drop model.class_path")
     t = experiment.training
     if t.compile or t.cuda_graph:
         raise ValueError("plan cannot predict training.compile or training.cuda_graph; set both false")
     base = replace(
-        experiment,
-        model=replace(experiment.model, backend=CHUNKED),
+        pinned,
+        model=replace(pinned.model, backend=CHUNKED),
         training=_spread(t, gpus, t.sharding if gpus > 1 else "none", t.accumulate),
     )
     task = base.task.build()

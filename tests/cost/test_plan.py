@@ -64,6 +64,17 @@ def test_no_attention_map_is_planned(precision: str) -> None:
     assert two == pytest.approx(2 * one, rel=0.02)
 
 
+SHIPPED = [file.stem for file in sorted((ROOT / "conf").glob("*.yaml")) if "  pretrained:" not in file.read_text()]
+
+
+@pytest.mark.parametrize("name", ["depo", *(pytest.param(one, marks=pytest.mark.slow) for one in SHIPPED)])
+def test_shipped_experiments_are_planned(name: str) -> None:
+    """A scale that follows from N, as Depo's has it, makes the experiment be checked again."""
+    e = load_experiment(ROOT / "conf" / f"{name}.yaml")
+    [none, *others] = plan(e, 1, 2**40, [1]).ways
+    assert none.nbytes >= max(way.nbytes for way in others) > 0
+
+
 @pytest.mark.slow
 def test_what_fits_is_the_least_change() -> None:
     e = experiment()
