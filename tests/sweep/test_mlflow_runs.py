@@ -67,6 +67,11 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["sweep", "run", "sweep.yaml", "--output", "here", "--records", "records.jsonl"]
 
 
+def client_here() -> MlflowClient:
+    """Of the store in the current directory; MLflow keeps stores open by their URI."""
+    return MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
+
+
 def children(client: MlflowClient) -> list[Run]:
     """The runs below the sweep's, without that of its lines."""
     found = client.search_runs(["1"])
@@ -78,7 +83,7 @@ def children(client: MlflowClient) -> list[Run]:
 def test_recorded_runs_are_in_mlflow_once(sweep: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(sweep) == 0
     assert "MLflow: recording 2 finished runs that it lacks" in capsys.readouterr().err
-    client = MlflowClient("sqlite:///mlflow.db")
+    client = client_here()
     found = children(client)
     assert [run.info.run_name for run in found] == ["0000-seed0", "0001-seed0"]
     for n, run in zip(EXACT, found, strict=True):
@@ -105,7 +110,7 @@ def test_what_was_trained_without_tracking_comes_in_when_the_sweep_is_resumed_wi
     assert main(sweep) == 0
     assert not Path("mlflow.db").exists()
     assert main(["sweep", "resume", "here", "tracking.enabled=true"]) == 0
-    assert len(children(MlflowClient("sqlite:///mlflow.db"))) == 2
+    assert len(children(client_here())) == 2
 
 
 @pytest.fixture
@@ -124,7 +129,7 @@ def test_a_store_that_is_away_gets_the_runs_later(here: RunDirectory) -> None:
     assert len(caught) == 1, "one sentence for an outage"
     assert RunImport(Path("here"), unrecorded.tracking).queue("0" * 32) == 0, "it is written once"
     assert main(["tracking", "sync", "here", "--uri", "sqlite:///mlflow.db"]) == 0
-    [run] = MlflowClient("sqlite:///mlflow.db").search_runs(["1"])
+    [run] = client_here().search_runs(["1"])
     assert run.info.run_id == here.mlflow_run_id and run.data.tags["mlflow.parentRunId"] == "0" * 32
     assert run.data.metrics["val/exact_match"] == EXACT[1]
     assert not list(Path().rglob(f"*{OUTBOX}*"))
