@@ -22,6 +22,7 @@ from sleep_lightning.runs.space import refusal
 from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor
 from sleep_lightning.sweep.gpus import check_gpus
 from sleep_lightning.sweep.launchers.choose import choose_launcher
+from sleep_lightning.sweep.measures import metric_of
 from sleep_lightning.sweep.mlflow_runs import RunImport
 from sleep_lightning.sweep.records import Records
 from sleep_lightning.sweep.report.content import build_report
@@ -105,7 +106,9 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
                 logger = _open_tracking(job)
                 undo.pop_all()
             save_sweep(job.sweep, job.folder)
-            unrecorded = RunImport(job.folder, job.sweep.base.tracking)
+            unrecorded = RunImport(
+                job.folder, job.sweep.base.tracking, frozenset(map(metric_of, job.sweep.spec.objectives))
+            )
             publisher = Publisher(study, job.folder, logger, job.sweep.varying(), unrecorded=unrecorded)
             publisher.begin(job.sweep, git_commit())
             _show_charts(publisher, console)

@@ -26,10 +26,12 @@ class RunImport:
     Attributes:
         folder: of the sweep.
         tracking: store and experiment.
+        keep: measures of the sweep, by the names under which loggers have them: what its charts show.
     """
 
     folder: Path
     tracking: TrackingConfig
+    keep: frozenset[str] = frozenset()
     _seen: set[Path] = field(default_factory=set)
     _queued: list[Path] = field(default_factory=list)
     _away: bool = False
@@ -46,7 +48,7 @@ class RunImport:
                     if summary["status"] != "FINISHED":  # it was stopped, and is resumed
                         self._seen.discard(directory.path)
                         continue
-                    queue_import(directory, summary, self.tracking, parent_run_id)
+                    queue_import(directory, summary, self.tracking, parent_run_id, self.keep)
                     self._queued.append(directory.path)
                 except Exception as error:  # whatever it is: no record is worth the sweep
                     warnings.warn(f"{directory.path} will not be in MLflow: {one_line(error)}", stacklevel=2)
