@@ -131,9 +131,7 @@ class Report:
         affordable = [t for t in self.finished if t.result["train_flops"] <= most]
         if not affordable:
             least = min(t.result["train_flops"] for t in self.finished)
-            raise ValueError(
-                f"--max-flops {most:.4g}: the cheapest finished trial took {least:.4g} FLOPs; allow as much"
-            )
+            raise ValueError(f"--max-flops {most:.4g}: the cheapest finished trial took {least:.4g}; allow as much")
         return max(affordable, key=lambda t: (self.as_point(t).value, -t.result["train_flops"], -t.number))
 
     def as_point(self, trial: Row) -> Point:
