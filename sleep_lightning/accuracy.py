@@ -17,6 +17,20 @@ def with_error(share: float, answers: float | None) -> str:
     return f"{share:.3f}" if answers is None else f"{share:.3f} ± {standard_error(share, answers):.3f}"
 
 
+def why_no_better(best: float, answers: float | None, majority: float) -> str | None:
+    """One sentence if the best of several results is not above the majority answer by more than its standard error;
+    None otherwise.
+
+    Args:
+        best: share of right answers.
+        answers: of which it is a share; None: not known, or a mean over seeds.
+        majority: what the most frequent answer scores.
+    """
+    if best > majority + (0.0 if answers is None else standard_error(best, answers)):
+        return None
+    return f"nothing beats the majority answer: {with_error(best, answers)} at best, {majority:.3f} without evidence"
+
+
 @dataclass(frozen=True)
 class Accuracy:
     """Exact match of one run.

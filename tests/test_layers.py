@@ -12,6 +12,7 @@ FLOORS = [
     "accuracy",
     "formatting",
     "frontier",
+    "lines",
     "names",
     "refusals",
     "tables",

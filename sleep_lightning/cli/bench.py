@@ -106,7 +106,7 @@ def _measured(
     console.print(f"{threads} threads, torch {environment['torch']}, {environment['device']}", highlight=False)
     rows: list[dict[str, object]] = []
     for name in names or BENCHES:
-        console.print(f"{name}: {DOING[name]}", highlight=False, soft_wrap=True)
+        say(console, f"{name}: {DOING[name]}")
         with plain_console(stderr=True).status(f"{name}: measuring") as status:
             rows_of = OF_A_MODEL[name](checkpoints or ()) if name in OF_A_MODEL else BENCHES[name](seconds)
             measured = _said(rows_of, name, status)

@@ -7,9 +7,10 @@ from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from sleep_lightning.accuracy import Accuracy
-from sleep_lightning.cli.console import plain_console, print_facts, say, time_line
+from sleep_lightning.cli.console import plain_console, print_facts, say, time_line, warning
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.compare.runs import Run, execute, plan_runs
 from sleep_lightning.compare.serving import as_json, metrics, serve, serving_markdown, serving_table
@@ -134,21 +135,12 @@ def _compare(c: Comparison, signals: SignalsInterrupt) -> int:
 
 def _train(c: Comparison, console: Console) -> list[Run]:
     """Run what is not finished; returns the runs that ended without a result."""
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[at]}"),
-        TimeElapsedColumn(),
-        console=console,
-        refresh_per_second=2,
-        disable=not console.is_terminal,
-    )
+    progress = _progress(console)
     bars: dict[Run, TaskID] = {}
     started: dict[Run, float] = {}
     todo = sum(run.summary is None for run in c.runs)
     runs = f"{len(c.runs)} run{'s' * (len(c.runs) != 1)}, {len(c.runs) - todo} already finished"
-    say(console, f"{runs}, {c.jobs} at a time on {c.threads} threads each")
+    say(console, f"{runs}, {c.jobs} at a time on {c.threads} thread{'s' * (c.threads != 1)} each")
     if todo:
         say(console, f"{in_flop(flops := _flops_left(c.runs))} to train: {_time(c, flops)}")
     before: set[Run] = set()
@@ -168,6 +160,21 @@ def _train(c: Comparison, console: Console) -> list[Run]:
         for run in before:
             _done(console, run, time.monotonic() - started[run])
     return [run for run in c.runs if run.summary is None]
+
+
+def _progress(console: Console) -> Progress:
+    """A bar for each run at work. What stands beside it wraps, so that no number is cut."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=8),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[at]}", table_column=Column(ratio=1)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        console=console,
+        refresh_per_second=2,
+        expand=True,
+        disable=not console.is_terminal,
+    )
 
 
 def _at(at: RunProgress) -> str:
@@ -193,6 +200,12 @@ def _done(console: Console, run: Run, seconds: float) -> None:
     say(console, f"{run.name}: {what} after {seconds:.0f} s")
 
 
+def _accuracy(row: Row) -> Accuracy:
+    """Of an arm; over several seeds the spread counts, not the number of answers."""
+    answers = row.answers if len(row.exact_match) == 1 else None
+    return Accuracy(sum(row.exact_match) / len(row.exact_match), answers, row.majority, row.uniform)
+
+
 def _report(c: Comparison, console: Console, rows: list[Row]) -> None:
     data_order = check_data_order(c.runs)
     page = serve(rows, c.runs)
@@ -208,7 +221,8 @@ def _report(c: Comparison, console: Console, rows: list[Row]) -> None:
     console.print(serving_table(page, f"see {files[1]}"))
     print_facts(
         console,
-        {
+        warning(map(_accuracy, rows))
+        | {
             "training data": data_order,
             "table": str(files[1]),
             "figures": str(files[0]),

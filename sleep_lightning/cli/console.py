@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sleep_lightning.accuracy import Accuracy, why_no_better
 from sleep_lightning.formatting import duration, with_unit
+from sleep_lightning.lines import print_line
 from sleep_lightning.names import printable
 from sleep_lightning.tables import Column, FittingTable
 from sleep_lightning.training.metrics import Score
@@ -30,8 +32,8 @@ def plain_console(*, stderr: bool = False, quiet: bool = False) -> Console:
 
 
 def say(console: Console, text: str) -> None:
-    """Print a text whole, on lines of its own, so that it can be copied."""
-    console.print(text, highlight=False, soft_wrap=True)
+    """Print a text on lines of its own, whole if it is to be copied (``lines``)."""
+    print_line(console, printable(text, kept="\n\t"))
 
 
 def text_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
@@ -78,6 +80,20 @@ def _score_cells(name: str, s: Score) -> list[str]:
     return [name, str(s.answers), *accuracies, f"{s.loss:.4f}", f"{s.perplexity:.4g}", f"{exp(b.unigram_loss):.4g}"]
 
 
+def warning(accuracies: Iterable[Accuracy]) -> dict[str, str]:
+    """A fact for display if none of these beats its majority answer; else none.
+
+    Args:
+        accuracies: of what was compared, or of one model.
+    """
+    known = [one for one in accuracies if one.majority is not None]
+    if not known:
+        return {}
+    best = max(known, key=lambda one: one.exact_match - (one.majority or 0.0))
+    sentence = why_no_better(best.exact_match, best.answers, best.majority or 0.0)
+    return {} if sentence is None else {"warning": sentence}
+
+
 def measured_line(measured: Mapping[str, float | None], predicted: Mapping[str, float | None]) -> str:
     """What a run took, on one line; what the machine does not report is said to be unknown.
 
@@ -115,15 +131,16 @@ def time_line(flops: float, rate: "Rate | None", at_once: int = 1) -> str:
     """
     if rate is None:
         return "not estimated: a probe in one process says nothing of several ranks, torch.compile or CUDA graphs"
+    took = duration(flops / rate.flops_per_s / at_once)
     return (
-        f"about {duration(flops / rate.flops_per_s / at_once)} here, at {with_unit(rate.flops_per_s, 'FLOP/s')}"
+        f"{f'about {took}' if took[0].isdigit() else took} here, at {with_unit(rate.flops_per_s, 'FLOP/s')}"
         + (f" in each of {at_once} runs at a time" if at_once > 1 else "")
         + f" (measured with {rate.batch} sequences; validation comes on top)"
     )
 
 
 def print_facts(console: Console, facts: Mapping[str, str]) -> None:
-    """Name and value, a line each; values are printed whole so that they can be copied."""
+    """Name and value, a line each; a longer value goes on below itself."""
     width = max(map(len, facts))
     for name, value in facts.items():
-        say(console, f"  {name:<{width}}  {value}")
+        print_line(console, printable(f"  {name:<{width}}  {value}", kept="\n\t"), indent=width + 4)

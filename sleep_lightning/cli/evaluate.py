@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sleep_lightning.cli.console import arm_table, plain_console, print_facts, score_table
+from sleep_lightning.cli.console import arm_table, plain_console, print_facts, score_table, warning
 from sleep_lightning.compare.beside import BESIDE, score_beside
 from sleep_lightning.config import Experiment
 from sleep_lightning.cost.flops import sequence_cost
@@ -32,6 +32,8 @@ def evaluate(
     scores = score_split(experiment, model, split, observe=None if tolerance is None else count.observe)
     passes = f"N={N}" if tolerance is None else f"N up to {N}"
     console.print(score_table(scores, ", ".join(filter(None, (split, passes, of)))))
+    if facts := warning([scores["all"].accuracy]):
+        print_facts(console, facts)
     content: dict[str, Any] = {"split": split, "n_passes": N}
     if (published := published_scores(experiment, model, split, scores)) is not None:
         content["published"] = published
@@ -53,7 +55,8 @@ def evaluate_beside(
     """Print the accuracy of every arm (``compare.beside``) by slice beside the baselines; also as JSON."""
     scores, console = score_beside(model, changed, split), plain_console()
     console.print(arm_table(scores, ", ".join(filter(None, (split, of)))))
-    print_facts(console, {name: BESIDE[name].about for name in scores})
+    facts = {name: BESIDE[name].about for name in scores}
+    print_facts(console, facts | warning(slices["all"].accuracy for slices in scores.values()))
     if output is not None:
         arms = {arm: {name: _written(s) for name, s in slices.items()} for arm, slices in scores.items()}
         write_json(output, {"split": split, "arms": arms})

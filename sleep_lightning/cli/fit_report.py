@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sleep_lightning.cli.console import measured_line
+from sleep_lightning.accuracy import Accuracy
+from sleep_lightning.cli.console import measured_line, warning
 from sleep_lightning.config import Experiment
 from sleep_lightning.cost.step_memory import predict_process_memory
 from sleep_lightning.formatting import in_bytes, in_flop, with_unit
@@ -94,7 +95,8 @@ def facts_of(
     experiment: Experiment, run: RunDirectory, summary: dict[str, Any], page: ViewPage | None
 ) -> dict[str, str]:
     directory = shlex.quote(str(run.path))
-    facts = {
+    facts = warning([Accuracy.of_summary(summary)])
+    facts |= {
         "trained": f"{summary['steps']} steps, {with_unit(summary['tokens'])} tokens, "
         f"{in_flop(summary['train_flops'])}, {summary['wall_s']:.0f} s",
         "measured": measured_line(summary["measured"], summary["predicted"]),

@@ -22,6 +22,8 @@ from sleep_lightning.runs.space import refusal
 from sleep_lightning.sweep.folder import find_sweep, is_supervised, load_saved, save_sweep, sole_supervisor
 from sleep_lightning.sweep.gpus import check_gpus
 from sleep_lightning.sweep.launchers.choose import choose_launcher
+from sleep_lightning.sweep.measures import metric_of
+from sleep_lightning.sweep.mlflow_runs import RunImport
 from sleep_lightning.sweep.records import Records
 from sleep_lightning.sweep.report.content import build_report
 from sleep_lightning.sweep.report.publisher import Publisher
@@ -104,7 +106,10 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
                 logger = _open_tracking(job)
                 undo.pop_all()
             save_sweep(job.sweep, job.folder)
-            publisher = Publisher(study, job.folder, logger, job.sweep.varying())
+            unrecorded = RunImport(
+                job.folder, job.sweep.base.tracking, frozenset(map(metric_of, job.sweep.spec.objectives))
+            )
+            publisher = Publisher(study, job.folder, logger, job.sweep.varying(), unrecorded=unrecorded)
             publisher.begin(job.sweep, git_commit())
             _show_charts(publisher, console)
             overrides = with_tracking(job.sweep, None if logger is None else logger.run_id)
@@ -114,9 +119,12 @@ def _sweep(job: SweepJob, signals: SignalsInterrupt) -> int:
                 say(console, known)
                 supervisor.record_ended()
             watch(supervisor, live, publisher.refresh)
-            if logger is not None:
-                send_all(job.folder, job.sweep.base.tracking.uri)
             publisher.close()  # what is set up now may lack the last runs
+            if logger is not None:
+                if logger.run_id is not None and (left := unrecorded.queue(logger.run_id)):
+                    say(live, f"MLflow: recording {left} finished run{'s' * (left > 1)} that it lacks")
+                    unrecorded.send()
+                send_all(job.folder, job.sweep.base.tracking.uri)
             publisher.publish()
             report = build_report(study, job.folder)
             if report.finished:

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from sleep_lightning.cli.sweep_view import Pace, SweepView
+from sleep_lightning.lines import print_line
 from sleep_lightning.sweep.supervisor import Supervisor
 
 VIEW_SECONDS, STATUS_SECONDS = 1.0, 60.0
@@ -62,4 +63,4 @@ def _taken(events: list[str]) -> list[str]:
 def _say(console: Console, text: str) -> None:
     """A line. What came out of a log may hold control characters: a terminal must not obey them."""
     plain = Text.from_ansi(" ".join(text.splitlines())).plain
-    console.print(Text("".join(c for c in plain if c.isprintable())), soft_wrap=True)
+    print_line(console, "".join(c for c in plain if c.isprintable()))

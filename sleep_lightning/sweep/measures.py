@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
+from sleep_lightning.formatting import score, with_unit
 from sleep_lightning.training.resource_usage import MEASURED
 
 if TYPE_CHECKING:
@@ -15,6 +16,14 @@ MEASURES = (*SCORES, "train_flops", *MEASURED)
 """Short names of what every run reports."""
 BOUNDS = ("state_bytes", "wake_flops_per_token", "sleep_flops_per_window", "train_flops")
 """Known before step 0: a point above its bound is not run."""
+COSTS = {"train_flops": "FLOP", "wall_s": "s", "energy_j": "J", "peak_memory_bytes": "B", "step_memory_bytes": "B"}
+"""Objectives that are costs, and their units."""
+_UNITS = COSTS | {"state_bytes": "B", "wake_flops_per_token": "FLOP", "sleep_flops_per_window": "FLOP"}
+
+
+def text_of(measure: str, value: float) -> str:
+    """A value of a measure or of a bound, with its unit."""
+    return with_unit(value, _UNITS[measure]) if measure in _UNITS else score(value)
 
 
 def metric_of(measure: str) -> str:

@@ -19,7 +19,7 @@ from sleep_lightning.names import check_name
 from sleep_lightning.sweep.keys import Budget as Budget
 from sleep_lightning.sweep.keys import Reseed as Reseed
 from sleep_lightning.sweep.keys import SweepSpec as SweepSpec
-from sleep_lightning.sweep.measures import BOUNDS, check_measure
+from sleep_lightning.sweep.measures import BOUNDS, check_measure, text_of
 from sleep_lightning.sweep.near_misses import EXAMPLE, check_base, check_near_misses, looks_like_experiment
 from sleep_lightning.sweep.point import ARM, PASSES, STEPS, TRAIN_FLOPS, apply_point
 from sleep_lightning.sweep.space import Space, read_parameters
@@ -87,8 +87,11 @@ class Sweep:
 
     def _why_above(self, known: Mapping[str, float]) -> str | None:
         bounds = self.spec.constraints.items()
-        broken = (f"{name} {known[name]:.4g} is above {most:.4g}" for name, most in bounds if known.get(name, 0) > most)
-        return next(broken, None)
+        broken = next((one for one in bounds if known.get(one[0], 0) > one[1]), None)
+        if broken is None:
+            return None
+        name, most = broken
+        return f"{name} {text_of(name, known[name])} is above {text_of(name, most)}"
 
 
 def load_sweep(path: str | Path, overrides: Sequence[str] = (), *, saved: bool = False) -> Sweep:

@@ -14,7 +14,7 @@ from sleep_lightning.cost.run_flops import predict_flops
 from sleep_lightning.frontier import Point
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
-from sleep_lightning.sweep.measures import BOUNDS, MEASURES, measured
+from sleep_lightning.sweep.measures import BOUNDS, MEASURES, measured, text_of
 from sleep_lightning.sweep.spec import Sweep
 
 _RUN = re.compile(r"(\d{4,})-seed(\d+)", re.ASCII)
@@ -62,7 +62,7 @@ class Trial:
 
     def written(self, measures: Iterable[str]) -> str:
         """These measures of the finished runs, for display: exact match beside its error and its baselines."""
-        shown = {name: f"{value:.4g}" for name, value in self.result().items()}
+        shown = {name: text_of(name, value) for name, value in self.result().items()}
         exact = Accuracy.mean([Accuracy.of_summary(summary) for run in self.runs if (summary := run.summary)])
         shown["exact_match"] = str(exact)
         return ", ".join(f"{name} {shown[name]}" for name in measures)

@@ -74,9 +74,8 @@ class MLflowRun(Logger):
         self._run_name, self._run_id, self._opened = run_name and redact(run_name), run_id, opened
         self._client: MlflowClient | None = None
         self.experiment_id: str | None = None
-        store = {"uri": redact_uri(anchored_uri(uri)), "experiment": experiment, "name": run_name} | dict(written or {})
         try:
-            self._outbox = Outbox(outbox, store, wait=PATIENCE)
+            self._outbox = Outbox(outbox, named_store(uri, experiment, run_name, written), wait=PATIENCE)
         except BlockingIOError as error:
             raise ValueError(f"{error.filename} is being sent by another process; wait for it, or stop it") from error
         self._delivering, self._answers = threading.Lock(), 0
@@ -130,11 +129,7 @@ class MLflowRun(Logger):
     def log_hyperparams(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Record parameters, those of an experiment as ``section.key``; one that is already recorded with another value
         (in a resumed run) becomes a tag."""
-        sections = params.get("experiment", {})
-        params = {name: value for name, value in params.items() if name != "experiment"} | {
-            f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()
-        }
-        self._outbox.add({"params": {key: str(value)[:PARAM_LENGTH] for key, value in params.items()}})
+        self._outbox.add({"params": flat_params(params)})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Record metrics; they are in the store ``flush_seconds`` later. Those that an earlier process of this run has
@@ -261,6 +256,22 @@ class MLflowRun(Logger):
             )
             warnings.warn(f"MLflow lacks {left} entries of this run; {where}", stacklevel=3)
         return left
+
+
+def named_store(
+    uri: str, experiment: str, run_name: str | None, written: Mapping[str, str] | None = None
+) -> dict[str, str | None]:
+    """Where an outbox is to be sent; arguments as for ``MLflowRun``."""
+    return {"uri": redact_uri(anchored_uri(uri)), "experiment": experiment, "name": run_name} | dict(written or {})
+
+
+def flat_params(params: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as MLflow shows them, those of an experiment as ``section.key``."""
+    sections = params.get("experiment", {})
+    flat = {name: value for name, value in params.items() if name != "experiment"} | {
+        f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()
+    }
+    return {key: str(value)[:PARAM_LENGTH] for key, value in flat.items()}
 
 
 def sync_command(folder: Path) -> str:

@@ -29,6 +29,8 @@ def send(folder: Path, uri: str | None = None) -> int:
         ValueError: the store is not known without ``uri``, or cannot be reached.
         BlockingIOError: its process is running, and sends them itself.
     """
+    if not (folder / OUTBOX).exists():  # another process has sent it
+        return 0
     outbox = Outbox(folder / OUTBOX)
     store, pending = outbox.store, bool(outbox.pending)
     outbox.close()

@@ -140,7 +140,7 @@ def test_a_log_has_an_event_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     text, told = watched(tmp_path, monkeypatch, Console(file=io.StringIO(), width=80))
     lines = text.splitlines()
     assert "\x1b" not in text
-    assert sum("complete: exact_match 0.100, train_flops 6e+06" in line for line in lines) == 2
+    assert sum("complete: exact_match 0.100, train_flops 6 MFLOP" in line for line in lines) == 2
     assert all(line.endswith("[/b] out of memory") for line in lines if "fail: " in line)
     assert any(re.match(r"\d/2 trials: .*FLOP, hypervolume .*, 0:00:0\d elapsed, ETA ", line) for line in lines)
     assert told == sorted(told) and told[-1] == 2

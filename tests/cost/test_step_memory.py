@@ -54,11 +54,19 @@ def test_a_step_holds_what_was_predicted(override: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("override", ["model.d_model=16", "model.d_model=64", "training.allocator=return"])
-def test_a_small_process_grows_as_predicted(tmp_path: Path, override: str) -> None:
+@pytest.mark.parametrize(
+    ("config", "override"),
+    [
+        ("rule110", "model.d_model=16"),
+        ("rule110", "model.d_model=64"),
+        ("rule110", "training.allocator=return"),
+        ("articles", "sleep.n_passes=2"),
+    ],
+)
+def test_a_small_process_grows_as_predicted(tmp_path: Path, config: str, override: str) -> None:
     done = run(
         tmp_path,
-        *("fit", f"--config={ROOT / 'conf' / 'rule110.yaml'}", "training.max_steps=4", "training.val_every=4"),
+        *("fit", f"--config={ROOT / 'conf' / config}.yaml", "training.max_steps=4", "training.val_every=4"),
         *("training.threads=1", "training.val_batches=1", "tracking.enabled=false", "training.run_dir=run", override),
     )
     assert done.returncode == 0, done.stderr

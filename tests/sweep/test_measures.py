@@ -39,7 +39,7 @@ def test_what_nobody_logs_is_refused(name: str, logs_more: bool, known: bool) ->
 
 def test_a_bound_excludes_a_finished_trial() -> None:
     sweep = small_sweep(constraints={"peak_memory_bytes": 1e9, "state_bytes": 1e12})
-    assert sweep.why_excluded({"peak_memory_bytes": 2e9}) == "peak_memory_bytes 2e+09 is above 1e+09"
+    assert sweep.why_excluded({"peak_memory_bytes": 2e9}) == "peak_memory_bytes 2 GB is above 1 GB"
     assert sweep.why_excluded({"peak_memory_bytes": 5e8}) is None
     assert sweep.why_excluded({"exact_match": nan}) == "peak_memory_bytes, which constraints bound, was not logged"
 

@@ -163,9 +163,9 @@ def test_a_grid_has_each_point_once_where_keys_do_not_apply() -> None:
 def test_bounds_on_what_is_known_before_step_0(tmp_path: Path) -> None:
     sweep = load_sweep(written(tmp_path, PLAIN + "constraints: {state_bytes: 20000, train_flops: 2e13}\n"))
     assert sweep.why_infeasible(sweep.experiment({"sleep.n_passes": 2}), 1e13) is None
-    assert sweep.why_infeasible(sweep.experiment({}), 3e13) == "train_flops 3e+13 is above 2e+13"
+    assert sweep.why_infeasible(sweep.experiment({}), 3e13) == "train_flops 30 TFLOP is above 20 TFLOP"
     wide = sweep.experiment({"model.expand_v": 2.0})
-    assert sweep.why_infeasible(wide, 1e13) == "state_bytes 3.277e+04 is above 2e+04"
+    assert sweep.why_infeasible(wide, 1e13) == "state_bytes 32.8 kB is above 20 kB"
 
 
 def test_processes_may_vary_where_their_number_is_that_of_the_tasks(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from sleep_lightning.accuracy import standard_error, with_error
+from sleep_lightning.accuracy import why_no_better, with_error
 from sleep_lightning.formatting import score
 from sleep_lightning.sweep.report.content import Report
 from sleep_lightning.sweep.report.rows import Row
@@ -27,9 +27,7 @@ def warning(report: Report) -> str | None:
     low, _ = report.baselines[MAJORITY]
     trial = max(report.finished, key=lambda trial: trial.result[report.value])
     best, answers = trial.result[report.value], _answers(report, trial)
-    if best > low + (0.0 if answers is None else standard_error(best, answers)):
-        return None
-    return f"nothing beats the majority answer: {with_error(best, answers)} at best, {low:.3f} without evidence"
+    return why_no_better(best, answers, low)
 
 
 def value_text(report: Report, trial: Row) -> str:

@@ -12,10 +12,9 @@ from typing import Any
 import optuna
 
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.formatting import score, with_unit
 from sleep_lightning.frontier import GrowingArea, Point, frontier, hypervolume
 from sleep_lightning.runs.damage import reading
-from sleep_lightning.sweep.measures import is_share
+from sleep_lightning.sweep.measures import COSTS, is_share, text_of
 from sleep_lightning.sweep.point import passes_of, point_key
 from sleep_lightning.sweep.report.importances import importances
 from sleep_lightning.sweep.report.origin import Origin
@@ -25,8 +24,6 @@ from sleep_lightning.sweep.storage import JOURNAL, REMEDY, saved_spec
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
 from sleep_lightning.sweep.trial import seeds_by_trial
 
-COSTS = {"train_flops": "FLOP", "wall_s": "s", "energy_j": "J", "peak_memory_bytes": "B", "step_memory_bytes": "B"}
-"""Objectives that are costs, and their units."""
 NAMES = {
     "train_flops": "training FLOPs",
     "wall_s": "wall time",
@@ -156,7 +153,7 @@ class Report:
 
     def text(self, measure: str, value: float) -> str:
         """A result, with its unit."""
-        return with_unit(value, COSTS[measure]) if measure in COSTS else score(value)
+        return text_of(measure, value)
 
     @property
     def _whole_area(self) -> float:

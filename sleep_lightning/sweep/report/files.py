@@ -9,8 +9,8 @@ from typing import Any
 
 from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.sweep.folder import BASE, SWEEPS
-from sleep_lightning.sweep.measures import is_share
-from sleep_lightning.sweep.report.content import COSTS, Report, in_words
+from sleep_lightning.sweep.measures import COSTS, is_share
+from sleep_lightning.sweep.report.content import Report, in_words
 from sleep_lightning.sweep.report.drawn import MOST_CURVES, MOST_DOTS, thinned
 from sleep_lightning.sweep.report.law import Laws
 from sleep_lightning.sweep.report.page import SHOWN, report_page

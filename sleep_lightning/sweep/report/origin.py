@@ -12,6 +12,7 @@ from sleep_lightning.formatting import duration, in_flop, with_unit
 from sleep_lightning.sweep.report.rows import Row
 from sleep_lightning.sweep.space import in_yaml
 from sleep_lightning.sweep.spec import Budget, Reseed
+from sleep_lightning.tracking.mlflow_views import WORKFLOW
 
 CHARTS = "charts"
 """Attribute of a study: MLflow's chart page, as ``vars`` of a ``ChartPage``."""
@@ -83,7 +84,7 @@ class Origin:
         """MLflow's page of a run."""
         if run_id is None or not (url := self.charts_url):
             return None
-        return f"{url.partition('/runs?')[0]}/runs/{run_id}"
+        return f"{url.partition('/runs?')[0]}/runs/{run_id}?workflowType={WORKFLOW}"
 
     @property
     def charts_url(self) -> str | None:

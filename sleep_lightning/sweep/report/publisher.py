@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 
 from sleep_lightning.sweep.measures import metric_of
+from sleep_lightning.sweep.mlflow_runs import RunImport
 from sleep_lightning.sweep.report.content import Report, build_report
 from sleep_lightning.sweep.report.files import write_report
 from sleep_lightning.sweep.report.origin import CHARTS
@@ -34,6 +35,7 @@ class Publisher:
         logger: its MLflow run, if it has one.
         varying: keys that vary, with their values: for MLflow's chart page.
         every_seconds: shortest time between two reports.
+        unrecorded: finished runs that MLflow lacks; None: they are not looked for.
     """
 
     def __init__(
@@ -43,9 +45,10 @@ class Publisher:
         logger: MLflowRun | None,
         varying: Mapping[str, Sequence[object]],
         every_seconds: float = 30.0,
+        unrecorded: RunImport | None = None,
     ) -> None:
         self.study, self.folder, self.logger, self.varying = study, folder, logger, varying
-        self.every_seconds = every_seconds
+        self.every_seconds, self.unrecorded = every_seconds, unrecorded
         self._next = time.monotonic() + every_seconds
         self._next_metrics = 0.0
         self._presetting: threading.Thread | None = None
@@ -78,8 +81,13 @@ class Publisher:
         if report is not None and report.finished:
             axes, lines = chart_axes(report), chart_lines(report)
         about = (self.logger.uri, self.logger.run_id, self.varying, self.study.study_name, axes, lines)
-        self._presetting = threading.Thread(target=preset_chart_page, args=about, name="mlflow-charts", daemon=True)
+        self._presetting = threading.Thread(target=self._set_up, args=about, name="mlflow-charts", daemon=True)
         self._presetting.start()
+
+    def _set_up(self, uri: str, run_id: str, *about: Any) -> None:
+        if self.unrecorded is not None and self.unrecorded.queue(run_id):
+            self.unrecorded.send()
+        preset_chart_page(uri, run_id, *about)
 
     def close(self) -> None:
         """Wait for the chart page, as long as for any request to MLflow."""

@@ -62,12 +62,15 @@ class Row:
 
 
 def read_summaries(folder: Path, number: int, seeds: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """``summary.json`` of a trial's finished runs, by seed. Raises DamagedFile."""
+    """``summary.json`` of a trial's finished runs, by seed; MLflow may have the run since. Raises DamagedFile."""
     found = {}
     for seed in seeds:
         with suppress(FileNotFoundError):
-            file = RunDirectory(run_path(folder, number, seed)).summary
-            found[seed] = read_json(file, SUMMARY, "remove it: the report does without")
+            directory = RunDirectory(run_path(folder, number, seed))
+            summary = read_json(directory.summary, SUMMARY, "remove it: the report does without")
+            if summary.get("mlflow_run_id") is None:
+                summary |= {"mlflow_run_id": directory.mlflow_run_id}
+            found[seed] = summary
     return {seed: summary for seed, summary in found.items() if summary["status"] == "FINISHED"}
 
 

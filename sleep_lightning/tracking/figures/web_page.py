@@ -24,6 +24,7 @@ th, td { text-align: left; vertical-align: top; padding: 0.25em 1em 0.25em 0; }
 thead th { border-bottom: 1px solid var(--line); } tr + tr > * { border-top: 1px solid var(--faint); }
 th { font-weight: 600; } .number { text-align: right; font-variant-numeric: tabular-nums; }
 thead th, thead + tbody td { white-space: nowrap; }
+tbody:first-child td:last-child { overflow-wrap: anywhere; }
 thead + tbody td:last-child { white-space: normal; min-width: 14em; }
 code { font-size: 0.92em; background: var(--code); padding: 0.1em 0.3em; overflow-wrap: anywhere; user-select: all; }
 button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0; cursor: pointer; }

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from sleep_lightning.formatting import in_flop, with_unit
+from sleep_lightning.lines import print_line
 from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 
 if TYPE_CHECKING:
@@ -85,10 +86,9 @@ class SleepProgressBar(RichProgressBar):
             return
         score = pl_module.scores["all"]
         console = self.console if self.progress is None else self.progress.console
-        console.print(
+        print_line(
+            console,
             f"step {trainer.global_step}: loss {score.loss:.4f}, exact match {score.accuracy}, "
             f"token accuracy {score.token_accuracy:.3f}, {with_unit(self.rate(trainer, pl_module))} tokens/s, "
             f"{in_flop(ResourceMonitor.of(trainer).train_flops)}",
-            highlight=False,
-            soft_wrap=True,
         )

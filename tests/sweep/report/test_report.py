@@ -233,7 +233,7 @@ def test_where_a_sweep_ran_is_said(tmp_path: Path) -> None:
     assert unescape(facts["wall time"]) == "< 1 s from the first start to the last end; finished runs 12 s"
     assert "(while this runs: <code>mlflow &lt;server&gt;</code>)" in page
     links = Tags(page).links
-    assert charts["url"] in links and "http://host/#/experiments/7/runs/run3" in links
+    assert charts["url"] in links and "http://host/#/experiments/7/runs/run3?workflowType=machine_learning" in links
     assert "trials/0003-seed1/" in links and "trials.csv" in links and "sweep.yaml" in links
 
 

@@ -131,6 +131,15 @@ def test_pages_can_be_read_by_day_by_night_and_on_a_phone(
         assert page.locator(".js-plotly-plot").first.evaluate(shapes) >= 5  # of four N, and crosses
 
 
+def test_facts_wrap_on_a_phone(browser: "Browser", folder: Path) -> None:
+    """A commit's hash is one long word, and the widest thing of the table."""
+    with opened(browser, folder / "report.html", **PHONE) as page:
+        facts = page.locator(".wide").first
+        assert "objectives" in facts.inner_text()
+        facts.evaluate("one => { one.querySelector('td:last-child').textContent = '6766d4ab'.repeat(10); }")
+        assert facts.evaluate("one => one.scrollWidth <= one.clientWidth"), "nothing is cut at the edge"
+
+
 def test_the_table_of_trials_sorts(browser: "Browser", folder: Path) -> None:
     with opened(browser, folder / "report.html", **WIDE) as page:
         table = page.locator("#trials")
