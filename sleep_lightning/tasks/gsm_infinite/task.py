@@ -21,7 +21,7 @@ from sleep_lightning.tasks.gsm_infinite.language import words
 from sleep_lightning.tasks.gsm_infinite.published import Record, by_split, published_metrics, same_answer
 from sleep_lightning.tasks.gsm_infinite.source import FileSource, GeneratedSource, Sample, Source
 from sleep_lightning.tasks.task import SPLITS, Split, Task, TaskBatch
-from sleep_lightning.tasks.tokenizer import Tokenizer, load_tokenizer
+from sleep_lightning.tasks.tokenizer import Tokenizer, anchored, load_tokenizer
 from sleep_lightning.tasks.word_tokenizer import WORDS, WordTokenizer
 
 _PREFIX = " Answer:"
@@ -131,8 +131,8 @@ class GSMInfiniteConfig(GSMInfiniteKeys):
     def anchored(self) -> "GSMInfiniteConfig":
         """The same with absolute paths of files, and of the tokenizer's directory."""
         paths = {key: str(Path(path).absolute()) for key, path in self._files.items()}
-        if Path(self.tokenizer).is_dir():
-            paths["tokenizer"] = str(Path(self.tokenizer).absolute())
+        if self.tokenizer != WORDS:
+            paths["tokenizer"] = anchored(self.tokenizer)
         return replace(self, **paths)  # type: ignore[arg-type]
 
     @property
