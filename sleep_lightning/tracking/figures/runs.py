@@ -72,10 +72,13 @@ class Trained(Compared, Protocol):
 
     @property
     def train_flops(self) -> int: ...
+    @property
+    def no_memory(self) -> list[float]: ...
 
 
 def draw_comparison(rows: Sequence[Trained], path: Path, title: str) -> None:
-    """Exact match over training FLOPs: a point for each arm, with a bar from its worst seed to its best (PNG)."""
+    """Exact match over training FLOPs: a point for each arm, with a bar from its worst seed to its best; hollow where
+    the same weights answer without memory (PNG)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -83,6 +86,9 @@ def draw_comparison(rows: Sequence[Trained], path: Path, title: str) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     draw_arms(axes, [(row, row.train_flops) for row in rows])
+    zeroed = [(row.train_flops, sum(row.no_memory) / len(row.no_memory)) for row in rows if row.no_memory]
+    if zeroed:
+        axes.scatter(*zip(*zeroed, strict=True), facecolors="none", edgecolors="black", label="memory zeroed", zorder=3)
     axes.set(ylabel="test exact match", title=title)
     flops_axis(axes)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
