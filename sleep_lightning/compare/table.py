@@ -111,7 +111,9 @@ def _row(runs: list[Run], n_passes: int) -> Row:
         majority=mean(score["baselines"]["majority_exact_match"] for score in everything),
         uniform=mean(score["baselines"]["uniform_exact_match"] for score in everything),
         answers=everything[0]["answers"],
-        no_memory=[window_alone(run.directory, s["steps"]) for run, s in zip(runs, summaries, strict=True) if remembers],
+        no_memory=[
+            window_alone(run.directory, s["steps"]) for run, s in zip(runs, summaries, strict=True) if remembers
+        ],
     )
 
 
