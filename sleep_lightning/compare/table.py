@@ -1,7 +1,7 @@
 """The table of a comparison: a row per arm (and N at test), mean and spread over seeds beside the baselines."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from sleep_lightning.accuracy import with_error
 from sleep_lightning.compare.data_order import first_difference
 from sleep_lightning.compare.runs import Run
+from sleep_lightning.compare.window_alone import window_alone
 from sleep_lightning.formatting import in_flop, with_unit
 from sleep_lightning.runs.damage import NUMBER, check_content, read_json, reading
 from sleep_lightning.runs.directory import RunDirectory
@@ -34,6 +35,7 @@ class Row:
         slices: exact match by difficulty, by seed.
         majority, uniform: baselines of the test answers, mean over seeds.
         answers: number of test answers, the same in all seeds.
+        no_memory: exact match with the memory zeroed at every boundary, by seed; none where there is nothing to zero.
     """
 
     arm: str
@@ -51,6 +53,7 @@ class Row:
     majority: float
     uniform: float
     answers: int
+    no_memory: list[float] = field(default_factory=list)
 
 
 def final_scores(directory: RunDirectory, n_passes: int, steps: int) -> dict[str, Any]:
@@ -89,6 +92,7 @@ def _row(runs: list[Run], n_passes: int) -> Row:
     tested = [final_scores(run.directory, n_passes, summary["steps"]) for run, summary in pairs]
     everything = [t["scores"]["all"] for t in tested]
     sampled = first.experiment.training.sampled_passes
+    remembers = bool(first.experiment.stack.writers())
     return Row(
         arm=first.arm.name,
         about=first.arm.about,
@@ -107,6 +111,9 @@ def _row(runs: list[Run], n_passes: int) -> Row:
         majority=mean(score["baselines"]["majority_exact_match"] for score in everything),
         uniform=mean(score["baselines"]["uniform_exact_match"] for score in everything),
         answers=everything[0]["answers"],
+        no_memory=[
+            window_alone(run.directory, s["steps"]) for run, s in zip(runs, summaries, strict=True) if remembers
+        ],
     )
 
 
@@ -115,8 +122,8 @@ def with_spread(values: Sequence[float], answers: float | None = None) -> str:
     return f"{mean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else with_error(values[0], answers)
 
 
-def cells(row: Row, slices: Sequence[str]) -> dict[str, str]:
-    """A row of the printed table, by column."""
+def cells(row: Row, slices: Sequence[str], no_memory: bool) -> dict[str, str]:
+    """A row of the printed table, by column; with ``no_memory``, if there is such a column."""
     passes = row.train_passes + ("" if row.train_passes == str(row.test_passes) else f" → {row.test_passes}")
     numbers = {
         "arm": row.arm,
@@ -129,6 +136,8 @@ def cells(row: Row, slices: Sequence[str]) -> dict[str, str]:
         "exact match": with_spread(row.exact_match, row.answers),
     }
     numbers |= {name.replace("_", " "): with_spread(row.slices[name]) for name in slices}
+    if no_memory:
+        numbers["no memory"] = f"{mean(row.no_memory):.3f}" if row.no_memory else ""
     return numbers | {"majority": f"{row.majority:.3f}", "uniform": f"{row.uniform:.3f}"}
 
 
@@ -138,7 +147,7 @@ RANKS = {"seconds": 6, "tokens": 5, "steps": 4, "parameters": 3, "uniform": 2, "
 
 def draw_table(rows: Sequence[Row], title: str, elsewhere: str = "") -> FittingTable:
     """The rows as a table for the terminal; ``elsewhere`` says where the columns that do not fit are."""
-    lines = [cells(row, _slices(rows)) for row in rows]
+    lines = _lines(rows)
     slices = {name.replace("_", " ") for name in _slices(rows)}
     ranks = RANKS | dict.fromkeys(slices, max(RANKS.values()) + 1)
     columns = [Column(name, ranks.get(name, 0), label=name == "arm") for name in lines[0]]
@@ -147,10 +156,14 @@ def draw_table(rows: Sequence[Row], title: str, elsewhere: str = "") -> FittingT
 
 def as_markdown(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
-    lines = [cells(row, _slices(rows)) for row in rows]
+    lines = _lines(rows)
     header = list(lines[0])
     body = [header, ["---", *["---:"] * (len(header) - 1)], *(list(line.values()) for line in lines)]
     return "\n".join("| " + " | ".join(cell) + " |" for cell in body) + "\n"
+
+
+def _lines(rows: Sequence[Row]) -> list[dict[str, str]]:
+    return [cells(row, _slices(rows), any(other.no_memory for other in rows)) for row in rows]
 
 
 def _slices(rows: Sequence[Row]) -> list[str]:

@@ -27,9 +27,10 @@ def why_not_frozen(experiment: "Experiment") -> str | None:
         fix = "set model.lora.layers_to_transform" if lora else "set training.train=after_prelude, in stages too"
         return f"a prelude that does not learn; {fix}"
     if writers := [i for i in m.writers(cached=s.eviction == "sliding") if i in prelude]:
+        fix = "set training.prelude_cache=null" if s.eviction == "sliding" else "set sleep.loop so that it is looped"
         return (
             f"a prelude without memory, and block {writers[0]} ({m.pattern[writers[0]]}, sleep.eviction={s.eviction}) "
-            f"leaves some for later windows; set sleep.loop so that it is looped"
+            f"leaves some for later windows; {fix}"
         )
     for key, value in (("model.summary_tokens", m.summary_tokens), ("sleep.retrieved_windows", s.retrieved_windows)):
         if value:

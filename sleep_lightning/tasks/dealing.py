@@ -30,6 +30,6 @@ def in_split(share_B: Tensor, split: Split) -> Tensor:
 
 
 def split_of(content: str) -> Split:
-    """The split of a text."""
-    dealt = int.from_bytes(blake2b(content.encode(), digest_size=8).digest()) % SHARES
+    """The split of a text (halves of surrogate pairs, which JSON may hold, included)."""
+    dealt = int.from_bytes(blake2b(content.encode(errors="surrogatepass"), digest_size=8).digest()) % SHARES
     return "validation" if dealt == 0 else "test" if dealt == 1 else "train"

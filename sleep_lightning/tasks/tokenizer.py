@@ -75,7 +75,7 @@ class HuggingFaceTokenizer:
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(name, **_without_model(name))
         except Exception as error:  # transformers raises what hub, parsers and torch raise
-            reason = str(error).strip().partition("\n")[0].rstrip(".")
+            reason = _wrong_with(name) or str(error).strip().partition("\n")[0].rstrip(".: ")
             raise ValueError(
                 f"task.tokenizer={name} cannot be loaded ({reason}); use bytes, or the name or directory of a tokenizer"
             ) from error
@@ -118,6 +118,7 @@ class HuggingFaceTokenizer:
             return None
 
     def _plain(self, text: str, special: bool = False) -> list[int]:
+        text = text.encode(errors="replace").decode()  # halves of surrogate pairs, as for bytes
         # verbose: no warning of texts longer than the model was trained on, which is what windows are for
         encoded = self._tokenizer(text, add_special_tokens=False, split_special_tokens=not special, verbose=False)
         return list(encoded["input_ids"])
@@ -135,6 +136,24 @@ class HuggingFaceTokenizer:
         return int(candidates[0]) if candidates else self.eos
 
 
+def _wrong_with(name: str) -> str | None:
+    """What is wrong with a directory of a tokenizer that cannot be loaded, where that can be told."""
+    if not name:
+        return "it is empty"
+    path = Path(name)
+    if path.is_file():
+        return "it is a file; name the directory that holds tokenizer.json"
+    if not path.is_dir():
+        # else a name on the hub, of which transformers says what is wrong
+        return "there is no such directory" if name.startswith((".", "~", "/")) or name.count("/") > 1 else None
+    for file in sorted(path.glob("*.json")):
+        try:
+            json.loads(file.read_bytes())
+        except (ValueError, RecursionError) as error:
+            return f"its {file.name} is broken: {error}; save the tokenizer again"
+    return None if any(path.iterdir()) else "the directory is empty"
+
+
 def _without_model(name: str) -> dict[str, Any]:
     """How to load the tokenizer of a directory whose model transformers does not know, and whose config it refuses."""
     from transformers import CONFIG_MAPPING, PreTrainedConfig
@@ -148,7 +167,7 @@ def _without_model(name: str) -> dict[str, Any]:
 
 def anchored(name: str) -> str:
     """The name of a tokenizer, absolute if it is that of a directory."""
-    return str(Path(name).absolute()) if Path(name).is_dir() and name != BYTES else name
+    return str(Path(name).absolute()) if name and Path(name).is_dir() and name != BYTES else name
 
 
 @lru_cache(maxsize=4)

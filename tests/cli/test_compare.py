@@ -28,6 +28,7 @@ def test_a_comparison_and_the_same_again(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
     assert [(row["arm"], row["test_passes"]) for row in rows] == [("n1", 1), ("n2", 2), ("n2", 1)]
     assert all(0 <= row["exact_match"][0] <= 1 and row["majority"] > 0 for row in rows)
+    assert all(0 <= row["no_memory"][0] <= 1 for row in rows) and rows[1]["no_memory"] == rows[2]["no_memory"]
     assert (tmp_path / "out" / "comparison.png").exists() and (tmp_path / "out" / "serving.png").exists()
     from mlflow.tracking import MlflowClient
 
@@ -102,6 +103,25 @@ def test_a_run_that_fails_is_named_with_its_log(tmp_path: Path) -> None:
     done = run(tmp_path, *arguments(5, "tracking.enabled=false"), *ARMS, "n1")
     assert done.returncode == 1
     assert "n1 seed 0 failed: error: training.run_dir='out/n1-seed0' cannot be written" in done.stdout
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_arms_of_text_stand_beside_their_baselines(tmp_path: Path) -> None:
+    """What is in the window is answered, after two minutes of training; what has left it is not without a memory."""
+    keys = ["task.kinds=[single]", "task.window_tokens=24", "model.d_model=32", "training.batch_size=32"]
+    keys += ["training.max_steps=300", "training.val_every=100", "tracking.enabled=false"]
+    arms = ["n1", "attention", "bm25", "summary", "full-attention"]
+    done = run(tmp_path, "compare", str(ROOT / "conf" / "needle.yaml"), *keys, *ARMS, *arms, timeout=1200)
+    assert done.returncode == 0, done.stderr
+    assert "bm25, summary: a task of their own" in done.stdout
+    rows = {row["arm"]: row for row in json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]}
+    exact = {arm: row["exact_match"][0] for arm, row in rows.items()}
+    assert exact["bm25"] > 0.9 and exact["full-attention"] > 0.9 and exact["summary"] > 0.8
+    assert exact["attention"] < 0.1 and all(row["majority"] < 0.1 for row in rows.values())
+    assert [arm for arm, row in rows.items() if row["no_memory"]] == ["n1"] and rows["n1"]["no_memory"][0] < 0.1
+    header = (tmp_path / "out" / "comparison.md").read_text().splitlines()[0]
+    assert header.endswith("| no memory | majority | uniform |")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,21 @@ def test_a_page_of_what_answers_cost(tmp_path: Path) -> None:
     assert as_json(page)[0]["held_bytes"] == served.held_bytes
     draw_serving(page, tmp_path / "serving.png", "title")
     assert (tmp_path / "serving.png").stat().st_size > 5000
+
+
+@pytest.mark.long
+def test_an_arm_that_keeps_nothing_does_not_lend_its_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An arm has one colour and marker in both panels, and all stand in the legend."""
+    runs = [finished(tmp_path, name, 0, 0.5, {}) for name in ("a", "b", "c")]
+    page = serve(build_rows(runs, []), runs)
+    page = [replace(served, held_bytes=bytes_) for served, bytes_ in zip(page, (8, 0, 9), strict=True)]
+    kept: list[Any] = []
+    monkeypatch.setattr("sleep_lightning.tracking.figures.serving.save_figure", lambda figure, _: kept.append(figure))
+    draw_serving(page, tmp_path / "serving.png", "title")
+    colors = [{c.get_label(): c.lines[0].get_color() for c in axes.containers} for axes in kept[0].axes]
+    assert colors[0] == colors[1] == {"a": "C0", "b": "C1", "c": "C2"}
+    named = [text.get_text() for text in kept[0].axes[1].get_legend().get_texts()]
+    assert {"a", "b", "c"} < set(named)
 
 
 @pytest.mark.parametrize(

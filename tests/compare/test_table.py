@@ -37,6 +37,7 @@ def finished(folder: Path, name: str, seed: int, exact: float, digests: dict[str
     (path / "summary.json").write_text(json.dumps(summary))
     scores = {"all": score(exact), "hop_1": score(exact + 0.1)}
     (path / "test_n4.json").write_text(json.dumps({"steps": 9, "parameters": 1234, "scores": scores}))
+    (path / "test_window.json").write_text(json.dumps({"steps": 9, "exact_match": exact / 2}))
     return Run(BASE, RunDirectory(path), Arm(name, (), "as told"), seed)
 
 
@@ -49,7 +50,8 @@ def test_rows_are_means_with_spread_over_finished_seeds(tmp_path: Path) -> None:
     assert with_spread(row.exact_match) == "0.600 ± 0.141"
     header, _, line = as_markdown([row]).splitlines()
     assert header.startswith("| arm | N | parameters | steps | tokens | training | seconds | exact match | hop 1 |")
-    assert "| 0.600 ± 0.141 | 0.700 ± 0.141 | 0.200 | 0.100 |" in line
+    assert "| 0.600 ± 0.141 | 0.700 ± 0.141 | 0.300 | 0.200 | 0.100 |" in line
+    assert row.no_memory == [0.25, 0.35] and header.endswith("| no memory | majority | uniform |")
     draw_comparison([row], tmp_path / "picture.png", "title")
     assert (tmp_path / "picture.png").stat().st_size > 5000
 
@@ -58,6 +60,17 @@ def test_n_at_test_other_than_at_training_shows() -> None:
     row = Row("n4", "", "4", 8, [0], 1, 1, 1, 1, 1.0, [0.5], {}, 0.1, 0.1, 64)
     assert "| 4 → 8 |" in as_markdown([row])
     assert "| 0.500 ± 0.062 |" in as_markdown([row]), "one seed stands beside the standard error of its answers"
+
+
+def test_what_has_no_memory_has_none_to_zero(tmp_path: Path) -> None:
+    """The column is empty for it, and there is none if no arm has a memory."""
+    run = finished(tmp_path, "attention", 0, 0.5, {})
+    (run.directory.path / "test_n4.json").rename(run.directory.path / "test_n1.json")
+    plain = load_experiment(BASE.to_dict(), ["model.pattern=AAAA", "sleep.n_passes=1"])
+    [row] = build_rows([replace(run, experiment=plain)], [])
+    assert row.no_memory == [] and "no memory" not in as_markdown([row])
+    [other] = build_rows([finished(tmp_path, "n4", 0, 0.5, {})], [])
+    assert as_markdown([row, other]).splitlines()[2].endswith("|  | 0.200 | 0.100 |")
 
 
 def test_data_order_is_compared_by_hash(tmp_path: Path) -> None:

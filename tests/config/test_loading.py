@@ -6,6 +6,8 @@ from sleep_lightning.config import load_experiment
 from sleep_lightning.redaction import redact_uri
 
 CONF = Path(__file__).parents[2] / "conf"
+FAMILIES = ("smollm2", "qwen3_5", "ouro", "jet")
+TEXT_RECIPES = [CONF / f"{task}_{family}.yaml" for task in ("needle", "gsm_infinite") for family in FAMILIES]
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,20 @@ def test_every_shipped_experiment_parses_and_survives_a_round_trip(
         monkeypatch.chdir(request.getfixturevalue("configs"))
     experiment = load_experiment(path)
     assert load_experiment(experiment.to_dict()) == experiment
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("eviction", ["hard", "sliding"])
+@pytest.mark.parametrize("question", ["before", "behind"])
+@pytest.mark.parametrize("path", TEXT_RECIPES, ids=lambda p: p.stem)
+def test_recipes_for_text_take_either_eviction_and_place_of_the_question(
+    path: Path, question: str, eviction: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(request.getfixturevalue("configs"))
+    changes = [f"task.question={question}", f"sleep.eviction={eviction}", "training.prelude_cache=null"]
+    experiment = load_experiment(path, changes)
+    assert experiment.sleep.eviction == eviction
+    assert experiment.task.question == question  # type: ignore[attr-defined]
 
 
 def test_arguments_win_over_yaml_over_defaults_and_interpolation_follows(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from sleep_lightning.config import load_experiment
 from sleep_lightning.sleep import IGNORE, plan_windows
 from sleep_lightning.tasks import GSMInfinite, GSMInfiniteConfig, baselines
 from sleep_lightning.tasks.gsm_infinite.problem import World, sample_problem
-from sleep_lightning.tasks.gsm_infinite.published import published_metrics
+from sleep_lightning.tasks.gsm_infinite.published import problem_files
+from sleep_lightning.tasks.gsm_infinite.scoring import published_metrics, same_answer
 from sleep_lightning.tasks.gsm_infinite.settings import SETTINGS
 from sleep_lightning.tasks.task import SPLITS
 from sleep_lightning.testing import TaskTestCase
@@ -208,7 +209,7 @@ def test_every_problem_has_one_split() -> None:
     [
         ({"ops": []}, r"^task\.ops=\[\] must list"),
         ({"ops": [0]}, r"^task\.ops=\[0\] must list"),
-        ({"ops": [99]}, r"^task\.ops=\[99\] must list .* from 1 to 40"),
+        ({"ops": [99]}, r"^task\.ops=\[99\]: generated problems have 1 to 40 operations"),
         ({"ops": [1, 2], "modes": ["reverse"]}, r"^task\.ops=\[1, 2\] with task\.modes.*leave 1 out"),
         ({"settings": ["space"]}, r"^task\.settings=\['space'\] .* zoo, schools, movies"),
         ({"modes": []}, r"^task\.modes=\[\] must list"),
@@ -320,7 +321,8 @@ class TestPublishedFiles:
             ("[1]", r"line 3: a JSON object was expected, not list"),
             (json.dumps({"problem": "x"}), r"line 3: 'question' is missing"),
             (json.dumps(published(1, op="3")), r"line 3: 'op' is not int"),
-            (json.dumps(published(1, solution="none")), r"line 3: 'solution' does not end in 'Answer: <integer>'"),
+            (json.dumps(published(1, solution="none")), r"line 3: 'solution' has no 'Answer: <integer>\.'"),
+            (json.dumps(published(1, solution="Answer: 2.5.")), r"line 3: 'solution' has no 'Answer: <integer>\.'"),
             (json.dumps(published(1, answer_list=[1])), r"line 3: 'answer_list' is not a list of variables"),
         ],
     )
@@ -368,9 +370,95 @@ class TestPublishedFiles:
         for row in task.batch(50, seed=0, position=0).tokens:
             text, answer = task.text(row).split(" Answer: ")
             assert answer == (", ".join(sorted(re.findall(r"assign (V\d+) = 1\.", text))) or "none")
-        ids = task.tokenizer.encode
-        assert task.same_answer(ids("V000001, V100001"), ids("V100001, V000001"))
-        assert not task.same_answer(ids("V000001"), ids("V100001, V000001"))
+        eos = task.tokenizer.eos
+        both, turned, one = (
+            task.tokenizer.encode(said) for said in ("V000001, V100001", "V100001, V000001", "V000001")
+        )
+        assert task.same_answer([*both, eos], [*turned, eos])
+        assert not task.same_answer([*one, eos, eos, eos], [*both, eos])
+        assert not task.same_answer([*both, task.tokenizer.encode(",")[0]], [*turned, eos]), "it has not ended"
+        assert task.same_answer([*one, eos, *both], [*one, eos]), "what stands behind the end is not said"
+
+    @pytest.mark.parametrize(
+        ("said", "answer", "right"),
+        [
+            ("V1, V22", "V22, V1", True),
+            ("V1 and V22.", "V22, V1", True),
+            ("V1, V22, V3", "V22, V1", False),
+            ("V1, V1", "V1", True),
+            ("V10", "V1", False),
+            ("none", "none", True),
+            ("V1", "none", False),
+            ("none", "V1", False),
+            ("12", "12", True),
+            ("112", "12", False),
+        ],
+    )
+    def test_answers_are_judged_as_published(self, said: str, answer: str, right: bool) -> None:
+        assert same_answer(said, answer) is right
+
+    def test_what_its_generator_writes_is_read_as_a_directory(self, tmp_path: Path) -> None:
+        """Medium and hard: a file for each number of operations and process, below their length and subset."""
+        for op in (2, 3, 10):
+            folder = tmp_path / "Igsm" / "8k" / "medium" / str(op)
+            folder.mkdir(parents=True)
+            for process in (0, 1):
+                rows = [published(100 * op + 10 * process + n, op=op, length="8k") for n in range(10)]
+                name = f"igsm_op15_ip20_force_True_{process}.jsonl"
+                (folder / name).write_text("\n".join([json.dumps(row) for row in rows]) + "\n")
+        (tmp_path / "Igsm" / "README.md").write_text("no problems")
+        path = str(tmp_path / "Igsm")
+        keys: dict[str, Any] = self.keys | {"ops": [2, 3, 10]}
+        task = GSMInfiniteConfig(test_file=path, jsonl=path, **keys).build()
+        found = [text for i in range(6) for text, _, _ in texts(task, 10, position=i, split="test")]
+        numbers = [int(re.findall(r"Cedar-Ridge (\d+)", text)[0]) for text in found]
+        assert numbers == [100 * op + 10 * p + n for op in (2, 3, 10) for p in (0, 1) for n in range(10)]
+        write(folder / "igsm_op15_ip20_force_True_2.jsonl", [published(7, op=10)])
+        grown = GSMInfiniteConfig(test_file=path, jsonl=path, **keys).build()
+        assert len(grown._sources["test"].problems) == 61  # type: ignore[attr-defined]
+        (folder / "igsm_op15_ip20_force_True_2.jsonl").write_text("{")
+        with pytest.raises(ValueError, match=r"10/igsm_op15_ip20_force_True_2\.jsonl, line 1: "):
+            GSMInfiniteConfig(test_file=path, jsonl=path, **keys).build()
+        (tmp_path / "none").mkdir()
+        with pytest.raises(ValueError, match=r"holds no problems; give a file .* or a directory"):
+            GSMInfiniteConfig(test_file=str(tmp_path / "none"), **keys).build()
+
+    @pytest.mark.long
+    def test_a_downloaded_data_set_is_read_as_a_directory(self, tmp_path: Path) -> None:
+        """Symbolic: Parquet, a split for each number of operations."""
+        pytest.importorskip("datasets")
+        arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        (tmp_path / "data").mkdir()
+        for op in (1, 2, 30, 50):
+            rows = [symbolic(100 * op + n) | {"op": op} for n in range(20)]
+            parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "data" / f"ops_{op}-00000-of-00001.parquet")
+        names = [file.name.split("-")[0] for file in problem_files(str(tmp_path))]
+        assert names == ["ops_1", "ops_2", "ops_30", "ops_50"]
+        keys: dict[str, Any] = {"min_tokens": 10, "max_tokens": 80, "ops": [1, 2, 30, 50]}
+        path = str(tmp_path)
+        task = GSMInfiniteConfig(test_file=path, validation_file=path, jsonl=path, **keys).build()
+        assert task.unordered
+        for split in ("test", "train"):
+            assert set(task.batch(64, seed=0, position=0, split=split).slices["op"].tolist()) <= {1, 2, 30, 50}  # type: ignore[arg-type]
+        assert len(task._sources["test"].problems) == 80  # type: ignore[attr-defined]
+        with pytest.raises(ValueError, match=r"generated problems have 1 to 40 operations; only those of a file"):
+            GSMInfiniteConfig(test_file=path, **keys)
+
+    def test_the_published_mix(self, tmp_path: Path) -> None:
+        """Of 40 problems of three operations 16 + 2 + 2 forward and, here, 4 reverse; of ten of four operations 4."""
+        kinds = {"crazy_zootopia": 100, "teachers_in_school": 50, "movie_festival_awards": 50}
+        rows = [published(i, op=3, template=name) for name, n in kinds.items() for i in range(n)]
+        rows += [published(1000 + i, op=3, mode="forwardreverse") for i in range(4)]
+        rows += [published(2000 + i, op=4) for i in range(10)]
+        path = write(tmp_path / "p.jsonl", rows)
+        keys: dict[str, Any] = self.keys | {"modes": ["forward", "reverse"], "per_op": 40}
+        with pytest.warns(UserWarning, match=r"186 of 214 problems are left out \(186 by task\.per_op\)"):
+            task = GSMInfiniteConfig(test_file=path, **keys).build()
+        found = [text for text, _, _ in texts(task, 28, split="test")]
+        numbers = [int(re.findall(r"Cedar-Ridge (\d+)", text)[0]) for text in found]
+        assert numbers == [*range(16), 0, 1, 0, 1, *range(1000, 1004), *range(2000, 2004)]
+        with pytest.raises(ValueError, match=r"^task\.per_op=0 must be at least 1, or null"):
+            GSMInfiniteConfig(per_op=0)
 
     def test_what_is_left_out_is_said(self, tmp_path: Path) -> None:
         rows = [published(n) for n in range(200)]
@@ -387,12 +475,14 @@ class TestPublishedFiles:
     def test_the_published_figures(self, tmp_path: Path) -> None:
         found = published_metrics({2: 1.0, 4: 0.8, 6: 0.4, 8: 0.05})
         assert found == {
-            "auc": pytest.approx(1.8 + 1.2 + 0.45),
-            "mean_accuracy": pytest.approx(0.5625),
+            "auc": pytest.approx(180 + 120 + 45),
+            "mean_accuracy_to_30": pytest.approx(0.5625),
             "first_op_below_50": 6,
             "first_op_below_10": 8,
         }
         assert published_metrics({3: 1.0})["first_op_below_50"] is None
+        found = published_metrics({20: 1.0, 30: 0.5, 40: 0.0})
+        assert found["mean_accuracy_to_30"] == 0.75 and found["auc"] == 1000
 
     def test_an_empty_file_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "p.jsonl").write_text("\n")

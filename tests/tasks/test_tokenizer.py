@@ -47,8 +47,34 @@ def test_bytes_are_utf8() -> None:
 
 
 def test_an_absent_tokenizer_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^task\.tokenizer=\./nowhere cannot be loaded \(.*\); use bytes, or"):
-        load_tokenizer("./nowhere")
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"cannot be loaded"):
+    for name in ("./nowhere", str(tmp_path / "nowhere")):
+        with pytest.raises(ValueError, match=r"cannot be loaded \(there is no such directory\); use bytes, or"):
+            load_tokenizer(name)
+    with pytest.raises(ValueError, match=r"^task\.tokenizer= cannot be loaded \(it is empty\)"):
+        load_tokenizer("")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"the directory is empty"),
+        ("{}", r".+"),
+        ('{"version": "1.0", "model":', r"its tokenizer\.json is broken: Expecting value: line 1 column 28"),
+        ("[" * 100_000, r"its tokenizer\.json is broken: maximum recursion depth"),
+    ],
+)
+def test_a_broken_tokenizer_is_one_sentence(tmp_path: Path, content: str | None, message: str) -> None:
+    pytest.importorskip("transformers")
+    if content is not None:
+        (tmp_path / "tokenizer.json").write_text(content)
+        with pytest.raises(ValueError, match=r"it is a file; name the directory"):
+            load_tokenizer(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match=rf"cannot be loaded \({message}.*\); use bytes, or the name") as caught:
         load_tokenizer(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "sentencepiece"])
+def test_halves_of_surrogate_pairs_are_replaced(kind: str, tmp_path: Path) -> None:
+    t = load_tokenizer(save(kind, tmp_path))
+    assert t.encode("a \ud83d cat") == t.encode("a ? cat")

@@ -75,8 +75,8 @@ def test_published_figures(kind: str, tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr("sleep_lightning.training.published.decode", backwards)
     found = published_scores(experiment, model, "test", scores)
     assert found is not None
-    assert found["auc"] == pytest.approx(sum(accuracy.values()) / 2)
-    assert found["mean_accuracy"] == pytest.approx(sum(accuracy.values()) / 2)
+    assert found["auc"] == pytest.approx(100 * sum(accuracy.values()) / 2)
+    assert found["mean_accuracy_to_30"] == pytest.approx(sum(accuracy.values()) / 2)
     output = tmp_path / "out.json"
     assert evaluate(experiment, model, "test", output) == 0
     assert json.loads(output.read_text())["published"] == found

@@ -1,4 +1,5 @@
-"""Problems as they are published: JSON lines, a JSON array or Parquet with problem, question, solution and op.
+"""Problems as they are published: JSON lines, a JSON array or Parquet with problem, question, solution and op, or a
+directory of such files.
 
 Realistic problems (medium and hard) answer with an integer that ends the solution, symbolic ones with the variables of
 ``answer_list``. What is taken of a file, and what is left out, is counted.
@@ -7,8 +8,8 @@ Realistic problems (medium and hard) answer with an integer that ends the soluti
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sleep_lightning.tasks.dealing import split_of
@@ -24,7 +25,12 @@ TEMPLATES = {setting.template: name for name, setting in SETTINGS.items()}
 """Settings by their published names."""
 NOTHING = "none"
 """Answer of a symbolic problem that no variable fits."""
-_ANSWER = re.compile(r"answer:\s*(-?\d+)\s*\.?\s*$", re.IGNORECASE)
+SHARES = {"zoo": 0.4, "movies": 0.05, "schools": 0.05}
+"""Of the problems of one number of operations that are scored as published, for each mode."""
+_PARTS = re.compile(r"(\D+)(\d*)")
+FORMATS = (".jsonl", ".json", ".parquet")
+"""Files of a directory that are read."""
+_ANSWER = re.compile(r"answer:\s*(-?\d+)\s*(?:\.(?!\d)|$)", re.IGNORECASE)
 
 
 class Record(NamedTuple):
@@ -42,16 +48,36 @@ class Record(NamedTuple):
         return split_of(f"{self.question}\n{self.context}")
 
 
-def read_problems(path: str, key: str, config: GSMInfiniteKeys) -> tuple[Record, ...]:
+def problem_files(path: str) -> list[Path]:
+    """The file of a path, or those of a directory by name: as its generator writes them, one for each number of
+    operations and process, or as a data set is downloaded, one for each number of operations."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return [folder]
+    found = [file for file in folder.rglob("*") if file.suffix in FORMATS and file.is_file()]
+    return sorted(found, key=lambda file: [(text, int(n or 0)) for text, n in _PARTS.findall(str(file))])
+
+
+def read_problems(path: str, key: str, config: GSMInfiniteKeys, per_op: int | None = None) -> tuple[Record, ...]:
     """The problems of a file that ``ops``, ``settings`` and ``modes`` ask for; a warning counts the others.
 
-    The answer is the number that ends ``solution`` ("Answer: 12."), or the variables of ``answer_list``, as published.
+    The answer is the number of ``solution`` ("Answer: 12."), or the variables of ``answer_list``, as published.
+
+    Args:
+        path: of the file, or of a directory of such.
+        key: that named it, for messages.
+        config: what is asked for.
+        per_op: problems of each number of operations, in the published mix; None: all.
 
     Raises:
         ValueError: one sentence that names the file, the record and what is wrong with it.
     """
     found, dropped = list[Record](), Counter[str]()
-    for record in _records(path, key):
+    everything = [record for file in problem_files(path) for record in _records(str(file), key)]
+    mixed = everything if per_op is None else published_mix(everything, per_op)
+    if left := len(everything) - len(mixed):
+        dropped["per_op"] = left
+    for record in mixed:
         if record.op not in config.ops:
             dropped["op"] += 1
         elif record.setting is not None and record.setting not in config.settings:
@@ -62,14 +88,30 @@ def read_problems(path: str, key: str, config: GSMInfiniteKeys) -> tuple[Record,
             found.append(record)
     total = len(found) + dropped.total()
     if not total:
-        raise ValueError(f"{key}={path} holds no problems; give a file with one JSON object a line")
+        raise ValueError(f"{key}={path} holds no problems; give a file with one JSON object a line, or a directory")
     say_dropped(path, key, dropped, total)
     return tuple(found)
 
 
+def published_mix(records: Sequence[Record], per_op: int) -> list[Record]:
+    """The problems that are scored as published (``pred/pred.py`` of its repository): of each number of operations the
+    first of every setting and mode, in their shares of ``per_op``; of symbolic ones the first ``per_op``."""
+    total, taken = Counter(record.op for record in records), Counter[tuple[object, ...]]()
+    found = []
+    for record in records:
+        kind, most = (record.op, record.setting, record.mode), min(per_op, total[record.op])
+        if record.setting is not None and record.mode is not None:
+            most = int(most * SHARES[record.setting])
+        if taken[kind] < most:
+            found.append(record)
+        taken[kind] += 1
+    return found
+
+
 def say_dropped(path: str, key: str, dropped: Mapping[str, int], total: int) -> None:
     """A warning, if anything was left out: how much, and because of which keys."""
-    keys = {"op": "task.ops", "setting": "task.settings", "mode": "task.modes", "length": "task.min_tokens, max_tokens"}
+    keys = {"op": "task.ops", "setting": "task.settings", "mode": "task.modes", "per_op": "task.per_op"}
+    keys["length"] = "task.min_tokens, max_tokens"
     if reasons := ", ".join(f"{n} by {keys[reason]}" for reason, n in dropped.items()):
         left = sum(dropped.values())
         warnings.warn(f"{key}={path}: {left} of {total} problems are left out ({reasons})", UserWarning, stacklevel=2)
@@ -108,26 +150,8 @@ def _answer(row: dict[str, Any]) -> str:
         return ", ".join(sorted(names)) or NOTHING
     answer = _ANSWER.search(row["solution"])
     if answer is None:
-        raise ValueError("'solution' does not end in 'Answer: <integer>'")
+        raise ValueError("'solution' has no 'Answer: <integer>.'")
     return str(int(answer[1]))
-
-
-def same_answer(said: str, answer: str) -> bool:
-    """The published judgement: the same integer, or the same variables in any order."""
-    return set(re.split(r"[\s,]+", said.strip(" ."))) == set(re.split(r"[\s,]+", answer.strip()))
-
-
-def published_metrics(accuracy: Mapping[int, float]) -> dict[str, float | None]:
-    """The published figures of accuracies by number of operations (GSM-Infinite, arXiv:2502.05252).
-
-    ``auc``: the area under accuracy over operations, trapezoids; ``mean_accuracy``: over operations;
-    ``first_op_below_50`` and ``_10``: the fewest operations that are solved less often than that; None: there are none.
-    """
-    points = sorted(accuracy.items())
-    area = sum((a + b) / 2 * (right - left) for (left, a), (right, b) in pairwise(points))
-    below = {share: next((op for op, one in points if one < share / 100), None) for share in (50, 10)}
-    mean = sum(one for _, one in points) / len(points)
-    return {"auc": area, "mean_accuracy": mean} | {f"first_op_below_{share}": op for share, op in below.items()}
 
 
 def by_split(config: GSMInfiniteKeys) -> dict[Split, list[Record]]:
@@ -136,7 +160,7 @@ def by_split(config: GSMInfiniteKeys) -> dict[Split, list[Record]]:
     found: dict[Split, list[Record]] = defaultdict(list)
     for split, path in whole.items():
         if path is not None:
-            found[split] = list(read_problems(path, f"task.{split}_file", config))
+            found[split] = list(read_problems(path, f"task.{split}_file", config, config.per_op))
     if config.jsonl is not None:
         for record in read_problems(config.jsonl, "task.jsonl", config):
             split = record.split()

@@ -18,10 +18,11 @@ import torch
 from sleep_lightning.sleep import IGNORE
 from sleep_lightning.tasks.gsm_infinite.config import MODES, GSMInfiniteKeys
 from sleep_lightning.tasks.gsm_infinite.language import words
-from sleep_lightning.tasks.gsm_infinite.published import Record, by_split, published_metrics, same_answer
+from sleep_lightning.tasks.gsm_infinite.published import Record, by_split, problem_files
+from sleep_lightning.tasks.gsm_infinite.scoring import published_metrics, same_answer
 from sleep_lightning.tasks.gsm_infinite.source import FileSource, GeneratedSource, Sample, Source
 from sleep_lightning.tasks.task import SPLITS, Split, Task, TaskBatch
-from sleep_lightning.tasks.tokenizer import Tokenizer, load_tokenizer
+from sleep_lightning.tasks.tokenizer import Tokenizer, anchored, load_tokenizer
 from sleep_lightning.tasks.word_tokenizer import WORDS, WordTokenizer
 
 _PREFIX = " Answer:"
@@ -111,8 +112,12 @@ class GSMInfinite(Task):
         return self.tokenizer.decode(batch_row.tolist())
 
     def same_answer(self, said: Sequence[int], label: Sequence[int]) -> bool:
-        """Whether an answer is right as published: of symbolic problems, the variables in any order."""
-        return same_answer(self.tokenizer.decode(said), self.tokenizer.decode(label))
+        """Whether an answer is right as published: of symbolic problems, the variables in any order. It must have
+        ended where the label has: what else would follow is not known."""
+        if self.tokenizer.eos not in said:
+            return False
+        ended = said[: list(said).index(self.tokenizer.eos)]
+        return same_answer(self.tokenizer.decode(ended), self.tokenizer.decode(label))
 
     def published_metrics(self, accuracy: Mapping[int, float]) -> dict[str, float | None]:
         """The published figures, of accuracies by number of operations."""
@@ -125,14 +130,14 @@ class GSMInfiniteConfig(GSMInfiniteKeys):
 
     def build(self) -> GSMInfinite:
         """The task; the same one for equal keys while its files stay as they are."""
-        paths = [Path(path) for path in self._files.values()]
+        paths = [file for path in self._files.values() for file in problem_files(path)]
         return _build(json.dumps(vars(self)), tuple(path.stat().st_mtime_ns for path in paths if path.exists()))
 
     def anchored(self) -> "GSMInfiniteConfig":
         """The same with absolute paths of files, and of the tokenizer's directory."""
         paths = {key: str(Path(path).absolute()) for key, path in self._files.items()}
-        if Path(self.tokenizer).is_dir():
-            paths["tokenizer"] = str(Path(self.tokenizer).absolute())
+        if self.tokenizer != WORDS:
+            paths["tokenizer"] = anchored(self.tokenizer)
         return replace(self, **paths)  # type: ignore[arg-type]
 
     @property

@@ -18,7 +18,7 @@ from sleep_lightning.tasks.text.records import Place, Records
 KEPT_BYTES = 1 << 26
 """A file that is larger is looked through once, and its index kept in the user's cache."""
 _ENTRY = Struct("<qq")
-_VERSION = "1"
+_VERSION = "2"  # of what is written, and of which records are accepted
 Evidence = Callable[[Any], str]
 """What the answers of a record follow from; raises ValueError for one that cannot be used."""
 

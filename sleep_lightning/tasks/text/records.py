@@ -13,6 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _BOM = b"\xef\xbb\xbf"
+_OTHER_KINDS = {
+    b"\x1f\x8b": "compressed (gzip); decompress it",
+    b"BZh": "compressed (bzip2); decompress it",
+    b"\xfd7zXZ": "compressed (xz); decompress it",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd); decompress it",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"\xff\xfe": "UTF-16 or UTF-32; save it as UTF-8",
+    b"\xfe\xff": "UTF-16; save it as UTF-8",
+}
+"""What a file is, and what to do, by its first bytes."""
 
 
 class Place(NamedTuple):
@@ -74,11 +84,25 @@ class JSONLines(Records):
             return self._parse(file.readline(), place)
 
     def _parse(self, line: bytes, place: Place) -> Any:
+        # nothing of a file whose first line is no JSON has been read: it may be another format
+        fix = "fix or delete that line" if place.where else "fix it, or write one JSON object a line"
         try:
-            return json.loads(line.removeprefix(_BOM))
-        except ValueError as error:  # JSON and UTF-8 errors are ValueErrors
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            raise ValueError(f"{self.origin(place)}: {reason}; fix or delete that line") from error
+            return _parsed(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{self.origin(place)}: {error.msg}; {fix}") from error
+        except UnicodeDecodeError as error:
+            byte = f"byte {error.start + 1} (0x{error.object[error.start]:02x})"
+            raise ValueError(f"{self.origin(place)}: {byte} is not UTF-8; save the file as UTF-8") from error
+        except ValueError as error:
+            raise ValueError(f"{self.origin(place)}: {error}; {fix}") from error
+
+
+def _parsed(content: bytes) -> Any:
+    """JSON in UTF-8. Bytes that are another encoding are refused, which json would guess."""
+    try:
+        return json.loads(content.removeprefix(_BOM).decode())
+    except RecursionError as error:
+        raise ValueError("its brackets are nested too deeply") from error
 
 
 class JSONArray(Records):
@@ -89,7 +113,7 @@ class JSONArray(Records):
     def __init__(self, path: Path, key: str) -> None:
         super().__init__(path, key)
         try:
-            self._items: list[Any] = json.loads(path.read_bytes().removeprefix(_BOM))
+            self._items: list[Any] = _parsed(path.read_bytes())
         except ValueError as error:
             raise ValueError(f"{key}={path} is no JSON array ({error}); fix it, or write an object a line") from error
 
@@ -118,6 +142,9 @@ class Parquet(Records):
         try:
             self._rows: Any = datasets.Dataset.from_parquet(str(path))
         except Exception as error:  # datasets raises what pyarrow and its own builders raise
+            if _has_no_rows(path):
+                self._rows = []
+                return
             reason = str(error.__cause__ or error).strip().partition("\n")[0].rstrip(".")
             raise ValueError(f"{key}={path} cannot be read as Parquet ({reason}); write it again") from error
 
@@ -130,6 +157,14 @@ class Parquet(Records):
         return self._rows[place.where]
 
 
+def _has_no_rows(path: Path) -> bool:
+    """Whether it is a Parquet file without rows, of which datasets says that its batches have no size."""
+    try:
+        return bool(import_module("pyarrow.parquet").read_metadata(str(path)).num_rows == 0)
+    except Exception:  # what made datasets fail makes pyarrow fail
+        return False
+
+
 def open_records(path: str, key: str) -> Records:
     """The records of a file, by its name and its first character.
 
@@ -139,9 +174,13 @@ def open_records(path: str, key: str) -> Records:
     file = Path(path)
     try:
         with file.open("rb") as opened:
-            start = opened.read(1 << 12).removeprefix(_BOM).lstrip()
+            start = opened.read(1 << 12)
     except OSError as error:
         raise ValueError(f"{key}={path}: {error.strerror}; give a file of JSON lines or Parquet") from error
+    for first, found in _OTHER_KINDS.items():
+        if start.startswith(first):
+            raise ValueError(f"{key}={path} is {found}")
+    start = start.removeprefix(_BOM).lstrip()
     if start.startswith(b"PAR1") or file.suffix == ".parquet":
         return Parquet(file, key)
     return JSONArray(file, key) if start.startswith(b"[") else JSONLines(file, key)

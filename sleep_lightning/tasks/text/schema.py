@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from sleep_lightning.tasks.text.row import Question, TextRow
@@ -44,7 +45,7 @@ class Schema:
         if kind == "text":
             return _string(record, "text")
         asked, _ = _questions(record)
-        return _string(record, "context") if record.get("context") else "\n".join(asked)
+        return _context(record) or "\n".join(asked)
 
     def row(self, record: Any, origin: str) -> TextRow:
         """The row of a record that ``evidence`` has accepted."""
@@ -59,7 +60,7 @@ class Schema:
             Question(self.question.replace("{question}", q), self.answer.replace("{answer}", a), cue=self.cue)
             for q, a in zip(*_questions(record), strict=True)
         )
-        return TextRow((*filter(None, (record.get("context"),)), *asked), slices, origin=origin)
+        return TextRow((*filter(None, (_context(record),)), *asked), slices, origin=origin)
 
     @staticmethod
     def _kind(record: Any) -> str:
@@ -109,6 +110,11 @@ def _templated(messages: list[dict[str, str]], chat: Chat) -> tuple[str | Questi
     return tuple(parts)
 
 
+def _context(record: dict[str, Any]) -> str:
+    """Empty if there is none."""
+    return "" if record.get("context") is None else _string(record, "context")
+
+
 def _string(record: dict[str, Any], name: str) -> str:
     if not isinstance(record[name], str):
         raise ValueError(f"{name!r} is {type(record[name]).__name__}, not text")
@@ -120,14 +126,19 @@ def _questions(record: dict[str, Any]) -> tuple[list[str], list[str]]:
     found = []
     for name in ("question", "answer"):
         texts = record[name] if isinstance(record[name], list) else [record[name]]
-        if not texts or not all(isinstance(x, str | int | float) for x in texts):
-            raise ValueError(f"{name!r} must be a text or a list of texts")
+        if not texts or not all(map(_can_be_said, texts)):
+            raise ValueError(f"{name!r} must be a text (or a number), or a list of them")
         found.append([str(x) for x in texts])
     if len(found[0]) != len(found[1]):
         raise ValueError(f"{len(found[0])} questions have {len(found[1])} answers; give each one")
-    if not all(found[1]):
+    if not all(map(str.strip, found[1])):
         raise ValueError("an answer is empty; give it a text")
     return found[0], found[1]
+
+
+def _can_be_said(x: object) -> bool:
+    """Texts and numbers; not true and false, nor the NaN that other programs write for what is missing."""
+    return isinstance(x, str) or (isinstance(x, int | float) and not isinstance(x, bool) and isfinite(x))
 
 
 def _messages(record: dict[str, Any]) -> list[dict[str, str]]:

@@ -72,10 +72,13 @@ class Trained(Compared, Protocol):
 
     @property
     def train_flops(self) -> int: ...
+    @property
+    def no_memory(self) -> list[float]: ...
 
 
 def draw_comparison(rows: Sequence[Trained], path: Path, title: str) -> None:
-    """Exact match over training FLOPs: a point for each arm, with a bar from its worst seed to its best (PNG)."""
+    """Exact match over training FLOPs: a point for each arm, with a bar from its worst seed to its best; hollow where
+    the same weights answer without memory (PNG)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -83,6 +86,10 @@ def draw_comparison(rows: Sequence[Trained], path: Path, title: str) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     draw_arms(axes, [(row, row.train_flops) for row in rows])
+    zeroed = [row for row in rows if row.no_memory and tested_as_trained(row)]
+    if zeroed:
+        x, y = [row.train_flops for row in zeroed], [sum(row.no_memory) / len(row.no_memory) for row in zeroed]
+        axes.scatter(x, y, facecolors="none", edgecolors="black", label="memory zeroed", zorder=3)
     axes.set(ylabel="test exact match", title=title)
     flops_axis(axes)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -94,13 +101,15 @@ def draw_arms(axes: "Axes", rows: Sequence[tuple[Compared, float]]) -> None:
 
     Args:
         axes: to draw on.
-        rows: with the place of each on the x-axis.
+        rows: with the place of each on the x-axis, which is logarithmic: what has none there (0) is named only, so that
+            an arm looks the same on all axes with the same rows.
     """
     for i, (row, x) in enumerate((row, x) for row, x in rows if tested_as_trained(row)):
         middle = sum(row.exact_match) / len(row.exact_match)
         reach = ([middle - min(row.exact_match)], [max(row.exact_match) - middle])
         style = {"marker": "osD^vP*X"[i % 8], "color": f"C{i % 10}", "capsize": 4, "linestyle": "none"}
-        axes.errorbar([x], [middle], yerr=reach, label=row.arm, **style)  # type: ignore[arg-type]
+        place = ([x], [middle], reach) if x > 0 else ([], [], None)
+        axes.errorbar(*place, label=row.arm, **style)  # type: ignore[arg-type]
     first = rows[0][0]
     axes.axhline(first.majority, color="grey", linestyle="--", label=f"majority answer {first.majority:.3f}")
     axes.axhline(first.uniform, color="grey", linestyle=":", label=f"uniform guess {first.uniform:.3f}")

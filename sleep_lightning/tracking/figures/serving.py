@@ -111,14 +111,14 @@ def draw_serving(rows: Sequence[Served], path: Path, title: str) -> None:
         strict=True,
     ):
         placed = [(row, float(getattr(row, name))) for row in rows if tested_as_trained(row)]
-        if not (placed := [(row, x) for row, x in placed if x > 0]):
-            continue  # an arm that keeps nothing has no place on a logarithmic axis
+        points = [Point(x, sum(row.exact_match) / len(row.exact_match)) for row, x in placed if x > 0]
+        if not points:
+            continue  # arms that keep nothing have no place on a logarithmic axis
         draw_arms(axes, placed)
-        points = [Point(x, sum(row.exact_match) / len(row.exact_match)) for row, x in placed]
         x, y = zip(*(points[i] for i in frontier(points)), strict=True)
         axes.step(x, y, where="post", color="black", linewidth=1, alpha=0.5, label="frontier")
         flops_axis(axes, label)
     panels[0].set_ylabel("test exact match")
-    panels[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    panels[1].legend(*panels[0].get_legend_handles_labels(), loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle(title)
     save_figure(figure, path)

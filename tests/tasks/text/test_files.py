@@ -1,6 +1,9 @@
 """Files as people have them: what is read all the same, and the one sentence for what cannot be."""
 
+import bz2
+import gzip
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,12 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(ValueError, match=r"^task\.train=.*broken\.parquet cannot be read as Parquet \(.*\); write it"):
         task(tmp_path / "broken.parquet")
+    parquet.write_table(arrow.Table.from_pylist(RECORDS)[:0], tmp_path / "none.parquet")
+    with pytest.raises(ValueError, match=r"none\.parquet holds no records"):
+        task(tmp_path / "none.parquet")
+    parquet.write_table(arrow.Table.from_pylist([{"prompt": "a", "completion": "b"}]), tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match=r"other\.parquet, row 1: 'question' is missing; a record has messages, text"):
+        task(tmp_path / "other.parquet")
 
 
 def test_formats_are_told_apart(tmp_path: Path) -> None:
@@ -87,12 +96,23 @@ GOOD = '{"context": "a", "question": "b", "answer": "c"}\n'
         (GOOD + '"text"\n', r"line 2: a JSON object was expected, not str"),
         (GOOD + '{"question": "b", "answer": ""}\n', r"line 2: an answer is empty; give it a text"),
         (GOOD + '{"question": ["b"], "answer": ["c", "d"]}\n', r"line 2: 1 questions have 2 answers; give each one"),
-        (GOOD + '{"question": {}, "answer": "c"}\n', r"line 2: 'question' must be a text or a list of texts"),
+        (GOOD + '{"question": {}, "answer": "c"}\n', r"line 2: 'question' must be a text \(or a number\), or a list"),
+        (GOOD + '{"question": "b", "answer": true}\n', r"line 2: 'answer' must be a text"),
+        (GOOD + '{"question": "b", "answer": NaN}\n', r"line 2: 'answer' must be a text"),
+        (GOOD + '{"question": "b", "answer": " "}\n', r"line 2: an answer is empty; give it a text"),
+        (GOOD + '{"context": 0, "question": "b", "answer": "c"}\n', r"line 2: 'context' is int, not text"),
+        (GOOD + '{"context": [], "question": "b", "answer": "c"}\n', r"line 2: 'context' is list, not text"),
+        (GOOD + "[" * 100_000 + "\n", r"line 2: its brackets are nested too deeply; fix or delete that line"),
+        ("[" * 100_000, r"is no JSON array \(its brackets are nested too deeply\)"),
+        ("context,question,answer\na,b,c\n", r"line 1: Expecting value; fix it, or write one JSON object a line"),
+        ('{\n"context": "a"}\n', r"line 1: Expecting property name.*; fix it, or write one JSON object a line"),
+        (GOOD.replace("\n", "\r") * 2, r"line 1: Extra data; fix it, or write one JSON object a line"),
         (GOOD + '{"context": 7, "question": "b", "answer": "c"}\n', r"line 2: 'context' is int, not text"),
         (GOOD + '{"text": 7}\n', r"line 2: 'text' is int, not text"),
         (GOOD + '{"messages": [{"role": "user"}]}\n', r"line 2: 'messages' must be a list of objects with role and co"),
         (GOOD + '{"messages": []}\n', r"line 2: 'messages' holds none of the assistant"),
-        (GOOD + '\n{"text": "\udcff"}\n', r"line 3: .*utf-8"),
+        (GOOD + '\n{"text": "\udcff"}\n', r"line 3: byte 11 \(0xff\) is not UTF-8; save the file as UTF-8"),
+        (GOOD + '{"text": "caf\udce9"}\n', r"line 2: byte 14 \(0xe9\) is not UTF-8; save the file as UTF-8"),
         ("", r"holds no records; give a file with one JSON object a line"),
         ("\ufeff\r\n", r"holds no records"),
         ("[]", r"holds no records"),
@@ -112,6 +132,33 @@ def test_what_cannot_be_read_is_one_sentence_and_exit_code_2(
     assert main(["cost", "--config", str(yaml)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and str(path) in said
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(GOOD.encode()), r"compressed \(gzip\); decompress it"),
+        (bz2.compress(GOOD.encode()), r"compressed \(bzip2\); decompress it"),
+        (lzma.compress(GOOD.encode()), r"compressed \(xz\); decompress it"),
+        (b"\x28\xb5\x2f\xfd...", r"compressed \(zstd\); decompress it"),
+        (b"PK\x03\x04...", r"a zip archive; unpack it"),
+        (GOOD.encode("utf-16"), r"UTF-16 or UTF-32; save it as UTF-8"),
+        (b"\xfe\xff" + GOOD.encode("utf-16-be"), r"UTF-16; save it as UTF-8"),
+    ],
+)
+def test_what_is_no_text_is_called_by_its_name(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.jsonl").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^task\.train=.*a\.jsonl is {message}$"):
+        task(tmp_path / "a.jsonl")
+
+
+def test_halves_of_surrogate_pairs_are_read(tmp_path: Path) -> None:
+    """JSON may hold them, programs that cut texts in two write them."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join(LINES).replace("é".encode(), rb"\ud83d"))
+    assert all("\ud83d" in context for context in contexts(task(path)))
+    found = task(path)
+    assert "?" in found.text(found.batch(1, seed=0, position=0).tokens[0])
 
 
 @pytest.mark.parametrize(
