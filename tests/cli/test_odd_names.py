@@ -44,7 +44,7 @@ def test_children_get_what_was_typed(tmp_path: Path) -> None:
     client = open_client(URL.create("sqlite", database=f"{folder}/mlflow.db").render_as_string())
     [experiment] = [e for e in client.search_experiments() if e.name == "sleep_lightning"]
     names = {found.info.run_name for found in client.search_runs([experiment.experiment_id])}
-    assert names == {"007", "010", "-c=#", "n1-seed0"}
+    assert names == {"007", "frontier and baselines", "010", "-c=#", "n1-seed0"}
     made = {path.name for path in folder.iterdir()}
     assert made == {"tiny.yaml", "sub dir", "-c=#", "mlflow.db", "mlruns", "trials.db"}
     assert [path.name for path in tmp_path.iterdir()] == [Path(ODD).parts[0]]

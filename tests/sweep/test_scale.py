@@ -94,8 +94,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_reading_a_sweep_is_linear(
     folders: list[Path], capsys: pytest.CaptureFixture[str], work: Callable[[Report, Path], object]
 ) -> None:
-    work(read_report(folders[0]), folders[0])
-    assert_linear([calls(lambda folder=folder: work(read_report(folder), folder)) for folder in folders])  # type: ignore[misc]
+    warm = 2 * folders[:1]  # some of what a process does once is done the second time
+    counts = [calls(lambda folder=folder: work(read_report(folder), folder)) for folder in (*warm, *folders)]  # type: ignore[misc]
+    assert_linear(counts[2:])
 
 
 def test_folders_are_looked_through_once(folders: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

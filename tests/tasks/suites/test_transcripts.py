@@ -159,7 +159,9 @@ class TestTranscripts(TranscriptsTestCase):
 
 
 class TestLongTranscripts(TranscriptsTestCase):
-    keys = TranscriptsConfig(windows=[6], window_tokens=128, n_questions=4, steps=[1, 4], n_rules=6, days=90)
+    keys = TranscriptsConfig(
+        windows=[6], window_tokens=128, question_tokens=112, n_questions=4, steps=[1, 4], n_rules=6, days=90
+    )
     several = frozenset({"kind", "steps"})
 
     def test_questions_of_a_row_are_about_different_things(self) -> None:
