@@ -10,7 +10,7 @@ from sleep_lightning.runs.directory import RunDirectory
 from tests.cli.cli import ROOT, SMALL
 
 STEPS = 60
-CALM = ["training.muon_lr=1e-4", "training.adamw_lr=1e-4", "training.val_every=20", "training.checkpoint_every=2"]
+CALM = ["training.muon_lr=3e-4", "training.adamw_lr=3e-4", "training.val_every=20", "training.checkpoint_every=2"]
 KEYS = [*SMALL, *CALM, f"training.max_steps={STEPS}", "training.accelerator=cpu", "tracking.enabled=false"]
 """Learning rates that do not blow rounding up, and so many checkpoints that a signal comes before the last."""
 

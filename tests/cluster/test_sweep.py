@@ -171,7 +171,7 @@ def test_real_runs_with_mlflow_on_postgresql(
     client = MlflowClient(uri)
     [experiment] = [e for e in client.search_experiments() if e.name == "sleep_lightning"]
     runs = client.search_runs([experiment.experiment_id])
-    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 3
+    assert sorted(run.info.status for run in runs) == ["FINISHED"] * 4  # the sweep, its frontier, two trials
     folder = tmp_path / "runs" / "sweeps" / "tiny"
     for path in folder.rglob("*"):
         if path.is_file() and os.access(path, os.R_OK):
