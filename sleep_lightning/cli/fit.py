@@ -31,6 +31,7 @@ from sleep_lightning.tracking.loggers import build_loggers, open_mlflow, written
 from sleep_lightning.tracking.mlflow_logger import MLflowRun, Status
 from sleep_lightning.tracking.mlflow_run import commit_tags
 from sleep_lightning.training.callbacks.agreement import SameExperiment
+from sleep_lightning.training.callbacks.checkpoints import keep_if_best
 from sleep_lightning.training.callbacks.exception_checkpoint import SaveOnException
 from sleep_lightning.training.callbacks.history import History
 from sleep_lightning.training.callbacks.latest_step import LatestStep
@@ -249,6 +250,8 @@ def _train(job: Job, ending: _Ending) -> None:
     logged = last_logged(trainer)
     environment["energy"] = monitor.usage.energy_sources or "not reported"
     scores = final_scores(trainer, module, data, monitor)
+    if stop.reason is None:  # else it is resumed, and validates when it would have
+        keep_if_best(trainer)
     logged |= last_logged(trainer) | monitor.cost_so_far() | monitor.measured_so_far()
     if isinstance(launcher, RankLauncher):
         launcher.end_ranks()

@@ -197,6 +197,23 @@ def test_kill_9_loses_only_the_work_since_the_last_checkpoint(whole: Path, tmp_p
     assert mlflow_run(tmp_path)[1].info.status == "FINISHED"
 
 
+@pytest.mark.process
+def test_the_last_step_may_be_the_best(tmp_path: Path) -> None:
+    """Though ``val_every`` leaves it out. Ranks save together; a longer run resumes from both checkpoints."""
+    keys = ["training.muon_lr=0.003", "training.adamw_lr=0.003", "tracking.enabled=false"]
+    done = run(tmp_path, *fit_arguments("run", 7, *keys))
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    validated = [row["loss"] for row in checkpoint(tmp_path)["history"]]
+    assert summary["loss"] < min(validated) and summary["exact_match"] == 0.0
+    best = checkpoint(tmp_path, "best")
+    assert best["global_step"] == 7
+    assert_same(best["state_dict"], checkpoint(tmp_path)["state_dict"])
+    done = run(tmp_path, "fit", "--resume", "run", "training.max_steps=10")
+    assert done.returncode == 0 and "best" not in done.stderr, done.stderr
+    assert checkpoint(tmp_path, "best")["global_step"] == 10
+
+
 def test_validate_test_and_predict_read_the_run(whole: Path, tmp_path: Path) -> None:
     summary = json.loads((whole / "run" / "summary.json").read_text())
     last = summary["checkpoint"]

@@ -145,6 +145,16 @@ class BestCheckpoint(ModelCheckpoint):
         return own if own.get("best_model_score") is not None else {}
 
 
+def keep_if_best(trainer: pl.Trainer) -> None:
+    """Save the weights if a validation that followed the training is the best: Lightning does so in training only.
+
+    All ranks must call it.
+    """
+    for one in trainer.checkpoint_callbacks:
+        if isinstance(one, BestCheckpoint):
+            one._save_monitor_checkpoint(trainer, one._monitor_candidates(trainer))
+
+
 def _replace_paths(state: dict[str, Any], directory: str) -> dict[str, Any]:
     """The callback's state with its files in another directory; "" for names alone."""
 
