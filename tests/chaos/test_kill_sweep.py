@@ -78,8 +78,8 @@ def test_a_sweep_counts_exactly_after_kills(tmp_path: Path, kills: int, figures:
     assert not lost and not twice and not workers(tmp_path)
 
 
-def compare_stand_ins(folder: Path) -> None:
-    """``compare`` without its table."""
+def compare_stand_ins(folder: Path, seeds: int) -> None:
+    """``compare`` of two arms, without its table."""
     from sleep_lightning.compare import runs
     from sleep_lightning.compare.arms import build_arms
     from sleep_lightning.config import load_experiment
@@ -91,16 +91,17 @@ def compare_stand_ins(folder: Path) -> None:
     base = load_experiment(ROOT / "conf" / "depo.yaml", ["tracking.enabled=false"])
     folder.mkdir(exist_ok=True)
     with SignalsInterrupt(), RunDirectory(folder).lock():
-        planned = runs.plan_runs(base, build_arms(base, ["n1", "n2"]), [0, 1, 2], folder)
+        planned = runs.plan_runs(base, build_arms(base, ["n1", "n2"]), [*range(seeds)], folder)
         with closing(runs.execute(planned, 2, 1)) as looks:
             for _ in looks:
                 pass
 
 
 def test_a_comparison_has_each_run_once_after_kills(tmp_path: Path, kills: int, figures: Figures) -> None:
-    done = disturb(lambda: start(tmp_path, compare_stand_ins, tmp_path / "out"), tmp_path, kills, seed=1)
+    seeds = max(3, kills)
+    done = disturb(lambda: start(tmp_path, compare_stand_ins, tmp_path / "out", seeds), tmp_path, kills, seed=1)
     lost, twice = sums(tmp_path)
     finished = len(list(tmp_path.rglob("summary.json")))
-    lost += 6 - finished
+    lost += 2 * seeds - finished
     figures(kills=done, runs=finished, lost=lost, duplicated=twice)
     assert done and not lost and not twice and not workers(tmp_path)
