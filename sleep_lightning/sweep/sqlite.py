@@ -4,6 +4,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,12 @@ _OTHERS_CREATE = ("already exists", "UNIQUE constraint failed", "database is loc
 
 
 def connect_sqlite(path: str) -> sqlite3.Connection:
-    """A connection that writes, with a write-ahead log: readers and the writer do not wait for each other."""
+    """A connection that writes, with a write-ahead log: readers and the writer do not wait for each other.
+
+    A new file is its owner's alone: another user who can open it can lock it for ever.
+    """
+    with suppress(OSError):  # it is there, or SQLite says what is wrong
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
         connection.execute("PRAGMA journal_mode=WAL")

@@ -30,7 +30,10 @@ def open_client(uri: str) -> "MlflowClient":
 
 def create_whole(uri: str) -> None:
     """Create the file of an SQLite store, if it is missing, under another name: MLflow never opens one again whose
-    tables it could not complete, for want of space or because it was killed. To be called ``alone``."""
+    tables it could not complete, for want of space or because it was killed. To be called ``alone``.
+
+    The file is its owner's alone: another user who can open it can lock it for ever.
+    """
     file = sqlite_file(uri)
     if file is None or file.exists():
         return
@@ -44,6 +47,7 @@ def create_whole(uri: str) -> None:
     try:
         partial.unlink(missing_ok=True)
         SqlAlchemyStore(place, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+        partial.chmod(0o600)
         partial.replace(file)
     finally:
         if (engine := SqlAlchemyStore._engine_map.pop(place, None)) is not None:

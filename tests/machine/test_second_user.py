@@ -21,6 +21,8 @@ from sleep_lightning.machine.private import cache_directory
 from sleep_lightning.ops.cpp import build, cache
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import FitProcess
+from sleep_lightning.sweep.sqlite import connect_sqlite
+from sleep_lightning.tracking.mlflow_store import create_whole
 from tests.cli.cli import ROOT
 
 OTHER = 65534
@@ -129,6 +131,23 @@ def test_no_secret_in_what_all_can_see_of_a_process(place: Path) -> None:
         process.wait()
     seen = as_other("grep", "-r", "", place).stdout
     assert "rule110" in seen and secret not in seen
+
+
+def test_databases_of_runs_and_sweeps_cannot_be_locked(place: Path) -> None:
+    """SQLite's locks are of the file itself; who may only read it can lock it."""
+    before = os.umask(0o022)
+    try:
+        create_whole(f"sqlite:///{place}/mlflow.db")
+        connection = connect_sqlite(str(place / "trials.db"))
+        connection.execute("CREATE TABLE one (number)")
+        connection.execute("INSERT INTO one VALUES (1)")
+    finally:
+        os.umask(before)
+    files = {path.name for path in place.glob("*.db*")}
+    assert files >= {"mlflow.db", "trials.db", "trials.db-wal", "trials.db-shm"}
+    for file in files:
+        assert as_other("flock", "-n", place / file, "true").returncode != 0, file
+    connection.close()
 
 
 @pytest.mark.slow
