@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import get_args
 
+import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sleep_lightning.config import Experiment, TrainingConfig
@@ -16,7 +17,7 @@ from sleep_lightning.cost.activation_memory import PassBytes
 from sleep_lightning.cost.inference import inference_cost
 from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.cost.step_memory import predict_step_memory, probe_row
-from sleep_lightning.model import ModelConfig, WindowModel
+from sleep_lightning.model import HybridLM, ModelConfig, WindowModel
 from sleep_lightning.model.parameter_groups import counted_parameters
 from sleep_lightning.sleep import Checkpointing
 
@@ -86,7 +87,7 @@ def plan(experiment: Experiment, gpus: int, memory: int, passes: Sequence[int]) 
     Raises:
         ValueError: a model that is not the hybrid, or one that cannot be predicted or trained on so many.
     """
-    pinned = experiment.pinned()  # checks the task again, which fake tensors cannot build
+    pinned = experiment.pinned()  # it checks the task again, which the meta device cannot build
     if not isinstance(pinned.model, ModelConfig):
         raise ValueError("plan knows the hybrid model only; drop model.class_path")
     t = experiment.training
@@ -98,8 +99,11 @@ def plan(experiment: Experiment, gpus: int, memory: int, passes: Sequence[int]) 
         training=_spread(t, gpus, t.sharding if gpus > 1 else "none", t.accumulate),
     )
     task = base.task.build()
-    with FakeTensorMode():  # not the meta device, which has no autocast and no fused attention
+    with torch.device("meta"):
         model = base.build_model(task)
+    assert isinstance(model, HybridLM)
+    with FakeTensorMode(allow_non_fake_inputs=True):  # the meta device has no autocast and no fused attention
+        model.to_empty(device="cpu")
     probed = {policy: probe_row(_checkpointed(base, policy), model) for policy in PROBED}
     kept = {policy: probed[policy if policy in PROBED else "none"] for policy in POLICIES}
     ways = [_way(base, model, n, policy, kept) for n in passes for policy in POLICIES]

@@ -105,7 +105,10 @@ CASES: list[tuple[str, ...]] = [
     (f"{A} tracking.experiment=", "tracking.experiment is empty; name one"),
     (f"{A} tracking.loggers=[csvv]", "tracking.loggers[0]='csvv' is unknown; did you mean csv?"),
     (f"{GSM} task.jsonl=own.jsonl", "task.jsonl=own.jsonl, line 1: 'problem' is missing (each record needs problem, "),
-    (f"{GSM} task.jsonl=text.txt", "task.jsonl=text.txt, line 1: Expecting value; fix or delete that line"),
+    (
+        f"{GSM} task.jsonl=text.txt",
+        "task.jsonl=text.txt, line 1: Expecting value; fix it, or write one JSON object a line",
+    ),
     (f"{GSM} task.jsonl=none.jsonl", "No such file or directory; give a file of JSON lines or Parquet"),
     # resume
     (f"{RUN} task.steps=[2]", "task.steps=[2]: this run was begun with [1], and a resume cannot change it; drop it"),

@@ -261,7 +261,7 @@ def test_a_trial_above_a_bound_counts_and_is_no_result(tmp_path: Path) -> None:
         **dict.fromkeys((1, 2), TrialState.COMPLETE),
         **dict.fromkeys((3, 4), TrialState.PRUNED),
     }
-    assert trials[4].user_attrs["pruned"] == "exact_match 0.4 is above 0.27"
+    assert trials[4].user_attrs["pruned"] == "exact_match 0.400 is above 0.270"
 
 
 def test_an_objective_that_no_run_logs_says_so(tmp_path: Path) -> None:

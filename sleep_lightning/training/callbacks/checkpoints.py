@@ -125,6 +125,10 @@ class BestCheckpoint(ModelCheckpoint):
     def _take(self, state: dict[str, Any]) -> None:
         super().load_state_dict(_replace_paths(state, str(self.dirpath)))
         self._best_loss = state.get("best_loss")  # earlier versions had none: of equal scores they keep the first
+        known, loss = self.best_k_models, self._best_loss
+        right = all(isinstance(score, Tensor) for score in known.values()) and isinstance(loss, float | None)
+        if not right or (known and self.kth_best_model_path not in known):
+            raise LookupError("the scores of the best checkpoint")
 
     @property
     def _file(self) -> Path:
