@@ -98,7 +98,8 @@ class ResourceUsage:
     def peak_memory_bytes(self) -> int:
         """On CUDA, most bytes of tensors at a time; else the process's largest resident size since the run's module
         was made (since the process began, where the system cannot forget an older peak)."""
-        return max(self._peak_before, self._peak())
+        self._peak_before = max(self._peak_before, self._peak())  # Linux gives one that may fall by some pages
+        return self._peak_before
 
     @property
     def step_memory_bytes(self) -> int | None:

@@ -126,6 +126,13 @@ def trained(run: RunDirectory, steps: int, checkpoint: Path | None = None) -> tu
     return module, monitor
 
 
+def test_a_peak_never_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux adds resident pages up by CPU, now and then."""
+    usage, peaks = ResourceUsage(), iter([5 << 20, 4 << 20, 6 << 20])
+    monkeypatch.setattr(usage, "_peak", lambda: next(peaks))
+    assert [usage.peak_memory_bytes for _ in range(3)] == [5 << 20, 5 << 20, 6 << 20]
+
+
 def test_every_validation_says_what_training_took(tmp_path: Path, counter: OneJouleAReading) -> None:
     run = RunDirectory(tmp_path)
     _, first = trained(run, 4)
