@@ -12,6 +12,8 @@ from sleep_lightning.model import HybridLM, WindowModel
 from sleep_lightning.model.parameter_groups import counted_parameters, together
 from sleep_lightning.ops.dtype import autocast
 from sleep_lightning.sleep.schedule import recomputes_passes
+from sleep_lightning.tasks.tokenizer import BYTES
+from sleep_lightning.tasks.word_tokenizer import WORDS
 
 FP32, BF16 = 4, 2
 FIRST_STEP = 66_000_000
@@ -19,6 +21,9 @@ FIRST_STEP = 66_000_000
 are fitted to thirteen runs of one machine (docs/speed.md)."""
 HEAP = {"keep": 1.14, "libc": 1.14, "return": 0.92}
 """What the heap takes for activations, by ``training.allocator``: gaps; not all that is predicted lives at one time."""
+
+TEXTS, TOKENIZER = 12_000_000, 35_000_000
+"""Bytes of the texts that a task keeps, as ``articles`` does, and of a library's tokenizer, as SmolLM2's."""
 
 
 def predict_process_memory(experiment: Experiment, model: WindowModel, step_memory: int) -> int:
@@ -29,7 +34,9 @@ def predict_process_memory(experiment: Experiment, model: WindowModel, step_memo
     """
     allocator, resting = experiment.training.allocator, _resting(experiment, model)
     again = FP32 * counted_parameters(model)[1] if allocator == "keep" else 0
-    return FIRST_STEP + resting + again + round(HEAP[allocator] * (step_memory - resting))
+    tokenizer = getattr(experiment.task, "tokenizer", None)
+    texts = 0 if tokenizer is None else TEXTS + (0 if tokenizer in (BYTES, WORDS) else TOKENIZER)
+    return FIRST_STEP + texts + resting + again + round(HEAP[allocator] * (step_memory - resting))
 
 
 def _resting(experiment: Experiment, model: WindowModel) -> int:
