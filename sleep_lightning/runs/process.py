@@ -38,9 +38,11 @@ TRACKING = f"tracking.uri=${{oc.env:{HANDED_OVER}}}"
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 LINE_LENGTH = 500
 """Characters kept of a line of a log."""
+RENDEZVOUS = "SLEEP_LIGHTNING_RENDEZVOUS"
+"""Variable by which a launching rank tells the others the file in which they find each other."""
 _PLACE = re.compile(
     "(SLURM|TORCHELASTIC)_.*|(LOCAL_|GROUP_|ROLE_|NODE_)?RANK|(LOCAL_|GROUP_|ROLE_)?WORLD_SIZE|ROLE_NAME|MASTER_(ADDR|PORT)"
-    "|SLEEP_LIGHTNING_RENDEZVOUS"
+    f"|{RENDEZVOUS}"
 )
 """Variables by which srun, torchrun and the launcher of ranks assign a process its rank."""
 REAP_SECONDS = 5.0

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import distributed
 
-FILE = "SLEEP_LIGHTNING_RENDEZVOUS"
-"""Variable by which the launching rank tells the others the file."""
+from sleep_lightning.runs.process import RENDEZVOUS
+
 INTERFACE = "GLOO_SOCKET_IFNAME"
 LOOPBACK = ("lo", "lo0")
 
@@ -28,7 +28,7 @@ def open_rendezvous() -> None:
     """
     folder = Path(tempfile.mkdtemp(prefix="sleep_lightning-ranks-"))  # 0700
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ[FILE] = str(folder / "store")
+    os.environ[RENDEZVOUS] = str(folder / "store")
     present = {name for _, name in socket.if_nameindex()}
     for name in LOOPBACK:
         if name in present:
@@ -37,5 +37,5 @@ def open_rendezvous() -> None:
 
 def rendezvous(size: int) -> dict[str, Any]:
     """The store of ``size`` ranks, for ``init_process_group``; nothing where no process of ours launched them."""
-    file = os.environ.get(FILE)
+    file = os.environ.get(RENDEZVOUS)
     return {} if file is None else {"store": distributed.FileStore(file, size)}  # type: ignore[attr-defined]
