@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sleep_lightning.compare.asking import Ask, answer_seconds, asker
+from sleep_lightning.compare.kept import REMEDY
 from sleep_lightning.compare.runs import Run
 from sleep_lightning.compare.table import Row, with_spread
 from sleep_lightning.config import Experiment
@@ -110,7 +111,7 @@ class _Timed(NamedTuple):
     def kept(self) -> float | None:
         """Milliseconds, if they were measured for as many FLOPs."""
         like = {"answer_flops": int, "answer_ms": NUMBER}
-        content = read_json(self.file, like, "remove it: it is measured again") if self.file.exists() else {}
+        content = read_json(self.file, like, REMEDY) if self.file.exists() else {}
         return float(content["answer_ms"]) if content.get("answer_flops") == self.flops else None
 
     def ask(self) -> Ask:

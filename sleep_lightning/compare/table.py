@@ -8,10 +8,11 @@ from typing import Any
 
 from sleep_lightning.accuracy import with_error
 from sleep_lightning.compare.data_order import first_difference
+from sleep_lightning.compare.kept import REMEDY, kept
 from sleep_lightning.compare.runs import Run
 from sleep_lightning.compare.window_alone import window_alone
 from sleep_lightning.formatting import in_flop, with_unit
-from sleep_lightning.runs.damage import NUMBER, check_content, read_json, reading
+from sleep_lightning.runs.damage import NUMBER, check_content, reading
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.tables import Column, FittingTable
@@ -61,14 +62,15 @@ def final_scores(directory: RunDirectory, n_passes: int, steps: int) -> dict[str
     file = directory.path / f"test_n{n_passes}.json"
     score: dict[str, Any] = dict.fromkeys(("answers", "exact_match", "token_accuracy", "loss"), NUMBER)
     score |= {"baselines": dict.fromkeys(("majority_exact_match", "uniform_exact_match"), NUMBER)}
-    like, remedy = {"parameters": int, "scores": {"all": score}}, "remove it: it is measured again"
-    content = read_json(file, like, remedy) if file.exists() else {}
-    if content.get("steps") != steps:  # it was resumed since
+
+    def measure() -> dict[str, Any]:
         experiment, model = load_trained(str(directory.last), [f"sleep.n_passes={n_passes}"])
         scores = {name: asdict(score) for name, score in score_split(experiment, model, "test").items()}
         parameters = sum(p.numel() for p in model.parameters())
-        write_json(file, content := {"steps": steps, "parameters": parameters, "scores": scores})
-    check_content(file, content["scores"], dict.fromkeys(content["scores"], score), remedy)
+        return {"parameters": parameters, "scores": scores}
+
+    content = kept(file, steps, {"parameters": int, "scores": {"all": score}}, measure)
+    check_content(file, content["scores"], dict.fromkeys(content["scores"], score), REMEDY)
     return content
 
 

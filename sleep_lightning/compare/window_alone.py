@@ -1,9 +1,9 @@
 """What a trained model answers without its memory: the baseline that says how much of a score the memory carries."""
 
 from sleep_lightning.compare.beside import score_beside, with_changes
-from sleep_lightning.runs.damage import NUMBER, check_content, read_json
+from sleep_lightning.compare.kept import kept
+from sleep_lightning.runs.damage import NUMBER
 from sleep_lightning.runs.directory import RunDirectory
-from sleep_lightning.runs.files import write_json
 from sleep_lightning.training.evaluation import load_trained
 
 
@@ -12,12 +12,10 @@ def window_alone(directory: RunDirectory, steps: int) -> float:
 
     The same sequences as in its score, whatever N: what is zeroed does not depend on it. Cached in the run directory.
     """
-    file = directory.path / "test_window.json"
-    like, remedy = {"exact_match": NUMBER}, "remove it: it is measured again"
-    content = read_json(file, like, remedy) if file.exists() else {}
-    if content.get("steps") != steps:  # it was resumed since
+
+    def measure() -> dict[str, float]:
         experiment, model = load_trained(str(directory.last), [])
-        found = score_beside(model, with_changes(experiment, ["window"]), "test")["window"]["all"]
-        write_json(file, content := {"steps": steps, "exact_match": found.exact_match})
-    check_content(file, content, like, remedy)
-    return float(content["exact_match"])
+        scores = score_beside(model, with_changes(experiment, ["window"]), "test")["window"]
+        return {"exact_match": scores["all"].exact_match}
+
+    return float(kept(directory.path / "test_window.json", steps, {"exact_match": NUMBER}, measure)["exact_match"])
