@@ -94,6 +94,7 @@ def prepare(
     so_far: bool,
     page_only: bool,
     share: str | None = None,
+    records: str | None = None,
     join: Sequence[str] = (),
     paper: bool = False,
 ) -> Reproduction:
@@ -101,7 +102,8 @@ def prepare(
 
     Raises:
         ValueError: no sweeps there, a bad one, no time, a place that cannot be written, no tables for ``page_only`` or
-            to join, no runs for ``so_far``, runs of another definition, or options that exclude each other.
+            to join, no runs for ``so_far``, bad records, runs of another definition, or options that exclude each
+            other.
     """
     check_seconds(seconds)
     check_path("--sweeps", sweeps)
@@ -110,6 +112,10 @@ def prepare(
         raise ValueError("--so-far scores what is finished and --page-only does not; give one of them")
     if share is not None and (so_far or page_only):
         raise ValueError(f"--share {share} trains, and --so-far and --page-only do not; give one of them")
+    if records is not None and (so_far or page_only):
+        raise ValueError(
+            f"--records {records} takes and adds runs, and --so-far and --page-only do not; give one of them"
+        )
     pattern = PAPER_PATTERN if paper else PATTERN
     paths = sorted(Path(sweeps).glob(pattern))
     if not paths:
@@ -124,7 +130,7 @@ def prepare(
     planned = sum(len(job.sweep.space.points()) * len(job.sweep.spec.seeds) for job in whole)
     if paper and train:
         check_machine(whole)
-    jobs = whole if share is None else [sweep.prepare(str(path), None, share) for path in prepared]
+    jobs = [sweep.prepare(str(path), None, share, _records(records, job)) for path, job in prepared.items()]
     score = not page_only
     asked = Reproduction(jobs, Path(output), seconds, train, score, planned, tables, paper, tuple(left_out))
     try:
@@ -152,6 +158,11 @@ def prepare(
                     f"that it came from"
                 )
     return asked
+
+
+def _records(folder: str | None, job: sweep.SweepJob) -> str | None:
+    """The sweep's file of records."""
+    return None if folder is None else str(Path(folder) / f"runs_{job.sweep.spec.name}.jsonl")
 
 
 def _definition(one: Sweep) -> dict[str, Any]:

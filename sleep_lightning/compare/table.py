@@ -12,7 +12,7 @@ from sleep_lightning.compare.kept import REMEDY, kept
 from sleep_lightning.compare.runs import Run
 from sleep_lightning.compare.window_alone import window_alone
 from sleep_lightning.formatting import in_flop, with_unit
-from sleep_lightning.runs.damage import NUMBER, check_content, reading
+from sleep_lightning.runs.damage import NUMBER, Each, check_content, reading
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.tables import Column, FittingTable
@@ -57,11 +57,15 @@ class Row:
     no_memory: list[float] = field(default_factory=list)
 
 
+SCORE: dict[str, Any] = dict.fromkeys(("answers", "exact_match", "token_accuracy", "loss"), NUMBER) | {
+    "baselines": dict.fromkeys(("majority_exact_match", "uniform_exact_match"), NUMBER)
+}
+"""What is read of the score of a slice."""
+
+
 def final_scores(directory: RunDirectory, n_passes: int, steps: int) -> dict[str, Any]:
     """Scores of a finished run's final weights on the test split with this N; cached in the run directory."""
     file = directory.path / f"test_n{n_passes}.json"
-    score: dict[str, Any] = dict.fromkeys(("answers", "exact_match", "token_accuracy", "loss"), NUMBER)
-    score |= {"baselines": dict.fromkeys(("majority_exact_match", "uniform_exact_match"), NUMBER)}
 
     def measure() -> dict[str, Any]:
         experiment, model = load_trained(str(directory.last), [f"sleep.n_passes={n_passes}"])
@@ -69,8 +73,8 @@ def final_scores(directory: RunDirectory, n_passes: int, steps: int) -> dict[str
         parameters = sum(p.numel() for p in model.parameters())
         return {"parameters": parameters, "scores": scores}
 
-    content = kept(file, steps, {"parameters": int, "scores": {"all": score}}, measure)
-    check_content(file, content["scores"], dict.fromkeys(content["scores"], score), REMEDY)
+    content = kept(file, steps, {"parameters": int, "scores": {"all": SCORE}}, measure)
+    check_content(file, content["scores"], Each(SCORE), REMEDY)
     return content
 
 

@@ -72,7 +72,7 @@ def _rule110(s: Scores, path: Path) -> str:
             _baselines(axes, [row for level in levels for row in s.select(sweep, level)])
             axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
         axes.set(xlabel=name, title="Rule 110")
-    panels[0].set_ylabel("test exact match")
+    panels[0].set_ylabel("held-out exact match")
     return _save(figure, path)
 
 
@@ -87,8 +87,8 @@ def _depo(s: Scores, path: Path) -> str:
         losses = {h.rpartition("_")[2]: [row.loss for row in s.select(DEPO, arm, h)] for h in hops}
         _seeds(loss, losses, f"C{i}", label)
     _baselines(accuracy, [row for arm in s.levels(DEPO) for row in s.select(DEPO, arm, ALL)])
-    accuracy.set(xlabel="hops", ylabel="test exact match", title="Depo; dots are seeds")
-    loss.set(xlabel="hops", ylabel="test loss, nats per label", title="Depo")
+    accuracy.set(xlabel="hops", ylabel="held-out exact match", title="Depo; dots are seeds")
+    loss.set(xlabel="hops", ylabel="held-out loss, nats per label", title="Depo")
     loss.grid(alpha=0.3)
     accuracy.legend(fontsize="small")
     return _save(figure, path)
@@ -101,7 +101,7 @@ def _controls(s: Scores, path: Path) -> str:
         if s.levels(sweep):
             _arms(axes, s, sweep)
         axes.set_title(f"{task}; dots are seeds, bars their means")
-    panels[0].set_ylabel("test exact match")
+    panels[0].set_ylabel("held-out exact match")
     return _save(figure, path)
 
 

@@ -16,7 +16,7 @@ from sleep_lightning.evidence.findings import (
     hop_name,
     on_common_seeds,
 )
-from sleep_lightning.evidence.scores import ALL, RunScore
+from sleep_lightning.evidence.scores import ALL, RunScore, split_of
 from sleep_lightning.evidence.statistics import Interval, difference
 from sleep_lightning.evidence.throughput import Speed
 from sleep_lightning.formatting import in_flop, with_unit
@@ -69,9 +69,8 @@ def results_page(
         f"[scores.csv]({folder}/scores.csv)"
         + (f", [data_order.csv]({folder}/data_order.csv)" if order else "")
         + (f", [throughput.csv]({folder}/throughput.csv)" if speeds else "")
-        + ". Scores are exact match on the "
-        "test split with the final weights, means over seeds with 95% intervals (Student's t, clipped to 0 and 1; "
-        "Wilson's for shares of seeds). "
+        + f". Scores are exact match on {split_of(rows)} with the final weights, means over seeds with 95% intervals "
+        "(Student's t, clipped to 0 and 1; Wilson's for shares of seeds). "
         f"{_pairing(order)} "
         "[How the sizes were found](docs/reproduction.md), and which seeds the search had seen, is a page of its own.",
         _spent(rows, planned),
@@ -191,7 +190,7 @@ def _losses(s: Scores) -> str:
         [level, *(str(Interval.of([row.loss for row in s.select(DEPO, level, part)])) for part in parts)]
         for level in s.levels(DEPO)
     ]
-    return _markdown(["test loss, nats per label", *map(hop_name, parts)], lines)
+    return _markdown(["held-out loss, nats per label", *map(hop_name, parts)], lines)
 
 
 def _gains(s: Scores) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import mean
 
-from sleep_lightning.evidence.scores import ALL, RunScore
+from sleep_lightning.evidence.scores import ALL, RunScore, split_of
 
 PER_OPERATION = 200
 """Problems behind each of the paper's accuracies: 1,600, with 1 to 8 operations."""
@@ -76,7 +76,8 @@ def paper_page(rows: Sequence[RunScore], planned: int) -> str:
     parts = [
         "# The paper's experiments",
         "Written by `python -m sleep_lightning reproduce --paper`; no number of ours is typed by hand. Exact match on "
-        "the test split with the final weights, mean of the seeds, beside the majority answer and the paper's figure. "
+        f"{split_of(own)} with the final weights, mean of the seeds, beside the majority answer and the paper's "
+        "figure. "
         f"They agree within {WIDTH} binomial standard errors of both (0.05 more where the paper has only a curve). "
         f"{runs} of {planned} runs are finished. What to do where a figure falls short: "
         "[the runbook](docs/paper_on_one_gpu.md).",

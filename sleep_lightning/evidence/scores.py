@@ -1,27 +1,40 @@
-"""Test scores of the final weights of a sweep's runs, as rows of a table from which all results are derived."""
+"""Scores of the final weights of a sweep's runs, as rows of a table from which all results are derived.
 
-from collections.abc import Sequence
+The test split is scored where the weights are. A run taken from records has none: its last validation counts, on
+sequences that no training saw and by which nothing was chosen.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sleep_lightning.compare.table import final_scores
-from sleep_lightning.runs.process import FitProcess
+import torch
+
+from sleep_lightning.compare.table import SCORE, final_scores
+from sleep_lightning.model.parameter_groups import counted_parameters
+from sleep_lightning.runs.damage import Each, read_json
+from sleep_lightning.runs.process import RESTORED, FitProcess
 from sleep_lightning.sweep.cells import ALL as ALL
 from sleep_lightning.sweep.folder import load_saved
 from sleep_lightning.sweep.report.content import read_report
 from sleep_lightning.sweep.share import whole_name
 from sleep_lightning.sweep.trial import build_trial
 
+TEST, VALIDATION = "test", "validation"
+REMEDY = "remove its run directory and rerun the command"
+
 
 @dataclass(frozen=True)
 class RunScore:
-    """A finished run's score on a slice of the test split.
+    """A finished run's score on a slice of held-out sequences.
 
     Attributes:
         sweep: name of the sweep.
         level: value of the key that varies in it.
         seed: training seed.
         train_passes, test_passes: N at training and at test.
+        split: of the data: ``test``, or ``validation`` of a run whose weights are not here.
         slice: ``all``, or a difficulty (``hop_3``).
         answers: number of answers scored.
         exact_match, token_accuracy, loss: as in ``training.metrics.Score``.
@@ -35,6 +48,7 @@ class RunScore:
     seed: int
     train_passes: int
     test_passes: int
+    split: str
     slice: str
     answers: int
     exact_match: float
@@ -47,6 +61,14 @@ class RunScore:
     train_flops: float
     parameters: int
     wall_s: float
+
+
+def split_of(rows: Iterable[RunScore]) -> str:
+    """What the rows are scored on, for a page."""
+    validated = dict.fromkeys(row.sweep for row in rows if row.split == VALIDATION)
+    chosen = "on the validation split, by which nothing was chosen"
+    note = f" ({', '.join(validated)}: runs taken from records without their weights, {chosen})" if validated else ""
+    return f"the test split{note}"
 
 
 @dataclass(frozen=True)
@@ -83,12 +105,14 @@ def finished_runs(folder: Path) -> list[FinishedRun]:
 
 
 def score_run(run: FinishedRun, test_passes: Sequence[int] = ()) -> list[RunScore]:
-    """A row per slice with the N of the training, then with each of ``test_passes``; cached in the run directory."""
+    """A row per slice with the N of the training, then with each of ``test_passes``; cached in the run directory.
+    Without weights only the last validation, with the N of the training."""
     summary, own = run.process.summary, run.process.experiment.sleep.n_passes
     assert summary is not None, "only finished runs are scored"
     rows = []
-    for n_passes in dict.fromkeys([own, *test_passes]):
-        tested = final_scores(run.process.directory, n_passes, summary["steps"])
+    weights = RESTORED not in summary
+    for n_passes in dict.fromkeys([own, *test_passes]) if weights else (own,):
+        tested = final_scores(run.process.directory, n_passes, summary["steps"]) if weights else _validated(run)
         for name, score in tested["scores"].items():
             rows.append(
                 RunScore(
@@ -97,6 +121,7 @@ def score_run(run: FinishedRun, test_passes: Sequence[int] = ()) -> list[RunScor
                     seed=run.seed,
                     train_passes=own,
                     test_passes=n_passes,
+                    split=TEST if weights else VALIDATION,
                     slice=name,
                     **{key: score[key] for key in ("answers", "exact_match", "token_accuracy", "loss")},
                     majority=score["baselines"]["majority_exact_match"],
@@ -107,3 +132,12 @@ def score_run(run: FinishedRun, test_passes: Sequence[int] = ()) -> list[RunScor
                 )
             )
     return rows
+
+
+def _validated(run: FinishedRun) -> dict[str, Any]:
+    """The last validation, as ``final_scores`` gives a test."""
+    experiment, summary = run.process.experiment, run.process.directory.summary
+    task = experiment.task.build()
+    with torch.device("meta"):
+        parameters = counted_parameters(experiment.build_model(task))[0]
+    return {"parameters": parameters, "scores": read_json(summary, {"slices": Each(SCORE)}, REMEDY)["slices"]}

@@ -33,6 +33,8 @@ from sleep_lightning.runs.space import DiskFull
 _SCORES = dict.fromkeys(("exact_match", "token_accuracy", "loss", "train_flops", "wall_s"), NUMBER)
 SUMMARY: dict[str, Any] = {"status": str, **_SCORES}
 """What is read of ``summary.json``."""
+RESTORED = "restored_from"
+"""Of a summary: the file of records that a run was taken from, without its weights."""
 TRACKING = f"tracking.uri=${{oc.env:{HANDED_OVER}}}"
 """The URI may hold a password: it is passed where neither files nor the process list show it."""
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"

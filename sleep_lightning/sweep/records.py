@@ -16,7 +16,7 @@ from sleep_lightning.machine.locks import take
 from sleep_lightning.runs.damage import DamagedFile, misfit
 from sleep_lightning.runs.files import end_of_lines, write_json
 from sleep_lightning.runs.history import ROW, write_history
-from sleep_lightning.runs.process import SUMMARY, FitProcess
+from sleep_lightning.runs.process import RESTORED, SUMMARY, FitProcess
 from sleep_lightning.runs.space import naming
 
 LIKE: dict[str, Any] = {"experiment": dict, "summary": SUMMARY, "history": [ROW]}
@@ -67,7 +67,7 @@ class Records:
             return False
         directory.path.mkdir(parents=True, exist_ok=True)
         write_history(directory.history, record["history"])
-        write_json(directory.summary, record["summary"] | {"restored_from": str(self.path)})
+        write_json(directory.summary, record["summary"] | {RESTORED: str(self.path)})
         directory.record_experiment(run.experiment)
         return True
 

@@ -13,6 +13,7 @@ from sleep_lightning.config import TrackingConfig
 from sleep_lightning.formatting import duration
 from sleep_lightning.runs.directory import OUTBOX, RunDirectory
 from sleep_lightning.runs.history import HistoryFile
+from sleep_lightning.runs.process import RESTORED
 from sleep_lightning.tracking.loggers import written_names
 from sleep_lightning.tracking.mlflow_logger import flat_params, named_store
 from sleep_lightning.tracking.mlflow_run import commit_tags
@@ -74,7 +75,7 @@ def _entries(
     parent_run_id: str,
     keep: Collection[str],
 ) -> Iterator[Entry]:
-    source = str(summary.get("restored_from", directory.path))
+    source = str(summary.get(RESTORED, directory.path))
     environment = {key: str(value) for key, value in summary.get("environment", {}).items()}
     trained = f"after it was trained in {duration(float(summary['wall_s']))}"
     note = f"Imported from {source}, {trained}: it has validations and results, no other curves."

@@ -1,5 +1,6 @@
 """reproduce from the outside: real runs, their scores, the page; the same again; bad input."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,41 @@ def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
         finished_runs(folder)
 
 
+RECORDED = ROOT / "results" / "runs_reproduce_depo.jsonl"
+
+
+def test_runs_taken_from_records_count_with_their_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All shipped runs of Depo: nothing is trained and no weights are there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sweeps").mkdir()
+    spec = yaml.safe_load((ROOT / "sweeps" / "reproduce_depo.yaml").read_text())
+    spec["base"] = str(ROOT / "conf" / "depo.yaml")
+    spec["overrides"].append("tracking.enabled=false")
+    (tmp_path / "sweeps" / "reproduce_depo.yaml").write_text(yaml.safe_dump(spec))
+    (tmp_path / "results").mkdir()
+    write_table(Speed, SPEEDS, tmp_path / "results" / "throughput.csv")
+    records = shutil.copy(RECORDED, tmp_path / "results")
+    assert main(["reproduce", "--records", "results"]) == 0
+    rows = read_table(RunScore, tmp_path / "results" / "scores.csv")
+    assert len(rows) == 40 * 5 and {row.split for row in rows} == {"validation"}
+    recorded = [json.loads(line) for line in RECORDED.read_text().splitlines()]
+    for one in recorded:
+        training, summary = one["experiment"]["training"], one["summary"]
+        (own,) = [
+            row
+            for row in rows
+            if (row.seed, row.steps, row.slice) == (training["seed"], training["max_steps"], "all")
+            and row.train_passes == one["experiment"]["sleep"]["n_passes"]
+        ]
+        assert own.exact_match == pytest.approx(summary["exact_match"], rel=1e-5)
+        assert own.answers == summary["slices"]["all"]["answers"] and 220_000 < own.parameters < 230_000
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "on the test split (reproduce_depo: runs taken from records without their weights, on the val" in page
+    assert "| Depo: N = 4 beats N = 1 trained longer, at equal FLOPs | not in the paper | **" in page
+    assert "N = 4 needs its passes at test (4 passes beat 1) | not in the paper | **not run**" in page
+    assert Path(records).read_text() == RECORDED.read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.process
 def test_shares_of_two_machines_are_one_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +151,9 @@ def test_runs_of_another_size_are_not_joined() -> None:
     ours, theirs = row("reproduce_depo", "n1", 0, 0.5), row("reproduce_depo", "n1", 1, 0.6)
     assert joined_scores([ours], [("b", [theirs])]) == [ours, theirs]
     assert joined_scores([ours], [("b", [replace(theirs, seed=0)])]) == [ours]
+    validated = replace(theirs, seed=0, split="validation")
+    assert joined_scores([validated], [("b", [ours])]) == [ours]
+    assert joined_scores([ours], [("b", [validated])]) == [ours]
     with pytest.raises(ValueError, match=r"^--join b: reproduce_depo n1 has another size there"):
         joined_scores([ours], [("b", [replace(theirs, steps=601)])])
 
@@ -126,6 +165,10 @@ def test_runs_of_another_size_are_not_joined() -> None:
         ([*SHIPPED, "--page-only"], "--page-only: results has no scores.csv yet; run reproduce without it first"),
         ([*SHIPPED, "--so-far"], f"--so-far: no sweep of {ROOT / 'sweeps'} has begun in runs/sweeps; run reproduce"),
         (["--so-far", "--page-only"], "--so-far scores what is finished and --page-only does not; give one of them"),
+        (
+            ["--records", "results", "--so-far"],
+            "--records results takes and adds runs, and --so-far and --page-only do",
+        ),
         (["--share", "1/2", "--so-far"], "--share 1/2 trains, and --so-far and --page-only do not; give one of them"),
         ([*SHIPPED, "--share", "3/2"], "--share '3/2' must be I/N with I from 1 to N"),
         ([*SHIPPED, "--join", "nowhere"], "--join nowhere has no scores.csv; name a results/ folder that reproduce"),

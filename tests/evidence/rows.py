@@ -16,6 +16,7 @@ def row(sweep: str, level: str, seed: int, value: float, part: str = "all", test
         seed=seed,
         train_passes=own,
         test_passes=own if test_passes is None else test_passes,
+        split="test",
         slice=part,
         answers=1024,
         exact_match=value,

@@ -48,7 +48,7 @@ def test_the_page_shows_every_level_and_picture(tmp_path: Path) -> None:
     assert "| Rule 110, t = 3 | 4 | 1 | 0.450 [" in page
     assert "| Rule 110, t = 3 | 1 |" not in page  # only with its own
     assert "| n4 | 200k | 2.5 TFLOP | 0.900 [" in page  # beside its controls
-    assert "| test loss, nats per label | 1 hop | 2 hops | 3 hops |" in page
+    assert "| held-out loss, nats per label | 1 hop | 2 hops | 3 hops |" in page
     assert "| n4 - n1 | 0.518 [" in page
     assert "| N = 1: 0.404, 0.163, 0.066; N = 2: 0.574, " in page  # Depo by hop, beside the paper, in the order of N
     assert "| passes | 4 | 24 | 7500 | 4.00 | 3.60 |" in page

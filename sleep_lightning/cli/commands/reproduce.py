@@ -14,6 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--page-only", action="store_true", help="rewrite RESULTS.md from results/, run nothing")
     parser.add_argument("--paper", action="store_true", help="the paper's own sizes, which take a GPU, into PAPER.md")
     parser.add_argument("--share", metavar="I/N", help="train every N-th seed, from the I-th on: one of N machines")
+    parser.add_argument(
+        "--records",
+        metavar="DIR",
+        help="take finished runs from DIR/runs_NAME.jsonl, a file a sweep, and add those of here",
+    )
     parser.add_argument("--join", metavar="DIR", nargs="+", default=[], help="results/ folders of other shares")
 
 
@@ -27,6 +32,7 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
         so_far=a.so_far,
         page_only=a.page_only,
         share=a.share,
+        records=a.records,
         join=a.join,
         paper=a.paper,
     )
