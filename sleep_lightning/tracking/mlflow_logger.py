@@ -79,7 +79,7 @@ class MLflowRun(Logger):
         except BlockingIOError as error:
             raise ValueError(f"{error.filename} is being sent by another process; wait for it, or stop it") from error
         self._delivering, self._answers = threading.Lock(), 0
-        self._away = self._silent = self._closed = False
+        self._away = self._silent = self._closed = self._running = False
         try:
             self._connected()
         except ValueError as error:
@@ -102,7 +102,8 @@ class MLflowRun(Logger):
 
     def _connected(self) -> "MlflowClient":
         if self._client is None:
-            opened = open_run(self.uri, self.experiment, self._run_name, self._run_id)
+            self._running = not self._outbox.ended  # else a file that came late is sent
+            opened = open_run(self.uri, self.experiment, self._run_name, self._run_id, running=self._running)
             self._client, self._run_id, self.experiment_id = opened
             if self._opened is not None:
                 self._opened(self._run_id)
@@ -204,7 +205,11 @@ class MLflowRun(Logger):
                     self._warn_away(f"{type(error).__name__}: {one_line(error)}")
 
     def _deliver(self, client: "MlflowClient") -> None:
-        """Raises an error of the store, with what follows unsent; a file that it does not take holds nothing up."""
+        """Raises an error of the store, with what follows unsent. A file that it does not take holds nothing up;
+        one that is gone is dropped."""
+        if not self._running and not self._outbox.ended:  # resumed
+            client.update_run(cast(str, self._run_id), status="RUNNING")
+            self._running = True
         unsent, refused = len(self._outbox.pending), None
         while unsent > 0 and not self._closed:
             batch = self._outbox.next(BATCH)
@@ -213,8 +218,11 @@ class MLflowRun(Logger):
             except Exception as error:
                 if "artifact" not in batch[0]:
                     raise
-                refused = error
-                self._outbox.add(batch[0])  # behind all others
+                if (file := self._outbox.folder / batch[0]["artifact"]).exists():
+                    refused = error
+                    self._outbox.add(batch[0])  # behind all others
+                else:
+                    warnings.warn(f"MLflow does not get {file}, which is no longer there", stacklevel=2)
             self._outbox.sent(len(batch))
             self._answers += 1
             unsent -= len(batch)

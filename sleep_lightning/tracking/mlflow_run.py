@@ -28,14 +28,15 @@ class OpenRun(NamedTuple):
     experiment_id: str
 
 
-def open_run(uri: str, experiment: str, run_name: str | None, run_id: str | None) -> OpenRun:
-    """The run, which is running from now on.
+def open_run(uri: str, experiment: str, run_name: str | None, run_id: str | None, *, running: bool = True) -> OpenRun:
+    """The run.
 
     Args:
         uri: tracking URI.
         experiment: name of the experiment, created if it does not exist.
         run_name: name of a new run.
         run_id: of a run to be resumed; None for a new one.
+        running: it is from now on; else it keeps the status it ended with.
 
     Raises:
         ValueError: the store cannot be used, or ``run_id`` is not in it.
@@ -52,7 +53,8 @@ def open_run(uri: str, experiment: str, run_name: str | None, run_id: str | None
             create_whole(anchored_uri(uri))
             client = open_client(anchored_uri(uri))  # MLflow keeps open stores by their URI
             if run_id is not None:
-                client.update_run(run_id, status="RUNNING")
+                if running:
+                    client.update_run(run_id, status="RUNNING")
                 return OpenRun(client, run_id, client.get_run(run_id).info.experiment_id)
             experiment_id = _experiment(client, uri, experiment)
         created = client.create_run(experiment_id, run_name=run_name, tags=source_tags())

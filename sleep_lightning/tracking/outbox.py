@@ -22,8 +22,8 @@ Entry = dict[str, Any]
 class Outbox:
     """Entries in the order in which they are sent.
 
-    A line of the file is an entry, how many of the entries before it are sent (``sent``), where to (``store``), or the
-    last step of each metric of entries that are no longer there (``logged``). Threads may share it.
+    A line of the file is an entry, how many of the entries before it are sent (``sent``), or where to (``store``).
+    Threads may share it.
 
     Args:
         path: of the file; None: in memory alone.
@@ -67,8 +67,6 @@ class Outbox:
         for entry in _parsed(whole):
             if "store" in entry:
                 self.store = entry["store"]
-            elif "logged" in entry:
-                self._logged |= entry["logged"]
             elif "sent" in entry:
                 del self.pending[: entry["sent"]]
             else:

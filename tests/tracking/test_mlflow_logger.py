@@ -128,6 +128,48 @@ def test_what_a_store_does_not_take_is_kept_and_sent_later(tmp_path: Path, monke
     assert values(run, "loss") == [(3, 1.5)]
 
 
+def test_a_file_that_is_sent_after_the_end_leaves_the_run_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(tmp_path, flush_seconds=1000)
+    client = run._client
+    assert client is not None
+    (tmp_path / "console.log").write_text("x")
+    (tmp_path / "gone.txt").write_text("x")
+    with monkeypatch.context() as patch, warnings.catch_warnings(action="ignore"):
+        patch.setattr(client, "log_artifact", refuse)
+        run.finish("FINISHED")
+        run.log_artifact(tmp_path / "gone.txt")
+        run.log_artifact(tmp_path / "console.log")
+        assert run.close() == 2
+    assert client.get_run(run.version).info.status == "FINISHED"
+    (tmp_path / "gone.txt").unlink()
+    RunDirectory(tmp_path).record_mlflow_run(run.version)
+    with pytest.warns(UserWarning, match="does not get .*gone.txt, which is no longer there"):
+        assert main(["tracking", "sync", str(tmp_path)]) == 0
+    assert client.get_run(run.version).info.status == "FINISHED"
+    assert [file.path for file in client.list_artifacts(run.version)] == ["console.log"]
+    assert not (tmp_path / OUTBOX).exists()
+
+
+def test_a_run_resumed_while_a_file_is_unsent_is_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = open_run(tmp_path, flush_seconds=1000)
+    client = run._client
+    assert client is not None
+    (tmp_path / "console.log").write_text("x")
+    with monkeypatch.context() as patch, warnings.catch_warnings(action="ignore"):
+        patch.setattr(client, "log_artifact", refuse)
+        run.finish("KILLED")
+        run.log_artifact(tmp_path / "console.log")
+        run.close()
+    again = open_run(tmp_path, run_id=run.run_id, flush_seconds=1000)
+    again.log_metrics({"loss": 1.0}, 1)
+    again.flush()
+    assert client.get_run(run.version).info.status == "RUNNING"
+    again.end("FINISHED")
+    assert client.get_run(run.version).info.status == "FINISHED"
+
+
 def test_after_kill_9_nothing_is_missing_and_nothing_twice(tmp_path: Path) -> None:
     run = open_run(tmp_path, flush_seconds=1000)
     for step in (1, 2, 3):
