@@ -12,7 +12,7 @@ from sleep_lightning.formatting import in_flop
 from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.study import build_sampler
-from sleep_lightning.sweep.trial import build_trial
+from sleep_lightning.sweep.trial import build_feasible
 from sleep_lightning.tables import Column, FittingTable
 from sleep_lightning.training.rate import training_rate
 
@@ -32,7 +32,7 @@ def dry_run(job: SweepJob) -> int:
     planned, refused = list[float](), 0
     for number, values in enumerate(points[:COUNTED]):
         try:
-            trial, note = build_trial(job.sweep, number, values, job.folder), ""
+            trial, note = build_feasible(job.sweep, number, values, job.folder), ""
             planned.append(trial.train_flops)
             flops = in_flop(trial.train_flops)
         except ValueError as error:

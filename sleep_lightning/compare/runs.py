@@ -78,14 +78,18 @@ def execute(runs: list[Run], jobs: int, threads: int, say: Callable[[str], None]
                 waiting.remove(run)
                 try:
                     alive[run] = run.orphan() or run.start(threads)
-                except OSError as error:
+                except (OSError, MemoryError) as error:
                     waiting += again.after(run, Ended.by(error))
             yield {*alive, *again.waits(waiting)}
             time.sleep(0.5)
             for run, process in list(alive.items()):
-                if not process.alive():
-                    del alive[run]
-                    waiting += [] if run.summary is not None else again.after(run, run.ended(process.exit_code()))
+                if process.alive():
+                    continue
+                del alive[run]
+                if run.summary is None and (other := run.orphan()) is not None:  # of a comparison that has died
+                    alive[run] = other
+                elif run.summary is None:
+                    waiting += again.after(run, run.ended(process.exit_code()))
     finally:
         for process in alive.values():
             process.end()

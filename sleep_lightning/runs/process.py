@@ -22,12 +22,13 @@ import psutil
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.references import HANDED_OVER
 from sleep_lightning.redaction import redact
-from sleep_lightning.runs.damage import NUMBER
+from sleep_lightning.runs.damage import NUMBER, read_json
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import JsonFile, write_text
 from sleep_lightning.runs.history import HistoryFile
 from sleep_lightning.runs.infrastructure import DIVERGED, Cause, Ended, cause_of_exit
 from sleep_lightning.runs.progress import LatestFile, RunProgress
+from sleep_lightning.runs.signals import STOP_SIGNALS
 from sleep_lightning.runs.space import DiskFull
 
 _SCORES = dict.fromkeys(("exact_match", "token_accuracy", "loss", "train_flops", "wall_s"), NUMBER)
@@ -132,7 +133,7 @@ class FitProcess:
         if exit_code is not None and exit_code < 0:
             hint = ", perhaps out of memory" if exit_code == -signal.SIGKILL else f" ({_name(-exit_code)})"
             return f"killed by signal {-exit_code}{hint}"
-        if exit_code in (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGUSR1):
+        if exit_code is not None and exit_code - 128 in STOP_SIGNALS:
             return f"stopped by signal {exit_code - 128} ({_name(exit_code - 128)}) from outside"
         if exit_code == Cause.DISK and not self.log_tail(1):  # it could not be written either
             return f"exit code {exit_code}: {DiskFull(self.directory.path, OSError(errno.ENOSPC))}"
@@ -207,6 +208,19 @@ def _name(number: int) -> str:
     return signal.Signals(number).name if number in set(signal.Signals) else "no name"
 
 
+def finished_summary(directory: RunDirectory, remedy: str) -> dict[str, Any] | None:
+    """``summary.json`` of a run that has finished, not of one that was stopped; else None.
+
+    Raises:
+        DamagedFile: with this remedy.
+    """
+    try:
+        content = read_json(directory.summary, SUMMARY, remedy)
+    except FileNotFoundError:
+        return None
+    return content if content["status"] == "FINISHED" else None
+
+
 def process_of(directory: RunDirectory) -> "Watched | None":
     """The process on this machine that trains a run, or None."""
     holder = directory.holder()
@@ -249,13 +263,21 @@ class Watched:
 
     def end(self) -> None:
         """Ask it and its children to save and stop (SIGTERM to the process group)."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
+        self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill it and its children."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        pid = self._process.pid
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if self._process.is_running() and os.getpgid(pid) != pid:  # adopted, of a script or of torchrun
+                for one in (*self._process.children(recursive=True), self._process):
+                    with suppress(psutil.NoSuchProcess):
+                        one.send_signal(number)
+            else:
+                os.killpg(pid, number)
 
     def wait(self, seconds: float = 60.0) -> None:
         """Wait until it has ended; kill it after that time."""

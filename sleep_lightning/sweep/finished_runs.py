@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sleep_lightning.runs.damage import read_json
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.history import HistoryFile
-from sleep_lightning.runs.process import SUMMARY
+from sleep_lightning.runs.process import finished_summary
 from sleep_lightning.sweep.report.content import Report
 from sleep_lightning.sweep.trial import run_path, seeds_by_trial
 
@@ -37,9 +36,5 @@ def finished_runs(folder: Path, report: Report) -> Iterator[FinishedRun]:
     for trial in report.trials:
         for seed in seeds.get(trial.number, ()) if trial.values else ():
             directory = RunDirectory(run_path(folder, trial.number, seed))
-            try:
-                summary = read_json(directory.summary, SUMMARY, REMEDY)
-            except FileNotFoundError:
-                continue
-            if summary["status"] == "FINISHED":
+            if (summary := finished_summary(directory, REMEDY)) is not None:
                 yield FinishedRun(trial.values, report.n_passes(trial), seed, directory, summary)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from sleep_lightning.config import TrackingConfig
 from sleep_lightning.redaction import one_line
-from sleep_lightning.runs.damage import read_json
 from sleep_lightning.runs.directory import RunDirectory
-from sleep_lightning.runs.process import SUMMARY
+from sleep_lightning.runs.process import finished_summary
 from sleep_lightning.sweep.trial import run_path, seeds_by_trial
 from sleep_lightning.tracking.importing import lacks_run, queue_import
 from sleep_lightning.tracking.mlflow_logger import sync_command
@@ -44,8 +43,7 @@ class RunImport:
                 try:
                     if not lacks_run(directory):
                         continue
-                    summary = read_json(directory.summary, SUMMARY, REMEDY)
-                    if summary["status"] != "FINISHED":  # it was stopped, and is resumed
+                    if (summary := finished_summary(directory, REMEDY)) is None:  # it was stopped, and is resumed
                         self._seen.discard(directory.path)
                         continue
                     queue_import(directory, summary, self.tracking, parent_run_id, self.keep)

@@ -8,6 +8,9 @@ from pathlib import Path
 import optuna
 
 from sleep_lightning.config import Override
+from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.process import finished_summary
+from sleep_lightning.sweep.finished_runs import REMEDY
 from sleep_lightning.sweep.report.content import Report, build_report
 from sleep_lightning.sweep.report.rows import Row
 from sleep_lightning.sweep.settled import next_to_seed
@@ -83,7 +86,8 @@ class Reseeding:
 
     def _seed(self, number: int, seeds: Seeds) -> int:
         """The first one after those of the sweep that has no result."""
-        done = {s for s in seeds.get(number, ()) if (run_path(self._folder, number, s) / "summary.json").exists()}
+        runs = {s: RunDirectory(run_path(self._folder, number, s)) for s in seeds.get(number, ())}
+        done = {s for s, run in runs.items() if finished_summary(run, REMEDY) is not None}
         return next(seed for seed in count(max(self._sweep.spec.seeds) + 1) if seed not in done)
 
     def _trial(self, trial: Row, seeds: Seeds) -> Trial:

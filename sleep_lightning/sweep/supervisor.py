@@ -32,7 +32,7 @@ from sleep_lightning.sweep.snapshot import RunningTrial, Snapshot
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.storage import JOURNAL, REMEDY
 from sleep_lightning.sweep.study import AGAIN, DIVERGED, enqueued, exhausted
-from sleep_lightning.sweep.trial import Trial, build_trial, curve_of, runs_path
+from sleep_lightning.sweep.trial import Trial, build_feasible, build_trial, curve_of, runs_path
 
 FAILED_IN_A_ROW = 20
 """Trials whose runs fail one after another: the fault is then not the point's, and the sweep would never end."""
@@ -203,7 +203,7 @@ class Supervisor:
 
     def _begin(self, number: int, values: dict[str, Any]) -> bool:
         try:
-            trial = build_trial(self.sweep, number, values, self.folder, *self.overrides)
+            trial = build_feasible(self.sweep, number, values, self.folder, *self.overrides)
         except ValueError as error:
             self._results.tell(number, TrialState.FAIL, infeasible=str(error))
             return False
@@ -254,6 +254,7 @@ class Supervisor:
             return
         self._active.stop(one.trial)
         if one.run.summary is not None:  # it finished meanwhile
+            self._record_run(one.run)
             self._go_on(one.trial)
             return
         spent = one.trial.flops_spent()

@@ -76,7 +76,7 @@ def build_trial(sweep: Sweep, number: int, values: dict[str, Any], folder: Path,
     """The runs of a point.
 
     Raises:
-        ValueError: incompatible values, or a violated bound.
+        ValueError: incompatible values.
     """
     runs = []
     for seed in sweep.spec.seeds:
@@ -84,10 +84,20 @@ def build_trial(sweep: Sweep, number: int, values: dict[str, Any], folder: Path,
         own = {"training.seed": seed, "training.run_dir": str(path), "training.threads": sweep.spec.threads}
         runs.append(FitProcess(sweep.experiment(values, *own.items(), *more), RunDirectory(path)))
     flops = predict_flops(runs[0].experiment)
-    if (reason := sweep.why_infeasible(runs[0].experiment, flops)) is not None:
-        raise ValueError(reason)
     judged = (*sweep.spec.objectives, *(name for name in sweep.spec.constraints if name not in BOUNDS))
     return Trial(number, values, tuple(runs), flops, measures=judged)
+
+
+def build_feasible(sweep: Sweep, number: int, values: dict[str, Any], folder: Path, *more: Override) -> Trial:
+    """The same of a point that is about to be trained.
+
+    Raises:
+        ValueError: incompatible values, or a violated bound.
+    """
+    trial = build_trial(sweep, number, values, folder, *more)
+    if (reason := sweep.why_infeasible(trial.runs[0].experiment, trial.run_flops)) is not None:
+        raise ValueError(reason)
+    return trial
 
 
 def run_path(folder: Path, number: int, seed: int) -> Path:

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sleep_lightning.compare.arms import build_arms
@@ -10,7 +11,7 @@ from sleep_lightning.compare.runs import execute, plan_runs
 from sleep_lightning.config import load_experiment
 from sleep_lightning.runs import backoff
 from sleep_lightning.runs.infrastructure import Cause
-from sleep_lightning.runs.process import FitProcess
+from sleep_lightning.runs.process import FitProcess, Watched
 from tests.cli.cli import ROOT
 from tests.sweep import stand_in
 
@@ -38,3 +39,20 @@ def test_a_run_that_the_machine_failed_is_started_again_and_no_other(
     assert [line.partition(": ")[0] for line in said] == ["n1 seed 0"] * 2
     assert all("exit code 74: " in line and "started again in " in line for line in said)
     assert all(active), "a run that waits is still active"
+
+
+@pytest.mark.process
+def test_a_run_that_a_dead_comparison_has_just_started_is_adopted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process had no lock yet when this comparison looked for one."""
+    base = load_experiment(ROOT / "conf" / "depo.yaml", ["tracking.enabled=false"])
+    [run] = plan_runs(base, build_arms(base, ["n1"]), [0], tmp_path)
+    run.directory.path.mkdir()
+    fit = [sys.executable, "-S", stand_in.__file__, "fit", str(run.directory.path), "1", "0"]
+    found = [None, lambda: Watched(psutil.Popen(fit))]
+    monkeypatch.setattr(FitProcess, "orphan", lambda self: (one := found.pop(0)) and one() if found else None)
+    monkeypatch.setattr(FitProcess, "command", lambda self: [sys.executable, "-S", "-c", "raise SystemExit(2)"])
+    said: list[str] = []
+    list(execute([run], 1, 1, said.append))
+    assert run.summary is not None and not said

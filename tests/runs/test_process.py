@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.history import append_to_history, write_history
 from sleep_lightning.runs.process import FitProcess, Watched
+from sleep_lightning.runs.signals import STOP_SIGNALS
 from tests.sweep.sweeps import small_sweep
 
 
@@ -45,6 +47,26 @@ def test_a_run_does_not_take_the_place_of_who_started_it(tmp_path: Path, monkeyp
     assert environment["OMP_NUM_THREADS"] == "3" and environment["LOCAL_SCRATCH"] == "/scratch"
     new = environment.keys() - before.keys() - {"SLEEP_LIGHTNING_TRACKING_URI", "OMP_NUM_THREADS"}
     assert new <= {"TORCH_NCCL_ASYNC_ERROR_HANDLING", "COLUMNS", "LINES"} and "SLURM_STEP_NUM_TASKS" not in environment
+
+
+@pytest.mark.process
+def test_an_adopted_process_that_leads_no_group_is_stopped_with_its_children() -> None:
+    """A script's, or torchrun's."""
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', 'import time; time.sleep(60)'])"
+    process = psutil.Popen([sys.executable, "-S", "-c", child])
+    assert os.getpgid(process.pid) != process.pid
+    while not (children := process.children()):
+        time.sleep(0.01)
+    watched = Watched(psutil.Process(process.pid))
+    watched.end()
+    watched.wait(10)
+    assert not watched.alive() and not children[0].is_running()
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_every_signal_that_stops_a_run_is_named(number: signal.Signals, tmp_path: Path) -> None:
+    run = FitProcess(small_sweep().base, RunDirectory(tmp_path))
+    assert run.why_failed(128 + number) == f"stopped by signal {int(number)} ({number.name}) from outside"
 
 
 @pytest.mark.process

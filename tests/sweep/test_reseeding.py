@@ -7,12 +7,15 @@ import numpy as np
 import optuna
 import pytest
 
+from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.report.content import build_report
+from sleep_lightning.sweep.reseeding import Reseeding
 from sleep_lightning.sweep.settled import Seeded, frontier_shares, next_to_seed
 from sleep_lightning.sweep.spec import Reseed
 from sleep_lightning.sweep.study import finished, open_study
 from sleep_lightning.sweep.supervisor import Supervisor
+from sleep_lightning.sweep.trial import run_path
 from tests.sweep import stand_in
 from tests.sweep.sweeps import small_sweep
 
@@ -72,6 +75,26 @@ def seeds_of(folder: Path) -> dict[int, int]:
         open_study(small_sweep(sampler="grid", many_points=False, space_only_passes=True), folder), folder
     )
     return {t.values["sleep.n_passes"]: len(t.by_seed["exact_match"]) for t in report.trials}
+
+
+@pytest.mark.process
+def test_a_seed_that_was_stopped_comes_first(tmp_path: Path) -> None:
+    study, _ = run(tmp_path, {(n, 0): 0.1 * n for n in range(1, 5)})
+    sweep = small_sweep(trials=4, sampler="grid", many_points=False, space_only_passes=True, reseed=Reseed(seeds=3))
+    first = Reseeding(sweep, study, tmp_path, []).next([])
+    assert first is not None
+    other = (first[0].number + 1) % 4
+    stopped = run_path(tmp_path, other, 1)
+    stopped.mkdir()
+    (stopped / "config.yaml").touch()
+    scores = dict.fromkeys(("exact_match", "token_accuracy", "loss", "train_flops", "wall_s"), 1.0)
+    write_json(stopped / "summary.json", {"status": "KILLED"} | scores)
+    found = Reseeding(sweep, study, tmp_path, []).next([])
+    assert found is not None
+    assert (found[0].number, found[0].runs[0].experiment.training.seed) == (other, 1)
+    write_json(stopped / "summary.json", {"status": "FINISHED"} | scores)
+    found = Reseeding(sweep, study, tmp_path, []).next([])
+    assert found is not None and found[0].number == first[0].number
 
 
 @pytest.mark.process

@@ -27,6 +27,7 @@ from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.storage import drop_torn_line
 from sleep_lightning.sweep.study import FINGERPRINT, finished, open_study, points
 from sleep_lightning.sweep.supervisor import Supervisor
+from sleep_lightning.sweep.trial import build_feasible, build_trial
 from tests.cli.cli import environment
 from tests.sweep import stand_in
 from tests.sweep.sweeps import small_sweep
@@ -377,6 +378,13 @@ def test_points_above_a_bound_are_never_run(tmp_path: Path) -> None:
     assert {t.params["sleep.n_passes"] for t in refused} <= {2, 3, 4}
     assert ledger(study).counted == 5
     assert not any((tmp_path / "trials" / f"{t.number:04d}-seed0").exists() for t in refused)
+
+
+def test_a_bound_that_came_later_leaves_finished_trials_alone(tmp_path: Path) -> None:
+    sweep = small_sweep(constraints={"train_flops": 1.0})
+    assert build_trial(sweep, 0, {}, tmp_path).runs
+    with pytest.raises(ValueError, match="is above 1 FLOP"):
+        build_feasible(sweep, 0, {}, tmp_path)
 
 
 def test_a_budget_of_flops_ends_it(tmp_path: Path) -> None:

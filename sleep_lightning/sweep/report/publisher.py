@@ -97,28 +97,32 @@ class Publisher:
     def refresh(self) -> None:
         """After a trial ended: log metrics, and write files, if the last ones are old enough for what they took."""
         if (began := time.monotonic()) >= self._next_metrics and self.logger is not None:
-            self._log_metrics(build_report(self.study, self.folder))
+            self._report()
             self._next_metrics = began + (time.monotonic() - began) / SHARE
         if time.monotonic() >= self._next:
             self.publish()
 
     def publish(self) -> None:
         """Write the files now, and copy them into the MLflow run."""
-        started, report = time.monotonic(), None
+        started = time.monotonic()
+        self.preset_charts(self._report(write=True))
+        took = time.monotonic() - started
+        self._next = started + max(self.every_seconds, took / SHARE)
+
+    def _report(self, *, write: bool = False) -> Report | None:
+        """Log the report's metrics and, if asked, write its files; None, with a warning, if anything fails: hours of
+        training are worth more than a picture of them."""
+        report = None
         try:
             report = build_report(self.study, self.folder)
             if self.logger is not None:
                 self._log_metrics(report)
-            files = write_report(report, self.folder)
-        except Exception as error:  # hours of training are worth more than a picture of them
-            warnings.warn(f"{self.folder}: no report, {type(error).__name__}: {error}", stacklevel=2)
-            files = []
-        if self.logger is not None:
-            for file in files:
-                self.logger.log_artifact(file)
-        self.preset_charts(report)
-        took = time.monotonic() - started
-        self._next = started + max(self.every_seconds, took / SHARE)
+            for file in write_report(report, self.folder) if write else ():
+                if self.logger is not None:
+                    self.logger.log_artifact(file)
+        except Exception as error:
+            warnings.warn(f"{self.folder}: no report, {type(error).__name__}: {error}", stacklevel=3)
+        return report
 
     def _log_metrics(self, report: Report) -> None:
         assert self.logger is not None

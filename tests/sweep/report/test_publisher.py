@@ -89,6 +89,10 @@ def test_what_goes_wrong_warns(tmp_path: Path, uri: str, monkeypatch: pytest.Mon
         patch.setattr(publisher, "write_report", lambda *_: 1 / 0)
         with pytest.warns(UserWarning, match="no report, ZeroDivisionError"):
             reports.publish()
+        patch.setattr(publisher, "build_report", lambda *_: {}["damaged"])
+        reports._next_metrics = 0
+        with pytest.warns(UserWarning, match="no report, KeyError: 'damaged'"):
+            reports.refresh()
     logger.end("FINISHED")
 
 
