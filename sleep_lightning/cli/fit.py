@@ -15,7 +15,6 @@ from sleep_lightning.cli.console import plain_console, print_facts, say, score_t
 from sleep_lightning.cli.console_log import copied_output
 from sleep_lightning.cli.fit_report import facts_of, headline, log_results, summarize
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.config.plugins import resolve
 from sleep_lightning.config.pretrained_model import check_weights
 from sleep_lightning.cost.run_flops import StepFlops
 from sleep_lightning.runs.checkpoint import RESUME, instead_of
@@ -51,7 +50,7 @@ from sleep_lightning.training.runtime.environment import check_device, describe_
 from sleep_lightning.training.runtime.malloc import tune_allocator
 from sleep_lightning.training.runtime.matmul_precision import choose_fp32_matmul
 from sleep_lightning.training.runtime.memory import check_step
-from sleep_lightning.training.trainer import build_trainer, quiet_lightning
+from sleep_lightning.training.trainer import build_trainer, plugged_callbacks, quiet_lightning
 
 
 @dataclass(frozen=True)
@@ -209,9 +208,7 @@ def _train(job: Job, ending: _Ending) -> None:
     history = History(None if run is None else run.history)
     callbacks: list[pl.Callback] = [monitor, SleepProgressBar(), SameExperiment(), PassDiagnostics(), history]
     callbacks.append(LatestStep(None if run is None else run.latest_step))
-    for i, spec in enumerate(experiment.training.callbacks):
-        callbacks.append(resolve("callback", spec, key=f"training.callbacks[{i}]"))
-    callbacks.append(stop)
+    callbacks += [*plugged_callbacks(experiment), stop]
     if job.loggers and experiment.tracking.system_metrics:
         callbacks.append(SystemMetrics())
     if run is not None and experiment.training.sharding == "none":  # shards are saved by all ranks, or not at all

@@ -103,6 +103,8 @@ def set_trained(model: WindowModel, learning: set[nn.Parameter]) -> None:
     """Let these parameters learn; the others get no gradient, and so no update."""
     for p in model.parameters():
         p.requires_grad_(p in learning)
+        if not p.requires_grad:
+            p.grad = None  # with zeros the optimizer would go on by its momentum
 
 
 def counted_parameters(model: WindowModel) -> tuple[int, int]:

@@ -26,6 +26,11 @@ def refuse_unsupported(trainer: pl.Trainer, experiment: Experiment) -> None:
             f"drop it and set training.accumulate={trainer.accumulate_grad_batches}, which cuts each batch into "
             f"micro-batches (multiply training.batch_size by it to keep their size)"
         )
+    if trainer.precision == "16-mixed":
+        raise ValueError(
+            'Trainer(precision="16-mixed"): gradients are clipped before its loss scaling is undone; use '
+            'precision="bf16-mixed"'
+        )
     if str(trainer.precision).endswith("-true") and not str(trainer.precision).startswith("32"):
         raise ValueError(
             f'Trainer(precision="{trainer.precision}"): fast weights and the optimizer need fp32; use '

@@ -185,6 +185,11 @@ class SleepModule(pl.LightningModule):
         self.log_dict(metrics | {"step": _exact(self.steps)})
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        self._answers = []  # one before may have been interrupted
+
+    on_test_epoch_start = on_validation_epoch_start
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         if self.gradients.shards is not None:
             self.gradients.shards.gather()

@@ -107,8 +107,8 @@ class ResourceUsage:
         first validation of the run, None until then."""
         return self._peak_of_steps
 
-    def measured(self, steps: int, step_tokens: int) -> dict[str, float]:
-        """Flat figures after so many steps of the run; what is not known is left out."""
+    def measured(self, steps: int, step_tokens: float) -> dict[str, float]:
+        """Flat figures after so many steps of the run, of so many tokens on average; unknown ones are left out."""
         timed = (steps - self._untimed_steps) * step_tokens
         figures = {
             "wall_s": self.wall_s,

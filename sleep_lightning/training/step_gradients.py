@@ -40,6 +40,11 @@ class StepGradients:
         self.stop_votes = [0.0] * len(StopReason)
         self.stop_agreed = self._votes_arriving = torch.zeros(len(StopReason))
 
+    def forget_votes(self) -> None:
+        """Another training begins, nobody has voted."""
+        self.stop_votes[:] = [0.0] * len(self.stop_votes)
+        self.stop_agreed = self._votes_arriving = torch.zeros(len(self.stop_votes))
+
     def connect(self, trainer: pl.Trainer) -> None:
         """Work with the ranks of this trainer, sharding the model if its strategy does."""
         self.exchange = Exchange.of(trainer)

@@ -14,7 +14,7 @@ from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.runtime.environment import check_device
 from sleep_lightning.training.runtime.malloc import tune_allocator
 from sleep_lightning.training.runtime.matmul_precision import choose_fp32_matmul
-from sleep_lightning.training.trainer import build_trainer, quiet_lightning
+from sleep_lightning.training.trainer import build_trainer, plugged_callbacks, quiet_lightning
 
 
 def train(experiment: Experiment) -> SleepModule:
@@ -38,7 +38,9 @@ def train(experiment: Experiment) -> SleepModule:
     choose_fp32_matmul(t.fp32_matmul)
     # kernels of notebooks claim colours; only a terminal can redraw a bar
     progress = SleepProgressBar(Console(force_jupyter=False, force_terminal=sys.stdout.isatty()))
-    trainer = build_trainer(experiment, callbacks=[ResourceMonitor(), progress, History()])
+    trainer = build_trainer(
+        experiment, callbacks=[ResourceMonitor(), progress, History(), *plugged_callbacks(experiment)]
+    )
     pl.seed_everything(t.seed, verbose=False)
     module = SleepModule(experiment)
     trainer.fit(module, datamodule=TaskDataModule(experiment))

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 
 from sleep_lightning.config import Experiment
+from sleep_lightning.config.plugins import resolve
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.training.callbacks.checkpoints import BestCheckpoint, StepCheckpoint
 from sleep_lightning.training.checkpoint_io import AtomicCheckpointIO
@@ -35,6 +36,14 @@ def quiet_lightning() -> None:
         ".*returned a view tensor.*",  # FSDP; nobody changes a block's output in place
     ):
         warnings.filterwarnings("ignore", message)
+
+
+def plugged_callbacks(experiment: Experiment) -> list[pl.Callback]:
+    """Those of ``training.callbacks``."""
+    return [
+        resolve("callback", spec, key=f"training.callbacks[{i}]")
+        for i, spec in enumerate(experiment.training.callbacks)
+    ]
 
 
 def build_trainer(

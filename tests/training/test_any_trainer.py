@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from sleep_lightning import SleepModule, TaskDataModule, load_experiment
+from sleep_lightning.runs.signals import StopReason
+from sleep_lightning.training.callbacks.preemption import Preemption
 from sleep_lightning.training.callbacks.resource_monitor import ResourceMonitor
 from tests.cli.cli import ROOT, SMALL, environment
 
@@ -97,6 +100,7 @@ def trainer(**kwargs: Any) -> L.Trainer:
         ({"gradient_clip_val": 0.5}, r"gradient_clip_val=0\.5\).*set training\.clip_norm=0\.5 \(now 1\.0\)"),
         ({"accumulate_grad_batches": 2}, r"accumulate_grad_batches=2\).*set training\.accumulate=2"),
         ({"precision": "bf16-true"}, r'precision="bf16-true"\): .*use precision="bf16-mixed"'),
+        ({"precision": "16-mixed"}, r'precision="16-mixed"\): gradients are clipped .*; use precision="bf16-mixed"'),
         ({"max_steps": -1, "max_epochs": 1}, r"max_epochs=1\): .*have no end, and so no epoch; use max_steps=4"),
     ],
 )
@@ -123,6 +127,52 @@ def test_the_callbacks_it_needs_are_added_once() -> None:
         [monitor] = [callback for callback in t.callbacks if isinstance(callback, ResourceMonitor)]  # type: ignore[attr-defined]
         assert (monitor is own) == bool(callbacks)
         assert monitor.train_flops == monitor.predicted_run_flops() > 0
+
+
+def test_a_module_that_was_stopped_trains_again() -> None:
+    e = load_experiment(None, OVERRIDES)
+    module = SleepModule(e)
+
+    class Stopping(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+            if trainer.global_step == 1:
+                signal.raise_signal(signal.SIGTERM)
+
+    own = Preemption()
+    first = trainer(callbacks=[own, Stopping()])
+    first.fit(module, datamodule=TaskDataModule(e))
+    assert first.global_step == 2 and own.reason == StopReason.SIGTERM
+    second = trainer(callbacks=[own])
+    second.fit(module, datamodule=TaskDataModule(e))
+    assert second.global_step == 4 and own.reason is None
+
+
+def test_what_an_interrupted_validation_answered_is_forgotten() -> None:
+    e = load_experiment(None, OVERRIDES)
+    module, data = SleepModule(e), TaskDataModule(e)
+
+    class Interrupting(L.Callback):
+        def on_validation_batch_end(self, *args: Any) -> None:
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        trainer(callbacks=[Interrupting()]).validate(module, datamodule=data, verbose=False)
+    trainer().validate(module, datamodule=data, verbose=False)
+    interrupted = module.scores["all"].answers
+    whole = SleepModule(e)
+    trainer().validate(whole, datamodule=data, verbose=False)
+    assert interrupted == whole.scores["all"].answers
+
+
+def test_speed_is_that_of_the_loaders_batches() -> None:
+    e = load_experiment(None, OVERRIDES)
+    batches = [e.task.build().batch(4 * e.training.batch_size, seed=0, position=i) for i in range(4)]
+    loader = DataLoader(batches, batch_size=None)  # type: ignore[arg-type,var-annotated]
+    monitor = ResourceMonitor()
+    trainer(callbacks=[monitor], val_check_interval=None).fit(SleepModule(e), train_dataloaders=loader)
+    tokens = sum(batch.tokens.numel() for batch in batches)
+    assert monitor.cost_so_far()["cost/tokens"] == tokens
+    assert monitor.measured()["tokens_per_s"] == pytest.approx(tokens / monitor.usage.train_s)
 
 
 def test_batches_may_be_pairs_and_others_are_refused() -> None:

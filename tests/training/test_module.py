@@ -14,6 +14,7 @@ from sleep_lightning.training.callbacks.exception_checkpoint import SaveOnExcept
 from sleep_lightning.training.checkpoint_io import AtomicCheckpointIO
 from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.module import SleepModule
+from sleep_lightning.training.step_gradients import StepGradients
 from sleep_lightning.training.trainer import build_trainer, quiet_lightning
 from tests.cli.cli import ROOT, SMALL
 
@@ -68,6 +69,26 @@ def test_every_option_trains(override: str) -> None:
     assert module.steps == 3
     assert all(torch.isfinite(x).all() for x in module.model.state_dict().values())
     assert before.keys() == module.model.state_dict().keys()
+
+
+def test_what_a_stage_freezes_stays_where_gradients_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CUDA graph adds to the tensors it was captured with, so that they are zeroed and not dropped."""
+    monkeypatch.setattr(StepGradients, "keeps_gradients", True)
+    e = experiment("training.stages=[{steps: 2, train: all}]", "training.train=memory")
+    first, found = dict[str, torch.Tensor](), dict[str, bool]()
+
+    class Watching(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *args: Any) -> None:
+            for name, p in module.named_parameters():
+                if trainer.global_step == 2:
+                    first[name] = p.detach().clone()
+                elif trainer.global_step == 3:
+                    found[name] = torch.equal(first[name], p)
+
+    module = train(e, None, Watching())
+    frozen = {name for name, p in module.named_parameters() if not p.requires_grad}
+    assert 0 < len(frozen) < len(found)
+    assert all(found[name] == (name in frozen) for name in found)
 
 
 def test_accumulation_and_bf16_stay_close_to_the_plain_run() -> None:

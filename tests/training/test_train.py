@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
@@ -28,6 +29,20 @@ def test_the_same_weights_as_fit_and_nothing_on_disk(
     mine = module.state_dict()
     assert weights.keys() == mine.keys()
     assert all(torch.equal(weights[name], mine[name]) for name in weights)
+
+
+class Counting(pl.Callback):
+    begun = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        Counting.begun += 1
+
+
+def test_callbacks_of_the_experiment_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Counting, "begun", 0)
+    own = f"training.callbacks=[{{class_path: {__name__}.Counting}}]"
+    train(load_experiment(CONFIG, [*OVERRIDES, "training.max_steps=1", own]))
+    assert Counting.begun == 1
 
 
 def test_more_than_one_process_is_refused() -> None:

@@ -40,6 +40,8 @@ class Preemption(pl.Callback):
         self._announces = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:  # type: ignore[override]
+        self.reason = None
+        pl_module.gradients.forget_votes()
         self._votes, self._announces = pl_module.gradients.stop_votes, trainer.is_global_zero
         self._previous = install(self._note)
         SignalsInterrupt.check()  # one that came before

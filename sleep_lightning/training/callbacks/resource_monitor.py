@@ -85,7 +85,7 @@ class ResourceMonitor(pl.Callback):
 
     def measured(self) -> dict[str, float]:
         """What was measured of it: ``ResourceUsage.measured``."""
-        return self.usage.measured(self._steps, self._step_tokens)
+        return self.usage.measured(self._steps, self._tokens / max(self._steps, 1))
 
     def measured_so_far(self) -> dict[str, float]:
         """The same by the names under which it is logged."""
