@@ -1,6 +1,6 @@
-"""Tables that fit the terminal: a number is never cut. Columns are left out first, then rows are stacked."""
+"""Tables that fit the terminal, where a number is never cut: columns are left out, then rows stacked. And Markdown."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rich.cells import cell_len
@@ -96,3 +96,9 @@ class FittingTable:
             for column, cell in zip(self.columns, row, strict=True):
                 if cell:
                     yield f"{column.name}: {cell}" if column.name else cell
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Iterable[object]], *, numbers: bool = False) -> str:
+    """A Markdown table; with ``numbers`` all columns but the first are right-aligned."""
+    rule = ["---", *["---:" if numbers else "---"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in (header, rule, *rows))

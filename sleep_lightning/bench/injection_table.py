@@ -1,8 +1,9 @@
 """The table of an injection for a page: how long the answers stay bent."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from sleep_lightning.bench.injection import NEVER, ONCE, OPEN, QUESTIONS, RESTATED, SLEPT
+from sleep_lightning.tables import markdown_table
 
 Row = Mapping[str, object]
 
@@ -28,19 +29,19 @@ def _lasting(rows: Sequence[Row]) -> str:
     """Lines of N and hops, columns of k."""
     first, ks = rows[0], sorted({_int(row["k"]) for row in rows})
     title = f"Poison {first['contender']}" if first["contender"] == OPEN else f"Clean windows: {first['clean']}"
-    lines = [f"**{title}**", "", _line(("N", "hops", "", *(f"k = {k}" for k in ks))), _line(["---"] * (len(ks) + 3))]
+    lines = list[Sequence[object]]()
     found = sorted({(_int(row["N"]), _int(row["hops"])) for row in rows})
     for n, hops in (one for one in found if one[1] == 1 or one == found[-1]):  # further hops: of the most passes alone
         of = [row for row in rows if (row["N"], row["hops"]) == (n, hops)]
         bent = {row["k"]: row for row in of if row["contender"] != NEVER}
         never = {row["k"]: row for row in of if row["contender"] == NEVER}
-        lines.append(_line((n, hops, "follows the poison", *(_share(bent[k], "follows") for k in ks))))
-        lines.append(_line(("", "", "is right", *(_share(bent[k], "right") for k in ks))))
+        lines.append((n, hops, "follows the poison", *(_share(bent[k], "follows") for k in ks)))
+        lines.append(("", "", "is right", *(_share(bent[k], "right") for k in ks)))
         if never:
-            lines.append(_line(("", "", "is right, never poisoned", *(_share(never[k], "right") for k in ks))))
-        lines.append(_line(("", "", "log p of the poison's answer", *(_mean(bent[k], "shift", "+.1f") for k in ks))))
-        lines.append(_line(("", "", "total variation", *(_mean(bent[k], "tv", ".2f") for k in ks))))
-    return "\n".join((*lines, ""))
+            lines.append(("", "", "is right, never poisoned", *(_share(never[k], "right") for k in ks)))
+        lines.append(("", "", "log p of the poison's answer", *(_mean(bent[k], "shift", "+.1f") for k in ks)))
+        lines.append(("", "", "total variation", *(_mean(bent[k], "tv", ".2f") for k in ks)))
+    return f"**{title}**\n\n{markdown_table(('N', 'hops', '', *(f'k = {k}' for k in ks)), lines)}\n"
 
 
 MODELS = (
@@ -58,25 +59,25 @@ MODELS = (
 
 def _models(models: Sequence[Sequence[Row]]) -> str:
     """A line for each: how many answers of one hop follow the poison, at the N of training."""
-    lines = [_line(("model", *(column[0] for column in MODELS))), _line(["---"] * (len(MODELS) + 1))]
+    lines = list[Sequence[object]]()
     for rows in models:
         most, cells = max(_int(row["N"]) for row in rows), []
         for _, way, clean, k, name in MODELS:
             key = (way, clean, k, most)
             cells += [_share(r, name) for r in rows if (r["contender"], r["clean"], r["k"], r["N"]) == key][:1]
-        lines.append(_line((rows[0]["shape"], *cells)))
-    return "\n".join((*lines, ""))
+        lines.append((rows[0]["shape"], *cells))
+    return markdown_table(("model", *(column[0] for column in MODELS)), lines) + "\n"
 
 
 def _undone(rows: Sequence[Row]) -> str:
     """A line for each way and number of hops."""
     names = ("session", "hops", "to the bit as never read", "follows the poison", "is right", "total variation")
-    lines = ["**Sessions that have undone it**", "", _line(names), _line(["---"] * len(names))]
+    lines = list[Sequence[object]]()
     for row in rows:
         equal = f"{row['equal_to_the_bit']} of {row['answers']}"
         shares = (_share(row, "follows"), _share(row, "right"))
-        lines.append(_line((row["contender"], row["hops"], equal, *shares, _mean(row, "tv", ".2f"))))
-    return "\n".join((*lines, ""))
+        lines.append((row["contender"], row["hops"], equal, *shares, _mean(row, "tv", ".2f")))
+    return f"**Sessions that have undone it**\n\n{markdown_table(names, lines)}\n"
 
 
 def _share(row: Row, name: str) -> str:
@@ -87,10 +88,6 @@ def _share(row: Row, name: str) -> str:
 def _mean(row: Row, name: str, form: str) -> str:
     mean, error = (float(str(row[key])) for key in (name, f"{name}_error"))
     return f"{mean:{form}} ± {error:{form.lstrip('+')}}"
-
-
-def _line(cells: Iterable[object]) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _int(value: object) -> int:

@@ -14,7 +14,7 @@ from sleep_lightning.cost.answering import Asked, asked_of, experiment_answer_co
 from sleep_lightning.formatting import in_bytes, in_flop, with_unit
 from sleep_lightning.runs.damage import NUMBER, read_json
 from sleep_lightning.runs.files import write_json
-from sleep_lightning.tables import Column, FittingTable
+from sleep_lightning.tables import Column, FittingTable, markdown_table
 from sleep_lightning.training.runtime.environment import check_device
 
 MOST_TIMED, MOST_PARAMETERS = 2e9, 3e7
@@ -158,8 +158,7 @@ def serving_table(page: Sequence[Served], elsewhere: str = "") -> FittingTable:
 
 def serving_markdown(page: Sequence[Served]) -> str:
     """The page as a Markdown table under its title."""
-    lines = [HEADER, ["---", *["---:"] * (len(HEADER) - 1)], *map(_cells, page)]
-    return f"{_title(page)}\n\n" + "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+    return f"{_title(page)}\n\n{markdown_table(HEADER, map(_cells, page), numbers=True)}\n"
 
 
 def _title(page: Sequence[Served]) -> str:

@@ -15,7 +15,7 @@ from sleep_lightning.formatting import in_flop, with_unit
 from sleep_lightning.runs.damage import NUMBER, Each, check_content, reading
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import write_json, write_text
-from sleep_lightning.tables import Column, FittingTable
+from sleep_lightning.tables import Column, FittingTable, markdown_table
 from sleep_lightning.training.evaluation import load_trained, score_split
 
 
@@ -163,9 +163,7 @@ def draw_table(rows: Sequence[Row], title: str, elsewhere: str = "") -> FittingT
 def as_markdown(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table."""
     lines = _lines(rows)
-    header = list(lines[0])
-    body = [header, ["---", *["---:"] * (len(header) - 1)], *(list(line.values()) for line in lines)]
-    return "\n".join("| " + " | ".join(cell) + " |" for cell in body) + "\n"
+    return markdown_table(list(lines[0]), map(dict.values, lines), numbers=True) + "\n"
 
 
 def _lines(rows: Sequence[Row]) -> list[dict[str, str]]:

@@ -21,6 +21,7 @@ from sleep_lightning.evidence.statistics import Interval, difference
 from sleep_lightning.evidence.throughput import Speed
 from sleep_lightning.formatting import in_flop, with_unit
 from sleep_lightning.sweep.solved import SOLVED, wilson
+from sleep_lightning.tables import markdown_table
 
 PAPER = (
     ("Rule 110, N = 1", "accuracy falls steeply with t, from 4 to 16 (4 blocks, d = 256, 24 bits)", STEPS),
@@ -240,6 +241,5 @@ def _speeds(speeds: Sequence[Speed]) -> str:
 
 
 def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; an empty string without lines."""
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows) if lines else ""
+    """A table; an empty string without lines."""
+    return markdown_table(header, lines) if lines else ""

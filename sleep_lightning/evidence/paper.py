@@ -6,6 +6,7 @@ from math import sqrt
 from statistics import mean
 
 from sleep_lightning.evidence.scores import ALL, RunScore, split_of
+from sleep_lightning.tables import markdown_table
 
 PER_OPERATION = 200
 """Problems behind each of the paper's accuracies: 1,600, with 1 to 8 operations."""
@@ -90,17 +91,12 @@ def _section(sweep: str, rows: Sequence[RunScore]) -> str:
     mine = [row for row in rows if row.sweep == sweep]
     printed = {(one.level, one.slice): one for one in PRINTED if one.sweep == sweep}
     keys = list(dict.fromkeys([*((row.level, row.slice) for row in mine), *printed]))
-    lines = [
-        f"## {sweep}",
-        "",
-        "| arm | slice | ours | seeds | majority | the paper | agree |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = []
     for level, name in keys:
         found, target = [r for r in mine if (r.level, r.slice) == (level, name)], printed.get((level, name))
-        cells = [level, name, *_ours(found), "-" if target is None else target.shown, _verdict(found, target)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([level, name, *_ours(found), "-" if target is None else target.shown, _verdict(found, target)])
+    header = ("arm", "slice", "ours", "seeds", "majority", "the paper", "agree")
+    return f"## {sweep}\n\n{markdown_table(header, lines)}"
 
 
 def _ours(found: Sequence[RunScore]) -> tuple[str, str, str]:
