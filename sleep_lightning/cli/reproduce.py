@@ -148,6 +148,8 @@ def prepare(
         read_table(RunScore, folder / asked.scores)
     if page_only and not (asked.tables / asked.scores).exists():
         raise ValueError(f"--page-only: {asked.tables} has no {asked.scores} yet; run reproduce without it first")
+    if page_only:
+        read_table(RunScore, asked.tables / asked.scores)
     if so_far and not asked.folders:
         raise ValueError(f"--so-far: no sweep of {sweeps} has begun in {SWEEPS}; run reproduce without it first")
     for job in whole if asked.score else ():

@@ -146,7 +146,7 @@ ARMS: dict[str, tuple[str, Callable[[Experiment], list[str]]]] = {
 
 NEEDS_PASSES = (
     *("deeper", "more-tokens", "repeated-tokens", "wake-loops"),
-    *("sampled-n", "adaptive", "curriculum", "mixers"),
+    *("sampled-n", "adaptive", "curriculum", "mixers", "re-embed", "reset-memory"),
 )
 """Arms that say something only against a base of several passes."""
 NEEDS_TEXT = ("bm25", "summary")

@@ -44,5 +44,7 @@ def read_table(kind: type[Row], path: Path) -> list[Row]:
         table = csv.DictReader(file)
         columns = [f.name for f in fields(kind)]
         if table.fieldnames != columns:
-            raise ValueError(f"{path} is no table of {kind.__name__}: its columns are not {', '.join(columns)}")
+            raise ValueError(
+                f"{path} is no table of {kind.__name__}: its columns are not {', '.join(columns)}; run reproduce again"
+            )
         return [kind(**{f.name: f.type(row[f.name]) for f in fields(kind)}) for row in table]  # type: ignore[operator]

@@ -97,5 +97,8 @@ def test_arms_that_are_none(names: list[str], message: str) -> None:
 
 def test_controls_of_n_passes_need_some() -> None:
     base = load_experiment(ROOT / "conf" / "depo.yaml", ["sleep.n_passes=1"])
+    for arm in ("re-embed", "reset-memory"):
+        with pytest.raises(ValueError, match=f"--arms {arm} compares with the base's N passes"):
+            build_arms(base, [arm])
     with pytest.raises(ValueError, match=r"--arms more-tokens compares with the base's N passes"):
         build_arms(base, ["more-tokens"])
