@@ -10,6 +10,7 @@ from typing import Any
 from sleep_lightning.runs.files import write_json, write_text
 from sleep_lightning.sweep.folder import BASE, SWEEPS
 from sleep_lightning.sweep.measures import COSTS, is_share
+from sleep_lightning.sweep.report.baselines import baseline_facts
 from sleep_lightning.sweep.report.content import Report, in_words
 from sleep_lightning.sweep.report.drawn import MOST_CURVES, MOST_DOTS, thinned
 from sleep_lightning.sweep.report.law import Laws
@@ -70,7 +71,7 @@ def frontier_plot(report: Report) -> FrontierPlot:
         depths=report.depths,
         stopped=_stopped(report),
         edge=tuple(dots[t.number] for t in report.best) if len(report.objectives) > 1 else (),
-        levels={_level_label(label, *ends): ends[1] for label, ends in report.baselines.items()},
+        levels={f"{label} {text}": report.baselines[label][1] for label, text in baseline_facts(report)},
         value_is_share=is_share(report.value),
         log_cost=report.cost in COSTS and all(dot.cost > 0 for dot in dots.values()),
         cost_unit=COSTS.get(report.cost, ""),
@@ -88,10 +89,6 @@ def _stopped(report: Report) -> tuple[Dot, ...]:
 def _shown_best(report: Report) -> list[Row]:
     """The frontier; of a ranking, its top."""
     return report.best if len(report.objectives) > 1 else report.best[:SHOWN]
-
-
-def _level_label(label: str, low: float, high: float) -> str:
-    return f"{label} {high:.3f}" if high - low < 5e-4 else f"{label} {low:.3f} to {high:.3f}"
 
 
 def as_dot(report: Report, trial: Row) -> Dot:
