@@ -60,7 +60,7 @@ def test_an_adopted_process_that_leads_no_group_is_stopped_with_its_children() -
     watched = Watched(psutil.Process(process.pid))
     watched.end()
     watched.wait(10)
-    assert not watched.alive() and not children[0].is_running()
+    assert not watched.alive() and psutil.wait_procs(children, 10)[0] == children
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)

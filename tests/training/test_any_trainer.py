@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader
 
 from sleep_lightning import SleepModule, TaskDataModule, load_experiment
@@ -100,7 +101,10 @@ def trainer(**kwargs: Any) -> L.Trainer:
         ({"gradient_clip_val": 0.5}, r"gradient_clip_val=0\.5\).*set training\.clip_norm=0\.5 \(now 1\.0\)"),
         ({"accumulate_grad_batches": 2}, r"accumulate_grad_batches=2\).*set training\.accumulate=2"),
         ({"precision": "bf16-true"}, r'precision="bf16-true"\): .*use precision="bf16-mixed"'),
-        ({"precision": "16-mixed"}, r'precision="16-mixed"\): gradients are clipped .*; use precision="bf16-mixed"'),
+        (
+            {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]},
+            r'precision="16-mixed"\): gradients are clipped .*; use precision="bf16-mixed"',
+        ),
         ({"max_steps": -1, "max_epochs": 1}, r"max_epochs=1\): .*have no end, and so no epoch; use max_steps=4"),
     ],
 )
