@@ -107,10 +107,6 @@ class GSMInfinite(Task):
             slices["mode"] = torch.tensor([MODES.index(mode) for mode in modes])
         return TaskBatch(tokens, labels, slices)
 
-    def text(self, batch_row: torch.Tensor) -> str:
-        """The text of a row of token ids, without padding."""
-        return self.tokenizer.decode(batch_row.tolist())
-
     def same_answer(self, said: Sequence[int], label: Sequence[int]) -> bool:
         """Whether an answer is right as published: of symbolic problems, the variables in any order. It must have
         ended where the label has: what else would follow is not known."""
