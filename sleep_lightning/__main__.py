@@ -20,7 +20,10 @@ from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.signals import SignalsInterrupt
 from sleep_lightning.runs.space import DiskFull, refusal
 
-_OF_THE_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+_OF_THE_PLACE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+    errno.EFBIG,
+}
 """Errors of paths that a user gave, or of what lies there: none of the program's own."""
 HELP = {"-h", "--help"}
 OTHER_WORDS = {"train": "fit", "resume": "fit --resume", "evaluate": "test"}
@@ -45,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _refused(*refusal(error))
             if error.errno not in _OF_THE_PLACE or error.filename is None:
                 raise
-            return _refused(f"{error.filename}: {error.strerror}; check the path and its permissions")
+            limit = error.errno == errno.EFBIG
+            fix = "raise the limit of files (ulimit -f)" if limit else "check the path and its permissions"
+            return _refused(f"{error.filename}: {error.strerror}; {fix}")
         except (MemoryError, ImportError, RuntimeError) as error:
             if (sentence := out_of_memory(error)) is None:
                 raise

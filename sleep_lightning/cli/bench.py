@@ -126,12 +126,13 @@ def _written(output: Path, rows: list[dict[str, object]], environment: dict[str,
     write_json(output, {"environment": environment, "rows": rows})
     files = [output]
     if drawn := [row for row in rows if str(row["what"]).startswith("coordinates")]:
-        draw_coordinates(drawn, output.with_suffix(".png"))
-        files.append(output.with_suffix(".png"))
+        draw_coordinates(drawn, picture := output.with_suffix(".png"))
+        files.append(picture)
     if injected := [row for row in rows if str(row["what"]).startswith("injection")]:
-        draw_injection(injected, output.with_suffix(".png"))
+        own = output.with_name(f"{output.stem}_injection.png") if drawn else output.with_suffix(".png")
+        draw_injection(injected, own)
         write_text(output.with_suffix(".md"), injection_table(injected))
-        files += [output.with_suffix(".png"), output.with_suffix(".md")]
+        files += [own, output.with_suffix(".md")]
     if drawn := [row for row in rows if row["what"] in (ANSWERING, BREAK_EVEN)]:
         draw_session(drawn, picture := output.with_name(f"{output.stem}_session.png"))
         files.append(picture)

@@ -9,8 +9,9 @@ from sleep_lightning.cli.commands import COMMANDS
 from sleep_lightning.cli.commands.completion import ALIAS
 from sleep_lightning.cli.help import keys
 
-FILES = {"YAML", "FILE", "SPEC.yaml", "SPEC"}
-FOLDERS = {"DIR", "RUN_DIR", "FOLDER", "RUN_DIR|CKPT"}
+FILES = {"YAML", "FILE", "SPEC.yaml", "RUN_DIR|CKPT", "RUN|FILE"}
+"""What stands for files: of what may be either, folders are completed as well."""
+FOLDERS = {"DIR", "RUN_DIR", "FOLDER"}
 
 
 def script(shell: str) -> str:
@@ -19,6 +20,7 @@ def script(shell: str) -> str:
     commands = parser.add_subparsers()
     for name, (module, about) in COMMANDS.items():
         one = commands.add_parser(name, help=about)
+        one.set_defaults(command=name)  # as in ``__main__``: a module of several commands asks for it
         import_module(f"sleep_lightning.cli.commands.{module}").add_arguments(one)
         for action in _actions(one):
             _complete(action)

@@ -8,7 +8,8 @@ from sleep_lightning.tracking.sync import outboxes, send
 
 
 def sync(folders: Sequence[Path], uri: str | None) -> int:
-    """Send what is kept at or below the folders. Returns 0; 2 if a store is not known or cannot be reached."""
+    """Send what is kept at or below the folders. Returns 0; 1 if a store has not taken some of it; 2 if one is not
+    known or cannot be reached: the others are sent to all the same."""
     console, errors, code = plain_console(), plain_console(stderr=True), 0
     places = list(dict.fromkeys(place for folder in folders for place in outboxes(folder)))
     if not places:
@@ -20,9 +21,9 @@ def sync(folders: Sequence[Path], uri: str | None) -> int:
             say(console, f"{place}: is running, and sends it itself")
         except ValueError as error:
             say(errors, f"error: {error}")
-            return 2
+            code = 2
         else:
             said = f"{left} entries could not be sent" if left else "sent"
             say(console, f"{place}: {said}")
-            code = code or (1 if left else 0)
+            code = max(code, 1 if left else 0)
     return code

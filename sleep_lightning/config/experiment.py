@@ -25,6 +25,7 @@ from sleep_lightning.config.prelude import why_not_frozen
 from sleep_lightning.config.reading import literal
 from sleep_lightning.config.references import References, refers
 from sleep_lightning.config.schema import check_init_args
+from sleep_lightning.config.stages import sleeps_of
 from sleep_lightning.config.tracking import TrackingConfig, anchored_uri
 from sleep_lightning.config.training import TrainingConfig
 from sleep_lightning.config.values import Override, flatten
@@ -64,25 +65,16 @@ class Experiment:
             self._check_hybrid(self.model)
         else:
             self._check_plugin_model()
-        self._check_loop()
+        for where, sleep in sleeps_of(self):
+            try:
+                self._check_sleep(sleep)
+            except ValueError as error:
+                raise ValueError(f"{error}" if where == "sleep" else f"{where}: {error}") from error
         if self.training.prelude_cache is not None and (reason := why_not_frozen(self)) is not None:
             raise ValueError(f"training.prelude_cache={self.training.prelude_cache} needs {reason}")
 
     def _check_hybrid(self, m: ModelConfig) -> None:
         s = self.sleep
-        if s.eviction == "sliding" and not m.attends:
-            raise ValueError(
-                f"sleep.eviction=sliding with model.pattern={m.pattern!r} keeps nothing: no block attends; use hard"
-            )
-        for key, value in (
-            ("model.summary_tokens", m.summary_tokens),
-            ("sleep.retrieved_windows", s.retrieved_windows),
-        ):
-            if value and (s.eviction == "sliding" or s.carry_conv_state or not m.attends):
-                raise ValueError(
-                    f"{key}={value} needs attention and windows that stand alone: use a model.pattern with an A, "
-                    f"sleep.eviction=hard and sleep.carry_conv_state=false, or {key}=0"
-                )
         Lora.of(m)
         if "memory" in self.training.trained and not m.writers():
             raise ValueError(
@@ -114,8 +106,11 @@ class Experiment:
                 f"{name} hold memory is not known: use train=all"
             )
 
-    def _check_loop(self) -> None:
-        m, s = self.stack, self.sleep
+    def _check_sleep(self, s: SleepConfig) -> None:
+        """Of each sleep that the run may have."""
+        if isinstance(self.model, ModelConfig):
+            self._check_eviction(self.model, s)
+        m = self.stack
         _, core, coda = s.parts(m.n_blocks)
         looped = range(core.start, coda.stop)
         writers = [i for i in m.writers(cached=s.eviction == "sliding") if i in looped]
@@ -130,6 +125,22 @@ class Experiment:
                 f"sleep.n_passes={s.n_passes} with {blocks}{loop} has no effect: no looped block holds memory; {fix} "
                 f"sleep.n_passes=1"
             )
+
+    @staticmethod
+    def _check_eviction(m: ModelConfig, s: SleepConfig) -> None:
+        if s.eviction == "sliding" and not m.attends:
+            raise ValueError(
+                f"sleep.eviction=sliding with model.pattern={m.pattern!r} keeps nothing: no block attends; use hard"
+            )
+        for key, value in (
+            ("model.summary_tokens", m.summary_tokens),
+            ("sleep.retrieved_windows", s.retrieved_windows),
+        ):
+            if value and (s.eviction == "sliding" or s.carry_conv_state or not m.attends):
+                raise ValueError(
+                    f"{key}={value} needs attention and windows that stand alone: use a model.pattern with an A, "
+                    f"sleep.eviction=hard and sleep.carry_conv_state=false, or {key}=0"
+                )
 
     def _check_windows(self) -> None:
         task, L = self.task.build(), self.sleep.window_size

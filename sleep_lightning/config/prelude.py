@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from sleep_lightning.config.stages import sleeps_of
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.pretrained.lora import Lora
 
@@ -26,12 +27,14 @@ def why_not_frozen(experiment: "Experiment") -> str | None:
     if "all" in t.trained and (lora is None or adapted & set(prelude)):
         fix = "set model.lora.layers_to_transform" if lora else "set training.train=after_prelude, in stages too"
         return f"a prelude that does not learn; {fix}"
-    if writers := [i for i in m.writers(cached=s.eviction == "sliding") if i in prelude]:
-        fix = "set training.prelude_cache=null" if s.eviction == "sliding" else "set sleep.loop so that it is looped"
-        return (
-            f"a prelude without memory, and block {writers[0]} ({m.pattern[writers[0]]}, sleep.eviction={s.eviction}) "
-            f"leaves some for later windows; {fix}"
-        )
+    for where, one in sleeps_of(experiment):
+        if writers := [i for i in m.writers(cached=one.eviction == "sliding") if i in prelude]:
+            sliding = one.eviction == "sliding"
+            fix = "set training.prelude_cache=null" if sliding else "set sleep.loop so that it is looped"
+            return (
+                f"a prelude without memory, and block {writers[0]} ({m.pattern[writers[0]]}, "
+                f"{where}.eviction={one.eviction}) leaves some for later windows; {fix}"
+            )
     for key, value in (("model.summary_tokens", m.summary_tokens), ("sleep.retrieved_windows", s.retrieved_windows)):
         if value:
             return f"windows that stand alone, and there are {key}={value}; set {key}=0"

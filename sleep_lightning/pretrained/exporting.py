@@ -6,13 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sleep_lightning.model import HybridLM
 from sleep_lightning.pretrained.loading import MEMORY, SLEEP, entries_of, inserted_parameters
 from sleep_lightning.pretrained.lora import merged, plain_parameters
 from sleep_lightning.pretrained.snapshot import CONFIG, Snapshot
+from sleep_lightning.pretrained.tensor_file import save_tensors
 from sleep_lightning.sleep import SleepConfig
 
 CARD = "README.md"
@@ -39,6 +39,7 @@ def export(
         source: the directory that it came from; None: ``model.config.pretrained``.
 
     Raises:
+        OSError: a file cannot be written.
         ValueError: no source, a folder that is not empty, or a source of another model.
     """
     folder, given = Path(folder), source or model.config.pretrained
@@ -60,18 +61,14 @@ def export(
 
     folder.mkdir(parents=True, exist_ok=True)
     for file in snapshot.files:
-        save_file(
-            {name: tensor(name) for name, of in snapshot.file_of.items() if of == file},
-            folder / file,
-            metadata={"format": "pt"},
-        )
+        save_tensors({name: tensor(name) for name, of in snapshot.file_of.items() if of == file}, folder / file)
     skipped = {*snapshot.files, CARD, SLEEP, MEMORY}
     for path in source.iterdir():
         if path.is_file() and path.name not in skipped and path.suffix not in (".safetensors", ".bin", ".pt", ".pth"):
             shutil.copyfile(path, folder / path.name)
     inserted = {name: p.detach().cpu().contiguous() for name, p in inserted_parameters(model).items()}
     if inserted:
-        save_file(inserted, folder / MEMORY)
+        save_tensors(inserted, folder / MEMORY)
     if inserted or sleep is not None:
         content = {"insert": dict(model.config.insert)} | ({} if sleep is None else {"sleep": asdict(sleep)})
         (folder / SLEEP).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from sleep_lightning.config import Experiment, Override, TrackingConfig, load_experiment
+from sleep_lightning.pretrained.tensor_file import save_tensors
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.files import write_text
+from sleep_lightning.runs.space import with_space
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
 AGAIN = "fetch it again, or export it from its run"
@@ -38,21 +40,29 @@ def model_folder(path: str | Path) -> Path | None:
 
 
 def write_model_folder(folder: Path, experiment: Experiment, model: nn.Module, card: str) -> None:
-    """Write the three files, the weights last; tensors that share their values (tied embeddings) once.
+    """Write the three files, the large one first: without it the folder is empty, and can be written again. Tensors
+    that share their values (tied embeddings) are written once.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: they cannot be written; DiskFull for want of space.
     """
     folder.mkdir(parents=True, exist_ok=True)
     training = replace(experiment.training, run_dir=None, search_path=[])
     handed_on = replace(experiment.pinned(), tracking=TrackingConfig(), training=training)
-    write_text(folder / CARD, card)
-    write_text(folder / CONFIG, handed_on.to_yaml())
     kept = {name: x.detach().cpu().contiguous() for name, x in model.state_dict().items()}
     kept = {name: x for name, x in kept.items() if name not in tied(model)}
     partial = folder / f".{WEIGHTS}.partial"
-    save_file(kept, partial, metadata={"format": "pt"})
-    partial.replace(folder / WEIGHTS)
+
+    def write() -> None:
+        try:
+            save_tensors(kept, partial)
+            partial.replace(folder / WEIGHTS)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    with_space(folder / WEIGHTS, write, lambda: sum(x.nbytes for x in kept.values()))
+    write_text(folder / CARD, card)
+    write_text(folder / CONFIG, handed_on.to_yaml())
 
 
 def read_model_folder(folder: Path, overrides: Sequence[Override] = ()) -> tuple[Experiment, dict[str, Tensor]]:

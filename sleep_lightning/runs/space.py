@@ -91,6 +91,8 @@ def with_space(path: Path, write: Callable[[], None], need: Callable[[], int], p
             return write()
         except Exception as error:
             if (full := _full(error)) is None:
+                if isinstance(error, OSError):
+                    error.filename = str(path)  # what writes may name none, or a part of it
                 raise
             first, size = size is None, need() if size is None else size
             failed = DiskFull(path, full, size)

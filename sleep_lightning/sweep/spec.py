@@ -22,7 +22,7 @@ from sleep_lightning.sweep.keys import SweepSpec as SweepSpec
 from sleep_lightning.sweep.measures import BOUNDS, check_measure, text_of
 from sleep_lightning.sweep.near_misses import EXAMPLE, check_base, check_near_misses, looks_like_experiment
 from sleep_lightning.sweep.point import ARM, PASSES, STEPS, TRAIN_FLOPS, apply_point
-from sleep_lightning.sweep.space import Space, read_parameters
+from sleep_lightning.sweep.space import Parameter, Space, read_parameters
 
 OWN = {
     "training.seed": "list seeds in seeds",
@@ -168,12 +168,24 @@ def _change(content: dict[Any, Any], written: Any, overrides: Sequence[str]) -> 
         if not equals:
             raise ValueError(f"{one!r} is not key=value; write for example launcher=local")
         argument = Argument.of(text)
-        *parents, name = key.split(".")
+        *parents, name = _place(content, key)
         for tree, value in ((content, argument.value), (written, argument)):
             for parent in parents:
                 tree[parent] = tree[parent] if isinstance(tree.get(parent), dict) else {}
                 tree = tree[parent]
             tree[name] = value
+
+
+def _place(content: Mapping[Any, Any], key: str) -> list[str]:
+    """The keys that lead to one: those of the space have dots, and may be new."""
+    section, _, rest = key.partition(".")
+    if section != "space" or not rest:
+        return key.split(".")
+    space = content.get("space")
+    known = [name for name in space if f"{rest}.".startswith(f"{name}.")] if isinstance(space, dict) else []
+    new, _, last = rest.rpartition(".")
+    varied = max(known, key=len, default=new if last in {f.name for f in fields(Parameter)} else rest)
+    return list(filter(None, (section, varied, *rest.removeprefix(varied).removeprefix(".").split(".", 1))))
 
 
 def _check_values(sweep: Sweep) -> None:

@@ -9,6 +9,8 @@ from sleep_lightning.tasks.task import Split
 
 SHARES = 16
 """Validation and test get one share each, train the rest."""
+FEWEST = 2**10
+"""Different evidence that there must be, so that every split has some."""
 
 
 def scrambled(x: Tensor) -> Tensor:

@@ -7,13 +7,14 @@ are ``[ANS]`` and the answer's name, each at the position before it.
 """
 
 from dataclasses import dataclass, field
+from math import perm
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sleep_lightning.sleep import IGNORE
-from sleep_lightning.tasks.dealing import in_split, share_of_set
+from sleep_lightning.tasks.dealing import FEWEST, in_split, share_of_set
 from sleep_lightning.tasks.task import Split, Task, TaskBatch
 
 PAD, ANSWER = 0, 1
@@ -56,6 +57,11 @@ class DepoConfig:
         if not 3 <= (self.n_nodes if self.min_nodes is None else self.min_nodes) <= self.n_nodes:
             key = f"task.n_nodes={self.n_nodes}" if self.min_nodes is None else f"task.min_nodes={self.min_nodes}"
             raise ValueError(f"{key} must be from 3 to task.n_nodes={self.n_nodes} nodes")
+        if (cycles := perm(self.n_names, self.n_nodes) // self.n_nodes) < FEWEST:
+            raise ValueError(
+                f"task.name_symbols={self.name_symbols} with task.n_nodes={self.n_nodes} makes {cycles} cycles, and it "
+                f"takes {FEWEST} to split; raise task.name_symbols"
+            )
         if self.max_hops < 1 or self.n_queries < 1:
             raise ValueError(f"task.max_hops={self.max_hops} and task.n_queries={self.n_queries} must be at least 1")
         if self.test_hops is not None and (

@@ -7,12 +7,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from sleep_lightning.config import Experiment
+from sleep_lightning.config.plugins import import_path
 from sleep_lightning.formatting import in_bytes, with_unit
 from sleep_lightning.model import WindowModel
 from sleep_lightning.runs.checkpoint import load_checkpoint
 from sleep_lightning.runs.model_folder import model_folder, write_model_folder
 from sleep_lightning.sleep import zero_memory
-from sleep_lightning.tasks import Split
+from sleep_lightning.tasks import TASKS, Split
 from sleep_lightning.training.evaluation import score_split
 from sleep_lightning.training.metrics import Score
 
@@ -45,6 +46,8 @@ def model_card(
         counters: ``global_step``, ``train_tokens`` and ``train_flops`` as far as they are known.
     """
     e, task = experiment, experiment.task.build()
+    generated = import_path(type(e.task)) in TASKS.values() and not getattr(e.task, "files", {})
+    apart = " No evidence of the test split is in a training batch." if generated else ""
     state = in_bytes(zero_memory(model, 1, e.sleep).nbytes)
     units = {"global_step": "steps", "train_tokens": "tokens", "train_flops": "FLOP"}
     facts = [_counted(counters[key], unit) for key, unit in units.items() if key in counters]
@@ -59,7 +62,6 @@ def model_card(
         [
             "---",
             "library_name: sleep-lightning",
-            "license: apache-2.0",
             "tags: [sleep-time-consolidation]",
             "---",
             f"# {name}",
@@ -74,9 +76,8 @@ def model_card(
             "",
             "## Data",
             "",
-            f"Generated; {len(task.vocab)} words, {task.context_length} tokens of evidence, "
-            f"{task.sequence_length - task.context_length} of questions and answers. No evidence of the test split is "
-            f"in a training batch.",
+            f"{'Generated; a' if generated else 'A'} vocabulary of {len(task.vocab)} tokens, {task.context_length} "
+            f"tokens of evidence, {task.sequence_length - task.context_length} of questions and answers.{apart}",
             "",
             *_yaml(sections["task"]),
             "## Recipe",
@@ -95,7 +96,7 @@ def model_card(
             "",
             "## Limits",
             "",
-            "It does this task and nothing else: it knows only the words of its vocabulary. The scores hold for "
+            "It does this task and nothing else: it knows only the tokens of its vocabulary. The scores hold for "
             "sequences drawn as in training; longer ones, harder ones, and another L or N are beyond what it has "
             "learned. One seed says nothing about others.",
             "",

@@ -110,8 +110,9 @@ def _key(experiment: Experiment) -> str:
     """What the rate depends on: this machine and its libraries, and the shape of a step."""
     e, t = experiment.to_dict(), experiment.training
     machine = describe_machine(check_device(experiment), experiment.model)
-    shape = [e["task"], e["model"], e["sleep"], t.batch_size, t.accumulate, t.precision, t.checkpointing]
-    return hashlib.sha256(json.dumps([machine, *shape, t.tbptt_windows, t.fp32_matmul]).encode()).hexdigest()[:16]
+    shape = [e["task"], e["model"], e["sleep"], t.batch_size, t.accumulate, t.precision, t.checkpointing, t.executor]
+    shape += [t.tbptt_windows, t.fp32_matmul, sorted(t.trained)]
+    return hashlib.sha256(json.dumps([machine, *shape]).encode()).hexdigest()[:16]
 
 
 def _read(file: Path) -> dict[str, list[float]]:
@@ -159,7 +160,12 @@ def _step(experiment: Experiment, model: WindowModel, device: torch.device, rows
         start, computed = time.perf_counter(), time.process_time()
         with torch.autocast(device.type, torch.bfloat16, enabled=t.precision == "bf16"):
             accumulate_gradients(
-                model, batch, experiment.sleep, tbptt_windows=t.tbptt_windows, policy=t.checkpointing, weight=1.0
+                model,
+                batch,
+                experiment.sleep,
+                tbptt_windows=t.tbptt_windows,
+                policy=t.checkpointing,
+                executor=t.executor,
             )
         if device.type == "cuda":
             torch.cuda.synchronize(device)

@@ -13,6 +13,7 @@ from sleep_lightning.bench.operator import Shape, bench_operator, peers
 from sleep_lightning.bench.session import ANSWERING, BREAK_EVEN
 from sleep_lightning.bench.step import Setting, baseline_step, bench_step, our_step
 from sleep_lightning.bench.worker import Worker
+from sleep_lightning.cli import bench as commands
 from sleep_lightning.cli.bench import BENCHES, DOING, OF_A_MODEL, bench, check
 from sleep_lightning.timing import interleave, ratio
 
@@ -112,6 +113,15 @@ def test_sessions_are_drawn_beside_the_rows(
     assert (tmp_path / "a_session.png").stat().st_size > 20_000
     said = capsys.readouterr().out
     assert "None" not in said and " - " in said
+
+
+def test_no_picture_replaces_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "draw_coordinates", lambda rows, file: file.write_text("coordinates"))
+    monkeypatch.setattr(commands, "draw_injection", lambda rows, file: file.write_text("injection"))
+    monkeypatch.setattr(commands, "injection_table", lambda rows: "")
+    for names in (["coordinates", "injection"], ["coordinates"], ["injection"]):
+        files = commands._written(tmp_path / "b.json", [{"what": name} for name in names], {})
+        assert [file.read_text() for file in files if file.suffix == ".png"] == names
 
 
 def test_what_every_bench_does_is_said() -> None:

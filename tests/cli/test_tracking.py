@@ -8,6 +8,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from sleep_lightning.__main__ import main
+from sleep_lightning.cli import tracking_sync
 from sleep_lightning.cli.doctor.stores import check_tracking
 from sleep_lightning.cli.sweep import SweepJob, _open_tracking
 from sleep_lightning.config import load_experiment
@@ -35,6 +36,23 @@ def test_artifacts_that_cannot_be_written_end_no_training(
     assert not (run.path / OUTBOX).exists()
     assert main(["tracking", "sync", "nowhere"]) == 2
     assert "tracking sync nowhere: there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("middle", "code"), [(ValueError("c is away"), 2), (3, 1), (0, 0)])
+def test_a_store_that_is_away_keeps_no_other_waiting(
+    middle: object, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = {"a": 0, "b": middle, "c": 0}
+
+    def send(place: Path, uri: str | None) -> object:
+        if isinstance(end := ends[place.name], ValueError):
+            raise end
+        return end
+
+    monkeypatch.setattr(tracking_sync, "send", send)
+    monkeypatch.setattr(tracking_sync, "outboxes", lambda folder: [folder])
+    assert tracking_sync.sync([Path(name) for name in ends], None) == code
+    assert "c: sent" in capsys.readouterr().out
 
 
 def test_a_store_may_come_after_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

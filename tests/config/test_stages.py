@@ -91,6 +91,30 @@ def test_impossible_stages_are_refused(override: str, message: str) -> None:
         experiment(override)
 
 
+SLIDING, FOUR = (
+    "training.stages=[{steps: 1}, {steps: 1, eviction: sliding}]",
+    "training.stages=[{steps: 1, n_passes: 4}]",
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.pattern=GGGG", SLIDING], r"^training\.stages\[1\]: sleep\.eviction=sliding with .* keeps nothing"),
+        (["sleep.retrieved_windows=1", SLIDING], r"^training\.stages\[1\]: sleep\.retrieved_windows=1 needs"),
+        (["model.summary_tokens=4", SLIDING], r"^training\.stages\[1\]: model\.summary_tokens=4 needs"),
+        (["model.pattern=AAAA", FOUR], r"^training\.stages\[0\]: sleep\.n_passes=4 with .* has no effect"),
+        (
+            ["model.pattern=AAAA", "training.sampled_passes=[1,4]"],
+            r"^training\.sampled_passes: sleep\.n_passes=4 with .* has no effect",
+        ),
+    ],
+)
+def test_what_is_refused_of_a_run_is_refused_of_its_steps(overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        experiment("sleep.n_passes=1", *overrides)
+
+
 def digests(*overrides: str) -> dict[str, str]:
     history = History()
     train(experiment("training.val_every=1", *overrides), None, history)

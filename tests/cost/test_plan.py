@@ -104,6 +104,7 @@ def test_it_is_shown_and_said(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--memory", "1" * 320 + "GB"], "1GB must be a size such as 80GiB"),
         (["--memory", "lots"], "--memory lots must be a size such as 80GiB"),
         (["--gpus", "0"], "--gpus 0 must be from 1"),
         (["--gpu", "GTX"], "--gpu GTX is not known; use one of A100"),

@@ -1,15 +1,21 @@
 """A trained model to hand on: written from a run, loaded to the bit, refused when damaged; nothing is pickled."""
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.config import load_experiment
+from sleep_lightning.pretrained import tensor_file
+from sleep_lightning.runs.backoff import Backoff
+from sleep_lightning.runs.model_folder import write_model_folder
 from sleep_lightning.training.evaluation import load_trained
+from sleep_lightning.training.model_card import model_card
 from tests.cli.cli import ROOT, SMALL
 
 
@@ -49,9 +55,21 @@ def test_the_card_says_data_recipe_seed_scores_and_limits(folder: Path) -> None:
         "Seed 0, one run: 7 steps, 1.2k tokens",
         "## Scores",
         "| all |",
+        "Generated; a vocabulary of",
         "## Limits",
     ):
         assert wanted in card
+
+
+def test_the_card_claims_nothing_of_data_that_is_not_ours(tmp_path: Path) -> None:
+    (file := tmp_path / "notes.jsonl").write_text(
+        '{"question": "Where is Ann?", "answer": "here", "context": "Ann."}\n'
+    )
+    files = [f"task.{split}={file}" for split in ("train", "validation", "test")]
+    experiment = load_experiment(None, ["task.name=text", *files, "sleep.window_size=64"])
+    card = model_card("tiny", experiment, experiment.build_model(), {}, {})
+    assert "\nA vocabulary of 2" in card
+    assert not any(claim in card for claim in ("Generated", "license", "No evidence"))
 
 
 def test_it_is_scored_like_a_run(folder: Path, tmp_path: Path) -> None:
@@ -65,6 +83,33 @@ def test_an_export_of_an_export_is_the_same(folder: Path, tmp_path: Path) -> Non
     assert main(["export", "--checkpoint", str(folder), "--output", str(tmp_path / "b")]) == 0
     for name in ("model.safetensors", "config.yaml"):
         assert (folder / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_weights_that_cannot_be_written_are_one_sentence(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**13, before[1]))
+    try:
+        assert main(["export", "--checkpoint", str(checkpoint), "--output", str(tmp_path / "tiny")]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    file = tmp_path / "tiny" / "model.safetensors"
+    assert capsys.readouterr().err == f"error: {file}: File too large; raise the limit of files (ulimit -f)\n"
+    assert not list(file.parent.iterdir()), "the command can be repeated"
+
+
+def test_a_full_disk_is_waited_for(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment, model = load_trained(str(checkpoint), [])
+    save, full = save_file, [SafetensorError("I/O error: No space left on device (os error 28)")]
+    monkeypatch.setattr(tensor_file, "save_file", lambda *a, **b: fail(full.pop()) if full else save(*a, **b))
+    monkeypatch.setattr(Backoff, "next", lambda _: 0.0)
+    write_model_folder(tmp_path / "tiny", experiment, model, "# tiny\n")  # type: ignore[arg-type]
+    assert not full and load_trained(str(tmp_path / "tiny"), [])
+
+
+def fail(error: Exception) -> None:
+    raise error
 
 
 def test_what_does_not_fit_is_one_sentence(folder: Path, tmp_path: Path) -> None:

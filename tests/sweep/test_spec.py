@@ -311,6 +311,28 @@ def test_ranges_that_cannot_be_drawn_from_are_refused(bounds: dict[str, float]) 
         Parameter(**bounds).distribution("k")
 
 
+def test_keys_of_the_space_can_be_changed(tmp_path: Path) -> None:
+    """They have dots."""
+    text = (
+        f"name: s\nbase: {ROOT}/conf/depo.yaml\n"
+        "space: {sleep.n_passes: {choices: [1, 4]}, task.max_hops: {choices: [1], when: {sleep.n_passes: [4]}}}\n"
+    )
+    changes = [
+        "space.sleep.n_passes.choices=[1, 2]",
+        "space.task.max_hops.when.sleep.n_passes=[2]",
+        "space.model.d_model.choices=[32]",
+        "space.training.muon_lr={low: 0.01, high: 0.1}",
+    ]
+    found = load_sweep(written(tmp_path, text), changes).space.parameters
+    assert list(found) == ["sleep.n_passes", "task.max_hops", "model.d_model", "training.muon_lr"]
+    assert found["sleep.n_passes"].choices == [1, 2] and found["task.max_hops"].when == {"sleep.n_passes": [2]}
+    assert found["model.d_model"].choices == [32] and found["training.muon_lr"].high == 0.1
+    with pytest.raises(
+        ValueError, match=r"'space\.sleep\.n_passes\.chioces': there is no such key; did you mean .*choices"
+    ):
+        load_sweep(written(tmp_path, text), ["space.sleep.n_passes.chioces=[1]"])
+
+
 def test_a_saved_sweep_is_taken_as_it_stands(tmp_path: Path) -> None:
     """Its names and space may be refused today; changes of a resume are checked all the same."""
     space = (

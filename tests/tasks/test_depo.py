@@ -138,6 +138,8 @@ def test_names_are_drawn_by_length_then_uniformly() -> None:
         ({"n_nodes": 2}, r"task\.n_nodes=2 must be from 3"),
         ({"min_nodes": 0}, r"task\.min_nodes=0 must be from 3 to task\.n_nodes=8"),
         ({"min_nodes": 9}, r"task\.min_nodes=9 must be from 3 to task\.n_nodes=8"),
+        ({"n_nodes": 3, "name_symbols": 3}, r"task\.name_symbols=3 with task\.n_nodes=3 makes 2 cycles"),
+        ({"n_nodes": 4, "name_symbols": 4}, r"makes 6 cycles, and it takes 1024 to split; raise task\.name_symbols"),
         ({"n_nodes": 9}, r"makes 8 names; there must be from task\.n_nodes=9"),
         ({"name_lengths": (2, 1)}, r"task\.name_lengths=\[2, 1\]"),
         ({"max_hops": 0}, r"task\.max_hops=0"),

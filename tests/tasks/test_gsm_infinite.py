@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {"min_tokens": 60, "max_tokens": 120, "ops": [2, 3], "ma
 def texts(task: GSMInfinite, rows: int, position: int = 0, **batch: Any) -> list[tuple[str, int, int]]:
     """Text up to the answer, the answer and the operations of every row."""
     found = task.batch(rows, seed=0, position=position, **batch)
-    whole = [task.text(row) for row in found.tokens]
+    whole = [task.tokenizer.decode(row.tolist()) for row in found.tokens]
     split = [re.fullmatch(r"(.*) Answer: (\d+)", text, re.DOTALL) for text in whole]
     assert all(split)
     return [(m[1], int(m[2]), op) for m, op in zip(split, found.slices["op"].tolist(), strict=True) if m]
@@ -44,7 +44,7 @@ class GSMTestCase(TaskTestCase):
         """Stronger than the whole text: the question and the sentences that the answer follows from, in any order."""
         task = self.config.build()
         assert isinstance(task, GSMInfinite)
-        return {(hash(solve(task.text(row)).evidence),) for row in tokens}
+        return {(hash(solve(task.tokenizer.decode(row.tolist())).evidence),) for row in tokens}
 
     def test_sampling_is_fast(self) -> None:
         """Problems of the paper's length; far more than any CPU trainer takes."""
@@ -132,7 +132,7 @@ def test_a_solver_that_reads_the_tokens_scores_one_and_majorities_are_per_op() -
     batch = task.batch(128, seed=0, position=0, split="validation")
     said = torch.full_like(batch.labels, 0)
     for row, tokens in enumerate(batch.tokens[:, : task.context_length]):
-        answer = [*task.tokenizer.encode(str(solve(task.text(tokens)).answer)), task.tokenizer.eos]
+        answer = [*task.tokenizer.encode(str(solve(task.tokenizer.decode(tokens.tolist())).answer)), task.tokenizer.eos]
         said[row, task.context_length + 1 :][: len(answer)] = torch.tensor(answer)
     logits = F.one_hot(said, len(task.vocab)).float()
     scores = score([Answers.of(logits, batch)])
@@ -155,7 +155,7 @@ def test_shape_of_the_text() -> None:
         assert spoken.nonzero().flatten().tolist() == [121, 122]  # after ":", after the integer
         assert [task.vocab[i] for i in tokens[120:]] == ["Answer", ":", task.vocab[labels[121]]]
         assert labels[122] == task.tokenizer.eos
-        text = task.text(tokens)
+        text = task.tokenizer.decode(tokens.tolist())
         assert text.startswith("Question: ")
         assert task.tokenizer.encode(text) == tokens[tokens != task.tokenizer.pad].tolist()
         assert task.tokenizer.decode(task.tokenizer.encode(text)) == text
@@ -178,7 +178,7 @@ def test_ops_modes_and_settings_are_drawn_as_configured() -> None:
     assert batch.slices["mode"].bincount().tolist() == pytest.approx([1000, 1000], rel=0.1)
     found = Counter()
     for row, mode in zip(batch.tokens, batch.slices["mode"].tolist(), strict=True):
-        text = task.text(row)
+        text = task.tokenizer.decode(row.tolist())
         assert ("unknown but above 0" in text) == (mode == 1)
         found.update(name for name, s in SETTINGS.items() if any(place in text for place in s.places))
     assert [found[name] / 2000 for name in ("zoo", "schools", "movies")] == pytest.approx([0.5, 0.25, 0.25], abs=0.05)
@@ -368,7 +368,7 @@ class TestPublishedFiles:
         task = GSMInfiniteConfig(jsonl=write(tmp_path / "p.jsonl", rows), **self.keys | {"max_tokens": 80}).build()
         assert task.unordered
         for row in task.batch(50, seed=0, position=0).tokens:
-            text, answer = task.text(row).split(" Answer: ")
+            text, answer = task.tokenizer.decode(row.tolist()).split(" Answer: ")
             assert answer == (", ".join(sorted(re.findall(r"assign (V\d+) = 1\.", text))) or "none")
         eos = task.tokenizer.eos
         both, turned, one = (

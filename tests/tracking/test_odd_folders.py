@@ -67,3 +67,20 @@ def test_mlflow_writes_into_the_folder(folder: Path) -> None:
 def test_a_port_that_is_none_is_an_error_of_the_store() -> None:
     with patch("socket.create_connection"), pytest.raises(OSError, match="Port could not be cast"):
         check_reachable("http://host:port")
+
+
+def test_a_server_behind_a_proxy_is_left_to_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with patch("socket.create_connection", side_effect=OSError("unknown host")):
+        with pytest.raises(OSError, match="unknown host"):
+            check_reachable("http://inside:5000")
+        monkeypatch.setenv("http_proxy", "http://proxy:3128")
+        check_reachable("http://inside:5000")
+        for away in ("https://inside", "postgresql://inside/mlflow"):
+            with pytest.raises(OSError, match="unknown host"):
+                check_reachable(away)
+        monkeypatch.setenv("no_proxy", "inside")
+        with pytest.raises(OSError, match="unknown host"):
+            check_reachable("http://inside:5000")

@@ -17,6 +17,7 @@ from sleep_lightning.training.module import SleepModule
 from tests.training.test_module import experiment, train
 
 KEYS = ["model.pattern=AAGAG", "sleep.loop=2/2/1", "sleep.n_passes=2", "training.train=after_prelude"]
+SLIDING = "{steps: 1, train: after_prelude, eviction: sliding}"
 FIXED = ["training.unique_sequences=16", "training.batch_size=8", "training.max_steps=4", "training.val_every=2"]
 
 
@@ -115,6 +116,11 @@ def test_it_is_the_model_itself() -> None:
     torch.testing.assert_close(actual, module(batch), rtol=1e-5, atol=1e-5)
 
 
+def test_a_prelude_that_a_stage_gives_a_cache_is_not_frozen() -> None:
+    module = SleepModule(prelude(f"training.stages=[{SLIDING}]"))
+    assert module.reader is module.model
+
+
 def test_a_frozen_prelude_has_no_backward() -> None:
     frozen, whole = sequence_cost(prelude()), sequence_cost(prelude("training.train=all"))
     assert frozen.forward == whole.forward
@@ -136,6 +142,10 @@ def test_a_frozen_prelude_has_no_backward() -> None:
         (
             ["sleep.eviction=sliding"],
             r"block 0 \(A, sleep.eviction=sliding\) leaves.*; set training.prelude_cache=null",
+        ),
+        (
+            [f"training.stages=[{SLIDING}]"],
+            r"block 0 \(A, training\.stages\[0\]\.eviction=sliding\) leaves.*; set training.prelude_cache=null",
         ),
         (["model.summary_tokens=2"], "there are model.summary_tokens=2; set model.summary_tokens=0"),
         (["sleep.retrieved_windows=1"], "there are sleep.retrieved_windows=1"),

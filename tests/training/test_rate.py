@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sleep_lightning.cli.console import time_line
-from sleep_lightning.config import Experiment, TrainingConfig
+from sleep_lightning.config import Experiment, Stage, TrainingConfig
 from sleep_lightning.cost.flops import sequence_cost
 from sleep_lightning.formatting import duration
 from sleep_lightning.model import ModelConfig
@@ -39,6 +39,21 @@ def test_a_rate_is_measured_once_for_a_shape(tmp_path: Path) -> None:
     for other in (replace(SMALL, sleep=SleepConfig(6, 3)), replace(SMALL, model=ModelConfig(d_model=32, n_heads=2))):
         training_rate(other, 1, file=file)
     assert len(json.loads(file.read_text())) == 3
+
+
+def test_a_rate_is_of_what_learns_and_of_how_it_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [
+        TrainingConfig(executor="windows"),
+        TrainingConfig(train="memory"),
+        TrainingConfig(stages=[Stage(1, "memory")]),
+    ]
+    keys = {rate._key(replace(SMALL, training=t)) for t in (TrainingConfig(), *others)}
+    assert len(keys) == 4
+    run = list[str]()
+    monkeypatch.setattr(rate, "accumulate_gradients", lambda *_, executor, **more: run.append(executor))
+    for t in (SMALL.training, replace(SMALL.training, executor="windows")):
+        rate._step(replace(SMALL, training=t), SMALL.build_model(), torch.device("cpu"), 1)()
+    assert run == ["auto", "windows"]
 
 
 def test_a_step_takes_no_longer_than_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:

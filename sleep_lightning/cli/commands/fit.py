@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from sleep_lightning.cli.commands.config import add_arguments as add_keys
 from sleep_lightning.names import check_path
 
 NEWEST = object()
@@ -12,10 +13,7 @@ NEWEST = object()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="change a key, e.g. sleep.n_passes=4"
-    )
-    parser.add_argument("--config", metavar="YAML", help="experiment file, e.g. conf/rule110.yaml")
+    add_keys(parser)
     parser.add_argument(
         "--resume", nargs="?", const=NEWEST, metavar="RUN_DIR", help="resume a run (default: the newest)"
     )

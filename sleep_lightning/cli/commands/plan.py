@@ -12,7 +12,7 @@ from sleep_lightning.cli.commands.config import add_arguments as add_keys
 if TYPE_CHECKING:
     from sleep_lightning.config import Experiment
 
-MOST_GPUS = 2**16
+MOST_GPUS, MOST_BYTES = 2**16, 2**63
 UNITS = {"MB": 1e6, "GB": 1e9, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -71,6 +71,6 @@ def load(config: str | None, overrides: Sequence[str]) -> tuple["Experiment", st
 
 def _bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(MB|GB|MiB|GiB)", text)
-    if match is None or not float(match[1]):
+    if match is None or not 0 < (size := float(match[1]) * UNITS[match[2]]) < MOST_BYTES:
         raise ValueError(f"--memory {text} must be a size such as 80GiB or 24GB")
-    return int(float(match[1]) * UNITS[match[2]])
+    return int(size)

@@ -107,10 +107,6 @@ class GSMInfinite(Task):
             slices["mode"] = torch.tensor([MODES.index(mode) for mode in modes])
         return TaskBatch(tokens, labels, slices)
 
-    def text(self, batch_row: torch.Tensor) -> str:
-        """The text of a row of token ids, without padding."""
-        return self.tokenizer.decode(batch_row.tolist())
-
     def same_answer(self, said: Sequence[int], label: Sequence[int]) -> bool:
         """Whether an answer is right as published: of symbolic problems, the variables in any order. It must have
         ended where the label has: what else would follow is not known."""
@@ -130,18 +126,19 @@ class GSMInfiniteConfig(GSMInfiniteKeys):
 
     def build(self) -> GSMInfinite:
         """The task; the same one for equal keys while its files stay as they are."""
-        paths = [file for path in self._files.values() for file in problem_files(path)]
+        paths = [file for path in self.files.values() for file in problem_files(path)]
         return _build(json.dumps(vars(self)), tuple(path.stat().st_mtime_ns for path in paths if path.exists()))
 
     def anchored(self) -> "GSMInfiniteConfig":
         """The same with absolute paths of files, and of the tokenizer's directory."""
-        paths = {key: str(Path(path).absolute()) for key, path in self._files.items()}
+        paths = {key: str(Path(path).absolute()) for key, path in self.files.items()}
         if self.tokenizer != WORDS:
             paths["tokenizer"] = anchored(self.tokenizer)
         return replace(self, **paths)  # type: ignore[arg-type]
 
     @property
-    def _files(self) -> dict[str, str]:
+    def files(self) -> dict[str, str]:
+        """Those that are named, by their keys."""
         keys = ("jsonl", "validation_file", "test_file")
         return {key: path for key in keys if (path := getattr(self, key)) is not None}
 

@@ -14,13 +14,11 @@ import torch
 from torch import Tensor
 
 from sleep_lightning.sleep import IGNORE
-from sleep_lightning.tasks.dealing import in_split, share_of_set
+from sleep_lightning.tasks.dealing import FEWEST, in_split, share_of_set
 from sleep_lightning.tasks.task import Split, Task, TaskBatch
 
 QUARTERS = 4
 """Values of the slice ``depth``: in which quarter of the context the evidence stands."""
-_FEWEST = 2**10
-"""Mappings of keys to values that there must be, so that every split has some."""
 
 
 @dataclass
@@ -55,9 +53,9 @@ class MQARConfig:
                 raise ValueError(
                     f"task.{key}={getattr(self, key)} is less than the {most} pairs of a sequence; use more"
                 )
-        if comb(self.n_keys, min(self.pairs)) * perm(self.n_values, min(self.pairs)) < _FEWEST:
+        if comb(self.n_keys, min(self.pairs)) * perm(self.n_values, min(self.pairs)) < FEWEST:
             raise ValueError(
-                f"task.n_keys={self.n_keys} and task.n_values={self.n_values} make fewer than {_FEWEST} sets of "
+                f"task.n_keys={self.n_keys} and task.n_values={self.n_values} make fewer than {FEWEST} sets of "
                 f"{min(self.pairs)} pairs, too few to split; raise them"
             )
         if self.n_fillers < 1 or not 1 <= self.queries <= most:

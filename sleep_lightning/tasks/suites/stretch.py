@@ -84,7 +84,7 @@ class Stretch:
         misses, before = 0, len(fillers)
         while left and misses < _MISSES:
             text = plot.filler()
-            if (size := self._size(text)) <= left:
+            if 0 < (size := self._size(text)) <= left:  # of a text that adds no token there could be any number
                 fillers.append(text)
                 left, misses = left - size, 0
             else:

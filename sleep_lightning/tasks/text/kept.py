@@ -86,7 +86,7 @@ def cut(context: str, tokens: int, measure: Measure) -> list[list[str]]:
     windows, left = list[list[str]](), 0
     for unit in filter(None, units):
         left -= (size := measure(unit))
-        if left < 0:
+        if left < 0 or not windows:  # a first unit may be no token
             windows.append([])
             left = tokens - size
         windows[-1].append(unit)
@@ -95,11 +95,13 @@ def cut(context: str, tokens: int, measure: Measure) -> list[list[str]]:
 
 def bm25(texts: Sequence[str], asked: str) -> list[float]:
     """BM25 scores of texts for a question, their words in lower case (Lucene's idf; k1 1.5, b 0.75)."""
-    index = _bm25s().BM25(method="lucene", k1=1.5, b=0.75)
     corpus = [_words(text) for text in texts]
-    index.index(corpus, show_progress=False)
     known = [word for word in _words(asked) if any(word in words for words in corpus)]
-    return list(map(float, index.get_scores(known))) if known else [0.0] * len(texts)
+    if not known:  # of texts without a word no index can be made
+        return [0.0] * len(texts)
+    index = _bm25s().BM25(method="lucene", k1=1.5, b=0.75)
+    index.index(corpus, show_progress=False)
+    return list(map(float, index.get_scores(known)))
 
 
 def summary(windows: Sequence[Sequence[str]], tokens: int, measure: Measure) -> list[str]:

@@ -79,10 +79,6 @@ class RowTask(Task):
         rng = random.Random(int(torch.randint(1 << 62, (), generator=generator)))
         return self._batch([self.source.draw(rng, split) for _ in range(batch_size)], rng)
 
-    def text(self, batch_row: torch.Tensor) -> str:
-        """The text of a row of token ids, without padding."""
-        return self.tokenizer.decode(batch_row.tolist())
-
     def _places(self, row: TextRow) -> list[TextRow]:
         """The row with its questions where they may stand."""
         return {"behind": [row], "before": [row.asked_first()], "both": [row, row.asked_first()]}[self.question]

@@ -16,12 +16,10 @@ def draw_coordinates(rows: Sequence[dict[str, object]], path: Path) -> None:
         rows: of ``bench coordinates``, in its order.
         path: file to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     tables = {str(what): list(group) for what, group in groupby(rows, key=lambda row: row["what"])}
     figure = Figure(figsize=(10, 2.8 * len(tables)), layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(len(tables), len(SIZES), squeeze=False)
     for panels, (what, found) in zip(grid, tables.items(), strict=True):
         key = "d_model" if len({row["d_model"] for row in found}) > 1 else "N"

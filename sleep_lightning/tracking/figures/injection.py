@@ -14,7 +14,6 @@ def draw_injection(rows: Sequence[dict[str, object]], path: Path) -> None:
         rows: of ``bench injection``.
         path: file to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     lasting = [row for row in rows if row["hops"] == 1 and "equal_to_the_bit" not in row and row["clean"] != "none yet"]
@@ -22,7 +21,6 @@ def draw_injection(rows: Sequence[dict[str, object]], path: Path) -> None:
     one_model = len({shape for shape, _ in lines}) == 1
     kinds = list(dict.fromkeys(row["clean"] for row in lasting))
     figure = Figure(figsize=(3.4 * len(kinds), 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0], kinds, strict=True):
         for i, (shape, n) in enumerate(lines):
             for way, style in (("slept on", "o-"), ("never read", "s--")):

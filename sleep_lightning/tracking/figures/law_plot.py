@@ -55,13 +55,11 @@ def _styles(bowls: Sequence[Bowl]) -> list[Style]:
 
 def draw_law(panels: Sequence[LawPanel], path: Path, title: str) -> None:
     """Loss over N, a line for each budget with a mark at ``N*`` and its interval; a panel for each slice (PNG)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(4 * columns + 1, 3.4 * rows + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in grid[len(panels) :]:
         axes.remove()

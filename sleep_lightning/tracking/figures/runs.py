@@ -25,11 +25,9 @@ def draw_learning_curve(history: list[dict[str, float]], path: Path, title: str)
         path: file to write.
         title: what was trained.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     flops = [row["cost/train_flops"] for row in history]
     lines = (("exact_match", "majority_exact_match", "C0"), ("token_accuracy", "majority_token_accuracy", "C1"))
@@ -79,11 +77,9 @@ class Trained(Compared, Protocol):
 def draw_comparison(rows: Sequence[Trained], path: Path, title: str) -> None:
     """Exact match over training FLOPs: a point for each arm, with a bar from its worst seed to its best; hollow where
     the same weights answer without memory (PNG)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     draw_arms(axes, [(row, row.train_flops) for row in rows])
     zeroed = [row for row in rows if row.no_memory and tested_as_trained(row)]
@@ -125,11 +121,9 @@ def tested_as_trained(row: Compared) -> bool:
 def draw_frontier(plot: FrontierPlot, path: Path) -> None:
     """Value over cost (PNG): a dot for each trial, coloured and shaped by its N, with a bar from its worst seed to its
     best; a cross where one was stopped; a step line along the frontier, with the band of its seeds; the baselines."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     of_depth = depth_styles(plot.depths)
     for n, style in of_depth.items():

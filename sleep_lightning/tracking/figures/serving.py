@@ -30,7 +30,6 @@ def draw_session(rows: Sequence[Row], path: Path) -> None:
         rows: of ``bench session``.
         path: file to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     answering = [row for row in rows if "contender" in row]
@@ -40,7 +39,6 @@ def draw_session(rows: Sequence[Row], path: Path) -> None:
         sorted({row["N"] for row in answering if row["N"]}),
     )
     figure = Figure(figsize=(10, 6.6), layout="constrained")
-    FigureCanvasAgg(figure)
     (over_tokens, over_passes), (room, questions) = figure.subplots(2, 2)
     for name, mine in _by(answering, lambda row: row["contender"]).items():
         if mine[0]["N"] in (None, depths[len(depths) // 2]):
@@ -98,11 +96,9 @@ class Served(Compared, Protocol):
 
 def draw_serving(rows: Sequence[Served], path: Path, title: str) -> None:
     """Exact match over FLOPs of an answer and over bytes of a session, with the best for so much or less (PNG)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 5), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, name, label in zip(
         panels,

@@ -65,7 +65,7 @@ class TestArticles(TaskTestCase):
         task = self.task
         assert isinstance(task, RowTask)
         ids = {name: i for i, name in enumerate(task.vocab)}
-        found = [told(f" {task.text(row)}") for row in tokens]
+        found = [told(f" {task.tokenizer.decode(row.tolist())}") for row in tokens]
         return {tuple(ids[names[role]] for role in NAMES) for names in found}
 
     def test_the_end_is_predicted_in_a_window_that_does_not_sleep(self) -> None:

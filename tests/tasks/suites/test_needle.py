@@ -1,3 +1,4 @@
+import random
 import re
 from typing import Any
 
@@ -71,3 +72,9 @@ class TestNeedlesInNoise(NeedleTestCase):
 def test_impossible_tasks_are_refused(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         NeedleConfig(**overrides)
+
+
+def test_filler_without_tokens_is_left_out() -> None:
+    """A tokenizer may have one token for whatever it does not know."""
+    row = NeedleSource(NeedleConfig(kinds=["single"]), lambda text: 1).draw(random.Random(0), "train")
+    assert row.context.startswith(" A code of the ") and row.context.count(".") == 1

@@ -47,7 +47,7 @@ class SuiteTaskTestCase(TaskTestCase):
         (labels,), slices = by_answer(batch, batch.labels)
         said = iter(labels)
         for row in batch.tokens:
-            text = task.text(row)
+            text = task.tokenizer.decode(row.tolist())
             assert text.lstrip().startswith("Question") == (question == "before")
             context, asked = read(text)
             for ask, shown in asked:

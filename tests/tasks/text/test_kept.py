@@ -62,6 +62,12 @@ def test_bm25_is_the_formula() -> None:
     assert bm25(["some words", "others"], "unheard of") == [0.0, 0.0]
 
 
+def test_units_without_words_or_tokens() -> None:
+    windows = cut("\n\nfoo bar", 3, lambda text: len(text.split()))
+    assert windows == [["\n", "\nfoo bar"]]
+    assert bm25(["...", "\n"], "what") == [0.0, 0.0] and bm25([], "what") == []
+
+
 def test_bm25_brings_back_the_window_with_the_needle() -> None:
     pytest.importorskip("bm25s")
     rows, rng = KeptRows(needles(), "bm25", 1, L, size), random.Random(0)

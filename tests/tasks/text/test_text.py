@@ -42,7 +42,7 @@ def written(path: Path, records: list[Any]) -> str:
 
 
 def texts(task: RowTask, batch: TaskBatch) -> list[str]:
-    return [task.text(row) for row in batch.tokens]
+    return [task.tokenizer.decode(row.tolist()) for row in batch.tokens]
 
 
 @pytest.fixture(scope="module")
