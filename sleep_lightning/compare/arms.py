@@ -153,6 +153,12 @@ NEEDS_TEXT = ("bm25", "summary")
 """Arms that cut down a text."""
 
 
+def _with_own_passes(base: Experiment, changes: list[str]) -> tuple[str, ...]:
+    """An arm that sets N trains with it, though the base draws its own at every step."""
+    drawn = base.training.sampled_passes and any(change.startswith("sleep.n_passes=") for change in changes)
+    return (*changes, *(["training.sampled_passes=[]"] if drawn else []))
+
+
 def build_arms(base: Experiment, names: list[str], key: str = "--arms") -> list[Arm]:
     """Arms by name.
 
@@ -183,7 +189,7 @@ def _build_arm(base: Experiment, text: str, key: str) -> Arm:
     if (passes := re.fullmatch(r"n(\d+)", name)) is not None:
         N = int(passes[1])
         about = "plain hybrid, one pass" if N == 1 else f"sleep, {N} passes"
-        return Arm(name, (f"sleep.n_passes={N}",), about)
+        return Arm(name, _with_own_passes(base, [f"sleep.n_passes={N}"]), about)
     if name not in ARMS:
         if (close := did_you_mean(name, ARMS)) is not None:
             raise ValueError(f"{key} {name!r} is unknown; {close}")
@@ -196,6 +202,6 @@ def _build_arm(base: Experiment, text: str, key: str) -> Arm:
         )
     about, changes_of = ARMS[name]
     try:
-        return Arm(name, tuple(changes_of(base)), about)
+        return Arm(name, _with_own_passes(base, changes_of(base)), about)
     except ValueError as error:
         raise ValueError(f"{key} {name}: {error}") from error

@@ -97,6 +97,9 @@ def test_arms_that_are_none(names: list[str], message: str) -> None:
 
 def test_controls_of_n_passes_need_some() -> None:
     base = load_experiment(ROOT / "conf" / "depo.yaml", ["sleep.n_passes=1"])
+    drawn = load_experiment(ROOT / "conf" / "depo.yaml", ["training.sampled_passes=[1, 4]"])
+    for arm in build_arms(drawn, ["n1", "attention", "more-tokens"]):
+        assert not arm.apply(drawn).training.sampled_passes
     for arm in ("re-embed", "reset-memory"):
         with pytest.raises(ValueError, match=f"--arms {arm} compares with the base's N passes"):
             build_arms(base, [arm])
