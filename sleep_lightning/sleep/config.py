@@ -36,8 +36,9 @@ class SleepConfig:
     grad_passes: int | None = field(default=None, metadata={"high": MOST_PASSES})
     """m: only the last m passes of a window (and the coda) carry gradient, none crosses windows if m < N; null: all."""
     tolerance: float | None = None
-    """Adaptive sleep: a sequence's passes over a window end once one changed its memory by no more than this share of
-    its norm; at most N. Not in training, which runs all N (draw them: training.sampled_passes). null: always N."""
+    """Adaptive sleep: a sequence's passes over a window end once one changed its fast weights by no more than this
+    share of their norm; at most N. It needs fast weights in the loop. Not in training, which runs all N (draw them:
+    training.sampled_passes). null: always N."""
     carry_conv_state: bool = False
     """Carry the short convolution's last inputs over passes and windows instead of restarting it."""
 

@@ -186,7 +186,15 @@ def recomputes_passes(checkpointing: Checkpointing) -> bool:
 
 
 def check_looped(stack: Stack, config: SleepConfig) -> None:
-    """Raises ValueError if passes are to run mixers alone and the model's blocks cannot."""
+    """Raises ValueError if passes are to run mixers alone and the model's blocks cannot, or are to end with what they
+    change of fast weights and change none."""
+    if config.tolerance is not None and config.n_passes > 1:
+        core = config.parts(stack.n_blocks)[1]
+        if not any(i in core for i in stack.writers()):
+            raise ValueError(
+                f"sleep.tolerance={config.tolerance} ends the passes by what they change of the fast weights, and no "
+                f"looped block holds any; use null"
+            )
     if config.looped == "mixers" and _lacks(stack, "mlps"):
         raise ValueError(
             f"sleep.looped=mixers needs a model that can leave out its MLPs: {type(stack).__name__}.blocks has no "
