@@ -152,6 +152,11 @@ class FastWeights(nn.Module):
         d, rows = self.in_proj.in_features, sum(self.in_splits)
         return d * (rows + values) if read else d * (rows - keys - values)
 
+    @property
+    def carried_weights(self) -> int:
+        """What a write alone is multiplied by as well where the convolution's inputs are carried: rows of q, gate."""
+        return self.in_proj.in_features * (self.in_splits[0] + self.in_splits[-1]) if self.conv_size else 0
+
     def zero_state(self, batch_size: int) -> Tensor:
         """Fast weights before the first token, ``[B, H, K, V]`` fp32."""
         dtype = torch.promote_types(self.norm_weight.dtype, torch.float32)

@@ -16,12 +16,19 @@ COMPONENT = "model"
 
 
 def counted_pass_flops(
-    model: WindowModel, T: int, blocks: range, writes_only: bool, cached_tokens: int, **options: bool
+    model: WindowModel,
+    T: int,
+    blocks: range,
+    writes_only: bool,
+    cached_tokens: int,
+    carry_conv_state: bool = False,
+    **options: bool,
 ) -> Flops:
     """FLOPs of a pass of some blocks over T tokens of one sequence; arguments as in ``WindowModel.pass_flops``."""
     if not blocks:
         return Flops()
-    memory = model.zero_memory(1, cached_tokens=cached_tokens).map(lambda x: x.detach().requires_grad_())
+    memory = model.zero_memory(1, carry_conv_state=carry_conv_state, cached_tokens=cached_tokens)
+    memory = memory.map(lambda x: x.detach().requires_grad_())
     h = _hidden(model, T)
 
     def run() -> list[Tensor]:
