@@ -76,8 +76,7 @@ def predict_step_memory(experiment: Experiment, model: WindowModel, passes: Pass
     if t.compile or t.cuda_graph:
         return None
     passes = passes or probe_row(experiment, model)
-    n_passes, grad_passes = max(drawn_passes(experiment)), experiment.sleep.grad_passes
-    sleep = replace(experiment.sleep, n_passes=n_passes, grad_passes=grad_passes and min(grad_passes, n_passes))
+    sleep = experiment.sleep.with_passes(max(drawn_passes(experiment)))
     rows = t.batch_size // t.accumulate // t.processes
     logits = round(labelled_share(experiment, model) * model.vocab_size)
     activations = max(

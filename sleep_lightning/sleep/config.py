@@ -1,7 +1,7 @@
 """Options of the sleep."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Eviction = Literal["hard", "sliding"]
@@ -65,6 +65,10 @@ class SleepConfig:
                 f"sleep.grad_passes={self.grad_passes} must be from 1 to sleep.n_passes={self.n_passes}, "
                 f"or null for all"
             )
+
+    def with_passes(self, n_passes: int) -> "SleepConfig":
+        """The same with another N; no more passes than that carry gradient."""
+        return replace(self, n_passes=n_passes, grad_passes=self.grad_passes and min(self.grad_passes, n_passes))
 
     def parts(self, n_blocks: int) -> tuple[range, range, range]:
         """Prelude, core and coda of a stack: the core is looped, the others run once a window."""
