@@ -73,9 +73,17 @@ def check_scaling(key: str, scaling: Mapping[str, Any]) -> None:
     if missing or surplus:
         what = f"lacks {', '.join(missing)}" if missing else f"does not know {', '.join(sorted(surplus))}"
         raise ValueError(f"{key} of rope_type={kind} {what}; give {', '.join(known)}")
-    for name in needed:
-        if isinstance(scaling[name], bool) or not isinstance(scaling[name], int | float) or scaling[name] <= 0:
-            raise ValueError(f"{key}.{name}={scaling[name]!r} must be a number above 0")
+    for name, value in scaling.items():
+        if name == "rope_type" or (value is None and name not in needed):
+            continue
+        if name == "truncate":
+            if not isinstance(value, bool):
+                raise ValueError(f"{key}.truncate={value!r} must be true or false")
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise ValueError(f"{key}.{name}={value!r} must be a number above 0")
+    low, high = scaling.get("low_freq_factor", 0), scaling.get("high_freq_factor", math.inf)
+    if low >= high:
+        raise ValueError(f"{key}.low_freq_factor={low} must be below high_freq_factor={high}")
 
 
 def scaled_frequencies(dim: int, base: float, scaling: Mapping[str, Any]) -> tuple[Tensor, float]:
