@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sleep_lightning.ops import available_backends, gated_delta_rule
-from sleep_lightning.ops.gated_delta_rule.fla import why_not_fla_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.backends import FLA
 from sleep_lightning.timing import interleave, ratio, summarize
 
 Operator = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -35,7 +35,7 @@ SHAPES = (Shape(64, 24, 4, 64, 64), Shape(8, 128, 4, 64, 64), Shape(2, 512, 8, 1
 
 def runs_fla(device: str, dtype: torch.dtype = torch.float32) -> bool:
     """Whether fla's kernel runs on the device and passes its self-test there."""
-    return why_not_fla_gated_delta_rule(torch.empty(1, 1, 1, 64, device=device, dtype=dtype)) is None
+    return FLA.why_not(torch.empty(1, 1, 1, 64, device=device, dtype=dtype)) is None
 
 
 def peers(T: int, device: str = "cpu") -> dict[str, Operator]:
