@@ -26,5 +26,3 @@ STEPS: dict[str, Backend] = {
 
 gated_delta_rule = Rule("gated_delta_rule", BACKENDS, gated_delta_rule_flops, STEPS)
 """Gated DeltaNet's rule, the paper's Eq. 3 with the delta correction. Without decay (g = 0) it is DeltaNet's."""
-
-available_backends, select_backend = gated_delta_rule.available, gated_delta_rule.select
