@@ -54,6 +54,11 @@ def width_of(model: WindowModel) -> int:
     return _hidden(model, 1).shape[-1]
 
 
+def summary_bytes(model: WindowModel) -> int:
+    """Bytes of the summaries that a window leaves, each as wide as a token; 0 without compaction."""
+    return model.summary_tokens * _hidden(model, 1).nbytes
+
+
 def _hidden(model: WindowModel, T: int) -> Tensor:
     device = next(iter(model.parameters())).device
     with torch.no_grad():
