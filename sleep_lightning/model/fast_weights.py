@@ -133,11 +133,6 @@ class FastWeights(nn.Module):
     def _fixed_taps(self) -> Tensor:
         return self.conv_weight
 
-    def state_bytes(self, *, carry_conv_state: bool = False) -> int:
-        """Bytes of one sequence's memory in this layer, all in fp32."""
-        floats = self.value_heads * self.key_dim * self.value_dim
-        return 4 * (floats + (max(self.conv_size - 1, 0) * self.conv_channels if carry_conv_state else 0))
-
     def flops(self, T: int, *, read: bool = True) -> Flops | None:
         """FLOPs of T tokens of one sequence, without ``read`` those of a write; None if the rule does not say."""
         if self.rule.flops is None:

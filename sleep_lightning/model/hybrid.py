@@ -152,10 +152,6 @@ class HybridLM(nn.Module, WindowModel):
         """The layers that hold fast weights, first to last."""
         return [layer.mixer for layer in self.stack if isinstance(layer.mixer, FastWeights)]
 
-    def state_bytes(self, *, carry_conv_state: bool = False) -> list[int]:
-        """Bytes of one sequence's memory in each layer that holds fast weights."""
-        return [m.state_bytes(carry_conv_state=carry_conv_state) for m in self.memory_layers]
-
     @property
     def stack(self) -> list[Block]:
         """The blocks, first to last."""
