@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sleep_lightning.ops import available_backends, gated_delta_rule
-from sleep_lightning.ops.gated_delta_rule.fla import why_not_fla_gated_delta_rule
+from sleep_lightning.ops import gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.backends import FLA
 from sleep_lightning.timing import interleave, ratio, summarize
 
 Operator = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -35,7 +35,7 @@ SHAPES = (Shape(64, 24, 4, 64, 64), Shape(8, 128, 4, 64, 64), Shape(2, 512, 8, 1
 
 def runs_fla(device: str, dtype: torch.dtype = torch.float32) -> bool:
     """Whether fla's kernel runs on the device and passes its self-test there."""
-    return why_not_fla_gated_delta_rule(torch.empty(1, 1, 1, 64, device=device, dtype=dtype)) is None
+    return FLA.why_not(torch.empty(1, 1, 1, 64, device=device, dtype=dtype)) is None
 
 
 def peers(T: int, device: str = "cpu") -> dict[str, Operator]:
@@ -99,8 +99,8 @@ def bench_operator(seconds: float, shapes: tuple[Shape, ...] = SHAPES) -> Iterat
         leaves = inputs(shape, device=device)
         d_o = torch.randn(shape.B, shape.T, shape.H, shape.V, device=device)
         d_s = torch.randn(shape.B, shape.H, shape.K, shape.V, device=device)
-        [auto, *_] = available_backends(leaves[1])
-        ours = [name for name in available_backends(leaves[1]) if name != "reference"]
+        [auto, *_] = gated_delta_rule.available(leaves[1])
+        ours = [name for name in gated_delta_rule.available(leaves[1]) if name != "reference"]
         operators = {f"{name} (ours)": _ours(name) for name in ours} | peers(shape.T, device)
         calls = {name: _step(operator, leaves, d_o, d_s) for name, operator in operators.items()}
         expected = calls[f"{auto} (ours)"]()

@@ -19,8 +19,7 @@ from sleep_lightning.model.parameter_groups import hidden_matrices
 from sleep_lightning.ops import attention, delta_rule_inputs
 from sleep_lightning.ops.cpp import build
 from sleep_lightning.ops.dispatch import Backend
-from sleep_lightning.ops.gated_delta_rule.backends import BACKENDS
-from sleep_lightning.ops.gated_delta_rule.fla import fla_gated_delta_rule
+from sleep_lightning.ops.gated_delta_rule.backends import BACKENDS, FLA
 from sleep_lightning.sleep import SleepConfig
 from sleep_lightning.tasks import Rule110Config, TaskBatch
 from sleep_lightning.timing import interleave, ratio, summarize
@@ -202,7 +201,7 @@ def baseline_parts(with_fla: bool = False) -> Iterator[None]:
     short, attention.SHORT = attention.SHORT, 0
     conv, delta_rule_inputs.short_conv = delta_rule_inputs.short_conv, baseline_conv  # type: ignore[attr-defined]
     why_not, build.why_not = build.why_not, lambda: "the baseline has none"
-    BACKENDS[BASELINE] = Backend(fla_gated_delta_rule if with_fla else run, lambda k: None)
+    BACKENDS[BASELINE] = Backend(FLA.run if with_fla else run, lambda k: None)
     try:
         yield
     finally:

@@ -2,7 +2,7 @@
 
 from sleep_lightning.cli.console import parameters_line, plain_console, print_facts
 from sleep_lightning.config import Experiment
-from sleep_lightning.cost.plan import Plan, Way
+from sleep_lightning.cost.plan import Plan, Way, own_passes
 from sleep_lightning.formatting import duration, in_bytes, in_flop
 from sleep_lightning.tables import Column, FittingTable
 
@@ -10,7 +10,7 @@ from sleep_lightning.tables import Column, FittingTable
 def show(
     experiment: Experiment, plan: Plan, memory: int, flops_per_s: float, where: str, tokenizer: str | None = None
 ) -> int:
-    """Print it. Returns 0 if the experiment's own N fits somehow, else 1.
+    """Print it. Returns 0 if each N of the experiment's own fits somehow, else 1.
 
     Args:
         experiment: what was planned.
@@ -46,8 +46,7 @@ def show(
     for n, fitting in plan.fitting.items():
         facts[f"N = {n}"] = _advice(experiment, fitting, memory)
     print_facts(console, facts)
-    own = plan.fitting.get(experiment.sleep.n_passes)
-    return 0 if own is not None or experiment.sleep.n_passes not in plan.fitting else 1
+    return 1 if any(n in plan.fitting and plan.fitting[n] is None for n in own_passes(experiment)) else 0
 
 
 def _advice(experiment: Experiment, way: Way | None, memory: int) -> str:
@@ -58,6 +57,7 @@ def _advice(experiment: Experiment, way: Way | None, memory: int) -> str:
         )
     t = experiment.training
     changed = [key for key in way.arguments() if key != f"training.checkpointing={t.checkpointing}"]
+    changed += ["training.sampled_passes=[]"] if t.sampled_passes else []
     same = (way.checkpointing, way.accumulate) == (t.checkpointing, t.accumulate) and way.sharding in (
         t.sharding,
         "none",

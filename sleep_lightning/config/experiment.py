@@ -93,7 +93,6 @@ class Experiment:
         """What only the hybrid model can do is refused before anything is computed."""
         t, model, name = self.training, outline(self), self.model.described
         check_checkpointing(model, t.checkpointing)
-        check_looped(model, self.sleep)
         if t.sharding != "none":
             raise ValueError(f"training.sharding={t.sharding} shards the hybrid model only, not {name}; use none")
         if t.compile and not hasattr(model, "compile_passes"):
@@ -125,6 +124,7 @@ class Experiment:
                 f"sleep.n_passes={s.n_passes} with {blocks}{loop} has no effect: no looped block holds memory; {fix} "
                 f"sleep.n_passes=1"
             )
+        check_looped(m, s)
 
     @staticmethod
     def _check_eviction(m: ModelConfig, s: SleepConfig) -> None:

@@ -56,10 +56,7 @@ def sleep_in(sleep: SleepConfig, stage: Stage, n_passes: int | None) -> SleepCon
     """The sleep of a stage with this N; None: as configured."""
     if stage.eviction is not None:
         sleep = replace(sleep, eviction=stage.eviction)
-    if n_passes is None:
-        return sleep
-    gradient = None if sleep.grad_passes is None else min(sleep.grad_passes, n_passes)
-    return replace(sleep, n_passes=n_passes, grad_passes=gradient)
+    return sleep if n_passes is None else sleep.with_passes(n_passes)
 
 
 def draw_passes(experiment: "Experiment", step: int) -> int:

@@ -20,12 +20,12 @@ from sleep_lightning.config.outline import outline
 from sleep_lightning.model import HybridLM, Memory, WindowModel
 from sleep_lightning.model.open_window import open_window
 from sleep_lightning.sleep import IGNORE, SleepConfig, Window, make_schedule, zero_memory
-from sleep_lightning.sleep.counted_flops import logits_flops, width_of
+from sleep_lightning.sleep.counted_flops import logits_flops, summary_bytes
 from sleep_lightning.sleep.retrieval import likeness_flops
 from sleep_lightning.sleep.schedule import PassFlops
 
-FP32, TOKEN = 4, 8
-"""Bytes of a number, and of the id of a token."""
+TOKEN = 8
+"""Bytes of the id of a token."""
 DRAWN = 64
 """Rows of the test split that are drawn to see how long a question is."""
 
@@ -134,9 +134,8 @@ def _held_bytes(model: WindowModel, config: SleepConfig, context: int) -> int:
     memory, evicted = zero_memory(model, 1, config), context // config.window_size
     if reads_token_by_token(model, config):
         return memory.nbytes + (context - evicted * config.window_size) * _kv_bytes(model)
-    summaries = FP32 * evicted * model.summary_tokens * width_of(model) if model.summary_tokens else 0
     read_again = context if config.retrieved_windows else context % config.window_size
-    return memory.nbytes + summaries + TOKEN * read_again
+    return memory.nbytes + evicted * summary_bytes(model) + TOKEN * read_again
 
 
 def _kv_bytes(model: HybridLM) -> int:

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.outline import outline
 from sleep_lightning.sleep import Window, make_schedule, zero_memory
-from sleep_lightning.sleep.counted_flops import logits_flops, width_of
+from sleep_lightning.sleep.counted_flops import logits_flops, summary_bytes
 from sleep_lightning.sleep.schedule import PassFlops
 
-FP32 = 4
 KINDS = {
     "states": "fast weights",
     "conv": "convolutions",
@@ -60,6 +59,5 @@ def state_bytes(experiment: Experiment) -> dict[str, int]:
     for name, x in zero_memory(model, 1, experiment.sleep).named_tensors().items():
         kind = KINDS[name.partition(".")[0]]
         found[kind] = found.get(kind, 0) + x.nbytes
-    if model.summary_tokens:
-        found["summaries"] = FP32 * model.summary_tokens * width_of(model)
+    found["summaries"] = summary_bytes(model)
     return {kind: n for kind, n in found.items() if n}

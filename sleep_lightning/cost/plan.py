@@ -5,6 +5,7 @@ operations of torch and the chunked rule keep; a GPU kernel of the rule keeps le
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import get_args
@@ -75,14 +76,15 @@ class Plan:
     fitting: dict[int, Way | None]
 
 
-def plan(experiment: Experiment, gpus: int, memory: int, passes: Sequence[int]) -> Plan:
+def plan(experiment: Experiment, gpus: int, memory: int, passes: Sequence[int] = ()) -> Plan:
     """Predict all combinations of N and checkpointing.
 
     Args:
         experiment: what is to be trained.
         gpus: number of GPUs, each a rank.
         memory: bytes of each.
-        passes: N.
+        passes: N, each alone, also where ``training.sampled_passes`` draws it; empty: 1, 2 and 4 as far as the model
+            takes them, and its own.
 
     Raises:
         ValueError: a model that is not the hybrid, or one that cannot be predicted or trained on so many.
@@ -106,6 +108,7 @@ def plan(experiment: Experiment, gpus: int, memory: int, passes: Sequence[int]) 
         model.to_empty(device="cpu")
     probed = {policy: probe_row(_checkpointed(base, policy), model) for policy in PROBED}
     kept = {policy: probed[policy if policy in PROBED else "none"] for policy in POLICIES}
+    passes = passes or _default_passes(base)
     ways = [_way(base, model, n, policy, kept) for n in passes for policy in POLICIES]
     fitting = {n: _first(base, model, [way for way in ways if way.n_passes == n], memory, kept) for n in passes}
     parameters, learning = counted_parameters(model)
@@ -124,12 +127,31 @@ def _spread(t: TrainingConfig, gpus: int, sharding: str, accumulate: int) -> Tra
     )
 
 
+def own_passes(experiment: Experiment) -> list[int]:
+    """The N of its steps behind the stages."""
+    return experiment.training.sampled_passes or [experiment.sleep.n_passes]
+
+
+def _default_passes(base: Experiment) -> list[int]:
+    found = set(own_passes(base))
+    for n in (1, 2, 4):
+        with suppress(ValueError):  # nothing in the loop holds memory, say
+            _of_passes(base, n)
+            found.add(n)
+    return sorted(found)
+
+
+def _of_passes(base: Experiment, n_passes: int) -> Experiment:
+    """The same with this N in all steps behind the stages."""
+    return replace(base, sleep=base.sleep.with_passes(n_passes), training=replace(base.training, sampled_passes=[]))
+
+
 def _checkpointed(base: Experiment, policy: Checkpointing) -> Experiment:
     return replace(base, training=replace(base.training, checkpointing=policy))
 
 
 def _way(base: Experiment, model: WindowModel, n_passes: int, policy: Checkpointing, kept: Kept) -> Way:
-    e, t = _checkpointed(replace(base, sleep=replace(base.sleep, n_passes=n_passes)), policy), base.training
+    e, t = _checkpointed(_of_passes(base, n_passes), policy), base.training
     nbytes = predict_step_memory(e, model, kept[policy])
     assert nbytes is not None
     return Way(n_passes, policy, t.sharding, t.accumulate, nbytes, StepFlops(e, model).run())

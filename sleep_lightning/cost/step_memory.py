@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sleep_lightning.config import Experiment
 from sleep_lightning.config.stages import drawn_passes
-from sleep_lightning.cost.activation_memory import PassBytes, predict_peak, probe_pass
+from sleep_lightning.cost.activation_memory import FP32, PassBytes, predict_peak, probe_pass
 from sleep_lightning.cost.flops import muon_matrices
 from sleep_lightning.cost.windows import expected_schedules, labelled_share
 from sleep_lightning.model import HybridLM, WindowModel
@@ -15,7 +15,7 @@ from sleep_lightning.sleep.schedule import recomputes_passes
 from sleep_lightning.tasks.tokenizer import BYTES
 from sleep_lightning.tasks.word_tokenizer import WORDS
 
-FP32, BF16 = 4, 2
+BF16 = 2
 FIRST_STEP = 66_000_000
 """Bytes that the first step of any model adds to a process on the CPU besides tensors: code that loads. This and HEAP
 are fitted to thirteen runs of one machine (docs/speed.md)."""
@@ -76,8 +76,7 @@ def predict_step_memory(experiment: Experiment, model: WindowModel, passes: Pass
     if t.compile or t.cuda_graph:
         return None
     passes = passes or probe_row(experiment, model)
-    n_passes, grad_passes = max(drawn_passes(experiment)), experiment.sleep.grad_passes
-    sleep = replace(experiment.sleep, n_passes=n_passes, grad_passes=grad_passes and min(grad_passes, n_passes))
+    sleep = experiment.sleep.with_passes(max(drawn_passes(experiment)))
     rows = t.batch_size // t.accumulate // t.processes
     logits = round(labelled_share(experiment, model) * model.vocab_size)
     activations = max(

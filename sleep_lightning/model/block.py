@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sleep_lightning.model.attention import Attention
 from sleep_lightning.model.fast_weights import FastWeights
-from sleep_lightning.model.flops import Flops, projection
+from sleep_lightning.model.flops import Flops, products, projection
 from sleep_lightning.model.norm import RMSNorm
 from sleep_lightning.model.window_cache import LayerSlots
 from sleep_lightning.ops import DeltaInputs, swiglu
@@ -154,12 +154,16 @@ class Block(nn.Module):
         y: Tensor = self.mlp(self.mlp_norm(h))
         return y if self.mlp_out_norm is None else self.mlp_out_norm(y)
 
-    def flops(self, T: int, cached_tokens: int = 0, *, read: bool = True, mlps: bool = True) -> Flops | None:
+    def flops(
+        self, T: int, cached_tokens: int = 0, *, read: bool = True, mlps: bool = True, carry_conv_state: bool = False
+    ) -> Flops | None:
         """FLOPs of T tokens of one sequence, without ``read`` of the write alone; None if the mixer does not say."""
         if isinstance(self.mixer, Attention):
             mixer: Flops | None = self.mixer.flops(T, cached_tokens, read=read)
         else:
             mixer = self.mixer.flops(T, read=read)
+            if mixer is not None and carry_conv_state and not read:
+                mixer += products(projections=2 * T * self.mixer.carried_weights)
         if mixer is None or self.mlp is None or not (read and mlps):
             return mixer
         inputs = projection("mlp", T, self.mlp.in_proj)

@@ -152,6 +152,8 @@ class ModelConfig:
             value = getattr(self, key)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"model.{key}={value} must be above 0")
+        if not 0 <= self.norm_eps < math.inf:
+            raise ValueError(f"model.norm_eps={self.norm_eps} must be from 0; use 1e-6")
         if self.summary_tokens < 0:
             raise ValueError(f"model.summary_tokens={self.summary_tokens} must be 0 (no compaction) or more")
         if self.conv_size < 0:
@@ -204,6 +206,8 @@ class ModelConfig:
                 f"model.rope_fraction={self.rope_fraction} of the head dim {self.attention_head_dim} must be an even "
                 f"number of at least 2 dims (RoPE turns pairs)"
             )
+        if not 1 < self.rope_base < math.inf:
+            raise ValueError(f"model.rope_base={self.rope_base} must be above 1; use 10000")
         check_scaling("model.rope_scaling", self.rope_scaling)
         blocks, n = self.mixers.count(ATTENTION), len(self.attention_windows)
         if n and (n != blocks or min(self.attention_windows) < 0):

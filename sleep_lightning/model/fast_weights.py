@@ -133,11 +133,6 @@ class FastWeights(nn.Module):
     def _fixed_taps(self) -> Tensor:
         return self.conv_weight
 
-    def state_bytes(self, *, carry_conv_state: bool = False) -> int:
-        """Bytes of one sequence's memory in this layer, all in fp32."""
-        floats = self.value_heads * self.key_dim * self.value_dim
-        return 4 * (floats + (max(self.conv_size - 1, 0) * self.conv_channels if carry_conv_state else 0))
-
     def flops(self, T: int, *, read: bool = True) -> Flops | None:
         """FLOPs of T tokens of one sequence, without ``read`` those of a write; None if the rule does not say."""
         if self.rule.flops is None:
@@ -151,6 +146,11 @@ class FastWeights(nn.Module):
         keys, values = self.in_splits[0], self.in_splits[-1]  # q and the output gate, which only a read takes
         d, rows = self.in_proj.in_features, sum(self.in_splits)
         return d * (rows + values) if read else d * (rows - keys - values)
+
+    @property
+    def carried_weights(self) -> int:
+        """What a write alone is multiplied by as well where the convolution's inputs are carried: rows of q, gate."""
+        return self.in_proj.in_features * (self.in_splits[0] + self.in_splits[-1]) if self.conv_size else 0
 
     def zero_state(self, batch_size: int) -> Tensor:
         """Fast weights before the first token, ``[B, H, K, V]`` fp32."""

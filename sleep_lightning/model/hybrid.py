@@ -152,10 +152,6 @@ class HybridLM(nn.Module, WindowModel):
         """The layers that hold fast weights, first to last."""
         return [layer.mixer for layer in self.stack if isinstance(layer.mixer, FastWeights)]
 
-    def state_bytes(self, *, carry_conv_state: bool = False) -> list[int]:
-        """Bytes of one sequence's memory in each layer that holds fast weights."""
-        return [m.state_bytes(carry_conv_state=carry_conv_state) for m in self.memory_layers]
-
     @property
     def stack(self) -> list[Block]:
         """The blocks, first to last."""
@@ -302,12 +298,19 @@ class HybridLM(nn.Module, WindowModel):
         return logits if cap is None else cap * (logits / cap).tanh()
 
     def pass_flops(
-        self, T: int, blocks: range, *, writes_only: bool = False, cached_tokens: int = 0, mlps: bool = True
+        self,
+        T: int,
+        blocks: range,
+        *,
+        writes_only: bool = False,
+        cached_tokens: int = 0,
+        mlps: bool = True,
+        carry_conv_state: bool = False,
     ) -> Flops | None:
         """FLOPs of a pass, known from the sizes; None if a memory rule does not say its own."""
-        total = Flops()
+        total, options = Flops(), {"mlps": mlps, "carry_conv_state": carry_conv_state}
         for i in blocks:
-            flops = self.stack[i].flops(T, cached_tokens, read=not writes_only or i < blocks.stop - 1, mlps=mlps)
+            flops = self.stack[i].flops(T, cached_tokens, read=not writes_only or i < blocks.stop - 1, **options)
             if flops is None:
                 return None
             total += flops

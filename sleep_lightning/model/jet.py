@@ -37,6 +37,11 @@ class JetBlock(FastWeights):
         """C: the values."""
         return self.value_heads * self.value_dim
 
+    @property
+    def carried_weights(self) -> int:
+        """None: only values are convolved."""
+        return 0
+
     def _add_convolution(self, taps: int) -> None:
         self.tap_proj = nn.Linear(self.in_splits[-2], taps * self.conv_channels)  # rows [J, C], oldest tap first
         nn.init.zeros_(self.tap_proj.weight)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -27,32 +28,39 @@ class RotaryEmbedding(nn.Module):
         scaling: ``model.rope_scaling``, as in the ``config.json`` of pretrained models; empty for none.
     """
 
-    cos_TD: Tensor
-    sin_TD: Tensor
+    both_2TD: Tensor
+    """cos, sin: one tensor, so that a thread that grows it leaves others no half of it."""
 
     def __init__(self, dim: int, base: float, scaling: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.dim, self._base, self._scaling = dim, base, dict(scaling or {})
-        self.register_buffer("cos_TD", torch.empty(0, dim), persistent=False)
-        self.register_buffer("sin_TD", torch.empty(0, dim), persistent=False)
+        self.register_buffer("both_2TD", torch.empty(2, 0, dim), persistent=False)
         self.tables(TABLE)
 
     def reset(self) -> None:
         """Make the tables again, where their memory is new."""
-        self.cos_TD, self.sin_TD = self.cos_TD[:0], self.sin_TD[:0]
+        self.both_2TD = self.both_2TD[:, :0]
         self.tables(TABLE)
 
     def tables(self, T: int) -> tuple[Tensor, Tensor]:
-        """cos and sin ``[T, R]``; the table grows at a window longer than all before."""
-        if self.cos_TD.shape[0] < T:
-            frequencies, factor = scaled_frequencies(self.dim, self._base, self._scaling)
-            angle = (torch.arange(T, dtype=torch.float64)[:, None] * frequencies).repeat(1, 2).to(self.cos_TD.device)
-            self.cos_TD, self.sin_TD = factor * angle.cos().float(), factor * angle.sin().float()
-        return self.cos_TD[:T], self.sin_TD[:T]
+        """cos and sin ``[T, R]`` in fp32, whatever the weights are cast to; the table grows at a window longer than all
+        before."""
+        both = self.both_2TD
+        if both.shape[1] < T or both.dtype != torch.float32:
+            # training reads it too, after an answer; a compiled pass is left as it is
+            with nullcontext() if torch.compiler.is_compiling() else torch.inference_mode(False):
+                self.both_2TD = both = self._made(max(T, both.shape[1]), both.device)
+        cos, sin = both[:, :T].unbind()
+        return cos, sin
+
+    def _made(self, T: int, device: torch.device) -> Tensor:
+        frequencies, factor = scaled_frequencies(self.dim, self._base, self._scaling)
+        angle = (torch.arange(T, dtype=torch.float64)[:, None] * frequencies).repeat(1, 2).to(device)
+        return factor * torch.stack((angle.cos(), angle.sin())).float()
 
 
 def check_scaling(key: str, scaling: Mapping[str, Any]) -> None:
-    """Raises ValueError for a ``rope_type`` that is not known, or keys that it lacks or does not know."""
+    """Raises ValueError for a ``rope_type`` that is not known, keys that it lacks or does not know, or their values."""
     if not scaling:
         return
     kind = scaling.get("rope_type")
@@ -65,9 +73,17 @@ def check_scaling(key: str, scaling: Mapping[str, Any]) -> None:
     if missing or surplus:
         what = f"lacks {', '.join(missing)}" if missing else f"does not know {', '.join(sorted(surplus))}"
         raise ValueError(f"{key} of rope_type={kind} {what}; give {', '.join(known)}")
-    for name in needed:
-        if isinstance(scaling[name], bool) or not isinstance(scaling[name], int | float) or scaling[name] <= 0:
-            raise ValueError(f"{key}.{name}={scaling[name]!r} must be a number above 0")
+    for name, value in scaling.items():
+        if name == "rope_type" or (value is None and name not in needed):
+            continue
+        if name == "truncate":
+            if not isinstance(value, bool):
+                raise ValueError(f"{key}.truncate={value!r} must be true or false")
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise ValueError(f"{key}.{name}={value!r} must be a number above 0")
+    low, high = scaling.get("low_freq_factor", 0), scaling.get("high_freq_factor", math.inf)
+    if low >= high:
+        raise ValueError(f"{key}.low_freq_factor={low} must be below high_freq_factor={high}")
 
 
 def scaled_frequencies(dim: int, base: float, scaling: Mapping[str, Any]) -> tuple[Tensor, float]:

@@ -98,7 +98,14 @@ class WindowModel(Protocol):
         raise ValueError(f"{_name(self)} has summary_tokens={self.summary_tokens} and no summary_slots; set it to 0")
 
     def pass_flops(
-        self, T: int, blocks: range, *, writes_only: bool = False, cached_tokens: int = 0, mlps: bool = True
+        self,
+        T: int,
+        blocks: range,
+        *,
+        writes_only: bool = False,
+        cached_tokens: int = 0,
+        mlps: bool = True,
+        carry_conv_state: bool = False,
     ) -> Flops | None:
         """FLOPs of a pass of some blocks over T tokens of one sequence, known without running it.
 
@@ -108,6 +115,7 @@ class WindowModel(Protocol):
             writes_only: only the memory is wanted, as in ``write``.
             cached_tokens: earlier tokens that attention sees.
             mlps: False: the blocks run without their MLPs; given only to models that can.
+            carry_conv_state: convolutions' inputs come from the window before; given only to models that take it.
 
         Returns:
             None if the model does not say: ``cost`` then counts the products of its own operations.

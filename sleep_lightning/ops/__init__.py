@@ -5,7 +5,7 @@ from sleep_lightning.ops.cached_attention import cached_attention
 from sleep_lightning.ops.delta_rule_inputs import DeltaInputs, Layout, delta_inputs, delta_inputs_after
 from sleep_lightning.ops.dispatch import Rule
 from sleep_lightning.ops.dynamic_conv import dynamic_conv
-from sleep_lightning.ops.gated_delta_rule import available_backends, gated_delta_rule, select_backend
+from sleep_lightning.ops.gated_delta_rule import gated_delta_rule
 from sleep_lightning.ops.gated_hebbian import gated_hebbian
 from sleep_lightning.ops.rms_norm import gated_rms_norm, rms_norm
 from sleep_lightning.ops.short_conv import short_conv
@@ -16,7 +16,6 @@ __all__ = [
     "Layout",
     "QKNorm",
     "Rule",
-    "available_backends",
     "cached_attention",
     "delta_inputs",
     "delta_inputs_after",
@@ -27,7 +26,6 @@ __all__ = [
     "grouped_attention",
     "rms_norm",
     "rotate",
-    "select_backend",
     "short_conv",
     "sliding_attention",
     "swiglu",

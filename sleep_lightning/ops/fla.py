@@ -1,12 +1,16 @@
-"""What keeps flash-linear-attention's kernels from running, whichever rule they are of."""
+"""flash-linear-attention's Triton kernels for CUDA, by chunk and by token, and what keeps them from running.
+
+fla is imported at the first call.
+"""
 
 import functools
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
 from sleep_lightning.machine.compiled_code import keep_compiled_code_private
-from sleep_lightning.ops.dispatch import Kernel, why_not_transformed
+from sleep_lightning.ops.dispatch import Backend, Kernel, why_not_transformed
 from sleep_lightning.ops.one_token import why_not_one_token
 from sleep_lightning.ops.self_test import TF32_TOLERANCE, self_test, warned
 
@@ -31,27 +35,44 @@ def why_not_fla(k: Tensor) -> str | None:
     return None
 
 
-def why_not_fla_step(k: Tensor) -> str | None:
-    """Why fla's recurrent kernels cannot take keys ``k`` ``[B, 1, H, K]`` of a token that is decoded."""
-    return why_not_fla(k) or why_not_one_token(k)
-
-
-def fla_fault(name: str, kernel: Kernel, reference: Kernel, k: Tensor, *, gradients: bool = True) -> str | None:
-    """What is wrong with one of fla's kernels, found out once for each kind of keys and warned of; None if nothing is.
+def fla_backend(rule: str, module: str, reference: Kernel, *, by_token: bool = False, weighs: bool = True) -> Backend:
+    """A kernel of fla's: the contract of ``reference``, on CUDA.
 
     Args:
-        name: of the kernel, for the warning.
-        kernel: fla's.
-        reference: the rule's definition.
-        k: keys ``[B, T, H, K]``. Their device, dtype, K and H count: for each H the kernels tune themselves, for a
-            minute or more.
-        gradients: False for a kernel that has none.
+        rule: its name, for the warning.
+        module: of ``fla.ops``, and the end of its functions' names.
+        reference: the rule's definition, with which the first call for each kind of keys compares the kernel. Their
+            device, dtype, K and H count: for each H the kernels tune themselves, for a minute or more.
+        by_token: the recurrent kernel, for one token of decoding, without a gradient.
+        weighs: the kernel knows write strengths; else the values are multiplied by them.
     """
-    return _cached_fault(name, kernel, reference, k.device, k.dtype, int(k.shape[-2]), int(k.shape[-1]), gradients)
+
+    def kernel(
+        q: Tensor | None, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, initial_state: Tensor | None, scale: float
+    ) -> tuple[Tensor | None, Tensor]:
+        function = f"{'fused_recurrent' if by_token else 'chunk'}_{module}"
+        o, state = getattr(import_module(f"fla.ops.{module}"), function)(  # by keyword: fla's orders do not agree
+            q=k if q is None else q,
+            k=k,
+            **({"v": v, "beta": beta} if weighs else {"v": v * beta[..., None].to(v.dtype)}),
+            g=g if by_token else g.clamp(min=LEAST_LOG_DECAY),
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=True,
+        )
+        return (None if q is None else o), state
+
+    def why_not(k: Tensor) -> str | None:
+        if reason := why_not_fla(k) or (why_not_one_token(k) if by_token else None):
+            return reason
+        return _fault(name, kernel, reference, k.device, k.dtype, int(k.shape[-2]), int(k.shape[-1]), not by_token)
+
+    name = f"fla's {'recurrent ' if by_token else ''}{rule} kernel"
+    return Backend(kernel, why_not)
 
 
 @functools.cache
-def _cached_fault(
+def _fault(
     name: str,
     kernel: Kernel,
     reference: Kernel,

@@ -61,6 +61,11 @@ class SleepingForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         super().__init__(config)
         if model is None:
             raise ValueError("load it with from_pretrained('DIR/sleep'), DIR being what export wrote")
+        if k := config.sleep.get("retrieved_windows"):
+            raise ValueError(
+                f"sleep.retrieved_windows={k}: through the Auto classes it would answer without retrieval; use "
+                f"sleep_lightning's own test, or export with 0"
+            )
         self.model, self.sleep_config = model, SleepConfig(**config.sleep)
         self._slept: dict[int, tuple[Tensor, Memory]] = {}
         self.post_init()
@@ -76,12 +81,14 @@ class SleepingForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
             path: that directory.
             args: unused.
             config: in place of its config.
-            dtype: of the weights; None or ``auto``: fp32.
+            dtype: of the weights, or its name; None or ``auto``: fp32.
             kwargs: ``device_map`` of one device is honoured; other keys of transformers are not.
+
+        Raises:
+            ValueError: a dtype that weights do not have, or a directory or sleep that cannot be loaded.
         """
         chosen = config if isinstance(config, SleepingConfig) else SleepingConfig.from_pretrained(path)
-        dtype = dtype or kwargs.get("torch_dtype")
-        model = load_pretrained(Path(path).parent, dtype=dtype if isinstance(dtype, torch.dtype) else torch.float32)
+        model = load_pretrained(Path(path).parent, dtype=_dtype(dtype or kwargs.get("torch_dtype")))
         devices = kwargs.get("device_map")
         device = next(iter(devices.values())) if isinstance(devices, Mapping) and devices else devices
         loaded = cls(chosen, model).eval()
@@ -104,13 +111,15 @@ class SleepingForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         """
         pads = [0] * len(input_ids) if attention_mask is None else (attention_mask.cumsum(1) == 0).sum(1).tolist()
         found: dict[int, Tensor] = {}
+        if last_window:  # of prompts padded otherwise nothing will be asked again
+            self._slept = {pad: kept for pad, kept in self._slept.items() if pad in pads}
         for pad in sorted(set(pads)):
             rows = [i for i, one in enumerate(pads) if one == pad]
             tokens = input_ids[rows, pad:]
             start, memory = self._remembered(tokens, pad) if last_window else (0, self._nothing(tokens))
             read = self._read(tokens, start, memory, pad if last_window else None)
             found |= dict(zip(rows, read, strict=True))
-        longest = max(len(x) for x in found.values()) if last_window else input_ids.shape[1]
+        longest = max(1, *map(len, found.values())) if last_window else input_ids.shape[1]
         logits = torch.stack([F.pad(found[i], (0, 0, longest - len(found[i]), 0)) for i in range(len(pads))])
         loss = None
         if labels is not None:
@@ -122,8 +131,10 @@ class SleepingForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
         return {"input_ids": input_ids, "attention_mask": kwargs.get("attention_mask"), "last_window": True}
 
     def _read(self, tokens_BT: Tensor, start: int, memory: Memory, kept_as: int | None) -> Tensor:
-        """Logits of all windows from ``start`` on; of the last, and what the others left is kept, if that has a key."""
-        c, pieces, last_window = self.sleep_config, [], kept_as is not None
+        """Logits of all windows from ``start`` on; of the last, and what the others left is kept, if that has a key.
+        Without tokens there are none."""
+        c, last_window = self.sleep_config, kept_as is not None
+        pieces = [torch.zeros(len(tokens_BT), 0, self.model.vocab_size, device=tokens_BT.device)]
         for first in range(start, tokens_BT.shape[1], c.window_size):
             tokens_BL = tokens_BT[:, first : first + c.window_size]
             if not last_window or first + c.window_size >= tokens_BT.shape[1]:
@@ -145,6 +156,16 @@ class SleepingForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[mis
 
     def _nothing(self, tokens_BT: Tensor) -> Memory:
         return zero_memory(self.model, len(tokens_BT), self.sleep_config)
+
+
+def _dtype(given: Any) -> torch.dtype:
+    """transformers' ``dtype``: one of torch's, or its name."""
+    if given is None or given == "auto":
+        return torch.float32
+    found = getattr(torch, given.removeprefix("torch."), None) if isinstance(given, str) else given
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype={given!r} is no dtype of weights; use bfloat16, float16 or float32")
+    return found
 
 
 AutoConfig.register(SleepingConfig.model_type, SleepingConfig, exist_ok=True)

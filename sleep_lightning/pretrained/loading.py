@@ -126,7 +126,7 @@ def check_snapshot(model: HybridLM, folder: Path) -> tuple[Snapshot, list[Entry]
         missing.discard("head.weight")
     if missing:
         raise ValueError(f"{folder} gives no weights for {', '.join(sorted(missing))}; the model has another config")
-    if inserted and (folder / SLEEP).exists():
+    if inserted and read_sleep(folder).get("insert"):
         saved = shapes_in(folder / MEMORY, "export the model again")
         if saved != {name: tuple(p.shape) for name, p in inserted.items()}:
             raise ValueError(
@@ -170,7 +170,7 @@ def _inserted_weights(
 ) -> Iterator[tuple[str, Tensor]]:
     if not inserted:
         return
-    if not (folder / SLEEP).exists():
+    if not read_sleep(folder).get("insert"):
         for i in dict.fromkeys(int(name.split(".")[1]) for name in inserted):
             for name, x in model.new_block(i).named_parameters():
                 yield f"layers.{i}.{name}", x.zero_() if name == "mixer.out_proj.weight" else x

@@ -73,16 +73,16 @@ class Lora:
         return found
 
     def _check_targets(self) -> None:
-        if isinstance(self.target_modules, str) or not self.target_modules:
+        if not isinstance(self.target_modules, list | tuple) or not self.target_modules:
             raise ValueError(
                 f"model.lora.target_modules={self.target_modules!r} must be a list of {', '.join(TARGETS)}"
             )
         for name in self.target_modules:
-            if name in STACKED:
+            if isinstance(name, str) and name in STACKED:
                 raise ValueError(
                     f"model.lora.target_modules: {name} is a part of one projection here; use {STACKED[name]}"
                 )
-            if name not in TARGETS:
+            if not isinstance(name, str) or name not in TARGETS:
                 raise ValueError(f"model.lora.target_modules: {name!r} must be one of {', '.join(TARGETS)}")
 
     def _check_layers(self, n_blocks: int) -> None:

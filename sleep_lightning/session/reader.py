@@ -148,7 +148,7 @@ class Reader:
         if self.writes is not None:
             allowed = usual = max(1, self.writes.of_window(state.sources))
             n_passes = None if n_passes is None else min(n_passes, allowed)
-        return replace(self.config, n_passes=usual if n_passes is None else n_passes)
+        return self.config.with_passes(usual if n_passes is None else n_passes)
 
     def _hash(self, state: SessionState, tokens: Tensor, sources: Sequence[str], passes: int) -> str:
         runs: tuple[tuple[str, int], ...] = ()

@@ -12,9 +12,7 @@ from sleep_lightning.model import Memory
 
 
 def change(before: Memory, after: Memory) -> Tensor:
-    """``|S' - S| / |S'|`` over the fast weights of all layers, ``[B]``; 0 where both are zero, or there are none."""
-    if not after.states:
-        return torch.zeros(0)
+    """``|S' - S| / |S'|`` over the fast weights of all layers, of which there are some, ``[B]``; 0 where both are 0."""
     moved = sum((b - a).flatten(1).square().sum(1) for a, b in zip(before.states, after.states, strict=True))
     norm = sum(b.flatten(1).square().sum(1) for b in after.states)
     assert isinstance(moved, Tensor) and isinstance(norm, Tensor)

@@ -1,7 +1,7 @@
 """Options of the sleep."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Eviction = Literal["hard", "sliding"]
@@ -36,8 +36,9 @@ class SleepConfig:
     grad_passes: int | None = field(default=None, metadata={"high": MOST_PASSES})
     """m: only the last m passes of a window (and the coda) carry gradient, none crosses windows if m < N; null: all."""
     tolerance: float | None = None
-    """Adaptive sleep: a sequence's passes over a window end once one changed its memory by no more than this share of
-    its norm; at most N. Not in training, which runs all N (draw them: training.sampled_passes). null: always N."""
+    """Adaptive sleep: a sequence's passes over a window end once one changed its fast weights by no more than this
+    share of their norm; at most N. It needs fast weights in the loop. Not in training, which runs all N (draw them:
+    training.sampled_passes). null: always N."""
     carry_conv_state: bool = False
     """Carry the short convolution's last inputs over passes and windows instead of restarting it."""
 
@@ -64,6 +65,10 @@ class SleepConfig:
                 f"sleep.grad_passes={self.grad_passes} must be from 1 to sleep.n_passes={self.n_passes}, "
                 f"or null for all"
             )
+
+    def with_passes(self, n_passes: int) -> "SleepConfig":
+        """The same with another N; no more passes than that carry gradient."""
+        return replace(self, n_passes=n_passes, grad_passes=self.grad_passes and min(self.grad_passes, n_passes))
 
     def parts(self, n_blocks: int) -> tuple[range, range, range]:
         """Prelude, core and coda of a stack: the core is looped, the others run once a window."""

@@ -16,12 +16,19 @@ COMPONENT = "model"
 
 
 def counted_pass_flops(
-    model: WindowModel, T: int, blocks: range, writes_only: bool, cached_tokens: int, **options: bool
+    model: WindowModel,
+    T: int,
+    blocks: range,
+    writes_only: bool,
+    cached_tokens: int,
+    carry_conv_state: bool = False,
+    **options: bool,
 ) -> Flops:
     """FLOPs of a pass of some blocks over T tokens of one sequence; arguments as in ``WindowModel.pass_flops``."""
     if not blocks:
         return Flops()
-    memory = model.zero_memory(1, cached_tokens=cached_tokens).map(lambda x: x.detach().requires_grad_())
+    memory = model.zero_memory(1, carry_conv_state=carry_conv_state, cached_tokens=cached_tokens)
+    memory = memory.map(lambda x: x.detach().requires_grad_())
     h = _hidden(model, T)
 
     def run() -> list[Tensor]:
@@ -45,6 +52,11 @@ def logits_flops(model: WindowModel, T: int) -> int:
 def width_of(model: WindowModel) -> int:
     """``d_model``: numbers of a token's embedding."""
     return _hidden(model, 1).shape[-1]
+
+
+def summary_bytes(model: WindowModel) -> int:
+    """Bytes of the summaries that a window leaves, each as wide as a token; 0 without compaction."""
+    return model.summary_tokens * _hidden(model, 1).nbytes
 
 
 def _hidden(model: WindowModel, T: int) -> Tensor:

@@ -186,7 +186,15 @@ def recomputes_passes(checkpointing: Checkpointing) -> bool:
 
 
 def check_looped(stack: Stack, config: SleepConfig) -> None:
-    """Raises ValueError if passes are to run mixers alone and the model's blocks cannot."""
+    """Raises ValueError if passes are to run mixers alone and the model's blocks cannot, or are to end with what they
+    change of fast weights and change none."""
+    if config.tolerance is not None and config.n_passes > 1:
+        core = config.parts(stack.n_blocks)[1]
+        if not any(i in core for i in stack.writers()):
+            raise ValueError(
+                f"sleep.tolerance={config.tolerance} ends the passes by what they change of the fast weights, and no "
+                f"looped block holds any; use null"
+            )
     if config.looped == "mixers" and _lacks(stack, "mlps"):
         raise ValueError(
             f"sleep.looped=mixers needs a model that can leave out its MLPs: {type(stack).__name__}.blocks has no "
@@ -217,7 +225,7 @@ class PassFlops:
     """
 
     def __init__(self, model: WindowModel, config: SleepConfig) -> None:
-        self._model, self._cached_tokens = model, config.cached_tokens
+        self._model, self._cached_tokens, self._carries = model, config.cached_tokens, config.carry_conv_state
         self._known: dict[tuple[int, range, bool, bool, int], Flops] = {}
 
     def __call__(self, planned: PlannedWindow, p: Pass) -> Flops:
@@ -250,6 +258,12 @@ class PassFlops:
         key = (T, blocks, writes_only, mlps, cached_tokens)
         if key not in self._known:
             options = {} if mlps else {"mlps": False}  # a model that has none need not know of them
-            said = self._model.pass_flops(T, blocks, writes_only=writes_only, cached_tokens=cached_tokens, **options)
-            self._known[key] = said or counted_pass_flops(self._model, T, blocks, writes_only, cached_tokens, **options)
+            takes = inspect.signature(self._model.pass_flops).parameters
+            carries = {"carry_conv_state": True} if self._carries and "carry_conv_state" in takes else {}
+            said = self._model.pass_flops(
+                T, blocks, writes_only=writes_only, cached_tokens=cached_tokens, **options, **carries
+            )
+            self._known[key] = said or counted_pass_flops(
+                self._model, T, blocks, writes_only, cached_tokens, self._carries, **options
+            )
         return self._known[key]

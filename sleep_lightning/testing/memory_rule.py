@@ -127,12 +127,9 @@ class MemoryRuleTestCase:
         if not tokens:
             assert all(torch.equal(a, b) for a, b in zip(after.states, memory.states, strict=True))
 
-    @pytest.mark.parametrize("carried", [False, True])
-    def test_state_bytes_are_the_memorys(self, carried: bool) -> None:
-        model = self.model(pattern=f"A{self.letter}A{self.letter}", expand_v=2.0)
-        memory = model.zero_memory(5, carry_conv_state=carried)
-        assert 5 * sum(model.state_bytes(carry_conv_state=carried)) == memory.nbytes > 0
-        assert all(x.dtype == torch.float32 for x in (*memory.states, *memory.conv))
+    def test_memory_is_fp32(self) -> None:
+        memory = self.model(pattern=f"A{self.letter}").zero_memory(5, carry_conv_state=True)
+        assert {x.dtype for x in (*memory.states, *memory.conv)} == {torch.float32}
 
     def test_every_parameter_is_optimised_once_and_by_its_kind(self) -> None:
         """Muon takes the blocks' matrices, split into their parts; AdamW, without decay, gates, vectors, taps."""

@@ -1,7 +1,5 @@
 """Calls of a memory rule that the suites compare: random inputs, outputs with all gradients, relative errors."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -61,17 +59,6 @@ def run_rule(backend: str, inputs: Inputs, *, read: bool = True, rule: Rule = ga
         results["o"] = o.detach()
     gradients = torch.autograd.grad(loss, list(leaves.values()))
     return results | {f"d_{name}": d for name, d in zip(leaves, gradients, strict=True)}
-
-
-@contextmanager
-def fp32_matmul(mode: str) -> Iterator[None]:
-    """Set torch's fp32 matmul precision inside the block: highest, or high (TF32 on GPUs and in the Triton kernels)."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(mode)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:

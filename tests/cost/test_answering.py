@@ -73,7 +73,7 @@ def test_what_needs_a_window_at_once_reads_it_again() -> None:
     model, head = hybrid(), 2 * 4 * VOCAB
     found = answer_cost(model, SleepConfig(L, retrieved_windows=1), ASKED)
     assert found.answer_flops == one_pass(model, L + 2) + 2 * 2 * ASKED.context * 4 + head
-    assert found.held_bytes == sum(model.state_bytes()) + 8 * ASKED.context
+    assert found.held_bytes == model.zero_memory(1).nbytes + 8 * ASKED.context
     summaries = hybrid("A", summary_tokens=1)
     compacted = answer_cost(summaries, SleepConfig(L), ASKED)
     assert compacted.answer_flops == one_pass(summaries, 2 + 2) + head
@@ -89,7 +89,7 @@ def test_a_question_in_two_windows() -> None:
     model = hybrid()
     cost = answer_cost(model, SleepConfig(L, 3), asked)
     assert cost.answer_flops == one_pass(model, 1, 3) + one_pass(model, 1) + 2 * 4 * VOCAB
-    assert cost.held_bytes == sum(model.state_bytes()) + 3 * 2 * 4 * 4  # keys and values of three tokens
+    assert cost.held_bytes == model.zero_memory(1).nbytes + 3 * 2 * 4 * 4  # keys and values of three tokens
     sliding = answer_cost(model, SleepConfig(L, eviction="sliding"), asked)
     assert sliding.answer_flops == one_pass(model, 1, 2 * L - 2) + one_pass(model, 1, L - 1) + 2 * 4 * VOCAB
 

@@ -75,6 +75,29 @@ def test_shipped_experiments_are_planned(name: str) -> None:
     assert none.nbytes >= max(way.nbytes for way in others) > 0
 
 
+def passes_of(e: Experiment, *passes: int) -> list[int]:
+    return list(dict.fromkeys(way.n_passes for way in plan(e, 1, 2**40, passes).ways))
+
+
+def test_without_passes_they_are_those_that_the_experiment_takes() -> None:
+    e = experiment()
+    short = replace(e, sleep=SleepConfig(12, 3, grad_passes=3))  # of N = 1 and 2 all passes have a gradient
+    assert passes_of(short) == [1, 2, 3, 4]
+    attention = replace(e, model=replace(e.model, pattern="AAAA"), sleep=SleepConfig(12, 1))
+    assert passes_of(attention) == [1]
+    with pytest.raises(ValueError, match=r"sleep\.n_passes=2 with model\.pattern='AAAA' has no effect"):
+        passes_of(attention, 2)
+
+
+def test_each_n_that_is_drawn_is_planned_alone() -> None:
+    e = experiment()
+    drawn = replace(e, sleep=SleepConfig(12, 5), training=replace(e.training, sampled_passes=[1, 3]))
+    assert passes_of(drawn) == [1, 2, 3, 4]
+    for n in (1, 3):
+        alone = plan(replace(e, sleep=SleepConfig(12, n)), 1, 2**40, [n])
+        assert plan(drawn, 1, 2**40, [n]).ways == alone.ways
+
+
 @pytest.mark.slow
 def test_what_fits_is_the_least_change() -> None:
     e = experiment()

@@ -74,6 +74,17 @@ def test_the_matrices_that_muon_is_given_are_whole(style: str) -> None:
         assert (block.mlp is None) == letter.islower()
 
 
+YARN = {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 64}
+LLAMA3 = YARN | {"rope_type": "llama3", "low_freq_factor": 1, "high_freq_factor": 4}
+
+
+@pytest.mark.parametrize(
+    "optional", [{}, {"attention_factor": 1.2, "beta_fast": 8, "beta_slow": None, "truncate": False}]
+)
+def test_what_yarn_need_not_be_told_is_taken(optional: dict[str, object]) -> None:
+    assert ModelConfig(rope_scaling=YARN | optional).rope_scaling["factor"] == 4
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -82,6 +93,17 @@ def test_the_matrices_that_muon_is_given_are_whole(style: str) -> None:
         ({"rope_scaling": {"rope_type": "ntk"}}, r"model\.rope_scaling\.rope_type='ntk' is not known"),
         ({"rope_scaling": {"rope_type": "yarn"}}, r"model\.rope_scaling of rope_type=yarn lacks factor"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, r"model\.rope_scaling\.factor=0 must be"),
+        (
+            {"rope_scaling": YARN | {"attention_factor": "abc"}},
+            r"rope_scaling\.attention_factor='abc' must be a number",
+        ),
+        ({"rope_scaling": YARN | {"beta_fast": -3}}, r"model\.rope_scaling\.beta_fast=-3 must be a number above 0"),
+        ({"rope_scaling": YARN | {"beta_slow": 0}}, r"model\.rope_scaling\.beta_slow=0 must be a number above 0"),
+        ({"rope_scaling": YARN | {"truncate": "no"}}, r"model\.rope_scaling\.truncate='no' must be true or false"),
+        ({"rope_scaling": LLAMA3 | {"high_freq_factor": 1}}, r"low_freq_factor=1 must be below high_freq_factor=1"),
+        ({"rope_base": 0}, r"model\.rope_base=0 must be above 1; use 10000"),
+        ({"rope_base": 1, "rope_scaling": YARN}, r"model\.rope_base=1 must be above 1"),
+        ({"norm_eps": -1}, r"model\.norm_eps=-1 must be from 0"),
         ({"attention_windows": [3]}, r"model\.attention_windows=\[3\] must hold .* each of the 2 blocks"),
         ({"value_heads": 3}, r"model\.value_heads=3 must be a multiple of the 2 heads"),
         ({"vocab_size": 0}, r"model\.vocab_size=0 must be at least 1"),

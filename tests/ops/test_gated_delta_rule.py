@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sleep_lightning.ops import available_backends, gated_delta_rule, select_backend
+from sleep_lightning.ops import gated_delta_rule
 from sleep_lightning.testing import FlaTestCase, KernelTestCase
 from sleep_lightning.testing.rule_calls import make_inputs
 from tests.ops.chunked_cases import ChunkedTestCase
@@ -31,8 +31,8 @@ def test_the_definition_by_hand() -> None:
 
 def test_auto_takes_a_cpu_backend_on_cpu() -> None:
     k = make_inputs(1, 4, 1, 2, 2)["k"]
-    assert select_backend(k) == available_backends(k)[0] != "fla"
-    assert "reference" in available_backends(k)
+    assert gated_delta_rule.select(k) == gated_delta_rule.available(k)[0] != "fla"
+    assert "reference" in gated_delta_rule.available(k)
 
 
 @pytest.mark.parametrize("backend", ["fla", "flash"])

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from sleep_lightning.ops.gated_delta_rule.triton_window import triton_gated_delta_rule
-from sleep_lightning.testing.rule_calls import fp32_matmul, make_inputs
+from sleep_lightning.testing.rule_calls import make_inputs
+from tests.precision import fp32_matmul
 
 triton = pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="interpreted kernels do not compile")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sleep_lightning.ops import gated_delta_rule, select_backend
+from sleep_lightning.ops import gated_delta_rule
 from sleep_lightning.ops.dispatch import Kernel
 from sleep_lightning.ops.gated_delta_rule import triton_window
 from sleep_lightning.ops.gated_delta_rule.backends import BACKENDS
@@ -28,7 +28,8 @@ from sleep_lightning.ops.gated_delta_rule.triton_window_ops import (
 )
 from sleep_lightning.ops.self_test import self_test
 from sleep_lightning.testing import KernelTestCase
-from sleep_lightning.testing.rule_calls import fp32_matmul, make_inputs, run_rule
+from sleep_lightning.testing.rule_calls import make_inputs, run_rule
+from tests.precision import fp32_matmul
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs in test_the_kernel_in_tritons_interpreter")
@@ -236,10 +237,10 @@ def test_a_wrong_kernel_is_loud_once_and_auto_goes_on(kernel: Kernel, monkeypatc
             fp32_matmul("highest"),
             pytest.warns(RuntimeWarning, match=r"the Triton kernel is wrong on cpu .*will not be used"),
         ):
-            assert select_backend(k) == next_best
+            assert gated_delta_rule.select(k) == next_best
         with fp32_matmul("highest"), warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert select_backend(k) == next_best
+            assert gated_delta_rule.select(k) == next_best
         with (
             fp32_matmul("highest"),
             pytest.raises(ValueError, match=r"model\.backend='triton' cannot run here: the Triton kernel is wrong"),

@@ -82,6 +82,41 @@ def test_padded_prompts_generate_what_they_do_alone(tuned: tuple[Path, HybridLM]
         assert torch.equal(row[15:], loaded(tuned[0]).generate(alone[None, pad:], **options)[0, 15 - pad :])
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("bfloat16", torch.bfloat16), (torch.bfloat16, torch.bfloat16), ("auto", torch.float32), (None, torch.float32)],
+)
+def test_a_dtype_may_be_named(given: object, expected: torch.dtype, tuned: tuple[Path, HybridLM]) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(tuned[0], dtype=given)
+    assert model.dtype == expected and model(tokens(1, 12)).logits.isfinite().all()
+
+
+def test_what_it_cannot_do_is_refused(tuned: tuple[Path, HybridLM]) -> None:
+    own = sleep_lightning.pretrained.auto
+    with pytest.raises(ValueError, match=r"^dtype='int8' is no dtype of weights; use bfloat16"):
+        own.SleepingForCausalLM.from_pretrained(tuned[0], dtype="int8")
+    config = own.SleepingConfig(sleep={"window_size": 8, "retrieved_windows": 1})
+    with pytest.raises(ValueError, match=r"^sleep\.retrieved_windows=1: .* would answer without retrieval"):
+        own.SleepingForCausalLM(config, tuned[1])
+
+
+def test_memories_of_earlier_prompts_are_dropped(tuned: tuple[Path, HybridLM]) -> None:
+    model, options = loaded(tuned[0]), {"max_new_tokens": 2, "do_sample": False, "pad_token_id": 0}
+    for pad in range(4):
+        model.generate(tokens(1, 15), attention_mask=(torch.arange(15) >= pad).long()[None], **options)
+    assert [*model._slept] == [3]
+
+
+def test_a_row_masked_throughout_has_logits_of_zero(tuned: tuple[Path, HybridLM]) -> None:
+    model, x, mask = loaded(tuned[0]), tokens(2, 12), torch.ones(2, 12, dtype=torch.int64)
+    mask[1] = 0
+    with torch.no_grad():
+        logits = model(x, attention_mask=mask).logits
+        assert torch.equal(logits[0], model(x[:1]).logits[0]) and not logits[1].any()
+        assert model(x, attention_mask=0 * mask, last_window=True).logits.shape == (2, 1, 61)
+    model.generate(x, attention_mask=mask, max_new_tokens=2, do_sample=False, pad_token_id=0)
+
+
 def test_the_calls_of_lm_evaluation_harness(tuned: tuple[Path, HybridLM]) -> None:
     """Those of its ``hf`` model (0.4): it is not installed here."""
     config = transformers.AutoConfig.from_pretrained(tuned[0], revision="main", trust_remote_code=False)

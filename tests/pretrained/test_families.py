@@ -107,6 +107,18 @@ def test_over_windows_the_base_attends_within_each(kind: str, tmp_path: Path) ->
     )
 
 
+@pytest.mark.parametrize("source", ["base", "slept"])
+def test_an_export_without_memory_is_given_some(source: str, tmp_path: Path) -> None:
+    """As any directory is: new blocks, that change nothing at first; then an export holds them."""
+    write("llama", tmp_path / "base")
+    base, x = load_pretrained(tmp_path / "base"), tokens(2, 12)
+    export(base, tmp_path / "slept", SleepConfig(8, 2))
+    model = load_pretrained(tmp_path / source, {"every": 1})
+    assert model.config.pattern == "AgAgAgAg" and torch.equal(logits_of(model, x), logits_of(base, x))
+    export(model, tmp_path / "again")
+    assert load_pretrained(tmp_path / "again").config.pattern == "AgAgAgAg"
+
+
 def test_a_tuned_base_is_loaded_by_transformers(tmp_path: Path) -> None:
     write("llama", tmp_path / "base")
     model = load_pretrained(tmp_path / "base", {"every": 2})

@@ -243,6 +243,8 @@ def test_plan_and_cost_say_how_many_learn(snapshot: Path, capsys: pytest.Capture
         ("{r: 4, lora_alpha: -1}", "model.lora.lora_alpha=-1 must be a number above 0"),
         ("{r: 4, use_rslora: 3}", "model.lora.use_rslora=3 must be true or false"),
         ("{r: 4, target_modules: qkv_proj}", "must be a list of qkv_proj, o_proj"),
+        ("{r: 4, target_modules: 5}", "model.lora.target_modules=5 must be a list of qkv_proj, o_proj"),
+        ("{r: 4, target_modules: [[a]]}", "model.lora.target_modules: ['a'] must be one of qkv_proj"),
         ("{r: 4, target_modules: [q_proj]}", "q_proj is a part of one projection here; use qkv_proj"),
         ("{r: 4, target_modules: [lm_head]}", "'lm_head' must be one of qkv_proj"),
         ("{r: 4, layers_to_transform: [4]}", "model.lora.layers_to_transform=[4] must be from 0 to 3"),

@@ -173,6 +173,12 @@ def test_manual_sleep() -> None:
         torch.testing.assert_close(x, other.memory.named_tensors()[name], rtol=1e-5, atol=1e-5)
 
 
+def test_fewer_passes_than_carry_gradient_in_training_may_be_asked_for() -> None:
+    session = tiny_session(sleep={"grad_passes": 2})
+    session.append([1, 2, 3])
+    assert session.sleep(1) == 1
+
+
 def test_n_passes_of_one_sleep() -> None:
     by_argument, by_config = tiny_session(), tiny_session(sleep={"n_passes": 5})
     for session in (by_argument, by_config):

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sleep_lightning.model import HybridLM
+from sleep_lightning.config import Experiment
+from sleep_lightning.model import HybridLM, ModelConfig
 from sleep_lightning.sleep import PassRecord, SleepConfig, run_window_loop, sleep, zero_memory
 from sleep_lightning.sleep.adaptive import change
 from sleep_lightning.sleep.layerwise import not_known_legal
+from sleep_lightning.tasks import Rule110Config
 from sleep_lightning.training.gradients import accumulate_gradients
 from sleep_lightning.training.prediction import predict
 from tests.conftest import tiny_batch, tiny_model
@@ -121,6 +123,25 @@ def _run(model: HybridLM, tokens_BT: Tensor, config: SleepConfig, observe: Any) 
     labels = tiny_batch(ring=T).labels
     memory = zero_memory(model, len(tokens_BT), config)
     return run_window_loop(model, tokens_BT, plan_windows(labels, T), memory, config, observe=observe)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sleep", "model"),
+    [
+        ("AA", {"eviction": "sliding"}, {}),
+        ("AAAA", {}, {"summary_tokens": 2}),
+        ("GAAG", {"eviction": "sliding", "loop": "1/2/1"}, {}),
+    ],
+)
+def test_it_needs_fast_weights_in_the_loop(pattern: str, sleep: dict[str, Any], model: dict[str, Any]) -> None:
+    """Keys, values and summaries do not say that they have settled."""
+    config, task = SleepConfig(T, 2, tolerance=0.1, **sleep), Rule110Config(ring_size=T, n_strings=2, steps=[1])
+    message = r"^sleep\.tolerance=0\.1 ends the passes by .* the fast weights, and no looped block holds any; use null"
+    with pytest.raises(ValueError, match=message):
+        Experiment(task, ModelConfig(32, pattern, **model), config)
+    with pytest.raises(ValueError, match=message):
+        predict(tiny_model(pattern=pattern, **model), tiny_batch(ring=T), config)
+    Experiment(task, ModelConfig(32, pattern, **model), replace(config, n_passes=1))
 
 
 @pytest.mark.parametrize("tolerance", [-0.1, float("nan"), float("inf")])

@@ -22,8 +22,8 @@ from sleep_lightning.sleep import (
     wake,
     zero_memory,
 )
-from sleep_lightning.testing.rule_calls import fp32_matmul
 from tests.conftest import tiny_batch, tiny_model
+from tests.precision import fp32_matmul
 
 L = 6
 

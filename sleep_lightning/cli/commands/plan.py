@@ -43,8 +43,8 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     if not 0 < a.utilization <= 1:
         raise ValueError(f"--utilization {a.utilization} must be above 0 and at most 1")
     experiment, tokenizer = load(a.config, a.overrides)
-    passes = sorted(set(a.passes or (1, 2, 4, experiment.sleep.n_passes)))
-    if not 1 <= passes[0] <= passes[-1] <= MOST_PASSES:
+    passes = sorted(set(a.passes or ()))
+    if passes and not 1 <= passes[0] <= passes[-1] <= MOST_PASSES:
         raise ValueError(f"--passes {passes} must be from 1 to {MOST_PASSES}")
     found = plan(experiment, a.gpus, memory, passes)
     flops_per_s = a.gpus * peaks[a.gpu.lower()] * 1e12 * a.utilization

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sleep_lightning.ops import available_backends, gated_delta_rule, select_backend
+from sleep_lightning.ops import gated_delta_rule
 from sleep_lightning.ops.cpp import build
 from sleep_lightning.ops.gated_delta_rule import cpp
 from sleep_lightning.ops.gated_delta_rule.cpp import why_not_native
@@ -156,9 +156,9 @@ class TestBuild:
         with pytest.warns(RuntimeWarning, match=reason):
             gated_delta_rule(**inputs)
         with warnings.catch_warnings(action="error"):  # once, not at every call
-            assert "native" not in available_backends(inputs["k"])
+            assert "native" not in gated_delta_rule.available(inputs["k"])
         with pytest.raises(ValueError, match=f"'native' cannot run here: .*{reason}"):
-            select_backend(inputs["k"], "native")
+            gated_delta_rule.select(inputs["k"], "native")
 
     def test_no_compiler(self, fresh: pytest.MonkeyPatch) -> None:
         fresh.setattr("shutil.which", lambda name: None)
@@ -186,7 +186,7 @@ class TestBuild:
         fresh.setenv(build.SWITCH, "0")
         k = make_inputs(1, 4, 1, 2, 2)["k"]
         assert why_not_native(k) == "disabled by SLEEP_LIGHTNING_NATIVE=0"
-        assert "native" not in available_backends(k)
+        assert "native" not in gated_delta_rule.available(k)
 
     def test_tensors_it_does_not_take(self) -> None:
         assert "float64" in (why_not_native(torch.ones(1, 1, 1, 1, dtype=torch.float64)) or "")
