@@ -114,8 +114,12 @@ class SessionCore:
                 self._audit(AuditLine(self._clock(), self.id, action, method, detail))
             yield
         finally:
-            self.last_use = time.monotonic()
+            self._used()
             self._lock.release()
+
+    def _used(self) -> None:
+        """The session has been used just now."""
+        self.last_use = time.monotonic()
 
     def _check_expiry(self) -> None:
         if not self.expired:

@@ -70,7 +70,6 @@ class SessionPool:
         max_batch: int = 64,
     ) -> None:
         fresh = SleepSession(model, sleep_config, tokenizer, policy=policy)
-        fresh.close()
         self.model, self.config, self.tokenizer, self.policy = model, fresh.config, fresh.tokenizer, policy
         self._audit, self._clock = audit_of(audit), clock
         self.session_bytes, self.max_bytes, self.directory = fresh.nbytes, max_bytes, Path(directory)
@@ -143,8 +142,9 @@ class SessionPool:
                 with self.engine.member():
                     yield session
             finally:
-                if (window := own(session._state.window)) is not session._state.window:
-                    session._state = replace(session._state, window=window)
+                with session._lock:  # an idle sleep may change the state
+                    if (window := own(session._state.window)) is not session._state.window:
+                        session._state = replace(session._state, window=window)
 
     def map(self, owner: str, names: Sequence[str], f: Callable[[SleepSession], _T]) -> list[_T]:
         """``f`` of sessions, up to ``max_batch`` at a time, sharing forwards. Raises the first error."""
@@ -162,7 +162,6 @@ class SessionPool:
             fork = session.fork()
             fork.id, entry.expires_at = entry.name, fork.expires_at
             fork.save(entry.file)
-            fork.close()
         return self.entries.add(entry)
 
     def snapshot(self, owner: str, name: str) -> None:
@@ -177,7 +176,6 @@ class SessionPool:
                 raise ValueError("there is no snapshot to go back to; take one before what may have to be undone")
             before = SleepSession.load(entry.snapshot, self.model, clock=self._clock)
             session.rollback(before.snapshot())
-            before.close()
 
     def forget(self, owner: str, name: str, source: str) -> int:
         """``SleepSession.forget``, in the files too: the snapshot is given up."""
@@ -250,6 +248,9 @@ class SessionPool:
         if self._lock.closed:
             return
         self.save()
+        for entry in self.entries.all():
+            with entry.lock:
+                entry.put_aside()
         self._threads.shutdown()
         self.engine.shut_down()
         self._lock.close()

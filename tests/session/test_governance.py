@@ -289,6 +289,6 @@ class TestAudit:
         told: list[AuditLine] = []
         session = tiny_session(audit=told.append, policy="idle", idle_after=0.0)
         session.append([1])
-        session._sleep_idly(0.0, lambda: False)
+        session._sleep_idly()
         session.close()
         assert told[-1].method == "sleep" and told[-1].detail == {"tokens": 1, "idle": True}
