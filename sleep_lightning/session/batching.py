@@ -50,12 +50,18 @@ class BatchingEngine:
         model: of all sessions.
         config: of all sessions; N may differ.
         most: rows of a forward.
+
+    Attributes:
+        slept: called with the tokens of every window that was slept on.
     """
+
+    slept: Callable[[int], None]
 
     def __init__(self, model: HybridLM, config: SleepConfig, most: int) -> None:
         self._model, self._config = model, config
         self._decoding = Rows(model, config)
         self._members, self._lock = 0, threading.Lock()
+        self.slept = lambda tokens: None
         self._awake = Gathering[_Asked, Any](self._run, most, 1, "reading")
         self._asleep = Gathering(self._close, most, SLEEPERS, "sleeping", more=lambda: self._members > 1)
 
@@ -96,7 +102,9 @@ class BatchingEngine:
         stop: Stop | None = None,
     ) -> Memory:
         self._awake.leave()
-        return self._asleep(_Closing(window, config, observe, stop))
+        memory = self._asleep(_Closing(window, config, observe, stop))
+        self.slept(window.fill)
+        return memory
 
     def logits(self, model: HybridLM, h_BTE: Tensor) -> Tensor:
         logits: Tensor = self._awake(h_BTE)

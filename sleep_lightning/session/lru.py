@@ -127,6 +127,9 @@ class Entries:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        return key in self._entries
+
     @property
     def in_memory(self) -> int:
         """Sessions in memory, and those that are being read."""
