@@ -84,9 +84,7 @@ class BatchingEngine:
         self._awake.close()
         self._asleep.close()
 
-    def read(
-        self, model: HybridLM, config: SleepConfig, window: OpenWindow, tokens_BT: Tensor
-    ) -> tuple[OpenWindow, Tensor]:
+    def read(self, window: OpenWindow, tokens_BT: Tensor) -> tuple[OpenWindow, Tensor]:
         hidden = []
         for piece_BT in tokens_BT.split(powers_of_two(tokens_BT.shape[1]), 1):
             window, h = self._awake(_Reading(window, piece_BT))
@@ -94,19 +92,14 @@ class BatchingEngine:
         return window, torch.cat(hidden, 1)
 
     def close(
-        self,
-        model: HybridLM,
-        config: SleepConfig,
-        window: OpenWindow,
-        observe: Observe | None = None,
-        stop: Stop | None = None,
+        self, config: SleepConfig, window: OpenWindow, observe: Observe | None = None, stop: Stop | None = None
     ) -> Memory:
         self._awake.leave()
         memory = self._asleep(_Closing(window, config, observe, stop))
         self.slept(window.fill)
         return memory
 
-    def logits(self, model: HybridLM, h_BTE: Tensor) -> Tensor:
+    def logits(self, h_BTE: Tensor) -> Tensor:
         logits: Tensor = self._awake(h_BTE)
         return logits
 

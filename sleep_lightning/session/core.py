@@ -144,7 +144,7 @@ class SessionCore:
         meter = self._reader.meter
         meter.logits(1)
         with meter.time(self.cost.wake), torch.no_grad():
-            return self._reader.engine.logits(self.model, self._state.window.last_BE[:, None])[0, 0]
+            return self._reader.engine.logits(self._state.window.last_BE[:, None])[0, 0]
 
     def _check_room(self, T: int) -> None:
         room = self.config.window_size - self.window_fill

@@ -43,7 +43,7 @@ class Reader:
     ) -> None:
         self.model, self.config, self.meter, self.writes = model, config, meter, writes
         self._clock, self._keep_texts = clock, keep_texts
-        self.engine: Engine = Alone()
+        self.engine: Engine = Alone(model, config)
 
     def read(
         self, state: SessionState, ids: Sequence[int], source: str, *, sleeps: bool, time: float | None = None
@@ -60,7 +60,7 @@ class Reader:
             piece_BT, left_BT = left_BT.tensor_split((self.config.window_size - window.fill,), 1)
             n = piece_BT.shape[1]
             with self.meter.time(self.meter.cost.wake), torch.no_grad():
-                window, h = self.engine.read(self.model, self.config, window, piece_BT)
+                window, h = self.engine.read(window, piece_BT)
             self.meter.read(n, window.cache.fill[0] - n)
             hidden.append(h)
             sources = added(state.sources, source, n)
@@ -130,10 +130,10 @@ class Reader:
                 window = OpenWindow.opened(self.model, self.config, window.start)
                 tokens = tokens[torch.tensor(kept, device=tokens.device)]
                 if len(tokens):
-                    window, _ = self.engine.read(self.model, self.config, window, tokens[None])
+                    window, _ = self.engine.read(window, tokens[None])
             memory = window.start
             if window.fill:
-                memory = self.engine.close(self.model, config, window, observe, stop)
+                memory = self.engine.close(config, window, observe, stop)
         passes = made[0].n if made else 0
         self.meter.slept(len(tokens), passes, config, again=not all(kept))
         line = WindowLine(
