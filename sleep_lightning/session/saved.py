@@ -115,8 +115,9 @@ def _check_content(h: Header, window: OpenWindow, vocab_size: int) -> None:
         if len(last.tokens) > h.sleep.window_size or {len(x) for x in (last.change, *last.by_pass)} != {heads}:
             raise ValueError(f"last is not of a window of {h.sleep.window_size} tokens and {heads} heads")
         tokens.append(last.tokens)
-    if odd := {token for some in tokens for token in some if not 0 <= token < vocab_size}:
-        raise ValueError(f"token {str(min(odd))[:20]} is not one of the model's, 0 to {vocab_size - 1}")
+    for token in (end for some in tokens if some for end in (min(some), max(some))):
+        if not 0 <= token < vocab_size:
+            raise ValueError(f"token {str(token)[:20]} is not one of the model's, 0 to {vocab_size - 1}")
 
 
 def _check_events(h: Header) -> None:

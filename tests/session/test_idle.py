@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sleep_lightning.session import AuditLine, SessionPool, SleepSession
+from sleep_lightning.session import AuditLine, NoRoom, SessionPool, SleepSession, state_file
 from sleep_lightning.session import idle as idle_module
 from sleep_lightning.session import pool as pool_module
 from sleep_lightning.session import session as session_module
@@ -149,7 +149,7 @@ def test_no_token_and_no_pass_is_lost(loop: str, eviction: str) -> None:
 
 def test_the_thread_ends_with_the_sessions(sleeper: IdleSleeper) -> None:
     """One for all of them, whether they are gone before they have slept or not."""
-    sessions = [tiny_session(policy="idle", idle_after=after) for after in (0.01, 0.3, 0.3)]
+    sessions = [tiny_session(policy="idle", idle_after=after) for after in (2.0, 2.0, 0.01)]
     assert sleeper._thread is None, "nothing is to be slept on"
     threads = set()
     for session in sessions:
@@ -158,7 +158,7 @@ def test_the_thread_ends_with_the_sessions(sleeper: IdleSleeper) -> None:
     gone = [weakref.ref(session) for session in sessions]
     (thread,) = threads
     assert thread is not None
-    wait_for(lambda: sessions[0].windows_closed)
+    wait_for(lambda: sessions[2].windows_closed)
     del session
     sessions.clear()
     wait_for(lambda: gc.collect() is not None and not any(one() for one in gone))
@@ -221,6 +221,19 @@ def test_sessions_of_a_pool_sleep_and_end_with_it(tmp_path: Path, caplog: pytest
             session.append([4])
     time.sleep(0.3)
     assert session.window_fill == 1 and not caplog.records
+
+
+def test_one_that_cannot_be_put_aside_sleeps_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = tiny_session()
+    with SessionPool(one.model, one.config, one.nbytes, tmp_path, policy="idle") as pool:
+        name = pool.create("a")
+        with pool.use("a", name) as session:
+            session.append([1, 2, 3])
+        with monkeypatch.context() as patch:
+            patch.setattr(state_file, "write_whole", lambda *_: (_ for _ in ()).throw(OSError("full")))
+            with pytest.raises(NoRoom):
+                pool.create("a")
+        wait_for(lambda: session.windows_closed)
 
 
 def test_what_is_lent_is_given_back_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
