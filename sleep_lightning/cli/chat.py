@@ -56,6 +56,10 @@ class Chat:
         max_new_tokens: of an answer; None: as long as those of the task.
         temperature, seed: of answers.
         policy, keep_texts: of a new session; None: on_full.
+        changes: keys of ``sleep`` that were changed.
+
+    Raises:
+        ValueError: the state cannot be read, is used by another chat, or has other rules than were asked for.
     """
 
     opened: OpenedModel
@@ -66,28 +70,27 @@ class Chat:
     seed: int | None = None
     policy: Policy | None = None
     keep_texts: bool = False
+    changes: Sequence[str] = ()
     source: str = UNLABELLED
     _undo: list[tuple[str, Snapshot]] = field(default_factory=list)
     _originals: list[tuple[SleepSession, list[tuple[str, Snapshot]]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        o = self.opened
         self._lock = None if self.state is None else held_alone(self.state)
-        if self.state is not None and self.state.exists():
-            self.session = SleepSession.load(self.state, o.model, o.tokenizer)
-        else:
-            self.session = SleepSession(
+        try:
+            self.session = self._begun()
+        except BaseException:
+            self._release()
+            raise
+
+    def _begun(self) -> SleepSession:
+        o = self.opened
+        if self.state is None or not self.state.exists():
+            return SleepSession(
                 o.model, o.experiment.sleep, o.tokenizer, policy=self.policy or "on_full", keep_texts=self.keep_texts
             )
-
-    def check_state(self, changes: Sequence[str]) -> None:
-        """Raises ValueError if a state that is gone on from has other rules than were asked for.
-
-        Args:
-            changes: keys of ``sleep`` that were changed.
-        """
-        s, wanted = self.session, self.opened.experiment.sleep
-        for key in changes:
+        s, wanted = SleepSession.load(self.state, o.model, o.tokenizer), o.experiment.sleep
+        for key in self.changes:
             if (has := getattr(s.config, key)) != (value := getattr(wanted, key)):
                 raise ValueError(
                     f"--state {self.state} goes on with sleep.{key}={has}, not {value}; drop it, or begin another file"
@@ -96,6 +99,7 @@ class Chat:
             raise ValueError(f"--state {self.state} goes on with --policy {s.policy}; drop it, or begin another file")
         if self.keep_texts and not s.keep_texts:
             raise ValueError(f"--state {self.state} was begun without --keep-texts; drop it, or begin another file")
+        return s
 
     def greet(self) -> None:
         """What this is, and what to type."""
@@ -113,16 +117,17 @@ class Chat:
     def run(self, lines: Iterable[str]) -> int:
         """Until the lines end, one says /quit, or a signal comes; then the state is saved, where it has a file.
 
-        Returns the exit code.
+        Returns the exit code: 2 if the session has expired.
         """
+        stopped = ended = 0
         with SignalsInterrupt(once=True) as signals:
             try:
                 self._answer_all(lines)
             except KeyboardInterrupt:
-                return signals.exit_code
+                stopped = signals.exit_code
             finally:
-                self._end()
-        return 0
+                ended = self._end()
+        return stopped or ended
 
     def _answer_all(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -133,15 +138,28 @@ class Chat:
             except (ValueError, OSError) as error:
                 say(self.console, f"! {error}")
 
-    def _end(self) -> None:
+    def _end(self) -> int:
+        """Save what was forked, not the fork."""
         try:
             self.session.close()
             if self.state is not None:
+                if self._originals:
+                    say(self.console, f"  the fork is given up; {self.state} keeps what it was forked from")
+                    (self.session, _), *_ = self._originals
+                    self._originals = []
+                    self.session.close()
                 self._save(str(self.state))
+        except ValueError as error:
+            print(f"error: {printable(str(error))}", file=sys.stderr)
+            return 2
         finally:
-            if self.state is not None and self._lock is not None:
-                _lock_of(self.state).unlink(missing_ok=True)
-                self._lock.close()
+            self._release()
+        return 0
+
+    def _release(self) -> None:
+        if self.state is not None and self._lock is not None:
+            _lock_of(self.state).unlink(missing_ok=True)
+            self._lock.close()
 
     def answer(self, line: str) -> None:
         """One line. Raises ValueError, and OSError for files."""
@@ -239,7 +257,8 @@ class Chat:
     def _fork(self, _: str) -> None:
         self._originals.append((self.session, self._undo))
         self.session, self._undo = self.session.fork(), list(self._undo)
-        say(self.console, f"  in fork {len(self._originals)}; /back returns")
+        kept = "" if self.state is None else f"; {self.state} keeps what was forked, /save FILE the fork"
+        say(self.console, f"  in fork {len(self._originals)}; /back returns{kept}")
 
     def _back(self, _: str) -> None:
         if not self._originals:
@@ -254,6 +273,8 @@ class Chat:
         if not (file := file or str(self.state or "")):
             raise ValueError("/save needs a file, or start with --state FILE")
         check_path("/save", file)
+        if self._originals and self.state is not None and Path(file).absolute() == self.state.absolute():
+            raise ValueError(f"/save in a fork needs another file: {file} keeps what was forked")
         if (path := Path(file)).exists() and not (path.is_file() and (not path.stat().st_size or is_state(path))):
             raise ValueError(f"/save {file} would replace something that is no state of a session; choose another")
         self.session.save(path)

@@ -1,6 +1,7 @@
 """The application: routes behind their guard, a model's sessions behind both."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -18,8 +19,9 @@ from sleep_lightning.serve.tokens import BearerTokens
 from sleep_lightning.serve.work import Work
 from sleep_lightning.session import SessionPool
 
+logger = logging.getLogger(__name__)
 EXPIRY_SECONDS = 30.0
-"""How often sessions past their ttl are looked for."""
+"""How often sessions past their ttl are looked for, and what failed in the queue of those that are gone."""
 
 
 def create_app(
@@ -34,7 +36,7 @@ def create_app(
         stopping: set it when the server is to end: answers that are being made end early.
     """
     limits = limits or Limits()
-    work, stopping = Work(limits.waiting), stopping or threading.Event()
+    work, stopping = Work(limits.waiting, pool.directory), stopping or threading.Event()
     metrics = Metrics(pool, work)
 
     @asynccontextmanager
@@ -80,5 +82,8 @@ def _route(scope: Scope) -> str:
 async def _expire(pool: SessionPool, work: Work) -> None:
     while True:
         await asyncio.sleep(EXPIRY_SECONDS)
-        with suppress(OSError):
+        try:
             await work.in_thread(pool.expire)
+        except Exception:
+            logger.exception("sessions that have expired could not be deleted")
+        work.failures = {key: said for key, said in work.failures.items() if key in pool.entries}

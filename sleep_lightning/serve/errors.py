@@ -30,8 +30,15 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 """For OpenAPI."""
 
 
-def status_of(error: Exception) -> tuple[int, str]:
-    """Status and sentence."""
+def told(error: Exception, directory: Path) -> tuple[int, str]:
+    """Status and sentence for a client; the place of the files is not in it. What is the server's fault is logged."""
+    status, said = _status_of(error)
+    if status == 500:
+        logger.error("a request failed", exc_info=error)
+    return status, said.replace(f"{directory}/", "")
+
+
+def _status_of(error: Exception) -> tuple[int, str]:
     said = " ".join(str(error).split())
     if isinstance(error, NoSession):
         return 404, said
@@ -50,14 +57,12 @@ def status_of(error: Exception) -> tuple[int, str]:
 
 
 def answer_errors(app: FastAPI, directory: Path) -> None:
-    """Have an app answer what its routes raise; the place of its files is not told."""
+    """Have an app answer what its routes raise."""
 
     def response(error: Exception) -> JSONResponse:
-        status, said = status_of(error)
-        if status == 500:
-            logger.error("a request failed", exc_info=error)
+        status, said = told(error, directory)
         headers = {"Retry-After": str(RETRY)} if status == 429 else None
-        return JSONResponse({"error": said.replace(f"{directory}/", "")}, status, headers)
+        return JSONResponse({"error": said}, status, headers)
 
     async def answered(_: Request, error: Exception) -> JSONResponse:
         return response(error)

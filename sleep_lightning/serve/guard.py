@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sleep_lightning.serve.limits import Limits
@@ -13,6 +14,8 @@ from sleep_lightning.serve.tokens import BearerTokens
 
 OPEN = ("/health", "/openapi.json")
 """Paths without a token."""
+GONE = 499
+"""Status by which a client that went away before it had sent its request is counted; nobody is told."""
 STATES = "/v1/states"
 """Where a state may be sent."""
 BODIES = 4
@@ -50,6 +53,8 @@ class Guard:
 
         try:
             await self._checked(scope, receive, counted)
+        except ClientDisconnect:  # in the middle of its body: nothing of it is carried out
+            status = GONE
         finally:
             labels = _method(scope), self._route_of(scope)
             self._metrics.requests.labels(*labels, str(status)).inc()
@@ -91,7 +96,7 @@ class _Body:
         self.size = 0
 
     async def read(self, receive: Receive, most: int, promised: bytes | None) -> tuple[int, str] | None:
-        """Read all of it, ``most`` bytes; else status and reason of the refusal."""
+        """Read all of it, ``most`` bytes; else status and reason of the refusal. Raises ClientDisconnect."""
         too_long = 413, f"the body has more than {most} bytes; send less at once"
         if promised is not None and promised.isdigit() and int(promised[:30]) > most:
             return too_long
@@ -99,7 +104,7 @@ class _Body:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                break
+                raise ClientDisconnect
             part, more = message.get("body", b""), message.get("more_body", False)
             self.parts.append(part)
             self.size += len(part)

@@ -1,6 +1,6 @@
 """What a client may ask for at most."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 
@@ -39,3 +39,20 @@ class Limits:
                 raise ValueError(f"--limit {one} must be NAME=NUMBER, a number from 1, with one of {', '.join(known)}")
             values[name] = int(number)
         return cls(**values)
+
+    def reaching(self, n_passes: int, given: list[str]) -> Self:
+        """With the N of the sessions, where the limit of passes is the default.
+
+        Args:
+            n_passes: N.
+            given: as of ``parsed``.
+
+        Raises:
+            ValueError: a smaller limit was given.
+        """
+        if n_passes > self.passes and any(one.startswith("passes=") for one in given):
+            raise ValueError(
+                f"--limit passes={self.passes} is below sleep.n_passes={n_passes}, the passes of every sleep; raise "
+                f"it, or give sleep.n_passes={self.passes}"
+            )
+        return replace(self, passes=max(self.passes, n_passes))

@@ -37,6 +37,7 @@ class Metrics(Collector):
         )
         self.tokens = Counter(f"{PREFIX}tokens", "Tokens by what was done.", ("kind",), registry=self.registry)
         self.registry.register(self)
+        pool.engine.slept = self.tokens.labels("slept on").inc
 
     def collect(self) -> "Iterable[Metric]":
         """What is asked for only when it is scraped."""

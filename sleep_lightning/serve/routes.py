@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 
 from sleep_lightning.serve import schemas as s
-from sleep_lightning.serve.errors import REFUSALS, status_of
+from sleep_lightning.serve.errors import REFUSALS, told
 from sleep_lightning.serve.limits import LimitReached, Limits
 from sleep_lightning.serve.metrics import Metrics
 from sleep_lightning.serve.streams import Events, Generation, event
@@ -134,9 +134,7 @@ def session_routes(
 
         def close(session: SleepSession) -> s.Session:
             check_windows(session, session.config.window_size)
-            tokens = session.window_fill
             session.sleep(body.n_passes)
-            metrics.tokens.labels("slept on").inc(tokens)
             return info(owner, session)
 
         return await use(owner, id, close) if body.wait else _queue(owner, id, close)
@@ -164,6 +162,7 @@ def session_routes(
                 check_windows(session, n + most)
                 with closing(session.generate(most, prompt=prompt, **options)) as tokens:  # type: ignore[type-var]
                     f(tokens)
+                metrics.tokens.labels("read").inc(n)
 
         return lend, texts
 
@@ -212,7 +211,7 @@ def session_routes(
             kind, content = first
             async with aclosing(events):
                 while True:
-                    yield event(kind, {"error": status_of(content)[1]} if kind == "error" else content)
+                    yield event(kind, {"error": told(content, pool.directory)[1]} if kind == "error" else content)
                     if kind in ("done", "error"):
                         return
                     kind, content = await anext(events)
@@ -269,17 +268,10 @@ def session_routes(
         """A new session from such a file."""
         content = await request.body()
 
-        def run() -> str:
-            id = pool.restore(owner, content)
-            with pool.use(owner, id) as session:
-                writes = session.writes
-            try:
-                check_passes(None if writes is None else max(writes.others, *writes.passes.values(), 0))
-            except LimitReached:
-                pool.delete(owner, id)
-                raise
-            return id
+        def check(session: SleepSession) -> None:
+            check_passes(session.most_passes)
+            check_windows(session, 0)
 
-        return await begin(owner, run)
+        return await begin(owner, lambda: pool.restore(owner, content, check))
 
     return router

@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TypeVar
 
+from sleep_lightning.serve.errors import told
 from sleep_lightning.serve.limits import LimitReached
 
 THREADS = 32
@@ -19,11 +21,15 @@ class Work:
 
     Args:
         waiting: requests of an owner at a time.
+        directory: of the sessions, which no client is told.
         threads: at a time, of all owners.
+
+    Attributes:
+        failures: why the last thing queued for a session has failed.
     """
 
-    def __init__(self, waiting: int, threads: int = THREADS) -> None:
-        self._most, self._threads = waiting, ThreadPoolExecutor(threads, "work")
+    def __init__(self, waiting: int, directory: Path, threads: int = THREADS) -> None:
+        self._most, self._directory, self._threads = waiting, directory, ThreadPoolExecutor(threads, "work")
         self._of_owner: Counter[str] = Counter()
         self._turns: dict[Key, tuple[asyncio.Lock, int]] = {}
         self._queued: Counter[Key] = Counter()
@@ -47,9 +53,17 @@ class Work:
     @asynccontextmanager
     async def turn(self, owner: str, name: str) -> AsyncIterator[None]:
         """The session's turn: requests come in the order in which they have arrived. Raises LimitReached."""
+        self._admit(owner)
+        async with self._admitted(owner, name):
+            yield
+
+    def _admit(self, owner: str) -> None:
         if self._of_owner[owner] >= self._most:
             raise LimitReached(f"{self._most} requests of yours are being worked on; wait for one of them")
         self._of_owner[owner] += 1
+
+    @asynccontextmanager
+    async def _admitted(self, owner: str, name: str) -> AsyncIterator[None]:
         lock, users = self._turns.get((owner, name), (asyncio.Lock(), 0))
         self._turns[owner, name] = lock, users + 1
         try:
@@ -68,8 +82,7 @@ class Work:
 
         Raises LimitReached. What ``f`` raises is kept in ``failures`` until something queued succeeds.
         """
-        if self._of_owner[owner] >= self._most:
-            raise LimitReached(f"{self._most} requests of yours are being worked on; wait for one of them")
+        self._admit(owner)
         self._queued[owner, name] += 1
         self.keep(asyncio.create_task(self._run_queued(owner, name, f)))
         return self._queued[owner, name]
@@ -99,10 +112,11 @@ class Work:
 
     async def _run_queued(self, owner: str, name: str, f: Callable[[], object]) -> None:
         try:
-            await self.run(owner, name, f)
+            async with self._admitted(owner, name):
+                await self.in_thread(f)
             self.failures.pop((owner, name), None)
-        except (ValueError, OSError) as error:
-            self.failures[owner, name] = str(error)
+        except Exception as error:
+            self.failures[owner, name] = told(error, self._directory)[1]
         finally:
             self._queued[owner, name] -= 1
             if not self._queued[owner, name]:

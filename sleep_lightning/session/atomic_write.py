@@ -9,6 +9,11 @@ PATIENCE = 60.0
 """Seconds to wait for another writer of the same file."""
 
 
+def partial_of(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(f".{path.name}.partial")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a file, for its owner alone, once the new content is on disk.
 
@@ -17,7 +22,7 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; the file before is intact.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     file = _locked(partial)
     try:
         os.ftruncate(file, 0)
@@ -26,7 +31,7 @@ def write_whole(path: Path, content: bytes) -> None:
             left = left[os.write(file, left) :]
         os.fsync(file)
         os.replace(partial, path)
-    except OSError:
+    except BaseException:
         partial.unlink(missing_ok=True)
         raise
     finally:

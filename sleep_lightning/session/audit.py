@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sleep_lightning.machine.locks import open_private
 
-Action = Literal["create", "read", "write", "inspect", "reset", "export"]
+Action = Literal["read", "write", "inspect", "reset", "export"]
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,18 @@ class BatchingEngine:
         model: of all sessions.
         config: of all sessions; N may differ.
         most: rows of a forward.
+
+    Attributes:
+        slept: called with the tokens of every window that was slept on.
     """
+
+    slept: Callable[[int], None]
 
     def __init__(self, model: HybridLM, config: SleepConfig, most: int) -> None:
         self._model, self._config = model, config
         self._decoding = Rows(model, config)
         self._members, self._lock = 0, threading.Lock()
+        self.slept = lambda tokens: None
         self._awake = Gathering[_Asked, Any](self._run, most, 1, "reading")
         self._asleep = Gathering(self._close, most, SLEEPERS, "sleeping", more=lambda: self._members > 1)
 
@@ -78,9 +84,7 @@ class BatchingEngine:
         self._awake.close()
         self._asleep.close()
 
-    def read(
-        self, model: HybridLM, config: SleepConfig, window: OpenWindow, tokens_BT: Tensor
-    ) -> tuple[OpenWindow, Tensor]:
+    def read(self, window: OpenWindow, tokens_BT: Tensor) -> tuple[OpenWindow, Tensor]:
         hidden = []
         for piece_BT in tokens_BT.split(powers_of_two(tokens_BT.shape[1]), 1):
             window, h = self._awake(_Reading(window, piece_BT))
@@ -88,17 +92,14 @@ class BatchingEngine:
         return window, torch.cat(hidden, 1)
 
     def close(
-        self,
-        model: HybridLM,
-        config: SleepConfig,
-        window: OpenWindow,
-        observe: Observe | None = None,
-        stop: Stop | None = None,
+        self, config: SleepConfig, window: OpenWindow, observe: Observe | None = None, stop: Stop | None = None
     ) -> Memory:
         self._awake.leave()
-        return self._asleep(_Closing(window, config, observe, stop))
+        memory = self._asleep(_Closing(window, config, observe, stop))
+        self.slept(window.fill)
+        return memory
 
-    def logits(self, model: HybridLM, h_BTE: Tensor) -> Tensor:
+    def logits(self, h_BTE: Tensor) -> Tensor:
         logits: Tensor = self._awake(h_BTE)
         return logits
 

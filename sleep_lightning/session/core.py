@@ -114,8 +114,12 @@ class SessionCore:
                 self._audit(AuditLine(self._clock(), self.id, action, method, detail))
             yield
         finally:
-            self.last_use = time.monotonic()
+            self._used()
             self._lock.release()
+
+    def _used(self) -> None:
+        """The session has been used just now."""
+        self.last_use = time.monotonic()
 
     def _check_expiry(self) -> None:
         if not self.expired:
@@ -140,7 +144,7 @@ class SessionCore:
         meter = self._reader.meter
         meter.logits(1)
         with meter.time(self.cost.wake), torch.no_grad():
-            return self._reader.engine.logits(self.model, self._state.window.last_BE[:, None])[0, 0]
+            return self._reader.engine.logits(self._state.window.last_BE[:, None])[0, 0]
 
     def _check_room(self, T: int) -> None:
         room = self.config.window_size - self.window_fill

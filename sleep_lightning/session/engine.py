@@ -14,47 +14,41 @@ Stop = Callable[[], bool]
 
 
 class Engine(Protocol):
-    """Called without gradients, by the thread that works on the session."""
+    """Of one model and its sleep. Called without gradients, by the thread that works on the session."""
 
-    def read(
-        self, model: HybridLM, config: SleepConfig, window: OpenWindow, tokens_BT: Tensor
-    ) -> tuple[OpenWindow, Tensor]:
+    def read(self, window: OpenWindow, tokens_BT: Tensor) -> tuple[OpenWindow, Tensor]:
         """``OpenWindow.read``."""
         ...
 
     def close(
-        self,
-        model: HybridLM,
-        config: SleepConfig,
-        window: OpenWindow,
-        observe: Observe | None = None,
-        stop: Stop | None = None,
+        self, config: SleepConfig, window: OpenWindow, observe: Observe | None = None, stop: Stop | None = None
     ) -> Memory:
-        """``OpenWindow.close``."""
+        """``OpenWindow.close``, with the N of ``config``."""
         ...
 
-    def logits(self, model: HybridLM, h_BTE: Tensor) -> Tensor:
+    def logits(self, h_BTE: Tensor) -> Tensor:
         """``HybridLM.logits``."""
         ...
 
 
 class Alone:
-    """Runs the model for one session at a time, in the thread that asks."""
+    """Runs the model for one session at a time, in the thread that asks.
 
-    def read(
-        self, model: HybridLM, config: SleepConfig, window: OpenWindow, tokens_BT: Tensor
-    ) -> tuple[OpenWindow, Tensor]:
-        return window.read(model, config, tokens_BT)
+    Args:
+        model: of the session.
+        config: its sleep.
+    """
+
+    def __init__(self, model: HybridLM, config: SleepConfig) -> None:
+        self._model, self._config = model, config
+
+    def read(self, window: OpenWindow, tokens_BT: Tensor) -> tuple[OpenWindow, Tensor]:
+        return window.read(self._model, self._config, tokens_BT)
 
     def close(
-        self,
-        model: HybridLM,
-        config: SleepConfig,
-        window: OpenWindow,
-        observe: Observe | None = None,
-        stop: Stop | None = None,
+        self, config: SleepConfig, window: OpenWindow, observe: Observe | None = None, stop: Stop | None = None
     ) -> Memory:
-        return window.close(model, config, observe, stop)
+        return window.close(self._model, config, observe, stop)
 
-    def logits(self, model: HybridLM, h_BTE: Tensor) -> Tensor:
-        return model.logits(h_BTE)
+    def logits(self, h_BTE: Tensor) -> Tensor:
+        return self._model.logits(h_BTE)

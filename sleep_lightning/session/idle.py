@@ -1,56 +1,68 @@
 """Sleeping while nobody asks: in a thread, pass by pass, making way for whoever has something to read."""
 
+import itertools
+import logging
 import threading
 import time
 import weakref
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sleep_lightning.session.session import SleepSession
 
+logger = logging.getLogger(__name__)
 LEAST_WAIT = 0.01
 """Seconds until a session that was busy is looked at again."""
+PAUSE = 1.0
+"""Seconds after a sleep that failed: the audit of all sessions may have no space."""
 
 
 class IdleSleeper:
-    """The thread that closes a session's window once the session has not been used for a while.
+    """One thread that closes the windows of all sessions of a process that have not been used for a while.
 
-    It lets go of a session that nobody else holds.
-
-    Args:
-        session: that sleeps.
-        idle_after: seconds without a call.
+    It runs as long as there is a window to be closed, and lets go of a session that nobody else holds.
     """
 
-    def __init__(self, session: "SleepSession", idle_after: float) -> None:
-        self._session, self._idle_after = weakref.ref(session), idle_after
-        self._touched, self._closed = threading.Event(), threading.Event()
-        weakref.finalize(session, self.close)
-        self._thread = threading.Thread(target=self._run, name="idle sleep", daemon=True)
-        self._thread.start()
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._due: list[tuple[float, int, weakref.ref[SleepSession]]] = []
+        self._order = itertools.count()
+        self._thread: threading.Thread | None = None
 
-    def touch(self) -> None:
-        """Something has been read."""
-        self._touched.set()
-
-    def close(self) -> None:
-        """End the thread, at the next boundary of a pass."""
-        self._closed.set()
-        self._touched.set()
+    def watch(self, session: "SleepSession", at: float) -> None:
+        """Look at a session at a time (``time.monotonic``), unless it is being watched already."""
+        with self._changed:
+            if not session._watched:
+                session._watched = True
+                at = max(at, time.monotonic() + LEAST_WAIT)
+                heappush(self._due, (at, next(self._order), weakref.ref(session)))
+                if self._thread is None or not self._thread.is_alive():  # a forked process has no threads
+                    self._thread = threading.Thread(target=self._run, name="idle sleep", daemon=True)
+                    self._thread.start()
+                self._changed.notify()
 
     def _run(self) -> None:
-        while self._touched.wait() and not self._closed.is_set():
-            self._touched.clear()
-            while (seconds := self._seconds_left()) is not None:
-                if self._closed.wait(max(seconds, LEAST_WAIT)):
-                    return
+        while (session := self._next()) is not None:
+            try:
+                if (at := session._sleep_idly()) is not None:
+                    self.watch(session, at)
+            except Exception as error:  # of the audit, or of the model: it is tried again, as after any use
+                logger.warning("session %s could not sleep: %s: %s", session.id, type(error).__name__, error)
+                time.sleep(PAUSE)
+            del session
 
-    def _seconds_left(self) -> float | None:
-        """Until the session will have been idle for long enough; None: it has, and has slept, or it is gone."""
-        session = self._session()
-        if session is None:
+    def _next(self) -> "SleepSession | None":
+        """The next session that is due; None: no session is left."""
+        with self._changed:
+            while self._due:
+                if (left := self._due[0][0] - time.monotonic()) > 0:
+                    self._changed.wait(left)
+                elif (session := heappop(self._due)[2]()) is not None:
+                    session._watched = False
+                    return session
+            self._thread = None
             return None
-        left = session.last_use + self._idle_after - time.monotonic()
-        if left <= 0 and session._sleep_idly(self._idle_after, self._closed.is_set):
-            return None
-        return left
+
+
+SLEEPER = IdleSleeper()

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sleep_lightning.session.atomic_write import partial_of
 from sleep_lightning.session.core import SessionExpired
 from sleep_lightning.session.session import SleepSession
 
@@ -79,10 +80,23 @@ class Entry:
         except SessionExpired:
             self.remove_files()
 
+    def put_aside(self) -> None:
+        """Save it for the last time: no idle sleep comes behind that. Raises OSError; it then sleeps on."""
+        if self.session is None:
+            return
+        self.session.close()
+        try:
+            self.save()
+        except BaseException:
+            self.session._closed = False
+            self.session._used()
+            raise
+
     def remove_files(self) -> None:
         """Nothing of it stays on disk."""
         for file in (self.file, self.snapshot):
             file.unlink(missing_ok=True)
+            partial_of(file).unlink(missing_ok=True)  # of a writer that was killed
         self.gone = True
 
 
@@ -112,6 +126,9 @@ class Entries:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __contains__(self, key: tuple[str, str]) -> bool:
+        return key in self._entries
 
     @property
     def in_memory(self) -> int:
@@ -235,9 +252,7 @@ class Entries:
     def _evict(self, entry: Entry) -> None:
         """To disk, then out of memory: never the other way round."""
         try:
-            assert entry.session is not None
-            entry.session.close()  # what sleeps idly makes way
-            entry.save()
+            entry.put_aside()
             self._drop(entry)
             self.evictions += 1
         except OSError as error:

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, Any, TypeVar
 
 from sleep_lightning.formatting import in_bytes
 from sleep_lightning.machine.locks import open_lock, take
 from sleep_lightning.model import HybridLM
+from sleep_lightning.session.atomic_write import partial_of
 from sleep_lightning.session.audit import Audit, audit_of
 from sleep_lightning.session.batch import own
 from sleep_lightning.session.batching import BatchingEngine
@@ -26,7 +27,11 @@ from sleep_lightning.session.write_policy import WritePolicy
 from sleep_lightning.sleep import SleepConfig
 
 OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+LOCK = ".lock"
+"""No owner has this name."""
 _NAME = re.compile(r"[0-9a-f]{32}")
+_LEFT = re.compile(r"(?P<session>NAME)\.snapshot\.safetensors|\.?NAME[a-z.]*\.partial".replace("NAME", _NAME.pattern))
+"""A snapshot, or what was half written."""
 OF_EACH = ("n_passes", "tolerance")
 """Keys of sleep in which sessions of a pool that took over a directory may differ."""
 _T = TypeVar("_T")
@@ -70,7 +75,6 @@ class SessionPool:
         max_batch: int = 64,
     ) -> None:
         fresh = SleepSession(model, sleep_config, tokenizer, policy=policy)
-        fresh.close()
         self.model, self.config, self.tokenizer, self.policy = model, fresh.config, fresh.tokenizer, policy
         self._audit, self._clock = audit_of(audit), clock
         self.session_bytes, self.max_bytes, self.directory = fresh.nbytes, max_bytes, Path(directory)
@@ -80,10 +84,11 @@ class SessionPool:
                 f"least {self.session_bytes}"
             )
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = open_lock(self.directory / "lock")
-        if not take(self._lock):
-            self._lock.close()
-            raise ValueError(f"{self.directory} is used by another process; give a directory of its own, or end that")
+        if (earlier := self.directory / "lock").is_file():  # of a version that kept an owner from having this name
+            with self._held(earlier):
+                earlier.unlink()
+        self._lock = self._held(self.directory / LOCK)
+        self._remove_what_was_left()
         self.engine = BatchingEngine(model, self.config, max_batch)
         self._threads = ThreadPoolExecutor(max_batch, "session")
         self.entries = Entries(self._load, self.session_bytes, max_bytes)
@@ -143,8 +148,9 @@ class SessionPool:
                 with self.engine.member():
                     yield session
             finally:
-                if (window := own(session._state.window)) is not session._state.window:
-                    session._state = replace(session._state, window=window)
+                with session._lock:  # an idle sleep may change the state
+                    if (window := own(session._state.window)) is not session._state.window:
+                        session._state = replace(session._state, window=window)
 
     def map(self, owner: str, names: Sequence[str], f: Callable[[SleepSession], _T]) -> list[_T]:
         """``f`` of sessions, up to ``max_batch`` at a time, sharing forwards. Raises the first error."""
@@ -162,7 +168,6 @@ class SessionPool:
             fork = session.fork()
             fork.id, entry.expires_at = entry.name, fork.expires_at
             fork.save(entry.file)
-            fork.close()
         return self.entries.add(entry)
 
     def snapshot(self, owner: str, name: str) -> None:
@@ -177,7 +182,6 @@ class SessionPool:
                 raise ValueError("there is no snapshot to go back to; take one before what may have to be undone")
             before = SleepSession.load(entry.snapshot, self.model, clock=self._clock)
             session.rollback(before.snapshot())
-            before.close()
 
     def forget(self, owner: str, name: str, source: str) -> int:
         """``SleepSession.forget``, in the files too: the snapshot is given up."""
@@ -205,22 +209,33 @@ class SessionPool:
             session.save(entry.file)
             return entry.file.read_bytes()
 
-    def restore(self, owner: str, content: bytes) -> str:
-        """A new session from what ``export`` gave. Raises ValueError for anything else, or another configuration."""
+    def restore(self, owner: str, content: bytes, check: Callable[[SleepSession], None] | None = None) -> str:
+        """A new session from what ``export`` gave, which anybody may have changed.
+
+        Args:
+            owner: of the session.
+            content: of the file.
+            check: called with the session before it is kept; what it raises refuses it.
+
+        Raises:
+            SessionExpired: it has expired.
+            ValueError: it is something else, or begun with another configuration (but for N and ``tolerance``).
+        """
         entry = self._new(owner)
-        partial = entry.file.with_suffix(".partial")
+        partial = partial_of(entry.file)
         try:
             partial.touch(0o600)
             partial.write_bytes(content)
             header, _ = read_state(partial)
-            if header.get("sleep") != asdict(self.config):  # before what it asks for is allocated
-                raise ValueError(f"it sleeps by {header.get('sleep')}, and here sessions do by {asdict(self.config)}")
+            self._check_alike(header.get("sleep"))  # before what it asks for is allocated
             session = SleepSession.load(partial, self.model, audit=self._audit, clock=self._clock)
-            session.close()
+            if check is not None:
+                check(session)
             entry.expires_at = session.expires_at
             partial.replace(entry.file)
         except ValueError as error:
-            raise ValueError(str(error).replace(str(partial), "the state")) from error
+            error.args = (str(error).replace(str(partial), "the state"),)
+            raise
         finally:
             partial.unlink(missing_ok=True)
         return self.entries.add(entry)
@@ -250,6 +265,9 @@ class SessionPool:
         if self._lock.closed:
             return
         self.save()
+        for entry in self.entries.all():
+            with entry.lock:
+                entry.put_aside()
         self._threads.shutdown()
         self.engine.shut_down()
         self._lock.close()
@@ -261,6 +279,19 @@ class SessionPool:
         self.close()
 
     # Inside
+
+    def _remove_what_was_left(self) -> None:
+        """By a process that was killed: snapshots without a session, and what was half written."""
+        for file in self.directory.glob("*/*"):
+            left = _LEFT.fullmatch(file.name) if OWNER.fullmatch(file.parent.name) else None
+            if left and not (left["session"] and file.with_name(left["session"] + SUFFIX).exists()):
+                file.unlink(missing_ok=True)
+
+    def _held(self, path: Path) -> IO[str]:
+        if take(lock := open_lock(path)):
+            return lock
+        lock.close()
+        raise ValueError(f"{self.directory} is used by another process; give a directory of its own, or end that")
 
     def _new(self, owner: str) -> Entry:
         if not OWNER.fullmatch(owner):
@@ -274,12 +305,15 @@ class SessionPool:
 
     def _load(self, entry: Entry) -> SleepSession:
         session = SleepSession.load(entry.file, self.model, self.tokenizer, audit=self._audit, clock=self._clock)
-        theirs, ours = asdict(session.config), asdict(self.config)
-        if other := [key for key in ours if key not in OF_EACH and theirs[key] != ours[key]]:
-            session.close()
-            said = ", ".join(f"sleep.{key}={theirs[key]} and not {ours[key]}" for key in other)
-            raise ValueError(f"the session was begun with {said}, and a pool's sessions sleep alike; begin another")
+        self._check_alike(asdict(session.config))
         return self._engaged(session, entry.name)
+
+    def _check_alike(self, theirs: Any) -> None:
+        """Raises ValueError for the ``sleep`` of a session that cannot be one of this pool."""
+        theirs, ours = theirs if isinstance(theirs, dict) else {}, asdict(self.config)
+        if other := [key for key in ours if key not in OF_EACH and theirs.get(key) != ours[key]]:
+            said = ", ".join(f"sleep.{key}={str(theirs.get(key))[:20]} and not {ours[key]}" for key in other)
+            raise ValueError(f"the session was begun with {said}, and a pool's sessions sleep alike; begin another")
 
     @contextmanager
     def _loaded(self, owner: str, name: str) -> Iterator[tuple[Entry, SleepSession]]:

@@ -43,14 +43,15 @@ class Reader:
     ) -> None:
         self.model, self.config, self.meter, self.writes = model, config, meter, writes
         self._clock, self._keep_texts = clock, keep_texts
-        self.engine: Engine = Alone()
+        self.engine: Engine = Alone(model, config)
 
     def read(
-        self, state: SessionState, ids: Sequence[int], source: str, *, sleeps: bool
+        self, state: SessionState, ids: Sequence[int], source: str, *, sleeps: bool, time: float | None = None
     ) -> tuple[SessionState, Tensor]:
         """Read tokens, sleeping on full windows if ``sleeps``; returns their final hidden states ``[1, T, d_model]``.
 
-        The state that was given stays as it was: what is written in place of its window lies behind its last token.
+        ``time``: when that was; None: now. The state that was given stays as it was: what is written in place of its
+        window lies behind its last token.
         """
         hidden = [state.window.last_BE[:, None][:, :0]]
         left_BT = torch.tensor([ids], dtype=torch.int64, device=state.window.tokens_BL.device)
@@ -59,19 +60,24 @@ class Reader:
             piece_BT, left_BT = left_BT.tensor_split((self.config.window_size - window.fill,), 1)
             n = piece_BT.shape[1]
             with self.meter.time(self.meter.cost.wake), torch.no_grad():
-                window, h = self.engine.read(self.model, self.config, window, piece_BT)
+                window, h = self.engine.read(window, piece_BT)
             self.meter.read(n, window.cache.fill[0] - n)
             hidden.append(h)
             sources = added(state.sources, source, n)
             state = replace(state, window=window, shared=False, sources=sources, tokens_seen=state.tokens_seen + n)
             if sleeps and window.fill == self.config.window_size:
-                state, _ = self._close(state, None, None)
+                state, _ = self._close(state, None, None, time)
         if self._keep_texts and ids:
-            state = replace(state, events=state.events.plus(Read(self._clock(), source, tuple(ids))))
+            read = Read(self._clock() if time is None else time, source, tuple(ids))
+            state = replace(state, events=state.events.plus(read))
         return state, torch.cat(hidden, 1)
 
     def sleep(
-        self, state: SessionState, n_passes: int | None = None, stop: Callable[[], bool] | None = None
+        self,
+        state: SessionState,
+        n_passes: int | None = None,
+        stop: Callable[[], bool] | None = None,
+        time: float | None = None,
     ) -> tuple[SessionState, int]:
         """Close a window that holds something; returns the passes that were made over it.
 
@@ -79,6 +85,7 @@ class Reader:
             state: before.
             n_passes: in all; None: N, or as many as the write policy says; it is not exceeded.
             stop: asked between passes; True ends them.
+            time: when that was; None: now.
         """
         stopped = False
 
@@ -87,25 +94,25 @@ class Reader:
             stopped = stop is not None and stop()
             return stopped
 
-        state, passes = self._close(state, n_passes, None if stop is None else stops)
+        state, passes = self._close(state, n_passes, None if stop is None else stops, time)
         if self._keep_texts:
-            slept = Slept(self._clock(), n_passes, passes if stopped else None)
+            slept = Slept(self._clock() if time is None else time, n_passes, passes if stopped else None)
             state = replace(state, events=state.events.plus(slept))
         return state, passes
 
     def replay(self, state: SessionState, event: Read | Slept, *, sleeps: bool) -> SessionState:
-        """What an event did, done to another state."""
+        """What an event did, done to another state at the same time."""
         if isinstance(event, Read):
-            return self.read(state, event.tokens, event.source, sleeps=sleeps)[0]
+            return self.read(state, event.tokens, event.source, sleeps=sleeps, time=event.time)[0]
         if not state.window.fill:
             return state
         if (limit := event.stopped_after) is None:
-            return self.sleep(state, event.n_passes)[0]
+            return self.sleep(state, event.n_passes, time=event.time)[0]
         asked = iter(range(1, limit + 1))
-        return self.sleep(state, event.n_passes, lambda: next(asked, limit) >= limit)[0]
+        return self.sleep(state, event.n_passes, lambda: next(asked, limit) >= limit, event.time)[0]
 
     def _close(
-        self, state: SessionState, n_passes: int | None, stop: Callable[[], bool] | None
+        self, state: SessionState, n_passes: int | None, stop: Callable[[], bool] | None, time: float | None
     ) -> tuple[SessionState, int]:
         window, sources = state.window, labels(state.sources)
         config = self._passes_of(state, n_passes)
@@ -123,14 +130,14 @@ class Reader:
                 window = OpenWindow.opened(self.model, self.config, window.start)
                 tokens = tokens[torch.tensor(kept, device=tokens.device)]
                 if len(tokens):
-                    window, _ = self.engine.read(self.model, self.config, window, tokens[None])
+                    window, _ = self.engine.read(window, tokens[None])
             memory = window.start
             if window.fill:
-                memory = self.engine.close(self.model, config, window, observe, stop)
+                memory = self.engine.close(config, window, observe, stop)
         passes = made[0].n if made else 0
         self.meter.slept(len(tokens), passes, config, again=not all(kept))
         line = WindowLine(
-            self._clock(),
+            self._clock() if time is None else time,
             counted(s for s, k in zip(sources, kept, strict=True) if k),
             counted(s for s, k in zip(sources, kept, strict=True) if not k),
             passes,

@@ -15,9 +15,9 @@ from sleep_lightning.session.answer_text import AnswerText
 from sleep_lightning.session.audit import Audit, audit_of
 from sleep_lightning.session.codec import Codec, Tokenizer
 from sleep_lightning.session.core import Policy, SessionCore, SessionExpired, check_passes, check_session, check_source
-from sleep_lightning.session.idle import IdleSleeper
+from sleep_lightning.session.idle import SLEEPER
 from sleep_lightning.session.inspection import Difference, Inspection, compare_states, inspect_state
-from sleep_lightning.session.provenance import BEGIN, UNLABELLED, Read, WindowLine
+from sleep_lightning.session.provenance import BEGIN, UNLABELLED, Read, Slept, WindowLine
 from sleep_lightning.session.sampling import Sampling
 from sleep_lightning.session.saved import Saved, load_state, save_state
 from sleep_lightning.session.state import SessionState, Snapshot
@@ -37,8 +37,8 @@ class SleepSession(SessionCore):
         sleep_config: L, N and their options. ``grad_passes`` and what else is for training has no effect.
         tokenizer: for text in and out; many sessions best share ``Codec.of`` one, which is set up once.
         policy: when a window is slept on. ``on_full``: as soon as it has L tokens; ``idle``: also as it stands, in a
-            thread of its own, when the session has not been used for ``idle_after`` seconds; ``manual``: by ``sleep``
-            alone, and a full window takes no more tokens.
+            thread that all sessions share, when the session has not been used for ``idle_after`` seconds; ``manual``:
+            by ``sleep`` alone, and a full window takes no more tokens.
         idle_after: seconds.
         writes: what may be consolidated: a policy, or passes by source label (``WritePolicy``); None: everything.
         keep_texts: keep what is read beside the memory, which ``forget`` needs.
@@ -75,7 +75,7 @@ class SleepSession(SessionCore):
         config = replace(sleep_config, grad_passes=None)
         super().__init__(model, config, policy, policy_of_writes, keep_texts, ttl, audit_of(audit), clock)
         self._text, self.idle_after = Text(tokenizer, model.vocab_size), idle_after
-        self._idle = IdleSleeper(self, idle_after) if policy == "idle" else None
+        self._closed = self._watched = False
 
     # Reading and sleeping
 
@@ -362,9 +362,17 @@ class SleepSession(SessionCore):
             return session
 
     def close(self) -> None:
-        """End the thread of ``policy="idle"``; the session itself needs no closing."""
-        if self._idle is not None:
-            self._idle.close()
+        """No idle sleep any more; one that runs has ended, at the boundary of a pass. Nothing else needs closing."""
+        self._closed = True
+        with self._lock:
+            pass
+
+    @property
+    def most_passes(self) -> int:
+        """Most passes over a window that the session makes without being told how many, ``forget`` among them."""
+        kept = (event.n_passes or 0 for event in self._state.events if isinstance(event, Slept))
+        writes = () if self.writes is None else (self.writes.others, *self.writes.passes.values())
+        return max((self.config.n_passes, *writes, *kept))
 
     @property
     def tokenizer(self) -> Codec | None:
@@ -387,6 +395,7 @@ class SleepSession(SessionCore):
             clock=self._clock,
         )
         other._state, other.expires_at = state, self.expires_at
+        other._used()
         return other
 
     def _read_given(self, tokens: Tokens, ids: list[int], source: str) -> None:
@@ -403,25 +412,29 @@ class SleepSession(SessionCore):
     def _begins(self, tokens: Tokens, ids: list[int]) -> list[int]:
         return [] if self.tokens_seen or not ids else self._text.begin(tokens)
 
-    def _read(self, ids: list[int], source: str) -> Tensor:
-        h_BTE = super()._read(ids, source)
-        if self._idle is not None:
-            self._idle.touch()
-        return h_BTE
+    def _used(self) -> None:
+        super()._used()
+        if self.policy == "idle" and self.window_fill and not self._closed:
+            SLEEPER.watch(self, self.last_use + self.idle_after)
 
-    def _sleep_idly(self, idle_after: float, closed: Callable[[], bool]) -> bool:
+    def _sleep_idly(self) -> float | None:
         """Close the window if the session is still idle; whoever has something to read waits for one pass at most.
 
-        Returns whether there is nothing left to do.
+        Returns when to look again (``time.monotonic``); None: once it has been used.
         """
-        with self._lock:
-            if self.expired or (not self.window_fill and not self._generating):
-                return True
-            if time.monotonic() - self.last_use < idle_after or self._generating or self._wanted():
-                return False
+        if not self._lock.acquire(blocking=False):
+            return time.monotonic()
+        try:
+            if self._closed or self.expired or self._generating or not self.window_fill:
+                return None
+            due = self.last_use + self.idle_after
+            if time.monotonic() < due or self._wanted():
+                return due
             with self._working("write", "sleep", tokens=self.window_fill, idle=True):
-                self._state, _ = self._reader.sleep(self._state, None, lambda: self._wanted() or closed())
-            return True
+                self._state, _ = self._reader.sleep(self._state, None, lambda: self._wanted() or self._closed)
+            return None
+        finally:
+            self._lock.release()
 
     def _generate(
         self,
@@ -457,7 +470,10 @@ class SleepSession(SessionCore):
         finally:
             with self._lock:
                 self._generating = False
-                if keep:
-                    self._read_answer(unread)
-                else:
-                    self._state = state
+                try:
+                    if keep:
+                        self._read_answer(unread)
+                    else:
+                        self._state = state
+                finally:
+                    self._used()

@@ -184,6 +184,37 @@ def test_two_chats_on_one_state(folder: Path, tmp_path: Path) -> None:
     assert second.session.tokens_seen == 2
 
 
+def test_a_chat_that_is_refused_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    (state := tmp_path / "state").write_bytes(b"no state")
+    for changes in ((), ("n_passes",)):
+        with pytest.raises(ValueError, match="state"):
+            Chat(open_model(str(folder), ["sleep.n_passes=4"]), plain_console(quiet=True), state, changes=changes)
+        assert [file.name for file in tmp_path.glob(".*")] == []
+        alone(folder).save(state)
+
+
+def test_a_state_that_expires_meanwhile(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chat = Chat(open_model(str(folder)), plain_console(quiet=True), tmp_path / "state")
+    chat.session.expires_at = 0.0
+    assert chat.run(["0 1"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: session") and "has expired" in said and said.count("\n") == 1
+    assert list(tmp_path.glob("*state*")) == [] == list(tmp_path.glob(".*"))
+
+
+def test_the_state_keeps_what_was_forked(chat, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    state, fork = tmp_path / "state", tmp_path / "fork"
+    said = chat(
+        "0 1 1", "/fork", "1 1", "/save", f"/save {state}", f"/save {fork}", "/fork", "0", "/quit",
+        options=("--state", str(state)),
+    )  # fmt: skip
+    assert f"  in fork 1; /back returns; {state} keeps what was forked, /save FILE the fork" in said
+    assert sum("/save in a fork needs another file" in line for line in said) == 2
+    assert f"  the fork is given up; {state} keeps what it was forked from" in said
+    assert any("3 tokens read" in line for line in chat("?Q1", options=("--state", str(state))))
+    assert any("5 tokens read" in line for line in chat(f"/load {fork}"))
+
+
 def test_words() -> None:
     words = Words(("a", "bb"))
     assert words.encode(" bb\ta ") == [1, 0] and words.decode([1, 0]) == "bb a" and words.encode("") == []

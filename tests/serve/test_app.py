@@ -1,15 +1,20 @@
 """Sessions over HTTP: what a client can do, may not do, and is told."""
 
+import asyncio
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from sleep_lightning.serve import app as app_module
+from sleep_lightning.serve.limits import LimitReached
+from sleep_lightning.serve.work import Work
 from sleep_lightning.session import SleepSession
-from tests.serve.conftest import MODEL, TOKENS, L, Tenants
+from tests.serve.conftest import MODEL, TOKENS, L, Tenants, make_pool
 
 TEXT = "a b c d e f g h"
 
@@ -230,6 +235,99 @@ def test_what_fails_in_the_queue_is_told(tenants: Tenants) -> None:
     assert "closes at most 50 windows" in (tenants.get("alice", id).json()["last_error"] or "")
     tenants.post("alice", f"{id}/append", tokens=[1], wait=False)
     assert tenants.get("alice", id).json()["last_error"] is None
+
+
+def test_whatever_fails_in_the_queue_is_told_without_places(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    id = tenants.new()
+    place = tenants.pool.directory
+    errors = {
+        RuntimeError("CUDA out of memory"): "an error of the server; its log says more",
+        ValueError(f"{place}/alice/x is damaged"): "alice/x is damaged",
+        OSError(5, "input/output error", f"{place}/alice/x"): "a file of the server cannot be used",
+    }
+    for error, said in errors.items():
+
+        def fails(*_: object, error: Exception = error) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SleepSession, "append", fails)
+            assert tenants.post("alice", f"{id}/append", tokens=[1], wait=False).status_code == 202
+            assert tenants.get("alice", id).json()["last_error"] == said
+    assert "CUDA out of memory" in caplog.text and "Task exception" not in caplog.text
+
+
+def test_an_error_in_a_stream_tells_no_places(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    id, logits, calls = tenants.new(), SleepSession._next_logits, iter(range(99))
+    place, broken = f"{tenants.pool.directory}/alice/x", RuntimeError("broken")
+
+    def failing(self: SleepSession) -> torch.Tensor:
+        if next(calls) in (2, 5):
+            raise ValueError(f"{place} is damaged") if calls.__length_hint__() > 95 else broken
+        return logits(self)
+
+    monkeypatch.setattr(SleepSession, "_next_logits", failing)
+    for said in ("alice/x is damaged", "an error of the server; its log says more"):
+        got = tenants.post("alice", f"{id}/generate", text="a", max_new_tokens=9, keep=False)
+        assert events(got.text)[-1] == ("error", {"error": said})
+    assert "broken" in caplog.text
+
+
+def test_what_is_queued_counts_at_once(tmp_path: Path) -> None:
+    async def queue_three() -> None:
+        work, done = Work(1, tmp_path), list[int]()
+        assert work.queue("a", "x", lambda: done.append(1)) == 1
+        with pytest.raises(LimitReached, match="1 requests of yours are being worked on"):
+            work.queue("a", "x", lambda: done.append(2))
+        with pytest.raises(LimitReached, match="1 requests of yours are being worked on"):
+            await work.run("a", "y", lambda: done.append(2))
+        assert work.queue("b", "x", lambda: done.append(3)) == 1
+        await work.drain()
+        assert sorted(done) == [1, 3] and work.all_queued == 0 and not work.failures
+        await work.run("a", "x", lambda: done.append(4))
+        work.close()
+
+    asyncio.run(queue_three())
+
+
+def test_what_failed_is_forgotten_with_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(app_module, "EXPIRY_SECONDS", 0.0)
+    with make_pool(tmp_path, clock=lambda: now[0]) as pool:
+        names = [pool.create("a", ttl=ttl) for ttl in (10, None)]
+        work = Work(4, tmp_path)
+        work.failures = {("a", name): "why" for name in names}
+        now[0] = 11
+
+        async def expire() -> None:
+            task = asyncio.create_task(app_module._expire(pool, work))
+            while len(work.failures) > 1:
+                await asyncio.sleep(0.001)
+            task.cancel()
+
+        asyncio.run(asyncio.wait_for(expire(), 20))
+        assert list(work.failures) == [("a", names[1])] and pool.names("a") == names[1:]
+
+
+def test_metrics_count_every_sleep(tenants: Tenants) -> None:
+    id = tenants.new()
+
+    def counted(kind: str) -> float:
+        text = tenants.call("alice", "GET", "/metrics").text
+        [line] = [one for one in text.splitlines() if one.startswith(f'sleep_lightning_tokens_total{{kind="{kind}"}}')]
+        return float(line.split()[-1])
+
+    assert counted("slept on") == 0
+    tenants.post("alice", f"{id}/append", tokens=[1] * 2 * L + [2])
+    assert counted("slept on") == 2 * L
+    tenants.post("alice", f"{id}/sleep", wait=True)
+    assert counted("slept on") == 2 * L + 1
+    tenants.post("alice", f"{id}/ask", tokens=[1, 2], max_new_tokens=L)
+    assert counted("slept on") == 3 * L + 1 and counted("read") == 2 * L + 3 and counted("generated") == L
 
 
 def test_metrics_count(tenants: Tenants) -> None:

@@ -53,6 +53,13 @@ def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
         read_tokens(str(tmp_path / "none"))
 
 
+def test_the_limit_of_passes_reaches_n() -> None:
+    assert Limits.parsed([]).reaching(4, []) == Limits() and Limits.parsed([]).reaching(32, []).passes == 32
+    assert Limits.parsed(["passes=4"]).reaching(4, ["passes=4"]).passes == 4
+    with pytest.raises(ValueError, match=r"--limit passes=2 is below sleep.n_passes=3, .* or give sleep.n_passes=2"):
+        Limits.parsed(["windows=9", "passes=2"]).reaching(3, ["windows=9", "passes=2"])
+
+
 def test_limits_and_places() -> None:
     assert Limits.parsed(["passes=3", "sessions=7"]) == Limits(passes=3, sessions=7)
     for bad in ("passes", "passes=0", "passes=-1", "passes=x", "other=1"):

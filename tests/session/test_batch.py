@@ -158,7 +158,7 @@ def test_one_that_fails_fails_alone() -> None:
     good = torch.zeros(1, 1, setting.model.config.d_model)
     bad = torch.zeros(1, 1, 3)
     with ThreadPoolExecutor(4) as threads:
-        asked = [threads.submit(engine.logits, setting.model, h) for h in (good, bad, good, bad)]
+        asked = [threads.submit(engine.logits, h) for h in (good, bad, good, bad)]
         errors = [one.exception() for one in asked]
     assert [error is None for error in errors] == [True, False, True, False]
     engine.shut_down()

@@ -167,6 +167,19 @@ class TestForget:
         session.forget("web")
         assert same(bits(session), bits(clean))
 
+    def test_windows_keep_their_time(self) -> None:
+        now = [1000.0]
+        session = tiny_session(keep_texts=True, clock=lambda: now[0])
+        for source in ("user", "web", "user"):
+            session.append([1] * L, source)
+            now[0] += 1000
+        session.append([2], "user")
+        session.sleep()
+        now[0] = 9000.0
+        session.forget("web")
+        assert [line.time for line in session.provenance()] == [1000, 3000, 4000]
+        assert [event.time for event in session._state.events] == [1000, 3000, 4000, 4000]
+
     def test_without_texts_it_is_refused(self) -> None:
         session = tiny_session()
         session.append([1], "web")
@@ -276,6 +289,6 @@ class TestAudit:
         told: list[AuditLine] = []
         session = tiny_session(audit=told.append, policy="idle", idle_after=0.0)
         session.append([1])
-        session._sleep_idly(0.0, lambda: False)
+        session._sleep_idly()
         session.close()
         assert told[-1].method == "sleep" and told[-1].detail == {"tokens": 1, "idle": True}

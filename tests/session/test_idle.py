@@ -5,13 +5,20 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sleep_lightning.session import SleepSession
+from sleep_lightning.session import AuditLine, NoRoom, SessionPool, SleepSession, state_file
+from sleep_lightning.session import idle as idle_module
+from sleep_lightning.session import pool as pool_module
+from sleep_lightning.session import session as session_module
+from sleep_lightning.session.batch import own
+from sleep_lightning.session.idle import IdleSleeper
 from sleep_lightning.session.provenance import Read
 from sleep_lightning.session.state import SessionState
+from sleep_lightning.session.window import OpenWindow
 from tests.session.conftest import L, bits, same, tiny_session
 
 
@@ -30,6 +37,13 @@ class Gate:
             return run(*args, **options)
 
         return held
+
+
+@pytest.fixture(autouse=True)
+def sleeper(monkeypatch: pytest.MonkeyPatch) -> IdleSleeper:
+    """With no session of another test."""
+    monkeypatch.setattr(session_module, "SLEEPER", sleeper := IdleSleeper())
+    return sleeper
 
 
 @pytest.fixture
@@ -124,7 +138,6 @@ def test_no_token_and_no_pass_is_lost(loop: str, eviction: str) -> None:
         read += piece
         time.sleep((i % 5) * 0.004)
     session.close()
-    time.sleep(0.05)
     events = [e for e in session._state.events if isinstance(e, Read)]
     assert [t for e in events for t in e.tokens] == read and session.tokens_seen == len(read)
     lines = session.provenance()
@@ -134,16 +147,118 @@ def test_no_token_and_no_pass_is_lost(loop: str, eviction: str) -> None:
     assert same(bits(session), replayed(session))
 
 
-def test_the_thread_ends_with_the_session() -> None:
-    sessions = [tiny_session(policy="idle", idle_after=0.01)]
-    sessions[0].append([1])
-    assert sessions[0]._idle is not None
-    thread, gone = sessions[0]._idle._thread, weakref.ref(sessions[0])
-    wait_for(lambda: sessions[0].windows_closed)
+def test_the_thread_ends_with_the_sessions(sleeper: IdleSleeper) -> None:
+    """One for all of them, whether they are gone before they have slept or not."""
+    sessions = [tiny_session(policy="idle", idle_after=after) for after in (2.0, 2.0, 0.01)]
+    assert sleeper._thread is None, "nothing is to be slept on"
+    threads = set()
+    for session in sessions:
+        session.append([1])
+        threads.add(sleeper._thread)
+    gone = [weakref.ref(session) for session in sessions]
+    (thread,) = threads
+    assert thread is not None
+    wait_for(lambda: sessions[2].windows_closed)
+    del session
     sessions.clear()
-    wait_for(lambda: gc.collect() is not None and gone() is None)
+    wait_for(lambda: gc.collect() is not None and not any(one() for one in gone))
     thread.join(20)
-    assert not thread.is_alive()
+    assert not thread.is_alive() and sleeper._thread is None
+
+
+@pytest.mark.parametrize("way", ["fork", "load", "rollback"])
+def test_a_window_that_came_with_the_session_is_closed(way: str, tmp_path: Path) -> None:
+    origin = tiny_session(policy="idle", idle_after=600.0)
+    origin.append([1, 2, 3])
+    origin.idle_after = 0.01
+    if way == "fork":
+        session = origin.fork()
+    elif way == "load":
+        origin.save(tmp_path / "x")
+        session = SleepSession.load(tmp_path / "x", origin.model, idle_after=0.01)
+    else:
+        session = SleepSession(origin.model, origin.config, policy="idle", idle_after=0.01)
+        session.rollback(origin.snapshot())
+    wait_for(lambda: session.windows_closed == 1)
+
+
+def test_it_waits_from_the_end_of_an_answer(idle: SleepSession) -> None:
+    tokens = idle.generate(2, prompt=[1])
+    next(tokens)
+    ending = time.monotonic()
+    list(tokens)
+    assert idle.last_use >= ending
+
+
+def test_it_goes_on_after_an_error(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(idle_module, "PAUSE", 0.01)
+    failed: list[AuditLine] = []
+
+    def audit(line: AuditLine) -> None:
+        if line.method == "sleep" and len(failed) < 2:
+            failed.append(line)
+            raise OSError("no space")
+
+    session = tiny_session(policy="idle", idle_after=0.01, audit=audit)
+    session.append([1])
+    wait_for(lambda: session.windows_closed)
+    assert len(failed) == 2 and caplog.text.count("could not sleep: OSError: no space") == 2
+
+
+def test_sessions_of_a_pool_sleep_and_end_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One that was put aside sleeps once it is back; none sleeps after the pool is closed."""
+    one = tiny_session()
+    with SessionPool(one.model, one.config, one.nbytes, tmp_path, policy="idle") as pool:
+        name = pool.create("a")
+        with pool.use("a", name) as session:
+            session.append([1, 2, 3])
+        pool.create("a")
+        with pool.use("a", name) as session:
+            assert (session.window_fill, session.windows_closed) == (3, 0)
+        wait_for(lambda: session.windows_closed)
+        with pool.use("a", name) as session:
+            session.idle_after = 0.2
+            session.append([4])
+    time.sleep(0.3)
+    assert session.window_fill == 1 and not caplog.records
+
+
+def test_one_that_cannot_be_put_aside_sleeps_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = tiny_session()
+    with SessionPool(one.model, one.config, one.nbytes, tmp_path, policy="idle") as pool:
+        name = pool.create("a")
+        with pool.use("a", name) as session:
+            session.append([1, 2, 3])
+        with monkeypatch.context() as patch:
+            patch.setattr(state_file, "write_whole", lambda *_: (_ for _ in ()).throw(OSError("full")))
+            with pytest.raises(NoRoom):
+                pool.create("a")
+        wait_for(lambda: session.windows_closed)
+
+
+def test_what_is_lent_is_given_back_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle sleep in the middle of giving it back: the window that it closed stays closed."""
+    one = tiny_session()
+    with SessionPool(one.model, one.config, 10**7, tmp_path, policy="idle") as pool:
+        name = pool.create("a")
+
+        def own_slowly(window: OpenWindow) -> OpenWindow:
+            session.idle_after = 0.0
+            thread = threading.Thread(target=session._sleep_idly)
+            thread.start()
+            thread.join(20)
+            session.idle_after = 600.0
+            return own(window)
+
+        with pool.use("a", name) as session:
+            session.idle_after = 600.0
+            for token in range(3):  # one by one: rows of a batch
+                session.append([token])
+            monkeypatch.setattr(pool_module, "own", own_slowly)
+        monkeypatch.undo()
+        assert (session.window_fill, session.windows_closed) in ((3, 0), (0, 1))
+        assert sum(n for _, n in session._state.sources) == session.window_fill
+        pool.restore("a", pool.export("a", name))
 
 
 def test_nothing_sleeps_while_an_answer_is_made(idle: SleepSession) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from sleep_lightning.machine.locks import open_lock, take
 from sleep_lightning.session import (
     AuditLine,
     NoRoom,
@@ -236,7 +237,7 @@ def test_export_and_restore(tmp_path: Path) -> None:
                 p.restore("b", bad)
         wide = SleepSession(MODEL, SleepConfig(window_size=2**20, n_passes=3))
         wide.save(tmp_path / "wide")
-        with pytest.raises(ValueError, match="it sleeps by"):
+        with pytest.raises(ValueError, match=rf"begun with sleep.window_size={2**20} and not {L}"):
             p.restore("b", (tmp_path / "wide").read_bytes())
         assert p.names("b") == [again] and len(list((tmp_path / "b").iterdir())) == 1
 
@@ -256,6 +257,71 @@ def test_sessions_expire_in_memory_and_on_disk(tmp_path: Path) -> None:
         now[0] = 101
     with pool(tmp_path, 2, clock=lambda: now[0]) as p:
         assert lasting not in p.names("a") and len(p.names("a")) == 2
+
+
+def test_a_state_that_has_expired_is_not_restored(tmp_path: Path) -> None:
+    now = [0.0]
+    with pool(tmp_path, clock=lambda: now[0]) as p:
+        content = p.export("a", p.create("a", ttl=10))
+        now[0] = 11
+        with pytest.raises(SessionExpired, match="the state has expired"):
+            p.restore("a", content)
+
+
+def test_what_a_state_makes_is_asked_before_it_is_kept(tmp_path: Path) -> None:
+    def check(session: SleepSession) -> None:
+        raise NoRoom(None, f"{session.most_passes} passes")
+
+    with pool(tmp_path) as p:
+        name = p.create("a", keep_texts=True)
+        with p.use("a", name) as session:
+            session.append([1, 2])
+            session.sleep(9)
+        with pytest.raises(NoRoom, match="9 passes"):
+            p.restore("b", p.export("a", name), check)
+        assert p.names("b") == [] and not list((tmp_path / "b").iterdir())
+
+
+@pytest.mark.parametrize("way", ["delete", "expire", "start"])
+def test_what_a_killed_writer_left_goes_with_the_session(tmp_path: Path, way: str) -> None:
+    now = [0.0]
+    with pool(tmp_path, clock=lambda: now[0]) as p:
+        name = p.create("a", ttl=10)
+        p.snapshot("a", name)
+        files = [f".{name}.safetensors.partial", f".{name}.snapshot.safetensors.partial"]
+        for file in files:
+            (tmp_path / "a" / file).touch()
+        if way == "delete":
+            p.delete("a", name)
+        elif way == "expire":
+            now[0] = 11
+            p.expire()
+        if way != "start":
+            assert not list((tmp_path / "a").iterdir())
+    other = "0" * 32
+    kept = [f"{name}.safetensors", f"{name}.snapshot.safetensors"] if way == "start" else []
+    for file in (f"{other}.snapshot.safetensors", f".{other}.safetensors.partial", f"{other}.partial", "notes.partial"):
+        (tmp_path / "a" / file).touch()
+    with pool(tmp_path, clock=lambda: now[0]) as p:
+        assert sorted(file.name for file in (tmp_path / "a").iterdir()) == sorted([*kept, "notes.partial"])
+        assert p.names("a") == [name][: len(kept)]
+
+
+def test_an_owner_may_have_any_name(tmp_path: Path) -> None:
+    """Also that of the lock in folders of earlier versions, which go on."""
+    (tmp_path / "lock").touch()
+    with pool(tmp_path) as p:
+        name = p.create("lock")
+        assert p.names("lock") == [name]
+        with pytest.raises(ValueError, match="is used by another process"):
+            pool(tmp_path)
+    with pool(tmp_path) as p:
+        assert len(p.names("lock")) == 1
+    (tmp_path / "old").mkdir()
+    with open_lock(tmp_path / "old" / "lock") as held:
+        assert take(held)
+        with pytest.raises(ValueError, match="is used by another process"):
+            pool(tmp_path / "old")
 
 
 def test_the_audit_names_sessions_as_the_pool_does(tmp_path: Path) -> None:
@@ -310,8 +376,11 @@ def test_sessions_that_sleep_otherwise_are_refused(tmp_path: Path) -> None:
         with p.use("a", name) as session:
             session.append(text(0, 8))
     more = replace(CONFIG, n_passes=CONFIG.n_passes + 1)
-    with SessionPool(MODEL, more, 10**7, tmp_path) as p, p.use("a", name) as session:
-        assert session.tokens_seen == 8 and session.config.n_passes == CONFIG.n_passes
+    with SessionPool(MODEL, more, 10**7, tmp_path) as p:
+        again = p.restore("b", p.export("a", name))
+        for owner, one in (("a", name), ("b", again)):
+            with p.use(owner, one) as session:
+                assert session.tokens_seen == 8 and session.config.n_passes == CONFIG.n_passes
     with SessionPool(MODEL, replace(CONFIG, window_size=L + 2), 10**7, tmp_path) as p:
         with pytest.raises(ValueError, match=rf"begun with sleep.window_size={L} and not {L + 2}, .* begin another"):
             p.use("a", name).__enter__()

@@ -162,6 +162,22 @@ def test_another_model_is_refused(file: Path) -> None:
         ("policy", "never", "policy is 'never'"),
         ("lines", [{"time": 0}], "lines lacks"),
         ("events", [{"time": 0, "source": "a", "tokens": "abc"}], "events is"),
+        (
+            "events",
+            [{"time": 0, "source": "a", "tokens": [1] * 7 + [VOCAB]}],
+            f"token {VOCAB} is not one of the model's",
+        ),
+        ("events", [{"time": 0, "source": "a", "tokens": [-1] * 8}], "token -1 is not one of the model's"),
+        ("events", [{"time": 0, "source": "a", "tokens": [1] * 14}], "events are of 14 tokens and 2 windows, not of 8"),
+        ("events", [], "events are of 0 tokens and 0 windows, not of 8 and 1"),
+        ("events", [{"time": 0, "n_passes": 10**6, "stopped_after": None}], "n_passes=1000000 must be"),
+        ("last", {"tokens": [10**6], "by_pass": [[0.0] * 4] * 3, "change": [0.0] * 4}, "token 1000000 is not one"),
+        ("last", {"tokens": [1], "by_pass": [[0.0]], "change": [0.0] * 4}, "last is not of a window of 6 tokens and"),
+        ("last", {"tokens": [1], "by_pass": [], "change": []}, "last is not of a window of 6 tokens and"),
+        ("last", {"tokens": [1] * 7, "by_pass": [], "change": [0.0] * 4}, "last is not of a window of 6 tokens and"),
+        ("expires_at", float("nan"), "expires_at is 'nan'"),
+        ("cost", {"wake": {"tokens": 1, "flops": 1, "seconds": 10**400}, "sleep": {}}, "seconds is"),
+        ("tensors", "tokens", "token 1000000 is not one of the model's"),
     ],
 )
 def test_a_file_that_was_made_to_mislead_is_refused(
@@ -170,11 +186,15 @@ def test_a_file_that_was_made_to_mislead_is_refused(
     """Its checksum fits: whoever made it has computed it."""
     from sleep_lightning.session import saved, state_file
 
-    session = tiny_session()
+    session = tiny_session(keep_texts=True)
+    if name in ("events", "last") or value == "tokens":
+        session.append([1] * 8)
 
     def write(path: Path, header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         if name != "tensors":
             header[name] = value
+        elif value == "tokens":
+            tensors["window.tokens_BL"][0, 0] = 10**6
         elif value == "fewer":
             del tensors["cache.present"]
         else:

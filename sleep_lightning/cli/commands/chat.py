@@ -49,8 +49,8 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
         a.seed,
         a.policy,
         a.keep_texts,
+        sleep_changes(a.overrides),
     )
-    chat.check_state(sleep_changes(a.overrides))
 
     def run() -> int:
         chat.greet()

@@ -35,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def prepare(a: argparse.Namespace) -> Callable[[], int]:
     import os
     import sys
-    from dataclasses import replace
     from pathlib import Path
 
     from sleep_lightning.cli.console import plain_console, print_facts
@@ -77,7 +76,7 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     choose_threads()
     opened = open_model(a.checkpoint, a.overrides)
     sleep = opened.experiment.sleep
-    limits = replace(limits, passes=max(limits.passes, sleep.n_passes))
+    limits = limits.reaching(sleep.n_passes, a.limit)
     pool = SessionPool(
         opened.model,
         sleep,
