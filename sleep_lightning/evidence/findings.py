@@ -37,7 +37,7 @@ class Finding:
         figures: the scores it follows from.
         effect: how far the claimed direction goes, positive as claimed; None if not run.
         p: of the permutation test in both directions; None if not run.
-        corrected: p, by Holm for all claims that are tested.
+        corrected: p, by Holm for all claims.
     """
 
     claim: str
@@ -91,9 +91,10 @@ def find(rows: Sequence[RunScore]) -> list[Finding]:
 
 
 def _corrected(found: Sequence[Finding]) -> list[Finding]:
-    """With verdicts, which the correction for the number of claims decides."""
-    corrected = iter(holm([finding.p for finding in found if finding.p is not None]))
-    return [finding if finding.p is None else _with_verdict(finding, next(corrected)) for finding in found]
+    """With verdicts, which the correction for the number of claims decides: all of them, run or not."""
+    corrected = holm([1.0 if finding.p is None else finding.p for finding in found])
+    pairs = zip(found, corrected, strict=True)
+    return [finding if finding.p is None else _with_verdict(finding, p) for finding, p in pairs]
 
 
 def _with_verdict(finding: Finding, corrected: float) -> Finding:
