@@ -59,15 +59,15 @@ def _baselines(axes: "Axes", rows: Sequence[RunScore]) -> None:
 
 
 def _rule110(s: Scores, path: Path) -> str:
-    figure = _figure(9, 4)
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, sweep, name in ((panels[0], STEPS, "t, N = 1"), (panels[1], RULE110, "N, at t = 3")):
+    run = {sweep: name for sweep, name in ((STEPS, "t, N = 1"), (RULE110, "N, at t = 3")) if s.levels(sweep)}
+    figure = _figure(4.5 * len(run), 4)
+    panels = figure.subplots(1, len(run), sharey=True, squeeze=False)[0]
+    for axes, (sweep, name) in zip(panels, run.items(), strict=True):
         levels = [level for level in s.levels(sweep) if level in WANTED[sweep]]
-        if levels:
-            by_level = {level.removeprefix("n"): s.of(sweep, level) for level in levels}
-            _seeds(axes, by_level, "C0", "mean; dots are seeds")
-            _baselines(axes, [row for level in levels for row in s.select(sweep, level)])
-            axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
+        by_level = {level.removeprefix("n"): s.of(sweep, level) for level in levels}
+        _seeds(axes, by_level, "C0", "mean; dots are seeds")
+        _baselines(axes, [row for level in s.levels(sweep) for row in s.select(sweep, level)])
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
         axes.set(xlabel=name, title="Rule 110")
     panels[0].set_ylabel("held-out exact match")
     return _save(figure, path)
@@ -92,11 +92,12 @@ def _depo(s: Scores, path: Path) -> str:
 
 
 def _controls(s: Scores, path: Path) -> str:
-    figure = _figure(11, 4)
-    panels = figure.subplots(1, 2, width_ratios=(7, 4), sharey=True)
-    for axes, (task, sweep) in zip(panels, {"Rule 110, t = 3": RULE110, "Depo": DEPO}.items(), strict=True):
-        if s.levels(sweep):
-            _arms(axes, s, sweep)
+    run = {task: sweep for task, sweep in (("Rule 110, t = 3", RULE110), ("Depo", DEPO)) if s.levels(sweep)}
+    widths = [max(3, len(s.levels(sweep))) for sweep in run.values()]
+    figure = _figure(1 + 1.2 * sum(widths), 4)
+    panels = figure.subplots(1, len(run), width_ratios=widths, sharey=True, squeeze=False)[0]
+    for axes, (task, sweep) in zip(panels, run.items(), strict=True):
+        _arms(axes, s, sweep)
         axes.set_title(f"{task}; dots are seeds, bars their means")
     panels[0].set_ylabel("held-out exact match")
     return _save(figure, path)
