@@ -130,7 +130,9 @@ def prepare(
     planned = sum(len(job.sweep.space.points()) * len(job.sweep.spec.seeds) for job in whole)
     if paper and train:
         check_machine(whole)
-    jobs = [sweep.prepare(str(path), None, share, _records(records, job)) for path, job in prepared.items()]
+    jobs = whole
+    if share is not None or records is not None:
+        jobs = [sweep.prepare(str(path), None, share, _records(records, job)) for path, job in prepared.items()]
     score = not page_only
     asked = Reproduction(jobs, Path(output), seconds, train, score, planned, tables, paper, tuple(left_out))
     try:
