@@ -64,7 +64,8 @@ class _Key:
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
-        self._said = f"{experiment.task!r} {experiment.sleep!r}"
+        anchored = experiment.anchored()  # names of files mean others in another directory
+        self._said = f"{anchored.task!r} {anchored.sleep!r}"
 
     def __hash__(self) -> int:
         return hash(self._said)

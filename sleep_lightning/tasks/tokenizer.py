@@ -6,6 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from sleep_lightning.tasks.stamp import Stamp, stamp
+
 BYTES = "bytes"
 """``task.tokenizer`` for bytes."""
 _JOINT = "\n"
@@ -170,7 +172,11 @@ def anchored(name: str) -> str:
     return str(Path(name).absolute()) if name and Path(name).is_dir() and name != BYTES else name
 
 
-@lru_cache(maxsize=4)
 def load_tokenizer(name: str) -> ByteTokenizer | HuggingFaceTokenizer:
-    """``bytes``, or a Hugging Face tokenizer; each loaded once."""
-    return ByteTokenizer() if name == BYTES else HuggingFaceTokenizer(name)
+    """``bytes``, or a Hugging Face tokenizer; each loaded once while its files stay as they are."""
+    return ByteTokenizer() if name == BYTES else _load(name, stamp([name]))
+
+
+@lru_cache(maxsize=4)
+def _load(name: str, stamped: Stamp) -> HuggingFaceTokenizer:
+    return HuggingFaceTokenizer(name)

@@ -1,9 +1,11 @@
 """Tokenizers: texts in pieces are as the text in one, and padding is no token of a text."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from sleep_lightning.tasks.suites.needle import NeedleConfig
 from sleep_lightning.tasks.tokenizer import ByteTokenizer, load_tokenizer
 from tests.tasks.text.tokenizers import KINDS, save
 
@@ -44,6 +46,30 @@ def test_bytes_are_utf8() -> None:
     assert t.encode("é\n") == [0xC3, 0xA9, 0x0A] and len(t.vocab) == 258
     assert t.encode("\ud800") == [ord("?")]
     assert t.vocab[ord("a")] == "a" and t.vocab[0] == "<00>"
+
+
+def test_a_relative_name_is_that_of_the_working_directory_and_of_files_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("transformers")
+    suite = NeedleConfig(tokenizer="mine", question_tokens=96, window_tokens=192)
+    for folder in ("with", "without", "bare"):
+        (tmp_path / folder).mkdir()
+    for folder, words in (("with", ["one two"]), ("without", ["three four five six seven"])):
+        Path(save("bpe", tmp_path / folder, words, 300)).rename(tmp_path / folder / "mine")
+    monkeypatch.chdir(tmp_path / "with")
+    first = load_tokenizer("mine")
+    assert load_tokenizer("mine") is first and suite.build().tokenizer is first
+    monkeypatch.chdir(tmp_path / "without")
+    assert load_tokenizer("mine").vocab != first.vocab and suite.build().tokenizer is not first
+    monkeypatch.chdir(tmp_path / "bare")
+    for load in (lambda: load_tokenizer("mine"), suite.build):
+        with pytest.raises(ValueError, match=r"^task\.tokenizer=mine cannot be loaded"):
+            load()
+    monkeypatch.chdir(tmp_path / "with")
+    shutil.rmtree("mine")
+    shutil.copytree(tmp_path / "without" / "mine", "mine")  # saved again
+    assert load_tokenizer("mine").vocab != first.vocab
 
 
 def test_an_absent_tokenizer_is_one_sentence(tmp_path: Path) -> None:

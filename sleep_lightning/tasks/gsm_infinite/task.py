@@ -21,6 +21,7 @@ from sleep_lightning.tasks.gsm_infinite.language import words
 from sleep_lightning.tasks.gsm_infinite.published import Record, by_split, problem_files
 from sleep_lightning.tasks.gsm_infinite.scoring import published_metrics, same_answer
 from sleep_lightning.tasks.gsm_infinite.source import FileSource, GeneratedSource, Sample, Source
+from sleep_lightning.tasks.stamp import Stamp, stamp
 from sleep_lightning.tasks.task import SPLITS, Split, Task, TaskBatch
 from sleep_lightning.tasks.tokenizer import Tokenizer, anchored, load_tokenizer
 from sleep_lightning.tasks.word_tokenizer import WORDS, WordTokenizer
@@ -127,7 +128,7 @@ class GSMInfiniteConfig(GSMInfiniteKeys):
     def build(self) -> GSMInfinite:
         """The task; the same one for equal keys while its files stay as they are."""
         paths = [file for path in self.files.values() for file in problem_files(path)]
-        return _build(json.dumps(vars(self)), tuple(path.stat().st_mtime_ns for path in paths if path.exists()))
+        return _build(json.dumps(vars(self)), stamp([*paths, self.tokenizer]))
 
     def anchored(self) -> "GSMInfiniteConfig":
         """The same with absolute paths of files, and of the tokenizer's directory."""
@@ -144,6 +145,6 @@ class GSMInfiniteConfig(GSMInfiniteKeys):
 
 
 @lru_cache(maxsize=4)
-def _build(keys: str, changed: tuple[int, ...]) -> GSMInfinite:
+def _build(keys: str, stamped: Stamp) -> GSMInfinite:
     """An experiment builds its task several times, and a large file takes long to read."""
     return GSMInfinite(GSMInfiniteKeys(**json.loads(keys)))

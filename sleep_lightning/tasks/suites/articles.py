@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from sleep_lightning.tasks.dealing import split_of
 from sleep_lightning.tasks.gsm_infinite.draw import pick, shuffled
+from sleep_lightning.tasks.stamp import Stamp, stamp
 from sleep_lightning.tasks.suites.filler import Haystack, all_filler, draw_filler, named
 from sleep_lightning.tasks.suites.stretch import Measure, Plot, Stretch
 from sleep_lightning.tasks.task import Split
@@ -70,8 +71,8 @@ class ArticlesConfig:
                 raise ValueError(f"task.{key}={getattr(self, key)} must be at least {least}")
 
     def build(self) -> RowTask:
-        """The task; the same one for equal keys."""
-        return _built(json.dumps(vars(self)))
+        """The task; the same one for equal keys and files of a tokenizer."""
+        return _built(json.dumps(vars(self)), stamp([self.tokenizer]))
 
     def anchored(self) -> "ArticlesConfig":
         """The same with an absolute path of a tokenizer's directory."""
@@ -131,7 +132,7 @@ def texts(haystack: Haystack) -> Iterator[str]:
 
 
 @lru_cache(maxsize=8)
-def _built(values: str) -> RowTask:
+def _built(values: str, stamped: Stamp) -> RowTask:
     keys = ArticlesConfig(**json.loads(values))
     tokenizer: Tokenizer = (
         WordTokenizer(texts(keys.haystack), 0) if keys.tokenizer == WORDS else load_tokenizer(keys.tokenizer)

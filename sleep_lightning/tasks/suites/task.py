@@ -4,6 +4,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
+from sleep_lightning.tasks.stamp import Stamp, stamp
 from sleep_lightning.tasks.suites.source import SuiteKeys, SuiteSource
 from sleep_lightning.tasks.text.kept import KeptRows
 from sleep_lightning.tasks.text.layout import Room
@@ -17,16 +18,16 @@ _MOST_NUMBERS = 9999
 
 
 def build_suite(keys: SuiteKeys, source: type[SuiteSource[Any]]) -> RowTask:
-    """The task; the same one for equal keys (an experiment builds its task several times).
+    """The task; the same one for equal keys and files of a tokenizer (an experiment builds its task several times).
 
     Raises:
         ValueError: for a tokenizer that cannot be loaded, or rows that do not fit their windows.
     """
-    return _built(source, json.dumps(vars(keys)))
+    return _built(source, json.dumps(vars(keys)), stamp([keys.tokenizer]))
 
 
 @lru_cache(maxsize=8)
-def _built(kind: type[SuiteSource[Any]], values: str) -> RowTask:
+def _built(kind: type[SuiteSource[Any]], values: str, stamped: Stamp) -> RowTask:
     keys: SuiteKeys = kind.config(**json.loads(values))
     tokenizer = _tokenizer(keys, kind)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+from sleep_lightning.tasks.stamp import Stamp, stamp
 from sleep_lightning.tasks.task import SPLITS, Split
 from sleep_lightning.tasks.text.files import FileRows
 from sleep_lightning.tasks.text.kept import Kept, KeptRows
@@ -79,8 +80,7 @@ class TextConfig(TextKeys):
         """The task; the same one for equal keys while its files stay as they are."""
         if self.train is None:
             raise ValueError("task.train is not set; name a file of JSON lines or Parquet")
-        changed = [Path(p).stat().st_mtime_ns for p in self.files.values() if Path(p).exists()]
-        return _build(json.dumps(vars(self)), tuple(changed))
+        return _build(json.dumps(vars(self)), stamp([*self.files.values(), self.tokenizer]))
 
     def anchored(self) -> "TextConfig":
         """The same with absolute paths of files, and of the tokenizer's directory."""
@@ -89,7 +89,7 @@ class TextConfig(TextKeys):
 
 
 @lru_cache(maxsize=4)
-def _build(keys: str, changed: tuple[int, ...]) -> RowTask:
+def _build(keys: str, stamped: Stamp) -> RowTask:
     """An experiment builds its task several times, and a large file takes long to read."""
     c = TextKeys(**json.loads(keys))
     tokenizer = load_tokenizer(c.tokenizer)
