@@ -18,10 +18,10 @@ from sleep_lightning.cli import sweep
 from sleep_lightning.cli.console import plain_console, print_facts, say, text_table
 from sleep_lightning.cli.paper_sizes import check_machine, prepare_where_there_are_weights
 from sleep_lightning.cli.seconds import check_seconds
-from sleep_lightning.evidence.data_order import DataOrder, data_orders
+from sleep_lightning.evidence.data_order import DataOrder, data_orders, joined_orders
 from sleep_lightning.evidence.figures import draw_all
 from sleep_lightning.evidence.findings import DEPO, RULE110, Finding, find
-from sleep_lightning.evidence.joining import joined_orders, joined_scores
+from sleep_lightning.evidence.joining import joined_scores
 from sleep_lightning.evidence.page import results_page
 from sleep_lightning.evidence.paper import paper_page
 from sleep_lightning.evidence.scores import FinishedRun, RunScore, finished_runs, score_run
@@ -239,8 +239,12 @@ def _join_scores(r: Reproduction, console: Console) -> None:
 
 
 def _of_each_seed(runs: Iterable[FinishedRun]) -> list[FinishedRun]:
-    """One run for each sweep, level and seed; those of a sweep and its shares together."""
-    return list({(run.sweep, run.level, run.seed): run for run in runs}.values())
+    """One run for each sweep, level and seed, of a sweep and its shares together: one with weights, where there is."""
+    found = dict[tuple[str, str, int], FinishedRun]()
+    for run in runs:
+        if found.setdefault((run.sweep, run.level, run.seed), run).restored and not run.restored:
+            found[run.sweep, run.level, run.seed] = run
+    return list(found.values())
 
 
 def _read(kind: type[Row], file: Path) -> list[Row]:

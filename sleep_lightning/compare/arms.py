@@ -1,14 +1,16 @@
 """Arms: the controls a claim about sleep needs, each a few ``key=value`` changes of one experiment."""
 
+import json
 import re
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from sleep_lightning.compare.beside import in_one_window, keep
 from sleep_lightning.config import Experiment, Override, load_experiment
 from sleep_lightning.config.checks import did_you_mean
-from sleep_lightning.cost.flops import sequence_cost
+from sleep_lightning.config.outline import outline
+from sleep_lightning.cost.run_flops import StepFlops, predict_flops
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.names import check_name
 from sleep_lightning.redaction import redact
@@ -49,28 +51,33 @@ def _summaries(e: Experiment) -> list[str]:
     return [*_attention_only(e), f"model.summary_tokens={max(1, e.sleep.window_size // 4)}"]
 
 
-def _flops(e: Experiment) -> int:
-    return sequence_cost(e).total
+def _with_one_pass(e: Experiment, **sleep: str) -> Experiment:
+    """The base as an arm of one pass trains it."""
+    stages = [replace(stage, n_passes=None) for stage in e.training.stages]
+    training = replace(e.training, sampled_passes=[], stages=stages)
+    return replace(e, sleep=replace(e.sleep, n_passes=1, grad_passes=None, **sleep), training=training)  # type: ignore[arg-type]
 
 
 def _deeper(e: Experiment) -> list[str]:
-    """The pattern's period repeated until one pass costs what N of the base do, to the nearest whole period."""
-    model, period, wanted = e.model, e.model.period, _flops(e)
+    """The pattern's period repeated until training with one pass costs what it does with the base's passes, to the
+    nearest whole period."""
+    model, period, wanted = e.model, e.model.period, predict_flops(e)
     assert isinstance(model, ModelConfig)  # others have no period
-    once = replace(e, sleep=replace(e.sleep, n_passes=1, grad_passes=None, loop="all"))
+    once = _with_one_pass(e, loop="all")
 
-    def flops(repeats: int) -> int:
-        return _flops(replace(once, model=replace(model, pattern=period * repeats)))
+    def flops(repeats: int) -> float:
+        return predict_flops(replace(once, model=replace(model, pattern=period * repeats)))
 
     counts = range(1, model.n_blocks * e.sleep.n_passes // len(period) + 1)
     after = bisect_left(counts, wanted, key=flops)
-    nearest = min(counts[max(0, after - 1) : after + 1], key=lambda repeats: abs(flops(repeats) - wanted))
+    nearest = min(counts[max(0, after - 1) : after + 1] or counts[-1:], key=lambda n: abs(flops(n) - wanted))
     return [f"model.pattern={period * nearest}", "sleep.n_passes=1", "sleep.loop=all"]
 
 
 def _more_tokens(e: Experiment) -> list[str]:
-    once = replace(e, sleep=replace(e.sleep, n_passes=1, grad_passes=None))
-    return ["sleep.n_passes=1", f"training.max_steps={round(e.training.max_steps * _flops(e) / _flops(once))}"]
+    once = _with_one_pass(e)
+    steps = StepFlops(once, outline(once)).steps_within(predict_flops(e))
+    return ["sleep.n_passes=1", f"training.max_steps={steps}"]
 
 
 def _curriculum(e: Experiment) -> list[str]:
@@ -154,9 +161,14 @@ NEEDS_TEXT = ("bm25", "summary")
 
 
 def _with_own_passes(base: Experiment, changes: list[str]) -> tuple[str, ...]:
-    """An arm that sets N trains with it, though the base draws its own at every step."""
-    drawn = base.training.sampled_passes and any(change.startswith("sleep.n_passes=") for change in changes)
-    return (*changes, *(["training.sampled_passes=[]"] if drawn else []))
+    """An arm that sets N trains with it, though the base draws its own at every step, or has others in its stages."""
+    t = base.training
+    if not any(change.startswith("sleep.n_passes=") for change in changes):
+        return tuple(changes)
+    drawn = ["training.sampled_passes=[]"] if t.sampled_passes else []
+    stages = [asdict(replace(stage, n_passes=None)) for stage in t.stages]
+    staged = any(stage.n_passes is not None for stage in t.stages)
+    return (*changes, *drawn, *([f"training.stages={json.dumps(stages)}"] if staged else []))
 
 
 def build_arms(base: Experiment, names: list[str], key: str = "--arms") -> list[Arm]:

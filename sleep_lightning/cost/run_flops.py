@@ -5,6 +5,7 @@ from itertools import accumulate, pairwise
 from statistics import mean
 
 from sleep_lightning.config import Experiment
+from sleep_lightning.config.outline import outline
 from sleep_lightning.config.stages import AFTER_STAGES, draw_passes, sleep_in, sleep_of, stage_of
 from sleep_lightning.cost.flops import muon_matrices, optimizer_cost, sequence_cost
 from sleep_lightning.model import WindowModel
@@ -71,4 +72,4 @@ class StepFlops:
 
 def predict_flops(experiment: Experiment) -> float:
     """Training FLOPs of a run, before its first step."""
-    return float(StepFlops(experiment, experiment.build_model()).run())
+    return float(StepFlops(experiment, outline(experiment)).run())

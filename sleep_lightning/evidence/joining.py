@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from sleep_lightning.evidence.data_order import DataOrder
 from sleep_lightning.evidence.scores import TEST, RunScore
 
 
@@ -32,11 +31,6 @@ def joined_scores(own: Sequence[RunScore], others: Iterable[tuple[str, Sequence[
     sweeps = list(dict.fromkeys(row.sweep for row in found))
     levels = list(dict.fromkeys((row.sweep, row.level) for row in found))
     return sorted(found, key=lambda row: (sweeps.index(row.sweep), levels.index((row.sweep, row.level)), row.seed))
-
-
-def joined_orders(own: Sequence[DataOrder], others: Iterable[Sequence[DataOrder]]) -> list[DataOrder]:
-    """Own rows, and those of others: two machines that trained one seed are not compared."""
-    return list(dict.fromkeys([*own, *(row for rows in others for row in rows)]))
 
 
 def _run(row: RunScore) -> tuple[str, str, int]:

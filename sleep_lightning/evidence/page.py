@@ -1,6 +1,7 @@
 """RESULTS.md: every number on it comes from the tables of scores and speeds."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from statistics import mean
 
 from sleep_lightning.evidence.data_order import DataOrder
@@ -71,7 +72,7 @@ def results_page(
         + (f", [data_order.csv]({folder}/data_order.csv)" if order else "")
         + (f", [throughput.csv]({folder}/throughput.csv)" if speeds else "")
         + f". Scores are exact match on {split_of(rows)} with the final weights, means over seeds with 95% intervals "
-        "(Student's t, clipped to 0 and 1; Wilson's for shares of seeds). "
+        "(Student's t, clipped to possible values; Wilson's for shares of seeds). "
         f"{_pairing(order)} "
         "[How the sizes were found](docs/reproduction.md), and which seeds the search had seen, is a page of its own.",
         _spent(rows, planned),
@@ -107,11 +108,12 @@ def _pairing(order: Sequence[DataOrder]) -> str:
             "**Not all runs of a seed trained on the same data, which the tests below assume: "
             f"{'; '.join(differing)}.**"
         )
-    compared = sum(row.hashes for row in order)
+    compared, apart = sum(row.hashes for row in order), sum(row.apart > 0 for row in order)
+    rest = f" Seeds whose runs on several machines are paired without such a comparison: {apart}." if apart else ""
     return (
         "Runs with the same task and seed trained on the same batches in the same order, over the steps they share: "
-        f"{compared} hashes of the data were compared and agree."
-        if compared
+        f"{compared} hashes of the data were compared and agree.{rest}"
+        if compared or apart
         else "No two runs share a task and a seed so far, so nothing is paired."
     )
 
@@ -169,7 +171,7 @@ def _levels(s: Scores, sweep: str, title: str) -> str:
     for level in s.levels(sweep):
         rows, exact = s.select(sweep, level), s.of(sweep, level)
         cells = [str(Interval.of(s.of(sweep, level, part)).within(0, 1)) for part in parts]
-        size = [with_unit(rows[0].parameters), in_flop(rows[0].train_flops)]
+        size = [with_unit(rows[0].parameters), in_flop(mean(row.train_flops for row in rows))]
         seeds = " ".join(f"{x:.3f}" for x in exact)
         lines.append([level, *size, *cells, _solved(exact), seeds, _baselines(rows)])
     shown = ["exact match", *(hop_name(part) for part in parts[1:]), f"seeds at {SOLVED} or above"]
@@ -187,7 +189,7 @@ def _losses(s: Scores) -> str:
     """The loss by hops, as in the paper's Fig. 3."""
     parts = s.slices(DEPO)
     lines = [
-        [level, *(str(Interval.of([row.loss for row in s.select(DEPO, level, part)])) for part in parts)]
+        [level, *(str(Interval.of([row.loss for row in s.select(DEPO, level, part)]).within(0, inf)) for part in parts)]
         for level in s.levels(DEPO)
     ]
     return _markdown(["held-out loss, nats per label", *map(hop_name, parts)], lines)

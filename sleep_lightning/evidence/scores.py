@@ -1,7 +1,7 @@
 """Scores of the final weights of a sweep's runs, as rows of a table from which all results are derived.
 
 The test split is scored where the weights are. A run taken from records has none: its last validation counts, on
-sequences that no training saw and by which nothing was chosen.
+sequences that no training saw, but by which the rates of each N were chosen (with other training seeds).
 """
 
 from collections.abc import Iterable, Sequence
@@ -66,8 +66,8 @@ class RunScore:
 def split_of(rows: Iterable[RunScore]) -> str:
     """What the rows are scored on, for a page."""
     validated = dict.fromkeys(row.sweep for row in rows if row.split == VALIDATION)
-    chosen = "on the validation split, by which nothing was chosen"
-    note = f" ({', '.join(validated)}: runs taken from records without their weights, {chosen})" if validated else ""
+    tuned = "on the validation split, on which rates were tuned with other training seeds"
+    note = f" ({', '.join(validated)}: runs taken from records without their weights, {tuned})" if validated else ""
     return f"the test split{note}"
 
 
@@ -79,6 +79,11 @@ class FinishedRun:
     level: str
     seed: int
     process: FitProcess
+
+    @property
+    def restored(self) -> bool:
+        """It was taken from records, which hold no weights."""
+        return RESTORED in (self.process.summary or {})
 
 
 def finished_runs(folder: Path) -> list[FinishedRun]:
@@ -110,7 +115,7 @@ def score_run(run: FinishedRun, test_passes: Sequence[int] = ()) -> list[RunScor
     summary, own = run.process.summary, run.process.experiment.sleep.n_passes
     assert summary is not None, "only finished runs are scored"
     rows = []
-    weights = RESTORED not in summary
+    weights = not run.restored
     for n_passes in dict.fromkeys([own, *test_passes]) if weights else (own,):
         tested = final_scores(run.process.directory, n_passes, summary["steps"]) if weights else _validated(run)
         for name, score in tested["scores"].items():

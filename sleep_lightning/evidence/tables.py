@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -38,13 +38,15 @@ def read_table(kind: type[Row], path: Path) -> list[Row]:
     """Read a table that ``write_table`` wrote.
 
     Raises:
-        ValueError: the columns are not the fields of ``kind``.
+        ValueError: the columns are not the fields of ``kind``; an older table may lack those that have a default.
     """
     with path.open(newline="") as file:
         table = csv.DictReader(file)
         columns = [f.name for f in fields(kind)]
-        if table.fieldnames != columns:
+        needed = [f.name for f in fields(kind) if f.default is MISSING]
+        if table.fieldnames not in (columns, needed):
             raise ValueError(
                 f"{path} is no table of {kind.__name__}: its columns are not {', '.join(columns)}; run reproduce again"
             )
-        return [kind(**{f.name: f.type(row[f.name]) for f in fields(kind)}) for row in table]  # type: ignore[operator]
+        found = [f for f in fields(kind) if f.name in table.fieldnames]
+        return [kind(**{f.name: f.type(row[f.name]) for f in found}) for row in table]  # type: ignore[operator]

@@ -2,7 +2,8 @@ import pytest
 
 from sleep_lightning.compare.arms import ARMS, NEEDS_TEXT, build_arms
 from sleep_lightning.config import Experiment, load_experiment
-from sleep_lightning.cost.flops import sequence_cost
+from sleep_lightning.config.stages import drawn_passes
+from sleep_lightning.cost.run_flops import predict_flops
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.tasks.suites import NeedleConfig
 from tests.cli.cli import ROOT
@@ -14,8 +15,7 @@ def arm(name: str, base: Experiment = BASE) -> Experiment:
     return build_arms(base, [name])[0].apply(base)
 
 
-def flops(e: Experiment) -> int:
-    return e.training.max_steps * sequence_cost(e).total
+flops = predict_flops
 
 
 @pytest.mark.parametrize("name", [name for name in ARMS if name not in NEEDS_TEXT])
@@ -45,11 +45,32 @@ def test_arms_that_cut_a_text_down_read_what_is_left_in_one_window(name: str) ->
 
 @pytest.mark.parametrize("name", ["deeper", "more-tokens"])
 @pytest.mark.parametrize("config", ["rule110", "depo"])
-def test_equal_flops_are_equal(name: str, config: str) -> None:
-    base = load_experiment(ROOT / "conf" / f"{config}.yaml", ["sleep.n_passes=4"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],
+        ["training.batch_size=8"],  # Muon takes a large share of a step
+        ["training.sampled_passes=[1, 2, 4]"],
+        ["training.stages=[{steps: 300, n_passes: 2, train: memory}]"],
+    ],
+)
+def test_equal_flops_are_equal_by_the_count_of_runs(name: str, config: str, changes: list[str]) -> None:
+    base = load_experiment(ROOT / "conf" / f"{config}.yaml", ["sleep.n_passes=4", *changes])
     changed = arm(name, base)
-    assert changed.sleep.n_passes == 1
+    assert drawn_passes(changed) == [1]
     assert flops(changed) == pytest.approx(flops(base), rel=0.15 if name == "deeper" else 0.002)
+    if name == "more-tokens":
+        assert flops(changed) <= flops(base)
+
+
+@pytest.mark.parametrize("name", ["n1", "more-tokens", "deeper", "wake-loops"])
+def test_an_arm_of_one_pass_has_no_other_in_its_stages(name: str) -> None:
+    stages = "[{steps: 10, n_passes: 2}, {steps: 20, eviction: sliding, train: memory}]"
+    base = load_experiment(ROOT / "conf" / "depo.yaml", ["sleep.n_passes=4", f"training.stages={stages}"])
+    changed = arm(name, base)
+    assert drawn_passes(changed) == [1]
+    kept = [(s.steps, s.eviction, s.train) for s in changed.training.stages]
+    assert kept == [(10, None, "all"), (20, "sliding", "memory")]
 
 
 def test_repeated_data_is_the_same_for_one_pass_and_many() -> None:

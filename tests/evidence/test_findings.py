@@ -29,7 +29,7 @@ def test_pairs_are_told_apart() -> None:
     assert longer.figures.startswith("0.922 against 0.760, difference 0.162 [")
     hidden = by_claim(found, "passes that read the embeddings again")
     assert hidden.verdict == "not shown"  # behind in every seed, but these are six, and one claim of many
-    assert hidden.figures.startswith("0.900 against 0.963, ") and hidden.figures.endswith("ahead in 0 of 6 seeds")
+    assert hidden.figures.startswith("0.900 against 0.963, ") and "ahead in 0 of 6 seeds; so few" in hidden.figures
     assert by_claim(found, "Depo: a model trained with N = 4 needs its passes at test").verdict == "holds"
     assert by_claim(found, "Rule 110: a model trained with N = 4 needs").figures.startswith("0.900 against 0.450, ")
     assert by_claim(found, "Rule 110: N = 4 beats N = 1 trained longer").figures.startswith("0.900 against 0.847, ")
@@ -57,14 +57,33 @@ def test_three_seeds_cannot_tell_a_pair() -> None:
     few = {DEPO: {arm: values[:3] for arm, values in AS_CLAIMED[DEPO].items()}}
     longer = by_claim(find(rows(few)), "Depo: N = 4 beats N = 1 trained longer")
     assert longer.verdict == "not shown"
-    assert longer.figures.endswith("ahead in 3 of 3 seeds; smallest possible p 0.25")
+    assert longer.figures.endswith("ahead in 3 of 3 seeds; so few seeds give at best p 0.25, corrected 1")
+    alike = by_claim(find(rows({DEPO: {"n4": [1.0] * 3, "more-tokens": [1.0] * 3}})), "Depo: N = 4 beats N = 1 trained")
+    assert alike.figures.endswith("so few seeds give at best p 1, corrected 1")  # no p is above 1
+
+
+def test_what_the_correction_takes_away_is_said() -> None:
+    """Seven seeds could give p = 0.016, which the correction for all claims takes above 0.05."""
+    values = [0.9, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96]
+    seven = {DEPO: {"n4": values, "more-tokens": [x - 0.2 for x in values]}}
+    longer = by_claim(find(rows(seven)), "Depo: N = 4 beats N = 1 trained longer")
+    assert longer.verdict == "not shown" and longer.p == 2 / 2**7
+    assert longer.figures.endswith("ahead in 7 of 7 seeds; so few seeds give at best p 0.016, corrected 0.17")
+
+
+def test_a_control_at_equal_flops_says_what_it_had() -> None:
+    same = rows({DEPO: {arm: AS_CLAIMED[DEPO][arm] for arm in ("n4", "more-tokens")}})
+    more = [replace(x, train_flops=2.7e12) if x.level == "more-tokens" else x for x in same]
+    claim = "Depo: N = 4 beats N = 1 trained longer"
+    assert by_claim(find(more), claim).figures.endswith("10 of 10 seeds, which had 1.08 times the training FLOPs")
+    assert by_claim(find(same), claim).figures.endswith("10 of 10 seeds")
 
 
 def test_a_seed_that_ties_cannot_tell_either() -> None:
     tied = {DEPO: {"n4": [1.0, 0.9, 0.95, 0.97, 0.99], "more-tokens": [1.0, 0.5, 0.5, 0.5, 0.5]}}
     longer = by_claim(find(rows(tied)), "Depo: N = 4 beats N = 1 trained longer")
     assert longer.verdict == "not shown"
-    assert longer.figures.endswith("ahead in 4 of 5 seeds; smallest possible p 0.12") and longer.p == 0.125
+    assert longer.figures.endswith("ahead in 4 of 5 seeds; so few seeds give at best p 0.12, corrected 1") and longer.p == 0.125
 
 
 def test_what_one_claim_shows_many_may_not() -> None:

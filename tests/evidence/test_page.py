@@ -70,6 +70,13 @@ def test_no_figure_is_typed_by_hand() -> None:
     assert results == set(), results
 
 
+def test_intervals_are_of_possible_values() -> None:
+    scores = [replace(x, loss=0.001 * (1 + 9 * (x.seed == 0))) for x in rows(AS_CLAIMED)]
+    page = results_page(scores, find(scores), [], [], {}, "results", planned=0)
+    assert "[-" not in page.partition("held-out loss")[2].partition("difference, seed by seed")[0]
+    assert "| n4 | 0.002 [0.000, 0.004] |" in page
+
+
 @pytest.mark.parametrize("left", [(), ("n1",), ("n1", "n4"), ("n2", "more-tokens")])
 def test_a_page_of_unfinished_sweeps_says_what_there_is(tmp_path: Path, left: tuple[str, ...]) -> None:
     scores = rows(
