@@ -14,7 +14,15 @@ from sleep_lightning.cli.console import plain_console, print_facts, say, time_li
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.compare.runs import Run, execute, plan_runs
 from sleep_lightning.compare.serving import as_json, metrics, serve, serving_markdown, serving_table
-from sleep_lightning.compare.table import Row, build_rows, check_data_order, draw_table, write_results
+from sleep_lightning.compare.table import (
+    Row,
+    build_rows,
+    check_data_order,
+    draw_table,
+    kinds_of_spread,
+    unequal_seeds,
+    write_results,
+)
 from sleep_lightning.config import Experiment, load_experiment
 from sleep_lightning.cost.run_flops import predict_flops
 from sleep_lightning.formatting import in_flop, with_unit
@@ -215,13 +223,13 @@ def _report(c: Comparison, console: Console, rows: list[Row]) -> None:
     draw_serving(page, pictures[1], f"{c.base.task.name}: test exact match over what an answer takes")
     if not console.is_terminal:
         console.width = max(console.width, 200)  # a log has no edge to wrap at
-    spread = "mean ± sd over seeds" if len(rows[0].seeds) > 1 else "one seed ± standard error of its answers"
-    title = f"{c.base.task.name}, test split, final weights, {spread}"
+    title = f"{c.base.task.name}, test split, final weights, {kinds_of_spread(rows)}"
     console.print(draw_table(rows, title, f"see {files[1]}"))
     console.print(serving_table(page, f"see {files[1]}"))
     print_facts(
         console,
         warning(map(_accuracy, rows))
+        | ({} if (unequal := unequal_seeds(rows)) is None else {"seeds": unequal})
         | {
             "training data": data_order,
             "table": str(files[1]),

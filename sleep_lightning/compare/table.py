@@ -30,13 +30,14 @@ class Row:
         test_passes: N at test.
         seeds: finished seeds.
         parameters: of the model.
-        steps, tokens, train_flops: of one run.
+        steps, tokens, train_flops: of one run, mean over seeds (they differ where training stops early).
         wall_s: seconds of one run, mean over seeds.
         exact_match: test exact match by seed.
         slices: exact match by difficulty, by seed.
         majority, uniform: baselines of the test answers, mean over seeds.
         answers: number of test answers, the same in all seeds.
         no_memory: exact match with the memory zeroed at every boundary, by seed; none where there is nothing to zero.
+        seed_steps: steps by seed.
     """
 
     arm: str
@@ -55,6 +56,7 @@ class Row:
     uniform: float
     answers: int
     no_memory: list[float] = field(default_factory=list)
+    seed_steps: list[int] = field(default_factory=list)
 
 
 SCORE: dict[str, Any] = dict.fromkeys(("answers", "exact_match", "token_accuracy", "loss"), NUMBER) | {
@@ -106,9 +108,7 @@ def _row(runs: list[Run], n_passes: int) -> Row:
         test_passes=n_passes,
         seeds=[run.seed for run in runs],
         parameters=tested[0]["parameters"],
-        steps=summaries[0]["steps"],
-        tokens=summaries[0]["tokens"],
-        train_flops=summaries[0]["train_flops"],
+        **{key: round(mean(s[key] for s in summaries)) for key in ("steps", "tokens", "train_flops")},
         wall_s=mean(s["wall_s"] for s in summaries),
         exact_match=[score["exact_match"] for score in everything],
         slices={
@@ -120,6 +120,7 @@ def _row(runs: list[Run], n_passes: int) -> Row:
         no_memory=[
             window_alone(run.directory, s["steps"]) for run, s in zip(runs, summaries, strict=True) if remembers
         ],
+        seed_steps=[s["steps"] for s in summaries],
     )
 
 
@@ -135,7 +136,8 @@ def cells(row: Row, slices: Sequence[str], no_memory: bool) -> dict[str, str]:
         "arm": row.arm,
         "N": passes,
         "parameters": with_unit(row.parameters),
-        "steps": str(row.steps),
+        "seeds": str(len(row.seeds)),
+        "steps": _steps(row),
         "tokens": with_unit(row.tokens),
         "training": in_flop(row.train_flops),
         "seconds": f"{row.wall_s:.0f}",
@@ -147,7 +149,29 @@ def cells(row: Row, slices: Sequence[str], no_memory: bool) -> dict[str, str]:
     return numbers | {"majority": f"{row.majority:.3f}", "uniform": f"{row.uniform:.3f}"}
 
 
-RANKS = {"seconds": 6, "tokens": 5, "steps": 4, "parameters": 3, "uniform": 2, "training": 1}
+def _steps(row: Row) -> str:
+    """Their mean, with the least and most where seeds differ."""
+    differ = len(set(row.seed_steps)) > 1
+    return f"{row.steps} ({min(row.seed_steps)} to {max(row.seed_steps)})" if differ else str(row.steps)
+
+
+def kinds_of_spread(rows: Sequence[Row]) -> str:
+    """What stands behind ± in the table."""
+    one = "one seed ± standard error of its answers"
+    several = [len(row.seeds) > 1 for row in rows]
+    return "mean ± sd over seeds" + (f"; {one}" if not all(several) else "") if any(several) else one
+
+
+def unequal_seeds(rows: Sequence[Row]) -> str | None:
+    """Which arms have other seeds than the first, if any: their means are not of the same runs."""
+    others = {row.arm: row for row in rows if row.seeds != rows[0].seeds}.values()
+    if not others:
+        return None
+    said = ", ".join(f"{row.arm} has {' '.join(map(str, row.seeds))}" for row in [rows[0], *others])
+    return f"not the same in all arms: {said}; rerun the command for those that failed, or compare seed by seed"
+
+
+RANKS = {"seeds": 7, "seconds": 6, "tokens": 5, "steps": 4, "parameters": 3, "uniform": 2, "training": 1}
 """Columns that a narrow terminal leaves out, the highest first, behind the slices."""
 
 

@@ -6,7 +6,15 @@ import pytest
 
 from sleep_lightning.compare.arms import Arm
 from sleep_lightning.compare.runs import Run, plan_runs
-from sleep_lightning.compare.table import Row, as_markdown, build_rows, check_data_order, with_spread
+from sleep_lightning.compare.table import (
+    Row,
+    as_markdown,
+    build_rows,
+    check_data_order,
+    kinds_of_spread,
+    unequal_seeds,
+    with_spread,
+)
 from sleep_lightning.config import load_experiment
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.tracking.figures.runs import draw_comparison
@@ -20,13 +28,13 @@ def score(exact_match: float) -> dict[str, object]:
     return {"answers": 8, "exact_match": exact_match, "token_accuracy": 0.5, "loss": 1.0, "baselines": BASELINES}
 
 
-def finished(folder: Path, name: str, seed: int, exact: float, digests: dict[str, str]) -> Run:
+def finished(folder: Path, name: str, seed: int, exact: float, digests: dict[str, str], steps: int = 9) -> Run:
     path = folder / f"{name}-seed{seed}"
     path.mkdir()
     summary = {
         "status": "FINISHED",
-        "steps": 9,
-        "tokens": 10,
+        "steps": steps,
+        "tokens": steps + 1,
         "train_flops": 11,
         "wall_s": 1.5,
         "exact_match": exact,
@@ -36,8 +44,8 @@ def finished(folder: Path, name: str, seed: int, exact: float, digests: dict[str
     }
     (path / "summary.json").write_text(json.dumps(summary))
     scores = {"all": score(exact), "hop_1": score(exact + 0.1)}
-    (path / "test_n4.json").write_text(json.dumps({"steps": 9, "parameters": 1234, "scores": scores}))
-    (path / "test_window.json").write_text(json.dumps({"steps": 9, "exact_match": exact / 2}))
+    (path / "test_n4.json").write_text(json.dumps({"steps": steps, "parameters": 1234, "scores": scores}))
+    (path / "test_window.json").write_text(json.dumps({"steps": steps, "exact_match": exact / 2}))
     return Run(BASE, RunDirectory(path), Arm(name, (), "as told"), seed)
 
 
@@ -49,11 +57,32 @@ def test_rows_are_means_with_spread_over_finished_seeds(tmp_path: Path) -> None:
     assert row.exact_match == [0.5, 0.7]
     assert with_spread(row.exact_match) == "0.600 ± 0.141"
     header, _, line = as_markdown([row]).splitlines()
-    assert header.startswith("| arm | N | parameters | steps | tokens | training | seconds | exact match | hop 1 |")
+    assert header.startswith(
+        "| arm | N | parameters | seeds | steps | tokens | training | seconds | exact match | hop 1 |"
+    )
     assert "| 0.600 ± 0.141 | 0.700 ± 0.141 | 0.300 | 0.200 | 0.100 |" in line
     assert row.no_memory == [0.25, 0.35] and header.endswith("| no memory | majority | uniform |")
     draw_comparison([row], tmp_path / "picture.png", "title")
     assert (tmp_path / "picture.png").stat().st_size > 5000
+
+
+def test_seeds_that_stopped_early_show_in_mean_and_range(tmp_path: Path) -> None:
+    [row] = build_rows([finished(tmp_path, "n4", seed, 0.5, {}, steps) for seed, steps in enumerate((9, 19, 8))], [])
+    assert (row.steps, row.tokens, row.train_flops) == (12, 13, 11)
+    assert "| 3 | 12 (8 to 19) | 13 | " in as_markdown([row])
+
+
+def test_arms_with_other_seeds_are_told(tmp_path: Path) -> None:
+    def arm(name: str, *seeds: int) -> Row:
+        [row] = build_rows([finished(tmp_path, name, seed, 0.5, {}) for seed in seeds], [])
+        return row
+
+    one, three, same = arm("n1", 0), arm("n4", 0, 1, 2), arm("more-tokens", 0)
+    assert kinds_of_spread([three]) == "mean ± sd over seeds"
+    assert kinds_of_spread([one]) == "one seed ± standard error of its answers"
+    assert kinds_of_spread([one, three]) == "mean ± sd over seeds; one seed ± standard error of its answers"
+    assert unequal_seeds([one, same]) is None
+    assert (unequal_seeds([one, same, three]) or "").startswith("not the same in all arms: n1 has 0, n4 has 0 1 2; ")
 
 
 def test_n_at_test_other_than_at_training_shows() -> None:
