@@ -57,9 +57,11 @@ def joined_orders(own: Sequence[DataOrder], others: Iterable[Sequence[DataOrder]
     """A row per task, batch size and seed of several machines' tables, whose runs are compared over the steps they
     share. ``runs`` is that of the table with the most: two may have the same."""
     groups = dict[tuple[str, int], list[DataOrder]]()
-    for row in dict.fromkeys([*own, *(row for rows in others for row in rows)]):
-        groups.setdefault((row.data or row.first, row.seed), []).append(row)
-    return [rows[0] if len(rows) == 1 else _joined(rows) for rows in groups.values()]
+    rows = list(dict.fromkeys([*own, *(row for table in others for row in table)]))
+    data = {(row.first, row.seed): row.data for row in rows if row.data}  # which an older table does not name
+    for row in rows:
+        groups.setdefault((row.data or data.get((row.first, row.seed), row.first), row.seed), []).append(row)
+    return [group[0] if len(group) == 1 else _joined(group) for group in groups.values()]
 
 
 def _joined(rows: Sequence[DataOrder]) -> DataOrder:

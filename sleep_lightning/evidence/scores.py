@@ -65,9 +65,18 @@ class RunScore:
 
 def split_of(rows: Iterable[RunScore]) -> str:
     """What the rows are scored on, for a page."""
-    validated = dict.fromkeys(row.sweep for row in rows if row.split == VALIDATION)
+    by_level = dict[tuple[str, str], dict[int, str]]()
+    for row in rows:
+        by_level.setdefault((row.sweep, row.level), {})[row.seed] = row.split
+    parts = []
+    for sweep in dict.fromkeys(sweep for sweep, _ in by_level):
+        splits = {level: list(of_seed.values()) for (name, level), of_seed in by_level.items() if name == sweep}
+        counts = {level: (x.count(VALIDATION), len(x)) for level, x in splits.items() if VALIDATION in x}
+        whole = len(counts) == len(splits) and all(n == total for n, total in counts.values())
+        said = ", ".join(f"{n} of {total} seeds of {level}" for level, (n, total) in counts.items())
+        parts += [f"{sweep}: {'all' if whole else said}"] if counts else []
     tuned = "on the validation split, on which rates were tuned with other training seeds"
-    note = f" ({', '.join(validated)}: runs taken from records without their weights, {tuned})" if validated else ""
+    note = f" (runs taken from records without their weights {tuned}: {'; '.join(parts)})" if parts else ""
     return f"the test split{note}"
 
 

@@ -110,7 +110,8 @@ def test_runs_taken_from_records_count_with_their_validation(tmp_path: Path, mon
         assert own.exact_match == pytest.approx(summary["exact_match"], rel=1e-5)
         assert own.answers == summary["slices"]["all"]["answers"] and 220_000 < own.parameters < 230_000
     page = (tmp_path / "RESULTS.md").read_text()
-    assert "on the test split (reproduce_depo: runs taken from records without their weights, on the val" in page
+    assert "without their weights on the validation split, on which rates were tuned with other" in page
+    assert "training seeds: reproduce_depo: all)" in page
     assert "| Depo: N = 4 beats N = 1 trained longer, at equal FLOPs | not in the paper | **" in page
     assert "N = 4 needs its passes at test (4 passes beat 1) | not in the paper | **not run**" in page
     assert Path(records).read_text() == RECORDED.read_text()

@@ -10,7 +10,7 @@ from sleep_lightning.evidence.data_order import DataOrder
 from sleep_lightning.evidence.figures import draw_all
 from sleep_lightning.evidence.findings import DEPO, RULE110, find
 from sleep_lightning.evidence.page import results_page
-from sleep_lightning.evidence.scores import RunScore
+from sleep_lightning.evidence.scores import RunScore, split_of
 from sleep_lightning.evidence.tables import read_table, write_table
 from sleep_lightning.evidence.throughput import Speed
 from tests.evidence.rows import AS_CLAIMED, rows
@@ -68,6 +68,18 @@ def test_no_figure_is_typed_by_hand() -> None:
     )
     results = {line for line in lines & theirs if re.search(r"\d\.\d\d\d", line)}
     assert results == set(), results
+
+
+def test_what_was_not_tested_is_named_by_level_and_seeds() -> None:
+    scores = rows(AS_CLAIMED)
+    assert split_of(scores) == "the test split"
+    some = [
+        replace(x, split="validation")
+        if (x.sweep, x.level, x.seed < 2) == (RULE110, "n2", True) or x.sweep == DEPO
+        else x
+        for x in scores
+    ]
+    assert split_of(some).endswith(f"other training seeds: {RULE110}: 2 of 6 seeds of n2; {DEPO}: all)")
 
 
 def test_intervals_are_of_possible_values() -> None:
