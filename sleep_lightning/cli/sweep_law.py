@@ -35,7 +35,11 @@ def show(request: LawRequest) -> int:
     console, found = table_console(), request.found
     for law in request.laws.slices:
         console.print(_table(law, found.folder / JSON))
-        exponent = "none: a minimum at the edge, or fewer than three budgets" if law.exponent is None else law.exponent
+        exponent = (
+            "none: a minimum at the edge or not determined, or fewer than three budgets"
+            if law.exponent is None
+            else law.exponent
+        )
         print_facts(console, {"N* ~ C^a, a": str(exponent), "law": law.verdict()})
     if any(one.others for one in request.laws.selected):
         console.print(_others(request.laws.selected))
@@ -63,7 +67,7 @@ def _rows(law: SliceLaw, depths: list[int]) -> Iterator[list[str]]:
             continue
         n, share = max(curve.wins.items(), key=lambda item: item[1])
         edge = " (edge)" if curve.at_edge else ""
-        yield [in_flop(budget), *cells, f"{curve.best}{edge}", f"N = {n} in {share:.0%}"]
+        yield [in_flop(budget), *cells, f"{curve.best}{edge}", f"N = {n} in {share:.0%}" if share else "-"]
 
 
 def _others(selected: Sequence[Selected]) -> FittingTable:

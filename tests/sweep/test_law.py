@@ -92,3 +92,30 @@ def test_only_seeds_that_have_finished_everywhere_count() -> None:
     cells[1] = Cell(first.budget, 2, first.tokens, first.flops, {2: 0.1})
     with pytest.raises(ValueError, match="no seed has finished"):
         Seeds(cells)
+
+
+def test_the_minimum_lies_next_to_the_lowest_loss() -> None:
+    """Recorded means: those far from the lowest do not move it."""
+    depths = np.array([1, 2, 3, 4, 6])
+    assert minimum(depths, np.array([0.007, 0.00064, 0.000328, 0.00102, 0.035])) == pytest.approx(2.664, abs=0.001)
+    assert minimum(depths, np.array([0.90, 0.91, 0.92, 0.95, 1.50])) == 1.0
+    far = [minimum(depths, np.array([0.6, 0.5, 0.55, 0.7, last])) for last in (0.8, 8.0)]
+    assert far[0] == far[1] == pytest.approx(1.902, abs=0.001)
+    parabola = 0.3 + 0.1 * (np.log(depths) - np.log(2.5)) ** 2
+    assert minimum(depths, parabola) == pytest.approx(2.5)
+
+
+def test_equal_losses_determine_no_minimum() -> None:
+    depths = np.array([1, 2, 3, 4, 6])
+    for level in (0.5, 0.3, 0.1, 0.0):
+        assert np.isnan(minimum(depths, np.full(5, level)))
+    assert np.isnan(minimum(depths, np.array([0.3, 0.5, 0.5, 0.5, 0.3])))
+    assert np.isnan(minimum(depths, np.array([0.3, 0.2, np.nan, 0.5, 0.3])))
+    assert minimum(depths, np.array([0.4, 0.2, 0.2 + 1e-13, 0.5, 0.6])) == pytest.approx(np.sqrt(6))
+    assert minimum(depths, np.array([0.2, 0.2, 0.5, 0.5, 0.6])) == pytest.approx(np.sqrt(2))
+    cells = cells_of(lambda n, tokens, budget: 0.5, noise=0.0)
+    found, exponent = curves(cells, Seeds(cells))
+    assert exponent is None
+    assert [str(curve.best) for curve in found] == ["not determined"] * 4
+    assert not found[0].at_edge
+    assert found[0].wins == pytest.approx(dict.fromkeys(DEPTHS, 0.2))
