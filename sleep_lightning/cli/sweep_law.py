@@ -8,6 +8,7 @@ from pathlib import Path
 from sleep_lightning.cli.console import print_facts
 from sleep_lightning.cli.sweep_show import Found, report, table_console
 from sleep_lightning.formatting import in_flop, score
+from sleep_lightning.sweep.bootstrap import interval_name
 from sleep_lightning.sweep.cells import Selected
 from sleep_lightning.sweep.report.law import JSON, Laws, SliceLaw
 from sleep_lightning.sweep.space import written
@@ -50,9 +51,10 @@ def _table(law: SliceLaw, file: Path) -> FittingTable:
     depths = sorted({cell.n_passes for cell in law.cells})
     columns = (
         *(Column("budget", label=True), *(Column(f"N = {n}", 2) for n in depths)),
-        *(Column("N* [95%]"), Column("lowest mean", 1)),
+        *(Column("N* [interval]"), Column("lowest mean", 1)),
     )
-    title = f"{law.name}: mean loss over {law.seeds} seed(s), nats per label; N* with its 95% interval over seeds"
+    interval = f"its {interval_name(law.seeds)} over them"
+    title = f"{law.name}: mean loss over {law.seeds} seed(s), nats per label; N* with {interval}"
     return FittingTable(title, columns, list(_rows(law, depths)), elsewhere=f"see {file}")
 
 

@@ -2,7 +2,7 @@
 
 ``N*(C)`` is the minimum of a parabola in log N, as Chinchilla's second approach finds the best size (arXiv:2203.15556,
 3.2), but through the lowest mean loss and its neighbours alone: losses far from it are no parabola, and would move it.
-Intervals are percentiles over resampled seeds; runs of a seed see the same data and are drawn together.
+Intervals are percentiles over resampled seeds (``bootstrap``); runs of a seed see the same data and are drawn together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,11 @@ from math import inf, isinf, isnan, nan
 import numpy as np
 from numpy.typing import NDArray
 
+from sleep_lightning.sweep.bootstrap import Array, Resamples
+
 RESAMPLES = 2000
 ROUNDING = 1e-9
 """Losses that differ by this share are equal."""
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Seeds:
     Attributes:
         losses: ``[cells, seeds]``.
         resampled: means over seeds drawn with replacement, ``[cells, resamples]``.
+        chances: of the resamples.
 
     Raises:
         ValueError: no seed has finished everywhere.
@@ -87,8 +89,10 @@ class Seeds:
         if not shared:
             raise ValueError("no seed has finished at every N and budget yet")
         self.losses: Array = np.array([[cell.losses[seed] for seed in shared] for cell in cells])
-        draws = np.random.default_rng(0).integers(len(shared), size=(RESAMPLES, len(shared)))
-        self.resampled: Array = self.losses[:, draws].mean(-1)
+        self._resamples = Resamples.of(len(shared), RESAMPLES)
+        with np.errstate(invalid="ignore"):  # an infinite loss makes its cell's NaN
+            self.resampled: Array = self.losses @ self._resamples.weights.T
+        self.chances = self._resamples.chances
 
     @property
     def count(self) -> int:
@@ -101,13 +105,10 @@ class Seeds:
         return np.asarray(self.losses.mean(1))
 
     def estimate(self, value: float, resamples: Array) -> Estimate:
-        """A value and what it is in resamples."""
+        """A value and what it is in the first resamples."""
         if self.count == 1 or isnan(value):
             return Estimate(value, -inf, inf)
-        # where it is not determined it may be anything
-        low = np.percentile(np.nan_to_num(resamples, nan=-inf, neginf=-inf), 2.5, method="lower")
-        high = np.percentile(np.nan_to_num(resamples, nan=inf, posinf=inf), 97.5, method="higher")
-        return Estimate(value, float(low), float(high))
+        return Estimate(value, *self._resamples.interval(resamples))
 
 
 def curves(cells: Sequence[Cell], seeds: Seeds) -> tuple[list[Curve], Estimate | None]:
@@ -126,7 +127,8 @@ def curves(cells: Sequence[Cell], seeds: Seeds) -> tuple[list[Curve], Estimate |
         best = minimum(depths, means)
         others = np.array([minimum(depths, column) for column in resampled.T])
         least = lowest(resampled)
-        wins = dict(zip(map(int, depths), (least / np.maximum(least.sum(0), 1)).mean(1).tolist(), strict=True))
+        shares = least / np.maximum(least.sum(0), 1) @ seeds.chances
+        wins = dict(zip(map(int, depths), shares.tolist(), strict=True))
         by_depth = {int(n): float(loss) for n, loss in zip(depths, means, strict=True)}
         found.append(Curve(budget, by_depth, seeds.estimate(best, others), best in (depths[0], depths[-1]), wins))
         minima.append(others)

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sleep_lightning.sweep.bootstrap import MOST_LISTED
 from sleep_lightning.sweep.iso_flop import Array, Cell, Estimate, Seeds, slope
 
-REFITS = 200
+REFITS = MOST_LISTED
+"""All resamples of few seeds, else so many."""
 LEAST_R2, MOST_MISS = 0.9, 0.1
 """A law fits if it explains that share of the variance of log loss, and predicts the largest budget that well."""
 LEAST_CELLS = 6
@@ -56,7 +58,7 @@ def fit_law(cells: Sequence[Cell], seeds: Seeds) -> Law | None:
     unit = float(np.exp(np.log(tokens).mean()))
     log_d, means = np.log(tokens / unit), seeds.means
     best = _fit(log_n, log_d, means)
-    phis = [_fit(log_n, log_d, seeds.resampled[:, k], [best])[2] for k in range(REFITS)]
+    phis = [_fit(log_n, log_d, means, [best])[2] for means in seeds.resampled[:, :REFITS].T]
     residual = np.log(means) - np.log(_predict(best, log_n, log_d))
     spread = np.log(means) - np.log(means).mean()
     r2 = 1 - float((residual**2).sum() / max((spread**2).sum(), 1e-300))

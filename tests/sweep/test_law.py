@@ -5,6 +5,7 @@ import pytest
 
 from sleep_lightning.sweep.iso_flop import Cell, Seeds, curves, minimum
 from sleep_lightning.sweep.law import fit_law
+from sleep_lightning.sweep.report.law import SliceLaw
 
 BUDGETS, DEPTHS = (1e12, 2e12, 4e12, 8e12), (1, 2, 3, 4, 6)
 COST, PHI, ALPHA, FLOOR, SCALE = 0.8, 0.5, 0.4, 0.05, 2e4
@@ -119,3 +120,13 @@ def test_equal_losses_determine_no_minimum() -> None:
     assert [str(curve.best) for curve in found] == ["not determined"] * 4
     assert not found[0].at_edge
     assert found[0].wins == pytest.approx(dict.fromkeys(DEPTHS, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected"), [(3, "too few seeds for a verdict: 3 of 5"), (5, "looping does not pay at equal training")]
+)
+def test_a_verdict_takes_five_seeds(seeds: int, expected: str) -> None:
+    """A pass is worth N^0.5 tokens here and costs N^0.8."""
+    cells = cells_of(law, seeds)
+    found = Seeds(cells)
+    assert expected in SliceLaw("all", tuple(cells), (), found.count, (), None, fit_law(cells, found)).verdict()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sleep_lightning.runs.files import write_json
+from sleep_lightning.sweep.bootstrap import LEAST_SEEDS
 from sleep_lightning.sweep.cells import Selected, cells, select, slices
 from sleep_lightning.sweep.finished_runs import finished_runs
 from sleep_lightning.sweep.iso_flop import Cell, Curve, Estimate, Seeds, curves
@@ -68,11 +69,14 @@ class SliceLaw:
         missed = "one budget" if law.miss is None else f"misses the largest budget by {law.miss:.0%}"
         if not law.fits:
             return f"no law is stated: {found}, {missed} (it takes {LEAST_R2} and {MOST_MISS:.0%})"
+        worth = f"a token with N passes is worth N^{law.phi} tokens and costs N^{law.cost:.2f}"
+        return f"{worth}: {self._looping(law)} ({found}, {missed})"
+
+    def _looping(self, law: Law) -> str:
+        if self.seeds < LEAST_SEEDS:
+            return f"too few seeds for a verdict: {self.seeds} of {LEAST_SEEDS}"
         pays = "pays" if law.phi.low > law.cost else "does not pay" if law.phi.high < law.cost else "is not decided"
-        return (
-            f"a token with N passes is worth N^{law.phi} tokens and costs N^{law.cost:.2f}: looping {pays} at equal "
-            f"training FLOPs ({found}, {missed})"
-        )
+        return f"looping {pays} at equal training FLOPs"
 
 
 @dataclass(frozen=True)
