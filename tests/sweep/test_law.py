@@ -1,5 +1,7 @@
 """Curves and laws of made-up losses, whose minima and exponents are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -130,3 +132,26 @@ def test_a_verdict_takes_five_seeds(seeds: int, expected: str) -> None:
     cells = cells_of(law, seeds)
     found = Seeds(cells)
     assert expected in SliceLaw("all", tuple(cells), (), found.count, (), None, fit_law(cells, found)).verdict()
+
+
+@pytest.mark.parametrize("loss", [0.0, float("nan"), float("inf")])
+def test_a_mean_without_a_logarithm_gives_curves_and_no_law(loss: float) -> None:
+    cells = cells_of(law, seeds=2)
+    cells[7] = replace(cells[7], losses={0: loss, 1: loss})
+    seeds = Seeds(cells)
+    assert fit_law(cells, seeds) is None
+    found, exponent = curves(cells, seeds)
+    one = SliceLaw("all", tuple(cells), tuple(seeds.means.tolist()), 2, tuple(found), exponent, None)
+    assert one.verdict() == f"no law: the mean loss of N = 3 at 2 TFLOP is {loss:g}, which has no logarithm"
+    assert (str(found[1].best) == "not determined") is (loss != 0)
+
+
+def test_one_seed_without_a_loss_bounds_nothing() -> None:
+    """Where it alone is drawn there is no law."""
+    cells = cells_of(law, seeds=2)
+    cells[7] = replace(cells[7], losses={0: 0.0, 1: 0.5})
+    found = fit_law(cells, Seeds(cells))
+    assert found is not None
+    assert np.isinf(found.phi.low)
+    tiny = [replace(cell, losses={seed: 1e-20 * x for seed, x in cell.losses.items()}) for cell in cells_of(law, 1)]
+    assert fit_law(tiny, Seeds(tiny)) is not None

@@ -10,7 +10,7 @@ from sleep_lightning.sweep.bootstrap import LEAST_SEEDS
 from sleep_lightning.sweep.cells import Selected, cells, select, slices
 from sleep_lightning.sweep.finished_runs import finished_runs
 from sleep_lightning.sweep.iso_flop import Cell, Curve, Estimate, Seeds, curves
-from sleep_lightning.sweep.law import LEAST_R2, MOST_MISS, Law, fit_law
+from sleep_lightning.sweep.law import LEAST_R2, MOST_MISS, Law, fit_law, why_no_law
 from sleep_lightning.sweep.point import TRAIN_FLOPS
 from sleep_lightning.sweep.report.content import Report
 from sleep_lightning.tracking.figures.law_plot import Bowl, LawPanel, draw_law
@@ -29,7 +29,7 @@ class SliceLaw:
         seeds: how many those are.
         curves: by budget.
         exponent: a of ``N* ~ C^a``, if there is one.
-        law: over N and tokens, whether it fits or not; None for too few cells.
+        law: over N and tokens, whether it fits or not; None if there can be none.
     """
 
     name: str
@@ -64,7 +64,7 @@ class SliceLaw:
     def verdict(self) -> str:
         """One sentence on the law."""
         if self.law is None:
-            return "no law: it takes two N and six pairs of N and budget"
+            return f"no law: {why_no_law(self.cells, self.means)}"
         law, found = self.law, f"R2 {self.law.r2:.2f}"
         missed = "one budget" if law.miss is None else f"misses the largest budget by {law.miss:.0%}"
         if not law.fits:
