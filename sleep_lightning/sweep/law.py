@@ -57,9 +57,7 @@ def why_no_law(cells: Sequence[Cell], means: Sequence[float]) -> str | None:
         return "it takes two N and six pairs of N and budget"
     for cell, loss in zip(cells, means, strict=True):
         if not (isfinite(loss) and loss > 0):
-            return (
-                f"the mean loss of N = {cell.n_passes} at {in_flop(cell.budget)} is {loss:g}, which has no logarithm"
-            )
+            return f"the mean loss of N = {cell.n_passes} at {in_flop(cell.budget)} is {loss:g}, which has no logarithm"
     return None
 
 
