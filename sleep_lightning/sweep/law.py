@@ -11,8 +11,8 @@ from math import isfinite, nan
 import numpy as np
 
 from sleep_lightning.formatting import in_flop
-from sleep_lightning.sweep.bootstrap import MOST_LISTED
-from sleep_lightning.sweep.iso_flop import Array, Cell, Estimate, Seeds, slope
+from sleep_lightning.sweep.bootstrap import MOST_LISTED, Array
+from sleep_lightning.sweep.iso_flop import Cell, Estimate, Seeds, slope
 
 REFITS = MOST_LISTED
 """All resamples of few seeds, else so many."""

@@ -75,7 +75,7 @@ def test_law(recorded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "its range of resamples over them" in " ".join(printed.split())
     assert "2.00 [2.00, 2.00]" in printed
     assert "N = 2 in 100%" in printed
-    assert "N* ~ C^a, a  0.00 [-0.00, 0.00]" in printed.replace("-0.00 [", "0.00 [")
+    assert "N* ~ C^a, a  0.00 [0.00, 0.00]" in printed.replace("-0.00", "0.00")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("sleep_lightning.cli.sweep_show.WIDE", 0)  # as on a terminal
     assert main(["sweep", "law", "budgets"]) == 0
