@@ -8,6 +8,7 @@ from pathlib import Path
 from sleep_lightning.cli.console import print_facts
 from sleep_lightning.cli.sweep_show import Found, report, table_console
 from sleep_lightning.formatting import in_flop, score
+from sleep_lightning.sweep.bootstrap import interval_name
 from sleep_lightning.sweep.cells import Selected
 from sleep_lightning.sweep.report.law import JSON, Laws, SliceLaw
 from sleep_lightning.sweep.space import written
@@ -35,7 +36,11 @@ def show(request: LawRequest) -> int:
     console, found = table_console(), request.found
     for law in request.laws.slices:
         console.print(_table(law, found.folder / JSON))
-        exponent = "none: a minimum at the edge, or fewer than three budgets" if law.exponent is None else law.exponent
+        exponent = (
+            "none: a minimum at the edge or not determined, or fewer than three budgets"
+            if law.exponent is None
+            else law.exponent
+        )
         print_facts(console, {"N* ~ C^a, a": str(exponent), "law": law.verdict()})
     if any(one.others for one in request.laws.selected):
         console.print(_others(request.laws.selected))
@@ -46,9 +51,10 @@ def _table(law: SliceLaw, file: Path) -> FittingTable:
     depths = sorted({cell.n_passes for cell in law.cells})
     columns = (
         *(Column("budget", label=True), *(Column(f"N = {n}", 2) for n in depths)),
-        *(Column("N* [95%]"), Column("lowest mean", 1)),
+        *(Column("N* [interval]"), Column("lowest mean", 1)),
     )
-    title = f"{law.name}: mean loss over {law.seeds} seed(s), nats per label; N* with its 95% interval over seeds"
+    interval = f"its {interval_name(law.seeds)} over them"
+    title = f"{law.name}: mean loss over {law.seeds} seed(s), nats per label; N* with {interval}"
     return FittingTable(title, columns, list(_rows(law, depths)), elsewhere=f"see {file}")
 
 
@@ -63,7 +69,7 @@ def _rows(law: SliceLaw, depths: list[int]) -> Iterator[list[str]]:
             continue
         n, share = max(curve.wins.items(), key=lambda item: item[1])
         edge = " (edge)" if curve.at_edge else ""
-        yield [in_flop(budget), *cells, f"{curve.best}{edge}", f"N = {n} in {share:.0%}"]
+        yield [in_flop(budget), *cells, f"{curve.best}{edge}", f"N = {n} in {share:.0%}" if share else "-"]
 
 
 def _others(selected: Sequence[Selected]) -> FittingTable:

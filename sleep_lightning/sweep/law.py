@@ -6,12 +6,16 @@ passes over a window. Passes pay at equal training FLOPs where phi is above the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
 
 import numpy as np
 
-from sleep_lightning.sweep.iso_flop import Array, Cell, Estimate, Seeds, slope
+from sleep_lightning.formatting import in_flop
+from sleep_lightning.sweep.bootstrap import MOST_LISTED, Array
+from sleep_lightning.sweep.iso_flop import Cell, Estimate, Seeds, slope
 
-REFITS = 200
+REFITS = MOST_LISTED
+"""All resamples of few seeds, else so many."""
 LEAST_R2, MOST_MISS = 0.9, 0.1
 """A law fits if it explains that share of the variance of log loss, and predicts the largest budget that well."""
 LEAST_CELLS = 6
@@ -47,16 +51,28 @@ class Law:
         return float(self.floor + (self.scale / (tokens * n_passes**self.phi.value)) ** self.alpha)
 
 
+def why_no_law(cells: Sequence[Cell], means: Sequence[float]) -> str | None:
+    """What keeps a law from being fitted to the means of cells, in words; None if nothing does."""
+    if len(cells) < LEAST_CELLS or len({cell.n_passes for cell in cells}) < 2:
+        return "it takes two N and six pairs of N and budget"
+    for cell, loss in zip(cells, means, strict=True):
+        if not (isfinite(loss) and loss > 0):
+            return f"the mean loss of N = {cell.n_passes} at {in_flop(cell.budget)} is {loss:g}, which has no logarithm"
+    return None
+
+
 def fit_law(cells: Sequence[Cell], seeds: Seeds) -> Law | None:
-    """Fitted to the means; None for fewer than six cells, or a single N."""
-    log_n = np.log([cell.n_passes for cell in cells])
-    if len(cells) < LEAST_CELLS or len(set(log_n)) < 2:
+    """Fitted to the means; None if ``why_no_law`` says so."""
+    if why_no_law(cells, seeds.means.tolist()):
         return None
+    log_n = np.log([cell.n_passes for cell in cells])
     tokens = np.array([cell.tokens for cell in cells])
     unit = float(np.exp(np.log(tokens).mean()))
     log_d, means = np.log(tokens / unit), seeds.means
     best = _fit(log_n, log_d, means)
-    phis = [_fit(log_n, log_d, seeds.resampled[:, k], [best])[2] for k in range(REFITS)]
+    phis = [  # a seed whose loss is 0 may be drawn alone
+        _fit(log_n, log_d, drawn, [best])[2] if (drawn > 0).all() else nan for drawn in seeds.resampled[:, :REFITS].T
+    ]
     residual = np.log(means) - np.log(_predict(best, log_n, log_d))
     spread = np.log(means) - np.log(means).mean()
     r2 = 1 - float((residual**2).sum() / max((spread**2).sum(), 1e-300))
@@ -113,7 +129,7 @@ def _fit(log_n: Array, log_d: Array, losses: Array, starts: Sequence[Array] | No
         falling, held = alpha * reach / (floor + reach), floor / (floor + reach)
         return np.stack([falling, falling * distance, -falling * log_n, held], axis=1)
 
-    bounds = ([-50, -5, -5, -30], [50, 3, 5, log_least])
+    bounds = ([-50, -5, -5, min(-30, log_least - 5)], [50, 3, 5, log_least])
     found = [
         least_squares(residuals, np.clip(start, *bounds), jacobian, bounds=bounds, loss="huber", f_scale=0.1)
         for start in starts

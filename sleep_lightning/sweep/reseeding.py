@@ -13,7 +13,7 @@ from sleep_lightning.runs.process import finished_summary
 from sleep_lightning.sweep.finished_runs import REMEDY
 from sleep_lightning.sweep.report.content import Report, build_report
 from sleep_lightning.sweep.report.rows import Row
-from sleep_lightning.sweep.settled import next_to_seed
+from sleep_lightning.sweep.settled import by_one_seed, next_to_seed
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.trial import Trial, build_trial, run_path, seeds_by_trial
 
@@ -56,8 +56,8 @@ class Reseeding:
         """A seed of this trial has failed for good."""
         self._failed.add(number)
 
-    def next(self, active: Sequence[int]) -> tuple[Trial, float] | None:
-        """A trial with one run, that of its next seed, and the share of resamples with its point on the frontier.
+    def next(self, active: Sequence[int]) -> tuple[Trial, str] | None:
+        """A trial with one run, that of its next seed, and why it is in doubt, in words.
 
         Returns:
             None if every point is decided, has all its seeds, trains, or has failed; or the FLOPs are used up.
@@ -76,9 +76,12 @@ class Reseeding:
         shares = [report.frontier_shares[t.number] for t in rows]
         seeds = seeds_by_trial(self._folder)
         begun = [ok and self._begun(t, seeds) for t, ok in zip(rows, allowed, strict=True)]
-        for among in (begun, allowed):  # what was interrupted first
+        alone = by_one_seed(report.seeded)
+        lucky = [ok and one for ok, one in zip(allowed, alone, strict=True)]
+        for among in (begun, lucky, allowed):  # what was interrupted first
             if (i := next_to_seed(shares, costs, among, asked.confidence)) is not None:
-                return self._trial(rows[i], seeds), shares[i]
+                why = "with a single seed" if alone[i] else f"in {shares[i]:.0%} of the resamples"
+                return self._trial(rows[i], seeds), f"it is on the frontier {why}"
         return None
 
     def _begun(self, trial: Row, seeds: Seeds) -> bool:

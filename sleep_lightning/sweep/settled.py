@@ -27,26 +27,34 @@ class Seeded:
         return sum(self.values) / len(self.values)
 
 
+def by_one_seed(points: Sequence[Seeded]) -> list[bool]:
+    """Which points are on the frontier of the means with a single seed: luck may have put them there."""
+    edge = frontier([Point(point.cost, point.mean) for point in points])
+    return [i in edge and len(point.values) == 1 for i, point in enumerate(points)]
+
+
 def frontier_shares(points: Sequence[Seeded]) -> list[float]:
-    """Share of the resamples in which each point is on the frontier.
+    """Share of the resamples in which each point is on the frontier; 1/2 for one that a single seed has put there.
 
     Means are drawn around the measured ones with a point's standard error. Its variance over seeds is that of its own
     values and, as one more degree of freedom, the mean over all points: two seeds that agree by chance make no
-    point certain. As long as no point has two seeds, those on the frontier get 1/2, the others 0.
+    point certain. Of a single seed it is the largest of any point: where seeds agree, as before a task is learned, they
+    say nothing of a point whose seeds may not. As long as no point has two seeds, those off the frontier get 0.
     """
+    alone = by_one_seed(points)
     spread = [(float(np.var(point.values, ddof=1)), len(point.values) - 1) for point in points if len(point.values) > 1]
     if not spread:
-        edge = frontier([Point(point.cost, point.mean) for point in points])
-        return [0.5 if i in edge else 0.0 for i in range(len(points))]
+        return [0.5 if lucky else 0.0 for lucky in alone]
     pooled = sum(variance * freedom for variance, freedom in spread) / sum(freedom for _, freedom in spread)
-    deviations = np.array([_standard_error(point, pooled) for point in points])
+    largest = max(variance for variance, _ in spread)
+    deviations = np.array([_standard_error(p, pooled if len(p.values) > 1 else largest) for p in points])
     means, costs = np.array([point.mean for point in points]), np.array([point.cost for point in points])
     chance, on, left = np.random.default_rng(0), np.zeros(len(points)), RESAMPLES
     while left:
         some = min(left, max(1, AT_ONCE // len(points)))
         on += _on_frontier(costs, means + chance.standard_normal((some, len(points))) * deviations)
         left -= some
-    return [float(share) for share in on / RESAMPLES]
+    return [0.5 if lucky else float(share) for lucky, share in zip(alone, on / RESAMPLES, strict=True)]
 
 
 def _on_frontier(costs: Array, values: Array) -> Array:
@@ -66,10 +74,10 @@ def _on_frontier(costs: Array, values: Array) -> Array:
     return on
 
 
-def _standard_error(point: Seeded, pooled: float) -> float:
+def _standard_error(point: Seeded, others: float) -> float:
     n = len(point.values)
     own = float(np.var(point.values, ddof=1)) * (n - 1) if n > 1 else 0.0
-    return float(((own + pooled) / n / n) ** 0.5)
+    return float(((own + others) / n / n) ** 0.5)
 
 
 def next_to_seed(

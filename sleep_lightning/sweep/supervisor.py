@@ -167,9 +167,9 @@ class Supervisor:
             return False
         if (found := self._reseeding.next(active)) is None:
             return False
-        trial, share = found
+        trial, why = found
         seed = trial.runs[0].experiment.training.seed
-        self.events.append(f"trial {trial.number}: seed {seed}; it is on the frontier in {share:.0%} of the resamples")
+        self.events.append(f"trial {trial.number}: seed {seed}; {why}")
         if self.records is not None:
             self.records.restore(trial.runs[0])
         if not self._active.start_next(trial):  # it was recorded

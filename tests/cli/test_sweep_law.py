@@ -72,9 +72,10 @@ def test_law(recorded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert main(["sweep", "law", "budgets"]) == 0
     printed = capsys.readouterr().out
     assert "all: mean loss over 2 seed(s)" in printed
+    assert "its range of resamples over them" in " ".join(printed.split())
     assert "2.00 [2.00, 2.00]" in printed
     assert "N = 2 in 100%" in printed
-    assert "N* ~ C^a, a  0.00 [-0.00, 0.00]" in printed.replace("-0.00 [", "0.00 [")
+    assert "N* ~ C^a, a  0.00 [0.00, 0.00]" in printed.replace("-0.00", "0.00")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("sleep_lightning.cli.sweep_show.WIDE", 0)  # as on a terminal
     assert main(["sweep", "law", "budgets"]) == 0
@@ -93,7 +94,7 @@ def test_law(recorded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     page = (folder / "report.html").read_text()
     assert "Loss over N at equal training FLOPs" in page
     assert "no law is stated" in page
-    assert "N* [95% interval over 2 seeds]" in page
+    assert "N* [range of resamples over 2 seeds]" in page
     assert "N = 2 at 2 TFLOP: 0.350 (mean of seeds from 0.300 to 0.400)" in page  # what the bars show
 
 

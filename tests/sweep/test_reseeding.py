@@ -11,7 +11,7 @@ from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.report.content import build_report
 from sleep_lightning.sweep.reseeding import Reseeding
-from sleep_lightning.sweep.settled import Seeded, frontier_shares, next_to_seed
+from sleep_lightning.sweep.settled import Seeded, by_one_seed, frontier_shares, next_to_seed
 from sleep_lightning.sweep.spec import Reseed
 from sleep_lightning.sweep.study import finished, open_study
 from sleep_lightning.sweep.supervisor import Supervisor
@@ -26,6 +26,24 @@ def test_shares_without_and_with_a_second_seed() -> None:
     sure = [Seeded(1.0, (0.50, 0.51)), Seeded(2.0, (0.40, 0.41)), Seeded(3.0, (0.90, 0.91))]
     assert frontier_shares(sure) == [1.0, 0.0, 1.0]
     assert frontier_shares([]) == []
+
+
+def test_no_point_is_decided_by_one_seed() -> None:
+    """The cheapest, whose two seeds agree, says nothing of the others."""
+    points = [Seeded(1.0, (0.130, 0.131)), Seeded(2.0, (0.25,)), Seeded(4.0, (0.90,)), Seeded(8.0, (1.0,))]
+    shares = frontier_shares(points)
+    assert shares == [1.0, 0.5, 0.5, 0.5]
+    assert by_one_seed(points) == [False, True, True, True]
+    assert next_to_seed(shares, [1.0, 2.0, 4.0, 8.0], [True] * 4, 0.95) == 1
+
+
+def test_of_a_single_seed_the_largest_variance_counts() -> None:
+    """One that is off the frontier is not decided by the seeds of those on a plateau."""
+    from scipy.stats import norm
+
+    plateau, spread = Seeded(2.0, (0.499, 0.501) * 50), Seeded(1.0, (0.0, 0.2))
+    share = frontier_shares([spread, plateau, Seeded(3.0, (0.4,))])[2]
+    assert share == pytest.approx(norm.sf(0.1 / np.std(spread.values, ddof=1)), abs=0.04)
 
 
 def test_shares_are_those_of_a_normal_difference() -> None:
@@ -130,7 +148,7 @@ def test_points_in_doubt_get_seeds_and_the_others_none(tmp_path: Path) -> None:
 def test_equal_seeds_decide_at_once(tmp_path: Path) -> None:
     values = {(n, seed): 0.1 * n for n in (1, 2, 3, 4) for seed in range(6)}
     run(tmp_path, values, seeds=6)
-    assert sorted(seeds_of(tmp_path).values()) == [1, 1, 1, 2]
+    assert sorted(seeds_of(tmp_path).values()) == [2, 2, 2, 2]  # all four are on the frontier
 
 
 @pytest.mark.process

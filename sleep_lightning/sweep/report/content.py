@@ -104,9 +104,9 @@ class Report:
         return dict(zip((t.number for t in self.finished), frontier_shares(self.seeded), strict=True))
 
     def sureness(self, trial: Row) -> tuple[str, str]:
-        """Seeds of a finished trial, and the share of their resamples with it on the frontier: - for a seed each."""
-        several = any(len(one.values) > 1 for one in self.seeded)
-        return str(len(self._values(trial))), f"{self.frontier_shares[trial.number]:.0%}" if several else "-"
+        """Seeds of a finished trial, and the share of their resamples with it on the frontier: - for a single one."""
+        seeds = len(self._values(trial))
+        return str(seeds), f"{self.frontier_shares[trial.number]:.0%}" if seeds > 1 else "-"
 
     @cached_property
     def seeded(self) -> list[Seeded]:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from sleep_lightning.runs.files import write_json
+from sleep_lightning.sweep.bootstrap import LEAST_SEEDS
 from sleep_lightning.sweep.cells import Selected, cells, select, slices
 from sleep_lightning.sweep.finished_runs import finished_runs
 from sleep_lightning.sweep.iso_flop import Cell, Curve, Estimate, Seeds, curves
-from sleep_lightning.sweep.law import LEAST_R2, MOST_MISS, Law, fit_law
+from sleep_lightning.sweep.law import LEAST_R2, MOST_MISS, Law, fit_law, why_no_law
 from sleep_lightning.sweep.point import TRAIN_FLOPS
 from sleep_lightning.sweep.report.content import Report
 from sleep_lightning.tracking.figures.law_plot import Bowl, LawPanel, draw_law
@@ -28,7 +29,7 @@ class SliceLaw:
         seeds: how many those are.
         curves: by budget.
         exponent: a of ``N* ~ C^a``, if there is one.
-        law: over N and tokens, whether it fits or not; None for too few cells.
+        law: over N and tokens, whether it fits or not; None if there can be none.
     """
 
     name: str
@@ -63,16 +64,19 @@ class SliceLaw:
     def verdict(self) -> str:
         """One sentence on the law."""
         if self.law is None:
-            return "no law: it takes two N and six pairs of N and budget"
+            return f"no law: {why_no_law(self.cells, self.means)}"
         law, found = self.law, f"R2 {self.law.r2:.2f}"
         missed = "one budget" if law.miss is None else f"misses the largest budget by {law.miss:.0%}"
         if not law.fits:
             return f"no law is stated: {found}, {missed} (it takes {LEAST_R2} and {MOST_MISS:.0%})"
+        worth = f"a token with N passes is worth N^{law.phi} tokens and costs N^{law.cost:.2f}"
+        return f"{worth}: {self._looping(law)} ({found}, {missed})"
+
+    def _looping(self, law: Law) -> str:
+        if self.seeds < LEAST_SEEDS:
+            return f"too few seeds for a verdict: {self.seeds} of {LEAST_SEEDS}"
         pays = "pays" if law.phi.low > law.cost else "does not pay" if law.phi.high < law.cost else "is not decided"
-        return (
-            f"a token with N passes is worth N^{law.phi} tokens and costs N^{law.cost:.2f}: looping {pays} at equal "
-            f"training FLOPs ({found}, {missed})"
-        )
+        return f"looping {pays} at equal training FLOPs"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from functools import partial
 from html import escape
 
 from sleep_lightning.formatting import in_flop
+from sleep_lightning.sweep.bootstrap import interval_name
 from sleep_lightning.sweep.point import TRAIN_FLOPS
 from sleep_lightning.sweep.report.all_trials import all_trials
 from sleep_lightning.sweep.report.baselines import baseline_facts, value_text, warning
@@ -129,7 +130,7 @@ def _laws(report: Report, laws: Sequence[SliceLaw]) -> Iterator[str]:
         if law.curves:
             yield as_div(law_figure(law.panel()))
             yield table(
-                ("training FLOPs", f"N* [95% interval over {law.seeds} seeds]", "at the edge"),
+                ("training FLOPs", f"N* [{interval_name(law.seeds)} over {law.seeds} seeds]", "at the edge"),
                 [[in_flop(c.budget), str(c.best), "yes" if c.at_edge else "no"] for c in law.curves],
             )
         yield paragraph(f"{law.name}: {law.verdict()}.")

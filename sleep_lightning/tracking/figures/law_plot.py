@@ -25,7 +25,7 @@ class Bowl:
         budget: training FLOPs.
         depths: every N.
         means, lows, highs: loss by N: mean over seeds, of the best seed, of the worst.
-        best: N with the least loss, with its interval; unbounded ends are not drawn.
+        best: N with the least loss, with its interval; unbounded ends and NaN are not drawn.
     """
 
     budget: float
@@ -69,7 +69,7 @@ def draw_law(panels: Sequence[LawPanel], path: Path, title: str) -> None:
             axes.plot(bowl.depths, bowl.means, line, color=color, markersize=5, label=in_flop(bowl.budget))
             axes.fill_between(bowl.depths, bowl.lows, bowl.highs, color=color, alpha=0.12, linewidth=0)
             value, low, high = bowl.best
-            level = _at(bowl, value)
+            level = _at(bowl, value)  # of a value that is not determined NaN, which is not drawn
             axes.plot([value], [level], "*", color=color, markersize=13, markeredgecolor="black", zorder=3)
             if math.isfinite(low):
                 axes.plot([low, high], [level, level], color="black", linewidth=1, zorder=2)
@@ -93,6 +93,10 @@ def _at(bowl: Bowl, n: float) -> float:
     return float(np.interp(math.log(n), [math.log(depth) for depth in bowl.depths], bowl.means))
 
 
+def _named(n: float) -> str:
+    return "not determined" if math.isnan(n) else f"{n:.2f}"
+
+
 def law_figure(panel: LawPanel) -> "Figure":
     """One slice: a line for each budget, with bars from the best seed to the worst."""
     figure = new_figure("passes N", "validation loss, nats per label")
@@ -108,7 +112,7 @@ def law_figure(panel: LawPanel) -> "Figure":
             mode="lines+markers",
             line={"color": style.color},
             marker={"symbol": style.symbol, "size": 8},
-            name=f"{in_flop(bowl.budget)}, N* {bowl.best[0]:.2f}",
+            name=f"{in_flop(bowl.budget)}, N* {_named(bowl.best[0])}",
             text=[
                 f"N = {n} at {in_flop(bowl.budget)}: {score(mean)} (mean of seeds from {score(low)} to {score(high)})"
                 for n, mean, low, high in zip(bowl.depths, bowl.means, bowl.lows, bowl.highs, strict=True)
