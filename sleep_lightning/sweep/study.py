@@ -237,3 +237,13 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 def points(trials: Sequence[FrozenTrial]) -> list[Point]:
     """Training FLOPs and exact match of trials, means over their seeds."""
     return [Point(t.user_attrs["result"]["train_flops"], t.user_attrs["result"]["exact_match"]) for t in trials]
+
+
+def learning_curve(trial: FrozenTrial) -> list[Point]:
+    """Training FLOPs so far of one run and exact match at its validations, mean over seeds; to its end if it has a
+    result. Earlier versions did not record the validation after the last step."""
+    recorded = [Point(*point) for point in trial.user_attrs.get("curve", [])]
+    if "result" not in trial.user_attrs:
+        return recorded
+    [end] = points([trial])
+    return recorded if recorded and recorded[-1].cost >= end.cost else [*recorded, end]

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -129,11 +130,10 @@ def curve_of(run: FitProcess) -> list[Point]:
 
 
 def mean_curve(runs: Sequence[FitProcess]) -> list[Point]:
-    """Mean over runs that validate at the same FLOPs, up to the shortest."""
-    curves = [curve for curve in map(curve_of, runs) if curve]
-    return [
-        Point(points[0].cost, mean(point.value for point in points)) for points in zip(*curves, strict=False) if curves
-    ]
+    """Mean over runs, as long as all validate at the same FLOPs: a callback may end some of them earlier."""
+    together = zip(*filter(None, map(curve_of, runs)), strict=False)
+    same = takewhile(lambda points: len({point.cost for point in points}) == 1, together)
+    return [Point(points[0].cost, mean(point.value for point in points)) for points in same]
 
 
 def with_tracking(sweep: Sweep, parent_run_id: str | None) -> list[Override]:

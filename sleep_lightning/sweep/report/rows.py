@@ -17,6 +17,7 @@ from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import SUMMARY
 from sleep_lightning.sweep.measures import measured
 from sleep_lightning.sweep.space import written
+from sleep_lightning.sweep.study import learning_curve
 from sleep_lightning.sweep.trial import run_path
 
 
@@ -100,7 +101,7 @@ def row_of(trial: FrozenTrial, seeds: Iterable[int], finished: Mapping[int, dict
         train_flops=facts.get("train_flops"),
         result=result,
         by_seed=by_seed,
-        curve=tuple(Point(*point) for point in facts.get("curve", [])),
+        curve=tuple(learning_curve(trial)),
         flops_spent=facts.get("flops_spent", 0.0) + further * result.get("train_flops", 0.0),
         further_seeds=further,
         answers=Accuracy.of_summary(summaries[0]).answers if len(summaries) == 1 else None,
