@@ -31,7 +31,7 @@ from sleep_lightning.sweep.results import Results
 from sleep_lightning.sweep.snapshot import RunningTrial, Snapshot
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.storage import JOURNAL, REMEDY
-from sleep_lightning.sweep.study import AGAIN, DIVERGED, enqueued, exhausted
+from sleep_lightning.sweep.study import AGAIN, DIVERGED, DIVERGED_SEED, enqueued, exhausted
 from sleep_lightning.sweep.trial import Trial, build_feasible, build_trial, curve_of, runs_path
 
 FAILED_IN_A_ROW = 20
@@ -284,7 +284,8 @@ class Supervisor:
             self.events.append(f"trial {one.trial.number}: another seed failed: {reason}")
             return
         facts: dict[str, Any] = {"failed": reason, "log_tail": one.run.log_tail()}
-        facts |= {DIVERGED: True} if ended.diverged else {}
+        if ended.diverged:
+            facts |= {DIVERGED: True, DIVERGED_SEED: one.run.experiment.training.seed}
         self._results.tell(one.trial.number, TrialState.FAIL, **facts, flops_spent=one.trial.flops_spent())
 
     def _wait_or_put_aside(self, one: ActiveRun, ended: Ended, cause: Cause) -> None:
