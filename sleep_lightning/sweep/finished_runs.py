@@ -11,7 +11,7 @@ from sleep_lightning.runs.process import finished_summary
 from sleep_lightning.sweep.point import point_key
 from sleep_lightning.sweep.report.content import Report
 from sleep_lightning.sweep.study import DIVERGED_SEED, has_diverged
-from sleep_lightning.sweep.trial import run_path, seeds_by_trial
+from sleep_lightning.sweep.trial import is_marked_diverged, run_path, seeds_by_trial
 
 REMEDY = "remove it and resume the sweep, which writes it again"
 
@@ -75,15 +75,19 @@ def lost_runs(folder: Path, report: Report, finished: Iterable[FinishedRun]) -> 
     found: dict[tuple[str, int], LostRun] = {}
     facts = {trial.number: trial for trial in report.study.get_trials(deepcopy=False)}
     for trial in report.trials:
-        if trial.state not in ("failed", "pruned"):
+        if trial.state not in ("failed", "pruned", "complete"):
             continue
         runs = {seed: RunDirectory(run_path(folder, trial.number, seed)) for seed in seeds.get(trial.number, ())}
         lost = {seed: run for seed, run in runs.items() if finished_summary(run, REMEDY) is None}
+        if trial.state == "complete":  # other further seeds go on
+            lost = {seed: run for seed, run in lost.items() if is_marked_diverged(run)}
         diverged = None
         if lost and has_diverged(facts[trial.number]):  # earlier versions did not say which
             diverged = facts[trial.number].user_attrs.get(DIVERGED_SEED, min(lost))
         for seed, run in lost.items():
             end: Literal["failed", "stopped"] = "failed" if trial.state == "failed" and diverged is None else "stopped"
             if (key := (point_key(trial.values), seed)) not in done:
-                found[key] = LostRun(trial.values, seed, run, "diverged" if seed == diverged else end)
+                found[key] = LostRun(
+                    trial.values, seed, run, "diverged" if seed == diverged or is_marked_diverged(run) else end
+                )
     return list(found.values())

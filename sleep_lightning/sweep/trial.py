@@ -14,12 +14,15 @@ from sleep_lightning.config import Override
 from sleep_lightning.cost.run_flops import predict_flops
 from sleep_lightning.frontier import Point
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.measures import BOUNDS, MEASURES, measured, text_of
 from sleep_lightning.sweep.spec import Sweep
 
 _RUN = re.compile(r"(\d{4,})-seed(\d+)", re.ASCII)
 """Name of the directory of a trial's run with a seed."""
+DIVERGED_FILE = "diverged.json"
+"""In the directory of a further seed that diverged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +107,17 @@ def build_feasible(sweep: Sweep, number: int, values: dict[str, Any], folder: Pa
 def run_path(folder: Path, number: int, seed: int) -> Path:
     """Directory of a trial's run with a seed."""
     return runs_path(folder) / f"{number:04d}-seed{seed}"
+
+
+def mark_diverged(run: RunDirectory, reason: str) -> None:
+    """Note that a further seed of a trial that has ended diverged, which its study cannot be told any more. Raises
+    OSError."""
+    write_json(run.path / DIVERGED_FILE, {"reason": reason})
+
+
+def is_marked_diverged(run: RunDirectory) -> bool:
+    """Whether ``mark_diverged`` has been called for it."""
+    return (run.path / DIVERGED_FILE).exists()
 
 
 def seeds_by_trial(folder: Path) -> dict[int, list[int]]:
