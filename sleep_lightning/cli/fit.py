@@ -248,6 +248,7 @@ def _train(job: Job, ending: _Ending) -> None:
     environment["energy"] = monitor.usage.energy_sources or "not reported"
     scores = final_scores(trainer, module, data, monitor)
     if stop.reason is None:  # else it is resumed, and validates when it would have
+        history.add_last(trainer, module)
         keep_if_best(trainer)
     logged |= last_logged(trainer) | monitor.cost_so_far() | monitor.measured_so_far()
     if isinstance(launcher, RankLauncher):

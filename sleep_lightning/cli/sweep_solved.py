@@ -8,7 +8,7 @@ from sleep_lightning.cli.console import print_facts
 from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.cli.sweep_show import Found, refuse, table_console
 from sleep_lightning.runs.files import write_text
-from sleep_lightning.sweep.finished_runs import finished_runs
+from sleep_lightning.sweep.finished_runs import finished_runs, lost_runs
 from sleep_lightning.sweep.solved import SeedResult, as_csv, seed_results, solved
 from sleep_lightning.sweep.space import written
 from sleep_lightning.tables import Column, FittingTable
@@ -16,7 +16,7 @@ from sleep_lightning.tables import Column, FittingTable
 
 @dataclass(frozen=True)
 class Counted:
-    """A checked request: the finished runs, and where they are written."""
+    """A checked request: the runs that have ended, and where they are written."""
 
     name: str
     runs: list[SeedResult]
@@ -25,7 +25,7 @@ class Counted:
 
 
 def prepare(found: Found, threshold: float, csv: str | None) -> Counted:
-    """The finished runs of the sweep.
+    """The finished runs of the sweep, and those that never will.
 
     Raises:
         ValueError: the threshold is no exact match, no run has finished, or the file cannot be written.
@@ -33,25 +33,26 @@ def prepare(found: Found, threshold: float, csv: str | None) -> Counted:
     if not 0 < threshold <= 1:
         raise ValueError(f"--threshold {threshold} must be an exact match above 0, at most 1; try 0.95")
     file = file_to_write("--csv", csv)
-    runs = seed_results(finished_runs(found.folder, found.report), threshold)
-    if not runs:
+    finished = list(finished_runs(found.folder, found.report))
+    runs = seed_results([*finished, *lost_runs(found.folder, found.report, finished)], threshold)
+    if not any(run.counts for run in runs):
         raise ValueError(f"{found.folder}: no run has finished yet; go on with: sweep resume {shlex.quote(found.name)}")
     return Counted(found.name, runs, threshold, file)
 
 
 def show(counted: Counted) -> int:
     """Print a row per point. Returns the exit code: 2 if the file cannot be written."""
-    console, percent = table_console(), f"{counted.threshold:.0%}"
+    console = table_console()
     columns = (
         *(Column("point", text=True), Column("solved"), Column("share [95%]"), Column("steps, median", 2)),
         Column("exact match by seed", 1, text=True),
     )
-    table = FittingTable(f"{counted.name}: seeds that end with exact match of {percent} or more", columns)
+    table = FittingTable(f"{counted.name}: seeds that end with exact match of {counted.threshold:g} or more", columns)
     for point in solved(counted.runs, counted.threshold):
-        n, share = len(point.runs), f"{point.solved / len(point.runs):.2f} [{point.low:.2f}, {point.high:.2f}]"
-        by_seed = " ".join(f"{run.exact_match:.2f}" for run in point.runs)
+        share = f"{point.share:.2f} [{point.low:.2f}, {point.high:.2f}]"
+        by_seed = " ".join(_exact(run, counted.threshold) for run in point.runs)
         steps = "-" if point.steps is None else str(point.steps)
-        table.add_row(written(point.values), f"{point.solved} of {n}", share, steps, by_seed)
+        table.add_row(written(point.values), str(point), share, steps, by_seed)
     console.print(table)
     if counted.csv is not None:
         try:
@@ -60,3 +61,11 @@ def show(counted: Counted) -> int:
             return refuse(f"--csv {counted.csv} cannot be written: {error.strerror}; choose another place")
         print_facts(console, {"runs": str(counted.csv)})
     return 0
+
+
+def _exact(run: SeedResult, threshold: float) -> str:
+    """Three digits, or as many as tell it from the threshold: what is below it must not be shown as reached."""
+    if run.end != "finished":
+        return run.end
+    shown = (f"{run.exact_match:.{digits}f}" for digits in range(3, 17))
+    return next((text for text in shown if (float(text) >= threshold) == (run.exact_match >= threshold)), "")

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.frontier import Point
 from sleep_lightning.sweep.point import point_key
-from sleep_lightning.sweep.study import points
+from sleep_lightning.sweep.study import learning_curve, points
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Ledger:
         counts: trials by final state: ``complete``, ``pruned``, ``failed``, ``infeasible``.
         flops_spent: training FLOPs of all ended trials, failed and pruned ones included.
         finished: those with a result.
-        curves: their learning curves.
+        curves: their learning curves, to their ends.
         tried: number of the first trial run at each point (``point_key``), however it ended: training is
             deterministic, so another would end the same way.
     """
@@ -60,7 +60,7 @@ class Ledger:
             self.tried.setdefault(point_key(facts["values"]), trial.number)
         if trial.state == TrialState.COMPLETE:
             self.finished.append(FinishedTrial(trial.number, facts["values"], points([trial])[0]))
-            self.curves.append([Point(*point) for point in facts["curve"]])
+            self.curves.append(learning_curve(trial))
 
 
 def _end(trial: FrozenTrial) -> str:

@@ -53,7 +53,7 @@ class Pruner:
         Args:
             curve: its validations.
             final_cost: FLOPs it will have cost at its end.
-            finished: whole curves of finished trials.
+            finished: whole curves of finished trials, of one point or more.
         """
         if self.kind == "none" or not curve or not self.first_progress <= curve[-1].cost / final_cost < 1:
             return None
@@ -62,9 +62,10 @@ class Pruner:
         return self._below_frontier(curve, final_cost, finished)
 
     def _below_median(self, now: Point, finished: Sequence[Curve]) -> str | None:
-        if len(finished) < self.warm_up:
+        known = [other for other in finished if _is_known(other, now.cost)]
+        if len(known) < self.warm_up:
             return None
-        level = median(value_at(other, now.cost) for other in finished)
+        level = median(value_at(other, now.cost) for other in known)
         if level <= now.value or self._within_noise(level, now.value):
             return None
         return f"{now.value:.3f} is below the median {level:.3f} at {now.cost:.3g} FLOPs{self._noise(level, now.value)}"
@@ -101,9 +102,11 @@ class Pruner:
         """What one more trial gains from this share of its cost on, exceeded with a chance of ``risk * progress``.
 
         This is split conformal prediction: of n gains and a new one from the same distribution, the new one exceeds
-        the k-th smallest with a chance of ``1 - k / (n + 1)``. Infinite while n is too small for any bound.
+        the k-th smallest with a chance of ``1 - k / (n + 1)``. Infinite while n is too small for any bound. Trials
+        that were validated at their end alone do not count: what they gained is not known.
         """
-        gains = sorted(other[-1].value - value_at(other, progress * other[-1].cost) for other in finished)
+        known = [other for other in finished if _is_known(other, progress * other[-1].cost)]
+        gains = sorted(other[-1].value - value_at(other, progress * other[-1].cost) for other in known)
         rank = math.ceil((1 - self.risk * progress) * (len(gains) + 1))
         return max(0.0, gains[rank - 1]) if rank <= len(gains) else math.inf
 
@@ -123,6 +126,11 @@ def gain_at_own_pace(curve: Curve, final_cost: float) -> float:
 def value_at(curve: Curve, cost: float) -> float:
     """The value at the last validation that had cost no more; the first's before it."""
     return curve[max(0, bisect_right(curve, cost, key=_cost) - 1)].value
+
+
+def _is_known(curve: Curve, cost: float) -> bool:
+    """Whether there is a value for then: not if all there is is an end that comes later."""
+    return len(curve) > 1 or curve[0].cost <= cost
 
 
 def _cost(point: Point) -> float:

@@ -7,6 +7,7 @@ of its own points among those of any sweep. Checkpoints are not in it.
 import json
 import os
 import warnings
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,17 @@ from sleep_lightning.runs.damage import DamagedFile, misfit
 from sleep_lightning.runs.files import end_of_lines, write_json
 from sleep_lightning.runs.history import ROW, write_history
 from sleep_lightning.runs.process import RESTORED, SUMMARY, FitProcess
+from sleep_lightning.runs.resume import differing
 from sleep_lightning.runs.space import naming
+from sleep_lightning.sweep.named_files import content_hashes
 
 LIKE: dict[str, Any] = {"experiment": dict, "summary": SUMMARY, "history": [ROW]}
 ELSEWHERE = ("checkpoint", "best_checkpoint", "mlflow_run_id")
 """Of a summary: what only the machine that trained has."""
 SHARED = ("cost/wall_s", "cost/tokens_per_s", "cost/peak_memory_bytes", "cost/step_memory_bytes")
 """Of a validation: what depends on the machine and who else used it; the summary holds its last."""
+FILES = "files"
+"""Of a record: ``content_hashes`` of its experiment; earlier versions have none."""
 DIGITS = 7
 WAIT = 30.0
 """Seconds to wait for another sweep that adds a record."""
@@ -41,9 +46,10 @@ class Records:
         self.path = path
 
     @cached_property
-    def _by_key(self) -> dict[str, dict[str, Any]]:
-        """What the file holds, by experiment; the first of equal ones. Raises DamagedFile: a line that is no record."""
-        found: dict[str, dict[str, Any]] = {}
+    def _by_key(self) -> dict[str, list[dict[str, Any]]]:
+        """What the file holds, by experiment: several where files of the same names held something else; of equal ones
+        the first. Raises DamagedFile: a line that is no record."""
+        found: dict[str, list[dict[str, Any]]] = {}
         if not self.path.exists():
             return found
         lines = self.path.read_text(errors="replace").split("\n")
@@ -52,18 +58,31 @@ class Records:
                 record = json.loads(line)
                 if (lacking := misfit(record, LIKE)) is not None:
                     raise ValueError(lacking)
-                found.setdefault(_key(load_experiment(record["experiment"], saved=True)), record)
+                same = found.setdefault(_key(load_experiment(record["experiment"], saved=True)), [])
             except (ValueError, RecursionError) as error:
                 raise DamagedFile(self.path, f"line {number}: {error}", REMEDY) from error
+            if _matching(same, record.get(FILES, {})) is None:
+                same.append(record)
         return found
 
     def __len__(self) -> int:
-        return len(self._by_key)
+        return sum(map(len, self._by_key.values()))
 
     def restore(self, run: FitProcess) -> bool:
-        """Write a recorded run, unless it was begun here, into its directory. Returns whether it was."""
-        directory, record = run.directory, self._by_key.get(_key(run.experiment))
-        if record is None or directory.config.exists():
+        """Write a recorded run, unless it was begun here, into its directory. Returns whether it was.
+
+        A record of other files of the same names is another run, and is named in a warning.
+        """
+        directory, same = run.directory, self._by_key.get(_key(run.experiment), [])
+        if not same or directory.config.exists():
+            return False
+        here = content_hashes(run.experiment)
+        if (record := _matching(same, here)) is None:
+            key = next(key for key, content in same[0][FILES].items() if here.get(key, content) != content)
+            text = (
+                f"{directory.path} is trained: {self.path} has it with another {key}={run.experiment.flat().get(key)}"
+            )
+            warnings.warn(text, stacklevel=2)
             return False
         directory.path.mkdir(parents=True, exist_ok=True)
         write_history(directory.history, record["history"])
@@ -72,9 +91,18 @@ class Records:
         return True
 
     def add(self, run: FitProcess) -> bool:
-        """Append a finished run, unless the file has it. Returns whether it was added."""
+        """Append a finished run, unless the file has it. Returns whether it was added.
+
+        A directory that holds another run than this, as one that was resumed for longer, is refused with a warning.
+        """
         summary, key = run.summary, _key(run.experiment)
-        if summary is None or key in self._by_key:
+        if summary is None:
+            return False
+        files = content_hashes(run.experiment, before=_begun(run))
+        if _matching(same := self._by_key.setdefault(key, []), files) is not None:
+            return False
+        if (another := _why_another(run)) is not None:
+            warnings.warn(f"{run.directory.path} is not added to {self.path}: {another}", stacklevel=2)
             return False
         experiment = run.experiment.to_dict()
         del experiment["tracking"]
@@ -83,8 +111,9 @@ class Records:
             "experiment": experiment,
             "history": [{k: x for k, x in row.items() if k not in SHARED} for row in run.history],
             "summary": {k: x for k, x in summary.items() if k not in ELSEWHERE},
+            **({FILES: files} if files else {}),
         }
-        self._by_key[key] = record
+        same.append(record)
         line = json.dumps(_portable(record)).encode() + b"\n"
         with naming(self.path, len(line)), self.path.open("a+b") as file:
             if not take(file.fileno(), seconds=WAIT):  # sweeps that share the file
@@ -96,13 +125,49 @@ class Records:
         return True
 
 
+def _matching(records: Iterable[dict[str, Any]], files: Mapping[str, str]) -> dict[str, Any] | None:
+    """The first whose files are these, as far as both are known: earlier versions recorded none."""
+    for record in records:
+        known = record.get(FILES, {})
+        if all(known[key] == files[key] for key in known.keys() & files.keys()):
+            return record
+    return None
+
+
+def _begun(run: FitProcess) -> float | None:
+    """When it was last started: what files held before, it may have read; seconds since 1970."""
+    config = run.directory.config
+    return config.stat().st_mtime if config.exists() else None
+
+
+def _why_another(run: FitProcess) -> str | None:
+    """What its directory was trained with that the run has not; None if nothing differs that counts."""
+    config = run.directory.config
+    if not config.exists() or not config.stat().st_size:
+        return None
+    try:
+        there = run.directory.load_config().pinned()
+    except ValueError as error:
+        return str(error)
+    if _key(there) == _key(run.experiment):
+        return None
+    own, wanted = _content(there), _content(run.experiment)
+    key, (old, new) = next(iter(differing(own, wanted).items()))
+    return f"it was trained with {key}={old}, not {new}"
+
+
 def _key(experiment: Experiment) -> str:
     """Equal for experiments that train alike, wherever they are written and tracked. Numbers count as they are written:
     a residual scale of 1 / 3 is found again."""
+    return json.dumps(_content(experiment), sort_keys=True)
+
+
+def _content(experiment: Experiment) -> dict[str, Any]:
     content = experiment.to_dict()
     del content["tracking"]
     content["training"] |= {"run_dir": None, "threads": None, "prelude_cache": None, "search_path": []}
-    return json.dumps(_portable(content), sort_keys=True)
+    portable: dict[str, Any] = _portable(content)
+    return portable
 
 
 def _portable(content: Any) -> Any:

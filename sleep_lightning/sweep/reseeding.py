@@ -15,7 +15,7 @@ from sleep_lightning.sweep.report.content import Report, build_report
 from sleep_lightning.sweep.report.rows import Row
 from sleep_lightning.sweep.settled import by_one_seed, next_to_seed
 from sleep_lightning.sweep.spec import Sweep
-from sleep_lightning.sweep.trial import Trial, build_trial, run_path, seeds_by_trial
+from sleep_lightning.sweep.trial import Trial, build_trial, is_marked_diverged, run_path, seeds_by_trial
 
 Seeds = Mapping[int, Sequence[int]]
 """``seeds_by_trial``."""
@@ -69,7 +69,7 @@ class Reseeding:
         allowed = [
             t.number not in self._failed
             and t.number not in active
-            and len(t.by_seed.get(report.value, [])) < asked.seeds
+            and report.seeds(t) < asked.seeds
             and (asked.flops is None or spent + cost <= asked.flops)
             for t, cost in zip(rows, costs, strict=True)
         ]
@@ -88,9 +88,9 @@ class Reseeding:
         return (run_path(self._folder, trial.number, self._seed(trial.number, seeds)) / "config.yaml").exists()
 
     def _seed(self, number: int, seeds: Seeds) -> int:
-        """The first one after those of the sweep that has no result."""
+        """The first one after those of the sweep that has no result; to have diverged is one."""
         runs = {s: RunDirectory(run_path(self._folder, number, s)) for s in seeds.get(number, ())}
-        done = {s for s, run in runs.items() if finished_summary(run, REMEDY) is not None}
+        done = {s for s, run in runs.items() if is_marked_diverged(run) or finished_summary(run, REMEDY) is not None}
         return next(seed for seed in count(max(self._sweep.spec.seeds) + 1) if seed not in done)
 
     def _trial(self, trial: Row, seeds: Seeds) -> Trial:

@@ -29,6 +29,8 @@ FINGERPRINT = "definition"
 OWNER, OWNER_FILE = "owner", "study.json"
 DIVERGED, AGAIN = "diverged", "again"
 """Of a trial that failed: no other try would end otherwise. Of one at a point where another failed: its number."""
+DIVERGED_SEED = "diverged_seed"
+"""Of a trial that failed because training diverged: with which seed."""
 
 
 def open_study(sweep: Sweep, folder: Path, undo: ExitStack | None = None) -> optuna.Study:
@@ -108,12 +110,16 @@ def _enqueue_failed(study: optuna.Study) -> None:
     for trial in study.get_trials(deepcopy=False):
         if (point := trial.user_attrs.get("values", trial.system_attrs.get("fixed_params"))) is None:
             continue
-        facts = trial.user_attrs
-        over = "infeasible" in facts or DIVERGED in facts or DIVERGED in facts.get("failed", "")
+        over = "infeasible" in trial.user_attrs or has_diverged(trial)
         last[point_key(point)] = trial if trial.state == TrialState.FAIL and not over else None
     for failed in last.values():
         if failed is not None and (values := failed.user_attrs.get("values")) is not None:
             study.enqueue_trial(values, user_attrs={AGAIN: failed.number})
+
+
+def has_diverged(trial: FrozenTrial) -> bool:
+    """Whether it failed as any other try of its point would."""
+    return DIVERGED in trial.user_attrs or DIVERGED in trial.user_attrs.get("failed", "")
 
 
 def _check_place(spec: SweepSpec, folder: Path) -> bool:
@@ -237,3 +243,13 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
 def points(trials: Sequence[FrozenTrial]) -> list[Point]:
     """Training FLOPs and exact match of trials, means over their seeds."""
     return [Point(t.user_attrs["result"]["train_flops"], t.user_attrs["result"]["exact_match"]) for t in trials]
+
+
+def learning_curve(trial: FrozenTrial) -> list[Point]:
+    """Training FLOPs so far of one run and exact match at its validations, mean over seeds; to its end if it has a
+    result. Earlier versions did not record the validation after the last step."""
+    recorded = [Point(*point) for point in trial.user_attrs.get("curve", [])]
+    if "result" not in trial.user_attrs:
+        return recorded
+    [end] = points([trial])
+    return recorded if recorded and recorded[-1].cost >= end.cost else [*recorded, end]

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.accuracy import Accuracy
 from sleep_lightning.config import Override
+from sleep_lightning.redaction import redact
 from sleep_lightning.runs.damage import reading
 from sleep_lightning.runs.infrastructure import Cause, Ended, Retry
 from sleep_lightning.runs.process import FitProcess
@@ -31,8 +32,8 @@ from sleep_lightning.sweep.results import Results
 from sleep_lightning.sweep.snapshot import RunningTrial, Snapshot
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.storage import JOURNAL, REMEDY
-from sleep_lightning.sweep.study import AGAIN, DIVERGED, enqueued, exhausted
-from sleep_lightning.sweep.trial import Trial, build_feasible, build_trial, curve_of, runs_path
+from sleep_lightning.sweep.study import AGAIN, DIVERGED, DIVERGED_SEED, enqueued, exhausted
+from sleep_lightning.sweep.trial import Trial, build_feasible, build_trial, curve_of, mark_diverged, runs_path
 
 FAILED_IN_A_ROW = 20
 """Trials whose runs fail one after another: the fault is then not the point's, and the sweep would never end."""
@@ -280,12 +281,25 @@ class Supervisor:
         self._active.remove(one)
         self._active.stop(one.trial)
         if one.trial.reseeds:
-            self._reseeding.give_up(one.trial.number)
-            self.events.append(f"trial {one.trial.number}: another seed failed: {reason}")
+            self._further_seed_failed(one, ended)
             return
         facts: dict[str, Any] = {"failed": reason, "log_tail": one.run.log_tail()}
-        facts |= {DIVERGED: True} if ended.diverged else {}
+        if ended.diverged:
+            facts |= {DIVERGED: True, DIVERGED_SEED: one.run.experiment.training.seed}
         self._results.tell(one.trial.number, TrialState.FAIL, **facts, flops_spent=one.trial.flops_spent())
+
+    def _further_seed_failed(self, one: ActiveRun, ended: Ended) -> None:
+        """One that diverged is a result: it counts against its point."""
+        number = one.trial.number
+        if ended.diverged:
+            try:
+                mark_diverged(one.run.directory, redact(ended.reason))
+            except OSError:  # it diverges again under the next supervisor
+                self._reseeding.give_up(number)
+            self._reseeding.changed()
+        else:
+            self._reseeding.give_up(number)
+        self.events.append(f"trial {number}: another seed {'diverged' if ended.diverged else 'failed'}: {ended.reason}")
 
     def _wait_or_put_aside(self, one: ActiveRun, ended: Ended, cause: Cause) -> None:
         """Start it again later. One that finds no memory or loses its node too often stays unfinished in the study,

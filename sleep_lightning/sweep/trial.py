@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -13,12 +14,15 @@ from sleep_lightning.config import Override
 from sleep_lightning.cost.run_flops import predict_flops
 from sleep_lightning.frontier import Point
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.measures import BOUNDS, MEASURES, measured, text_of
 from sleep_lightning.sweep.spec import Sweep
 
 _RUN = re.compile(r"(\d{4,})-seed(\d+)", re.ASCII)
 """Name of the directory of a trial's run with a seed."""
+DIVERGED_FILE = "diverged.json"
+"""In the directory of a further seed that diverged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +109,17 @@ def run_path(folder: Path, number: int, seed: int) -> Path:
     return runs_path(folder) / f"{number:04d}-seed{seed}"
 
 
+def mark_diverged(run: RunDirectory, reason: str) -> None:
+    """Note that a further seed of a trial that has ended diverged, which its study cannot be told any more. Raises
+    OSError."""
+    write_json(run.path / DIVERGED_FILE, {"reason": reason})
+
+
+def is_marked_diverged(run: RunDirectory) -> bool:
+    """Whether ``mark_diverged`` has been called for it."""
+    return (run.path / DIVERGED_FILE).exists()
+
+
 def seeds_by_trial(folder: Path) -> dict[int, list[int]]:
     """Seeds that have a directory, in order, by trial: one look at the folder for all trials."""
     found: dict[int, list[int]] = {}
@@ -129,11 +144,10 @@ def curve_of(run: FitProcess) -> list[Point]:
 
 
 def mean_curve(runs: Sequence[FitProcess]) -> list[Point]:
-    """Mean over runs that validate at the same FLOPs, up to the shortest."""
-    curves = [curve for curve in map(curve_of, runs) if curve]
-    return [
-        Point(points[0].cost, mean(point.value for point in points)) for points in zip(*curves, strict=False) if curves
-    ]
+    """Mean over runs, as long as all validate at the same FLOPs: a callback may end some of them earlier."""
+    together = zip(*filter(None, map(curve_of, runs)), strict=False)
+    same = takewhile(lambda points: len({point.cost for point in points}) == 1, together)
+    return [Point(points[0].cost, mean(point.value for point in points)) for points in same]
 
 
 def with_tracking(sweep: Sweep, parent_run_id: str | None) -> list[Override]:

@@ -80,7 +80,9 @@ def what_is_left(run: Path) -> tuple[list[tuple[float, float]], int, Any]:
     """Validations, the step of the best checkpoint, and the final weights."""
     last, best = (torch.load(run / "checkpoints" / f"{n}.ckpt", weights_only=True) for n in ("last", "best"))
     rows = HistoryFile(RunDirectory(run).history, "").read()
-    assert rows == last["history"] and last["global_step"] == STEPS
+    assert rows[-1]["step"] == last["global_step"] == STEPS
+    assert rows[: len(last["history"])] == last["history"]
+    assert len(rows) - len(last["history"]) == (last["history"][-1]["step"] != STEPS), "the last step's, once"
     return [(row["step"], row["exact_match"]) for row in rows], best["global_step"], last["state_dict"]
 
 
@@ -345,10 +347,38 @@ def test_a_discarded_step_leaves_its_best_and_no_history(tmp_path: Path) -> None
         main(arguments(4, 10, interrupt(19, "step"), run=str(run.path)))
     best = torch.load(run.best, weights_only=True)
     assert resume(str(run.path), "training.val_every=100", "training.max_steps=11") == 0
-    assert [row["step"] for row in HistoryFile(run.history, "").read()] == [4, 8]
+    assert [row["step"] for row in HistoryFile(run.history, "").read()] == [4, 8, 11]
     [key] = [key for key in best["callbacks"] if key.startswith("ModelCheckpoint")]
     last = torch.load(run.last, weights_only=True)["callbacks"][key]
     assert last["best_model_score"] == best["callbacks"][key]["best_model_score"]
+
+
+def steps_of(run: RunDirectory) -> list[float]:
+    return [row["step"] for row in HistoryFile(run.history, "").read()]
+
+
+def test_the_validation_after_the_last_step_is_in_the_history_once(
+    whole: dict[tuple[int, int], Path], tmp_path: Path
+) -> None:
+    """Also after a resume that finds nothing left; a longer run is without, as one that never stopped there."""
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(whole[7, 5], run.path)
+    for _ in range(2):
+        assert steps_of(run) == [7, 14, 21, 24]
+        last, summary = HistoryFile(run.history, "").read()[-1], json.loads(run.summary.read_text())
+        assert [last["exact_match"], last["loss"]] == [summary["exact_match"], summary["loss"]]
+        assert last["cost/train_flops"] == summary["train_flops"] and "24" in summary["data_digests"]
+        assert resume(str(run.path)) == 0
+    assert resume(str(run.path), "training.max_steps=30") == 0
+    assert steps_of(run) == [7, 14, 21, 28, 30]
+
+
+def test_a_run_shorter_than_its_cadence_has_one_validation_and_a_stopped_one_none(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    assert main(arguments(100, 100, interrupt(2, "step", signal.SIGTERM), run=str(run.path))) == 128 + signal.SIGTERM
+    assert steps_of(run) == []
+    assert resume(str(run.path)) == 0
+    assert steps_of(run) == [STEPS]
 
 
 def test_a_longer_run_is_not_finished_and_a_shorter_one_is_refused(

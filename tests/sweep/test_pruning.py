@@ -128,6 +128,14 @@ def test_value_at_is_the_last_that_was_paid_for() -> None:
     assert [value_at(curve, cost) for cost in (0.5, 1, 1.9, 2, 9)] == [0.1, 0.1, 0.1, 0.5, 0.5]
 
 
+def test_a_trial_validated_at_its_end_alone_does_not_count_before() -> None:
+    """It would have gained nothing, and have had its end from the start."""
+    ends = [[Point(100, 0.9)] for _ in range(6)]
+    assert Pruner().gain(0.5, ends) == float("inf")
+    assert Pruner("median").why_stop([Point(60, 0.1)], 150, ends) is None
+    assert Pruner("median").why_stop([Point(100, 0.1)], 150, ends) is not None
+
+
 POOLS = {
     "Depo, a random search": recorded("depo", "search"),
     "Depo, the same, validated every 100 steps": [curve[1::2] for curve in recorded("depo", "search")],

@@ -1,7 +1,11 @@
 """Finished runs travel in a file: what one sweep has trained, another does not train again."""
 
 import json
+import os
 import shutil
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -11,6 +15,8 @@ from sleep_lightning.__main__ import main
 from sleep_lightning.config import load_experiment
 from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.directory import RunDirectory
+from sleep_lightning.runs.files import write_json
+from sleep_lightning.runs.history import write_history
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.records import Records
 from sleep_lightning.sweep.share import parse_share, share_of
@@ -66,9 +72,82 @@ def test_files_below_the_current_directory_are_those_of_another_machine(
         directory = run_in(tmp_path / name / "run", exact_match=0.5).directory
         run = FitProcess(load_experiment("conf/text.yaml").anchored(), directory)
         run.experiment.training.prelude_cache = str(tmp_path / name / "cache")
+        directory.record_experiment(load_experiment("conf/text.yaml"))
         assert str(tmp_path) in json.dumps(run.experiment.to_dict()["task"])
         assert Records(path).add(run) == (name == "here")
     assert str(tmp_path) not in path.read_text()
+
+
+def text_run(folder: Path, *changes: str, done: bool = False) -> FitProcess:
+    """A run on ``data.jsonl`` of the current directory, with a plug-in of ``shared_by_name.py`` there."""
+    plugged = "training.callbacks=[{class_path: shared_by_name.Mine}]"
+    keys = ["task.train=data.jsonl", plugged, f"training.run_dir={folder}", *changes]
+    run = FitProcess(load_experiment(ROOT / "conf" / "text.yaml", keys), RunDirectory(folder))
+    if done:
+        folder.mkdir()
+        write_history(run.directory.history, [{"step": 10, "cost/train_flops": 3.0, "exact_match": 0.5}])
+        scores = {"exact_match": 0.5, "token_accuracy": 0.5, "loss": 1.0, "train_flops": 3.0, "wall_s": 7.0}
+        write_json(run.directory.summary, {"status": "FINISHED", **scores})
+        run.directory.record_experiment(run.experiment)
+    return run
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current directory, with files that were written an hour ago."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    shutil.copy(ROOT / "conf" / "notes.jsonl", "data.jsonl")
+    Path("shared_by_name.py").write_text("import lightning.pytorch as pl\nclass Mine(pl.Callback): pass\n")
+    for name in ("data.jsonl", "shared_by_name.py"):
+        os.utime(name, (time.time() - 3600,) * 2)
+    yield tmp_path
+    sys.modules.pop("shared_by_name", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("data.jsonl", "task.train"), ("shared_by_name.py", r"training.callbacks\[0\]")]
+)
+def test_other_data_or_code_of_the_same_name_is_another_run(place: Path, name: str, key: str) -> None:
+    records, file = Records(place / "records.jsonl"), Path(name)
+    assert records.add(text_run(place / "a", done=True))
+    before = file.read_text()
+    assert Records(records.path).restore(text_run(place / "same"))
+    file.write_text(before.replace(" the ", " a ") if name == "data.jsonl" else before + "x = 1\n")
+    os.utime(file, (time.time() - 60,) * 2)
+    with pytest.warns(UserWarning, match=f"other is trained: .*records.jsonl has it with another {key}="):
+        assert not Records(records.path).restore(text_run(place / "other"))
+    assert not (place / "other").exists()
+    assert records.add(text_run(place / "b", done=True))
+    assert len(records) == len(Records(records.path)) == 2
+    file.write_text(before)
+    assert Records(records.path).restore(text_run(place / "again"))
+
+
+def test_a_record_of_an_earlier_version_has_no_hashes_and_is_taken(place: Path) -> None:
+    records = Records(place / "records.jsonl")
+    records.add(text_run(place / "a", done=True))
+    record = json.loads(records.path.read_text())
+    assert sorted(record.pop("files")) == ["task.train", "training.callbacks[0]"]
+    records.path.write_text(json.dumps(record) + "\n")
+    Path("data.jsonl").write_text(Path("data.jsonl").read_text().replace(" the ", " a "))
+    assert Records(records.path).restore(text_run(place / "b"))
+    assert not Records(records.path).add(text_run(place / "c", done=True))
+
+
+def test_what_a_file_held_in_training_is_not_known_once_it_has_changed(place: Path) -> None:
+    run = text_run(place / "a", done=True)
+    os.utime("data.jsonl", (time.time() + 60,) * 2)
+    assert Records(place / "records.jsonl").add(run)
+    assert list(json.loads(Path("records.jsonl").read_text())["files"]) == ["training.callbacks[0]"]
+
+
+def test_a_directory_that_was_resumed_for_longer_is_not_recorded_as_the_shorter_run(place: Path) -> None:
+    longer, records = text_run(place / "a", "training.max_steps=777", done=True), Records(place / "records.jsonl")
+    shorter = text_run(place / "a")
+    with pytest.warns(UserWarning, match="a is not added to .*: it was trained with training.max_steps=777, not"):
+        assert not records.add(shorter)
+    assert not records.path.exists() and records.add(longer)
 
 
 def test_numbers_that_are_rounded_in_the_file_are_found(tmp_path: Path) -> None:
@@ -76,6 +155,7 @@ def test_numbers_that_are_rounded_in_the_file_are_found(tmp_path: Path) -> None:
     runs = [run_in(tmp_path / "a", exact_match=0.5), run_in(tmp_path / "b")]
     for run in runs:
         run.experiment.model.residual_scale = 1 / 3  # type: ignore[union-attr]
+    runs[0].directory.record_experiment(runs[0].experiment)
     records = Records(tmp_path / "records.jsonl")
     assert records.add(runs[0])
     assert not Records(records.path).add(runs[0])

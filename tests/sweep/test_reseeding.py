@@ -8,7 +8,9 @@ import optuna
 import pytest
 
 from sleep_lightning.runs.files import write_json
+from sleep_lightning.runs.infrastructure import DIVERGED
 from sleep_lightning.runs.process import FitProcess
+from sleep_lightning.sweep.finished_runs import finished_runs, lost_runs
 from sleep_lightning.sweep.report.content import build_report
 from sleep_lightning.sweep.reseeding import Reseeding
 from sleep_lightning.sweep.settled import Seeded, by_one_seed, frontier_shares, next_to_seed
@@ -68,6 +70,8 @@ def run(folder: Path, values: dict[tuple[int, int], float], **reseed: float) -> 
 
     def begin(self: FitProcess) -> list[str]:
         key = self.experiment.sleep.n_passes, self.experiment.training.seed
+        if key not in values:
+            return [sys.executable, "-S", "-c", f"raise SystemExit({DIVERGED})"]
         return [sys.executable, "-S", stand_in.__file__, "fit", str(self.directory.path), str(10 * values[key])]
 
     sweep = small_sweep(
@@ -156,3 +160,26 @@ def test_its_own_flops_are_a_limit(tmp_path: Path) -> None:
     values = {(n, seed): 0.1 + 0.01 * n + 0.05 * (seed % 2) for n in (1, 2, 3, 4) for seed in range(40)}
     run(tmp_path, values, seeds=40, flops=1.0)
     assert set(seeds_of(tmp_path).values()) == {1}
+
+
+@pytest.mark.process
+def test_a_further_seed_that_diverges_counts_against_its_point(tmp_path: Path) -> None:
+    """N = 2 is above N = 1 with its first seed alone; what diverged is not trained again."""
+    values = {(1, 0): 0.4, (1, 1): 0.6, (1, 2): 0.5} | {(2, 0): 0.5, (3, 0): 0.1, (4, 0): 0.1}
+    values |= {(n, seed): 0.2 * seed for n in (3, 4) for seed in (1, 2)}
+    study, events = run(tmp_path, values, seeds=3)
+    report = build_report(study, tmp_path)
+    rows = {trial.values["sleep.n_passes"]: trial for trial in report.trials}
+    two = rows[2]
+    assert (two.diverged, two.by_seed["exact_match"]) == (2, pytest.approx([0.5, 0.0, 0.0]))
+    assert two.result["exact_match"] == pytest.approx(0.5 / 3)
+    assert two.result["train_flops"] == pytest.approx(30e6) and two.flops_spent == pytest.approx(30e6)
+    assert report.sureness(two)[0] == "3, 2 diverged" and "diverged" not in report.sureness(rows[1])[0]
+    assert sum("another seed diverged" in event for event in events) == 2
+    finished_ones = list(finished_runs(tmp_path, report))
+    lost = lost_runs(tmp_path, report, finished_ones)
+    assert [(one.values["sleep.n_passes"], one.seed, one.end) for one in lost] == [
+        (2, 1, "diverged"),
+        (2, 2, "diverged"),
+    ]
+    assert not any("diverged" in event for event in run(tmp_path, values, seeds=3)[1])

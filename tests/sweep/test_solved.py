@@ -2,12 +2,15 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sleep_lightning.__main__ import main
-from sleep_lightning.sweep.finished_runs import finished_runs
+from sleep_lightning.sweep.cells import select
+from sleep_lightning.sweep.finished_runs import finished_runs, lost_runs
 from sleep_lightning.sweep.folder import save_sweep
 from sleep_lightning.sweep.report.content import read_report
 from sleep_lightning.sweep.solved import SeedResult, seed_results, solved, wilson
@@ -73,6 +76,76 @@ def test_the_table_and_the_csv(study: ToldStudy, capsys: pytest.CaptureFixture[s
         rows = list(csv.DictReader(file))
     assert [row["steps_to_solve"] for row in rows] == ["200", "", "200", "200"]
     assert rows[0]["validations"] == "100:0.4850 200:0.9700"
+
+
+def lose(study: ToldStudy, n: int, seeds: dict[int, float | None], state: str = "fail", **facts: Any) -> None:
+    """A trial without a result, with a directory for each seed; None: one that did not finish."""
+    getattr(study, state)(n, **facts)
+    number = len(study.study.get_trials()) - 1
+    for seed, exact in seeds.items():
+        (directory := study.folder / "trials" / f"{number:04d}-seed{seed}").mkdir()
+        if exact is not None:
+            like = (study.folder / "trials" / "0000-seed0" / "summary.json").read_text()
+            (directory / "summary.json").write_text(json.dumps(json.loads(like) | {"exact_match": exact}))
+
+
+def shown(study: ToldStudy) -> dict[int, str]:
+    report = read_report(study.folder)
+    finished = list(finished_runs(study.folder, report))
+    runs = seed_results([*finished, *lost_runs(study.folder, report, finished)], 0.95)
+    return {one.values["sleep.n_passes"]: str(one) for one in solved(runs, 0.95)}
+
+
+def test_a_seed_counts_once_and_that_of_the_trial_with_a_result(study: ToldStudy) -> None:
+    """A point that failed is tried again with its seeds; here before and after the trial that has a result."""
+    lose(study, 1, {0: 0.99, 1: None}, failed="killed by signal 9")
+    study.finish(1, 0.2, 1e12, seeds=[0.1, 0.3])
+    lose(study, 2, {0: 0.1, 1: 0.2}, failed="killed by signal 9")  # N = 4 has several points
+    found = list(finished_runs(study.folder, read_report(study.folder)))
+    seeds = [(run.values["sleep.n_passes"], run.seed, run.summary["exact_match"]) for run in found]
+    assert sorted(seeds) == [(1, 0, 0.1), (1, 1, 0.3), (2, 0, 0.97), (2, 1, 0.63), (4, 0, 0.99), (4, 1, 0.96)]
+    sliced = [replace(run, summary=run.summary | {"slices": {"all": {"loss": 1.0}}}) for run in found]
+    assert sorted((one.n_passes, len(one.runs)) for one in select(sliced)) == [(1, 2), (2, 2), (4, 2)]
+    assert shown(study) == {1: "0 of 2", 2: "1 of 2", 4: "2 of 2"}
+
+
+def test_a_seed_that_diverged_has_not_solved_and_others_are_named(
+    study: ToldStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lose(study, 1, {0: 0.99, 1: 0.99, 2: None}, failed="exit code 65: error: training diverged", diverged=True)
+    lose(study, 3, {0: None, 1: None}, failed="training diverged", diverged=True, diverged_seed=1)
+    assert shown(study) == {1: "2 of 3, 1 diverged", 2: "1 of 2", 3: "0 of 1, 1 diverged, 1 stopped", 4: "2 of 2"}
+    lose(study, 1, {3: 0.99, 4: None}, failed="killed by signal 9")
+    assert shown(study)[1] == "3 of 4, 1 diverged, 1 failed"
+    assert main(["sweep", "solved", "small", "--csv", "runs.csv"]) == 0
+    assert "0.990 0.990 diverged 0.990" in capsys.readouterr().out
+    with Path("runs.csv").open() as file:
+        ends = [(row["exact_match"], row["end"]) for row in csv.DictReader(file) if row["sleep.n_passes"] == "3"]
+    assert ends == [("", "stopped"), ("", "diverged")]
+
+
+def test_the_seeds_of_a_pruned_trial_are_no_fair_sample_and_marked(study: ToldStudy) -> None:
+    lose(study, 1, {0: 0.99, 1: None}, state="prune", spent=1.0, whole=2.0)
+    lose(study, 3, {0: None}, state="prune", spent=1.0, whole=2.0)
+    assert shown(study) == {1: "1 of 1, 1 stopped", 2: "1 of 2", 4: "2 of 2"}
+
+
+def test_the_validation_after_the_last_step_counts_where_the_history_lacks_it(study: ToldStudy) -> None:
+    """As in records of earlier versions."""
+    study.record(0, steps=250, exact_match=0.98)
+    study.record(1, steps=200)
+    first, *_, last = seed_results(finished_runs(study.folder, read_report(study.folder)), 0.975)
+    assert (first.steps_to_solve, first.curve) == (250, ((100, 0.485), (200, 0.97), (250, 0.98)))
+    assert last.curve == ((100, 0.48), (200, 0.96))
+
+
+def test_the_threshold_and_values_next_to_it_are_not_rounded_to_each_other(
+    study: ToldStudy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study.finish(1, 0.95, 1e12, seeds=[0.99896, 0.99])
+    assert main(["sweep", "solved", "small", "--threshold", "0.999"]) == 0
+    out = capsys.readouterr().out
+    assert "exact match of 0.999 or more" in out and "0.99896 0.990" in out
 
 
 @pytest.mark.parametrize(

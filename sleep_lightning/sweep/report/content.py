@@ -18,7 +18,7 @@ from sleep_lightning.sweep.measures import COSTS, is_share, text_of
 from sleep_lightning.sweep.point import passes_of, point_key
 from sleep_lightning.sweep.report.importances import importances
 from sleep_lightning.sweep.report.origin import Origin
-from sleep_lightning.sweep.report.rows import Row, read_summaries, row_of
+from sleep_lightning.sweep.report.rows import Row, diverged_seeds, read_summaries, row_of
 from sleep_lightning.sweep.settled import Seeded, frontier_shares
 from sleep_lightning.sweep.storage import JOURNAL, REMEDY, saved_spec
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
@@ -105,8 +105,13 @@ class Report:
 
     def sureness(self, trial: Row) -> tuple[str, str]:
         """Seeds of a finished trial, and the share of their resamples with it on the frontier: - for a single one."""
-        seeds = len(self._values(trial))
-        return str(seeds), f"{self.frontier_shares[trial.number]:.0%}" if seeds > 1 else "-"
+        seeds, diverged = len(self._values(trial)), f", {trial.diverged} diverged" if trial.diverged else ""
+        share = f"{self.frontier_shares[trial.number]:.0%}" if seeds > 1 else "-"
+        return f"{self.seeds(trial)}{diverged}", share
+
+    def seeds(self, trial: Row) -> int:
+        """Those of a finished trial, with those that diverged: of a measure that is no share they have no value."""
+        return len(self._values(trial)) + (0 if is_share(self.value) else trial.diverged)
 
     @cached_property
     def seeded(self) -> list[Seeded]:
@@ -254,8 +259,12 @@ def build_report(study: optuna.Study, folder: Path) -> Report:
     definition = study.user_attrs[FINGERPRINT]
     seeds = seeds_by_trial(folder)
     summaries = {t.number: read_summaries(folder, t.number, seeds.get(t.number, ())) for t in finished(study)}
+    diverged = {
+        n: diverged_seeds(folder, n, set(seeds.get(n, ())) - set(of_trial)) for n, of_trial in summaries.items()
+    }
     trials = tuple(
-        row_of(t, seeds.get(t.number, ()), summaries.get(t.number, {})) for t in study.get_trials(deepcopy=False)
+        row_of(t, seeds.get(t.number, ()), summaries.get(t.number, {}), diverged.get(t.number, 0))
+        for t in study.get_trials(deepcopy=False)
     )
     runs = [run for by_seed in summaries.values() for run in by_seed.values()]
     report = Report(study.study_name, definition, trials, {}, Origin.of(trials, runs, saved_spec(folder), study), study)

@@ -15,9 +15,10 @@ from sleep_lightning.frontier import Point
 from sleep_lightning.runs.damage import read_json
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import SUMMARY
-from sleep_lightning.sweep.measures import measured
+from sleep_lightning.sweep.measures import is_share, measured
 from sleep_lightning.sweep.space import written
-from sleep_lightning.sweep.trial import run_path
+from sleep_lightning.sweep.study import learning_curve
+from sleep_lightning.sweep.trial import is_marked_diverged, run_path
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Row:
         ended: when.
         further_seeds: runs since it had its first result.
         answers: of which exact match is a share; None unless one seed has recorded it.
+        diverged: further seeds without a result because training diverged; a share counts as 0 for them.
         runs: MLflow run by seed, of all that have a directory; None if it is not known.
     """
 
@@ -54,6 +56,7 @@ class Row:
     ended: datetime | None
     further_seeds: int = 0
     answers: float | None = None
+    diverged: int = 0
     runs: Mapping[int, str | None] = field(default_factory=dict)
 
     def written(self) -> str:
@@ -74,13 +77,19 @@ def read_summaries(folder: Path, number: int, seeds: Iterable[int]) -> dict[int,
     return {seed: summary for seed, summary in found.items() if summary["status"] == "FINISHED"}
 
 
-def row_of(trial: FrozenTrial, seeds: Iterable[int], finished: Mapping[int, dict[str, Any]]) -> Row:
+def diverged_seeds(folder: Path, number: int, seeds: Iterable[int]) -> int:
+    """How many of these seeds of a trial are marked as diverged."""
+    return sum(is_marked_diverged(RunDirectory(run_path(folder, number, seed))) for seed in seeds)
+
+
+def row_of(trial: FrozenTrial, seeds: Iterable[int], finished: Mapping[int, dict[str, Any]], diverged: int = 0) -> Row:
     """A trial as it is shown.
 
     Args:
         trial: of the study.
         seeds: that have a directory.
         finished: summaries of its finished runs.
+        diverged: as ``Row.diverged``.
     """
     summaries = list(finished.values())
     facts = trial.user_attrs
@@ -89,7 +98,8 @@ def row_of(trial: FrozenTrial, seeds: Iterable[int], finished: Mapping[int, dict
     by_seed = {name: [x for run in summaries if (x := measured(run, name)) is not None] for name in result}
     recorded = facts.get("exact_match_by_seed", [])  # the run directories may be gone
     further = max(len(summaries) - len(recorded), 0) if recorded else 0
-    if further:  # seeds since the trial was told
+    if further or (diverged and len(summaries) == len(recorded)):  # seeds since the trial was told
+        by_seed = {name: [*values, *([0.0] * diverged if is_share(name) else [])] for name, values in by_seed.items()}
         result = {name: mean(values) for name, values in by_seed.items()}
     elif recorded:
         by_seed["exact_match"] = recorded
@@ -100,9 +110,10 @@ def row_of(trial: FrozenTrial, seeds: Iterable[int], finished: Mapping[int, dict
         train_flops=facts.get("train_flops"),
         result=result,
         by_seed=by_seed,
-        curve=tuple(Point(*point) for point in facts.get("curve", [])),
+        curve=tuple(learning_curve(trial)),
         flops_spent=facts.get("flops_spent", 0.0) + further * result.get("train_flops", 0.0),
         further_seeds=further,
+        diverged=diverged,
         answers=Accuracy.of_summary(summaries[0]).answers if len(summaries) == 1 else None,
         reason=next((facts[key] for key in ("infeasible", "pruned", "failed") if key in facts), ""),
         started=trial.datetime_start,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class History(pl.Callback):
     """Appends a row to ``pl_module.history`` after every validation of a fit: step, cost so far, scores by slice.
 
+    The validation of the final weights is no part of Lightning's fit: who runs it calls ``add_last``.
+
     Args:
         path: file to which rank zero appends a line for each (``runs.history``); None: no file.
 
@@ -29,8 +31,18 @@ class History(pl.Callback):
         self._on_disk: int | None = None  # rows of the file; None: what it holds is of another process
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:  # type: ignore[override]
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
-            return
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._add(trainer, pl_module)
+
+    def add_last(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:
+        """Append the validation of the final weights, unless the last step's is there already.
+
+        No checkpoint to resume from holds it: a run that is trained for longer goes on without, as if never stopped.
+        """
+        if not pl_module.history or pl_module.history[-1]["step"] != trainer.global_step:
+            self._add(trainer, pl_module)
+
+    def _add(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:
         monitor = ResourceMonitor.of(trainer)
         if (digest := getattr(trainer.datamodule, "digest", None)) is not None:  # type: ignore[attr-defined]
             self.digests[str(trainer.global_step)] = digest
