@@ -57,8 +57,8 @@ class TrainingConfig:
     tbptt_windows: int | None = field(default=None, metadata={"high": 2**53})
     """k: detach the memory every k windows; null: backpropagate through the whole sequence (the paper)."""
     checkpointing: Checkpointing = "none"
-    """Recompute activations in the backward instead of keeping them. mlp: the MLPs' projections, a third less memory
-    for a tenth more time; pass: all but a pass's inputs, a tenth of the memory for 1.4 times the time; window: all
+    """Recompute activations in the backward instead of keeping them. mlp: the MLPs' projections, nearly half the memory
+    for a tenth more time; pass: all but a pass's inputs, a sixth of the memory for 1.4 times the time; window: all
     passes of a window together."""
     executor: Executor = "auto"
     """auto runs all windows layer by layer where the result is the same (N=1, pass_input=embed); windows never does."""

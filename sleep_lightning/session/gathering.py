@@ -47,7 +47,8 @@ class Gathering(Generic[Item, Answer]):
         self._more = more or (lambda: bool(self._expected))
         self._waiting: list[_Call[Item, Answer]] = []
         self._changed = threading.Condition()
-        self._started = self._idle = 0
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
         self._collecting = self._closed = False
 
     def __call__(self, item: Item) -> Answer:
@@ -58,9 +59,9 @@ class Gathering(Generic[Item, Answer]):
                 raise RuntimeError(f"{self._name} is closed")
             self._waiting.append(call)
             self._expected.discard(call.thread)
-            if not self._collecting and not self._idle and self._started < self._workers:
-                self._started += 1
-                threading.Thread(target=self._work, name=self._name, daemon=True).start()
+            if not self._collecting and not self._idle and len(self._threads) < self._workers:
+                self._threads.append(threading.Thread(target=self._work, name=self._name, daemon=True))
+                self._threads[-1].start()
             self._tell()
         call.done.wait()
         if call.error is not None:
@@ -74,10 +75,14 @@ class Gathering(Generic[Item, Answer]):
             self._tell()
 
     def close(self) -> None:
-        """End the workers; calls that wait are answered first."""
+        """End the workers, and wait for that: a thread that still ends when the interpreter does, in a kernel's team,
+        would abort it. Calls that wait are answered first."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
 
     def _tell(self) -> None:
         """Wake a worker: one that collects only once it has all."""

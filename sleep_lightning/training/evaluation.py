@@ -1,5 +1,6 @@
 """A trained model scored on held-out sequences."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from sleep_lightning.training.prediction import answer
 from sleep_lightning.training.runtime.environment import check_device
 
 
-def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, WindowModel]:
+def load_trained(checkpoint: str, overrides: Sequence[str] = ()) -> tuple[Experiment, WindowModel]:
     """The model of a checkpoint under its experiment with ``key=value`` changes (``sleep.n_passes=8``, say).
 
     Args:
@@ -57,7 +58,7 @@ def load_trained(checkpoint: str, overrides: list[str]) -> tuple[Experiment, Win
     return experiment, model.to(device).eval()
 
 
-def _misfit(checkpoint: str, content: dict[str, Any], overrides: list[str]) -> str:
+def _misfit(checkpoint: str, content: dict[str, Any], overrides: Sequence[str]) -> str:
     """The sentence that names the overrides under which the model is another than the one that was trained."""
     trained = flatten(content["experiment"])
     alone = [one for one in overrides if not _fits(content, one)]

@@ -11,8 +11,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="*", default=[], metavar="key=value", help="change a key, e.g. sleep.n_passes=4"
     )
     parser.add_argument("--checkpoint", required=True, metavar="RUN_DIR|CKPT", help="what was trained")
-    parser.add_argument("--output", metavar="FILE", help="write the result to a file (JSON)")
-    if parser.get_default("command") == "predict":
+    predicts = parser.get_default("command") == "predict"
+    kind = "JSON lines, one for each sequence" if predicts else "JSON"
+    parser.add_argument("--output", metavar="FILE", help=f"write the result to a file ({kind})")
+    if predicts:
         parser.add_argument("--rows", type=int, default=8, help="sequences to answer (default: 8)")
     else:
         parser.add_argument(
