@@ -1,5 +1,6 @@
 """Sessions in one forward: as if each was alone, whatever its neighbours hold."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -150,6 +151,23 @@ def test_a_row_that_leaves_keeps_no_batch_alive(setting: Setting) -> None:
     assert_close(values(mine), values(window), atol=0)
     assert all(x._base is None for x in (*mine.cache.tensors, *mine.memory.named_tensors().values(), mine.last_BE))
     assert own(mine) is mine
+
+
+def test_no_worker_is_left_once_it_is_shut_down() -> None:
+    """A thread that still runs when the interpreter ends would abort it."""
+    setting = Setting("hard")
+    before = set(threading.enumerate())
+    engine = BatchingEngine(setting.model, setting.config, 4)
+    with ThreadPoolExecutor(2) as threads:
+        windows = [threads.submit(setting.window, seed, 0) for seed in (1, 2)]
+        closing = [threads.submit(engine.close, setting.config, window.result()) for window in windows]
+        memories = [one.result() for one in closing]
+        threads.submit(engine.logits, torch.zeros(1, 1, setting.model.config.d_model)).result()
+    names = {thread.name for thread in set(threading.enumerate()) - before}
+    assert {"reading", "sleeping"} <= names and all(memory.named_tensors() for memory in memories)
+    engine.shut_down()
+    assert set(threading.enumerate()) <= before
+    engine.shut_down()
 
 
 def test_one_that_fails_fails_alone() -> None:
