@@ -22,7 +22,7 @@ def test_artifacts_that_cannot_be_written_end_no_training(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mlruns").write_text("in the way")
-    with pytest.warns(UserWarning, match="MLflow lacks 4 entries of this run; send it: .* tracking sync run"):
+    with pytest.warns(UserWarning, match="MLflow lacks 5 entries of this run; send it: .* tracking sync run"):
         assert main(fit_arguments("run", 2)) == 0
     run, client = RunDirectory(Path("run")), MlflowClient("sqlite:///mlflow.db")
     assert run.mlflow_run_id is not None
@@ -32,7 +32,7 @@ def test_artifacts_that_cannot_be_written_end_no_training(
     assert main(["tracking", "sync", "."]) == 0
     assert "run: sent" in capsys.readouterr().out
     files = {file.path for file in client.list_artifacts(run.mlflow_run_id)}
-    assert files == {"config.yaml", "summary.json", "console.log", "checkpoints"}
+    assert files == {"config.yaml", "summary.json", "console.log", "checkpoints", "learning_curve.png"}
     assert not (run.path / OUTBOX).exists()
     assert main(["tracking", "sync", "nowhere"]) == 2
     assert "tracking sync nowhere: there is no such folder" in capsys.readouterr().err
