@@ -133,7 +133,7 @@ def test_the_callbacks_it_needs_are_added_once() -> None:
         assert monitor.train_flops == monitor.predicted_run_flops() > 0
 
 
-def test_a_module_that_was_stopped_trains_again() -> None:
+def test_a_module_that_was_stopped_trains_again(tmp_path: Path) -> None:
     e = load_experiment(None, OVERRIDES)
     module = SleepModule(e)
 
@@ -143,9 +143,9 @@ def test_a_module_that_was_stopped_trains_again() -> None:
                 signal.raise_signal(signal.SIGTERM)
 
     own = Preemption()
-    first = trainer(callbacks=[own, Stopping()])
+    first = trainer(callbacks=[own, Stopping()], default_root_dir=tmp_path)
     first.fit(module, datamodule=TaskDataModule(e))
-    assert first.global_step == 2 and own.reason == StopReason.SIGTERM
+    assert first.global_step == 2 and own.reason == StopReason.SIGTERM and (tmp_path / "last.ckpt").exists()
     second = trainer(callbacks=[own])
     second.fit(module, datamodule=TaskDataModule(e))
     assert second.global_step == 4 and own.reason is None
