@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from sleep_lightning.compare.beside import in_one_window, keep
 from sleep_lightning.config import Experiment, Override, load_experiment
 from sleep_lightning.config.checks import did_you_mean
-from sleep_lightning.config.outline import outline
-from sleep_lightning.cost.run_flops import StepFlops, predict_flops
+from sleep_lightning.cost.run_flops import predict_flops, steps_within
 from sleep_lightning.model import ModelConfig
 from sleep_lightning.names import check_name
 from sleep_lightning.redaction import redact
@@ -75,8 +74,7 @@ def _deeper(e: Experiment) -> list[str]:
 
 
 def _more_tokens(e: Experiment) -> list[str]:
-    once = _with_one_pass(e)
-    steps = StepFlops(once, outline(once)).steps_within(predict_flops(e))
+    steps = steps_within(_with_one_pass(e), predict_flops(e))
     return ["sleep.n_passes=1", f"training.max_steps={steps}"]
 
 

@@ -73,3 +73,8 @@ class StepFlops:
 def predict_flops(experiment: Experiment) -> float:
     """Training FLOPs of a run, before its first step."""
     return float(StepFlops(experiment, outline(experiment)).run())
+
+
+def steps_within(experiment: Experiment, flops: float) -> int:
+    """``StepFlops.steps_within`` of an experiment that is not built."""
+    return StepFlops(experiment, outline(experiment)).steps_within(flops)

@@ -6,8 +6,7 @@ from typing import Any
 
 from sleep_lightning.compare.arms import build_arms
 from sleep_lightning.config import Experiment, Override, load_experiment
-from sleep_lightning.config.outline import outline
-from sleep_lightning.cost.run_flops import StepFlops
+from sleep_lightning.cost.run_flops import steps_within
 
 PASSES = "sleep.n_passes"
 ARM = "arm"
@@ -42,7 +41,7 @@ def _within(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
     if TRAIN_FLOPS not in values:
         return experiment
     try:
-        steps = StepFlops(experiment, outline(experiment)).steps_within(values[TRAIN_FLOPS])
+        steps = steps_within(experiment, values[TRAIN_FLOPS])
     except ValueError as error:
         raise ValueError(f"space.{TRAIN_FLOPS}={values[TRAIN_FLOPS]:g} {error}") from error
     return load_experiment(experiment.to_dict(), [(STEPS, steps), experiment.uri_override()])
