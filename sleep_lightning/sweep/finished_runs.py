@@ -13,18 +13,12 @@ from sleep_lightning.sweep.report.content import Report
 from sleep_lightning.sweep.study import DIVERGED_SEED, has_diverged
 from sleep_lightning.sweep.trial import is_marked_diverged, run_path, seeds_by_trial
 
+End = Literal["diverged", "failed", "stopped"]
 REMEDY = "remove it and resume the sweep, which writes it again"
 
 
-@dataclass(frozen=True)
-class FinishedRun:
-    """A run with a summary."""
-
-    values: dict[str, Any]
-    n_passes: int
-    seed: int
+class _Run:
     directory: RunDirectory
-    summary: dict[str, Any]
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -33,7 +27,18 @@ class FinishedRun:
 
 
 @dataclass(frozen=True)
-class LostRun:
+class FinishedRun(_Run):
+    """A run with a summary."""
+
+    values: dict[str, Any]
+    n_passes: int
+    seed: int
+    directory: RunDirectory
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LostRun(_Run):
     """A run without a summary, of a trial that has ended.
 
     Attributes:
@@ -43,12 +48,7 @@ class LostRun:
     values: dict[str, Any]
     seed: int
     directory: RunDirectory
-    end: Literal["diverged", "failed", "stopped"]
-
-    @property
-    def history(self) -> list[dict[str, float]]:
-        """Its validations. Raises DamagedFile."""
-        return HistoryFile(self.directory.history, REMEDY).read()
+    end: End
 
 
 def finished_runs(folder: Path, report: Report) -> Iterator[FinishedRun]:
@@ -85,9 +85,10 @@ def lost_runs(folder: Path, report: Report, finished: Iterable[FinishedRun]) -> 
         if lost and has_diverged(facts[trial.number]):  # earlier versions did not say which
             diverged = facts[trial.number].user_attrs.get(DIVERGED_SEED, min(lost))
         for seed, run in lost.items():
-            end: Literal["failed", "stopped"] = "failed" if trial.state == "failed" and diverged is None else "stopped"
-            if (key := (point_key(trial.values), seed)) not in done:
-                found[key] = LostRun(
-                    trial.values, seed, run, "diverged" if seed == diverged or is_marked_diverged(run) else end
-                )
+            if (key := (point_key(trial.values), seed)) in done:
+                continue
+            end: End = "failed" if trial.state == "failed" and diverged is None else "stopped"
+            if seed == diverged or is_marked_diverged(run):
+                end = "diverged"
+            found[key] = LostRun(trial.values, seed, run, end)
     return list(found.values())
