@@ -7,7 +7,7 @@ from sleep_lightning.config.experiment import Experiment
 from sleep_lightning.config.load import SECTIONS, WrongValue, key_types, load_experiment, read_yaml, type_name
 from sleep_lightning.config.tracking import TrackingConfig, anchored_uri, sqlite_file
 from sleep_lightning.config.training import Stage, TrainingConfig
-from sleep_lightning.config.values import Override
+from sleep_lightning.config.values import Override, texts_in
 
 __all__ = [
     "SECTIONS",
@@ -22,5 +22,6 @@ __all__ = [
     "load_experiment",
     "read_yaml",
     "sqlite_file",
+    "texts_in",
     "type_name",
 ]

@@ -1,6 +1,6 @@
 """What a user gives: YAML and ``key=value`` arguments as one flat mapping of keys, ``training.max_steps`` say."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,16 @@ PLUGIN_SECTIONS = ("task", "model")
 """Sections that may consist of the ``class_path`` and the ``init_args`` of a plug-in."""
 NAMES = ("task.name", *(f"{section}.class_path" for section in PLUGIN_SECTIONS))
 """Keys whose values say which other keys there are."""
+
+
+def texts_in(content: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Keys and texts, not empty, of plain containers: some may name files."""
+    if isinstance(content, str) and content:
+        yield key, content
+    elif isinstance(content, dict | list):
+        inner = content.items() if isinstance(content, dict) else enumerate(content)
+        for name, value in inner:
+            yield from texts_in(value, f"{key}.{name}")
 
 
 def merged_values(

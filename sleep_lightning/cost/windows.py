@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from sleep_lightning.config import Experiment
+from sleep_lightning.config import Experiment, texts_in
 from sleep_lightning.model import WindowModel
 from sleep_lightning.model.parameter_groups import frozen_blocks
 from sleep_lightning.sleep import (
@@ -19,6 +19,7 @@ from sleep_lightning.sleep import (
     plan_windows,
 )
 from sleep_lightning.tasks import Task, TaskBatch
+from sleep_lightning.tasks.stamp import stamp
 
 SAMPLED = 256
 """Rows of training that are drawn to see their windows, if rows may differ."""
@@ -60,18 +61,19 @@ def expected_schedules(
 
 
 class _Key:
-    """Task and sleep of an experiment, compared by what they say."""
+    """Task and sleep of an experiment, compared by what they say and when the files they name were changed."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         anchored = experiment.anchored()  # names of files mean others in another directory
-        self._said = f"{anchored.task!r} {anchored.sleep!r}"
+        files = stamp(text for _, text in texts_in(anchored.values()["task"], "task"))
+        self._means = f"{anchored.task!r} {anchored.sleep!r}", files
 
     def __hash__(self) -> int:
-        return hash(self._said)
+        return hash(self._means)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other._said == self._said
+        return isinstance(other, _Key) and other._means == self._means
 
 
 def labelled_share(experiment: Experiment, model: WindowModel) -> float:

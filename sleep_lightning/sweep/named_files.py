@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from sleep_lightning.config import Experiment
+from sleep_lightning.config import Experiment, texts_in
 
 FOLDERS = ("pretrained", "tokenizer", "jsonl")
 """Keys that may name a folder."""
@@ -42,9 +41,9 @@ def _named(experiment: Experiment) -> Iterator[tuple[str, str]]:
     """Keys and texts that may be paths."""
     content = experiment.values()
     for section in ("task", "model"):
-        yield from _texts(content[section], section)
+        yield from texts_in(content[section], section)
     for key in ("optimizer", "schedule", "callbacks"):
-        yield from _texts(content["training"][key], f"training.{key}")
+        yield from texts_in(content["training"][key], f"training.{key}")
     places = [Path.cwd(), *map(Path, experiment.training.search_path)]
     for key, class_path in experiment.class_paths():
         module = class_path.rpartition(".")[0]
@@ -54,15 +53,6 @@ def _named(experiment: Experiment) -> Iterator[tuple[str, str]]:
         files = (place / name for place in places for name in (f"{stem}.py", f"{stem}{os.sep}__init__.py"))
         if (file := next(filter(Path.is_file, files), None)) is not None:
             yield key, str(file)
-
-
-def _texts(content: Any, key: str) -> Iterator[tuple[str, str]]:
-    if isinstance(content, str) and content:
-        yield key, content
-    elif isinstance(content, dict | list):
-        inner = content.items() if isinstance(content, dict) else enumerate(content)
-        for name, value in inner:
-            yield from _texts(value, f"{key}.{name}")
 
 
 def _files(key: str, path: Path) -> list[Path]:

@@ -1,6 +1,8 @@
 """The windows of rows of different lengths, foreseen."""
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,6 +16,7 @@ from sleep_lightning.model import ModelConfig
 from sleep_lightning.ops.cpp import build
 from sleep_lightning.sleep import LARGE_VOCABULARY, SleepConfig
 from sleep_lightning.tasks import DepoConfig
+from sleep_lightning.tasks.text import TextConfig
 from sleep_lightning.training.gradients import accumulate_gradients
 
 
@@ -76,3 +79,22 @@ def test_memory_is_that_of_the_longest() -> None:
     neutral, token = experiment("neutral"), experiment("token")
     one, whole = (predict_step_memory(e, e.build_model()) for e in (neutral, token))
     assert one is not None and whole is not None and one < 1.02 * whole  # masks
+
+
+def test_a_file_that_was_written_again_is_drawn_again(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+
+    def asleep(context: str) -> float:
+        """Mean windows that are slept on."""
+        records = ({"context": f"{n:3d}{context}", "question": "q", "answer": "a"} for n in range(128))
+        file.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+        e = Experiment(
+            TextConfig(train=str(file), window_tokens=16, context_windows=6),
+            ModelConfig(d_model=32, n_heads=2, pattern="AH"),
+            SleepConfig(16, 2),
+            TrainingConfig(batch_size=8),
+        )
+        return sum(share * sum(w.sleeps for w in plan) for plan, share in expected_windows(e).items())
+
+    assert asleep("x" * 20) < 2.5
+    assert asleep("x" * 70) > 4
