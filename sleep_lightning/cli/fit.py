@@ -43,14 +43,13 @@ from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.distributed.launcher import RankLauncher
 from sleep_lightning.training.distributed.place import Place
 from sleep_lightning.training.errors import exit_code, is_of_restore, remedy
-from sleep_lightning.training.metrics import Score
 from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.rate import keep_rate, known_rate
 from sleep_lightning.training.runtime.environment import check_device, describe_environment
 from sleep_lightning.training.runtime.malloc import tune_allocator
 from sleep_lightning.training.runtime.matmul_precision import choose_fp32_matmul
 from sleep_lightning.training.runtime.memory import check_step
-from sleep_lightning.training.trainer import build_trainer, plugged_callbacks, quiet_lightning
+from sleep_lightning.training.trainer import build_trainer, plugged_callbacks, quiet_lightning, validate_final_weights
 
 
 @dataclass(frozen=True)
@@ -246,7 +245,8 @@ def _train(job: Job, ending: _Ending) -> None:
     trainer.fit(module, datamodule=data, ckpt_path=job.checkpoint, weights_only=True)
     logged = last_logged(trainer)
     environment["energy"] = monitor.usage.energy_sources or "not reported"
-    scores = final_scores(trainer, module, data, monitor)
+    if validate_final_weights(trainer, module, data):
+        monitor.log_all(trainer)
     if stop.reason is None:  # else it is resumed, and validates when it would have
         history.add_last(trainer, module)
         keep_if_best(trainer)
@@ -266,7 +266,7 @@ def _train(job: Job, ending: _Ending) -> None:
             log_results(mlflow, run, experiment, summary)
             mlflow.finish(ending.status)
         write_json(run.summary, summary)
-    console.print(score_table(scores, f"validation at step {module.steps}"))
+    console.print(score_table(module.scores, f"validation at step {module.steps}"))
     print_facts(console, facts_of(experiment, run, summary, None if mlflow is None else mlflow.runs_page))
 
 
@@ -290,13 +290,3 @@ def open_tracking(experiment: Experiment, run: RunDirectory) -> MLflowRun | None
 def last_logged(trainer: pl.Trainer) -> dict[str, float]:
     """The last value of what the module and the callbacks have logged in a stage."""
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-
-def final_scores(
-    trainer: pl.Trainer, module: SleepModule, data: TaskDataModule, monitor: ResourceMonitor
-) -> dict[str, Score]:
-    """Validation scores of the final weights, whatever step the last validation was at."""
-    if not module.scores or module.history[-1]["step"] != module.steps:
-        trainer.validate(module, datamodule=data, verbose=False)
-        monitor.log_all(trainer)
-    return dict(module.scores)

@@ -14,14 +14,15 @@ from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.runtime.environment import check_device
 from sleep_lightning.training.runtime.malloc import tune_allocator
 from sleep_lightning.training.runtime.matmul_precision import choose_fp32_matmul
-from sleep_lightning.training.trainer import build_trainer, plugged_callbacks, quiet_lightning
+from sleep_lightning.training.trainer import build_trainer, plugged_callbacks, quiet_lightning, validate_final_weights
 
 
 def train(experiment: Experiment) -> SleepModule:
     """Train, with a printed line for every validation; the same weights as ``fit`` with the same experiment.
 
     Returns:
-        The module, its ``model`` ready to be evaluated; ``history`` has a dict for every validation.
+        The module, its ``model`` ready to be evaluated; ``history`` has a dict for every validation, the last of the
+        final weights.
 
     Raises:
         ValueError: the device is not there, or the experiment wants more than this process.
@@ -38,11 +39,15 @@ def train(experiment: Experiment) -> SleepModule:
     choose_fp32_matmul(t.fp32_matmul)
     # kernels of notebooks claim colours; only a terminal can redraw a bar
     progress = SleepProgressBar(Console(force_jupyter=False, force_terminal=sys.stdout.isatty()))
+    history = History()
     trainer = build_trainer(
-        experiment, callbacks=[ResourceMonitor(), progress, History(), *plugged_callbacks(experiment)]
+        experiment, callbacks=[ResourceMonitor(), progress, history, *plugged_callbacks(experiment)]
     )
     pl.seed_everything(t.seed, verbose=False)
-    module = SleepModule(experiment)
-    trainer.fit(module, datamodule=TaskDataModule(experiment))
+    module, data = SleepModule(experiment), TaskDataModule(experiment)
+    trainer.fit(module, datamodule=data)
+    if validate_final_weights(trainer, module, data):
+        history.add_last(trainer, module)
+        progress.print_scores(trainer, module)
     module.model.eval()
     return module

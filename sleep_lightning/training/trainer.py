@@ -14,9 +14,11 @@ from sleep_lightning.config.plugins import resolve
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.training.callbacks.checkpoints import BestCheckpoint, StepCheckpoint
 from sleep_lightning.training.checkpoint_io import AtomicCheckpointIO
+from sleep_lightning.training.datamodule import TaskDataModule
 from sleep_lightning.training.distributed.fsdp_strategy import SleepFSDPStrategy
 from sleep_lightning.training.distributed.launcher import RankLauncher
 from sleep_lightning.training.distributed.strategy import SleepDDPStrategy
+from sleep_lightning.training.module import SleepModule
 from sleep_lightning.training.runtime.threads import choose_threads
 
 
@@ -95,3 +97,15 @@ def build_trainer(
     if isinstance(launcher := trainer.strategy.launcher, RankLauncher):
         launcher.threads = t.threads
     return trainer
+
+
+def validate_final_weights(trainer: pl.Trainer, module: SleepModule, data: TaskDataModule) -> bool:
+    """Validate after a fit, unless its last step was one that validates; the scores are the module's.
+
+    Returns:
+        Whether that was to be done.
+    """
+    if module.scores and module.history and module.history[-1]["step"] == module.steps:
+        return False
+    trainer.validate(module, datamodule=data, verbose=False)
+    return True

@@ -31,6 +31,14 @@ def test_the_same_weights_as_fit_and_nothing_on_disk(
     assert all(torch.equal(weights[name], mine[name]) for name in weights)
 
 
+@pytest.mark.parametrize(("steps", "validated"), [(3, [3]), (7, [5, 7])])
+def test_final_weights_are_validated(steps: int, validated: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+    module = train(load_experiment(CONFIG, [*OVERRIDES, f"training.max_steps={steps}"]))
+    assert [row["step"] for row in module.history] == validated
+    assert module.history[-1]["loss"] == module.scores["all"].loss
+    assert capsys.readouterr().out.count("majority") == len(validated)
+
+
 class Counting(pl.Callback):
     begun = 0
 

@@ -82,8 +82,11 @@ class SleepProgressBar(RichProgressBar):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:  # type: ignore[override]
         super().on_validation_end(trainer, pl_module)
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or not trainer.is_global_zero:
-            return
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and trainer.is_global_zero:
+            self.print_scores(trainer, pl_module)
+
+    def print_scores(self, trainer: pl.Trainer, pl_module: "SleepModule") -> None:
+        """The line of the last validation."""
         score = pl_module.scores["all"]
         console = self.console if self.progress is None else self.progress.console
         print_line(
