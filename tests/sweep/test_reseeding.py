@@ -175,6 +175,7 @@ def test_a_further_seed_that_diverges_counts_against_its_point(tmp_path: Path) -
     assert two.result["exact_match"] == pytest.approx(0.5 / 3)
     assert two.result["train_flops"] == pytest.approx(30e6) and two.flops_spent == pytest.approx(30e6)
     assert report.sureness(two)[0] == "3, 2 diverged" and "diverged" not in report.sureness(rows[1])[0]
+    assert isinstance(report.frontier_share(two), float)
     assert sum("another seed diverged" in event for event in events) == 2
     finished_ones = list(finished_runs(tmp_path, report))
     lost = lost_runs(tmp_path, report, finished_ones)

@@ -105,9 +105,12 @@ class Report:
 
     def sureness(self, trial: Row) -> tuple[str, str]:
         """Seeds of a finished trial, and the share of their resamples with it on the frontier: - for a single one."""
-        seeds, diverged = len(self._values(trial)), f", {trial.diverged} diverged" if trial.diverged else ""
-        share = f"{self.frontier_shares[trial.number]:.0%}" if seeds > 1 else "-"
-        return f"{self.seeds(trial)}{diverged}", share
+        share, diverged = self.frontier_share(trial), f", {trial.diverged} diverged" if trial.diverged else ""
+        return f"{self.seeds(trial)}{diverged}", "-" if share is None else f"{share:.0%}"
+
+    def frontier_share(self, trial: Row) -> float | None:
+        """Of ``frontier_shares``; None for a single seed, which has no resamples."""
+        return self.frontier_shares[trial.number] if len(self._values(trial)) > 1 else None
 
     def seeds(self, trial: Row) -> int:
         """Those of a finished trial, with those that diverged: of a measure that is no share they have no value."""

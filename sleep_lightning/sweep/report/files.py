@@ -118,7 +118,7 @@ def as_json(report: Report) -> dict[str, Any]:
             {"trial": t.number, "values": t.values}
             | {name: x if math.isfinite(x) else None for name, x in t.result.items()}
             | {"exact_match_by_seed": t.by_seed["exact_match"]}
-            | {"frontier_share": report.frontier_shares[t.number]}
+            | {"frontier_share": report.frontier_share(t)}
             for t in report.best
         ],
     }
