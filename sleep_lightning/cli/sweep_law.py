@@ -1,6 +1,7 @@
 """``sweep law``: loss over N at equal training FLOPs, its minimum, and what a pass is worth in tokens."""
 
 import shlex
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +9,16 @@ from pathlib import Path
 from sleep_lightning.cli.console import print_facts
 from sleep_lightning.cli.sweep_show import Found, report, table_console
 from sleep_lightning.formatting import in_flop, score
+from sleep_lightning.redaction import one_line
+from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.sweep.bootstrap import interval_name
 from sleep_lightning.sweep.cells import Selected
-from sleep_lightning.sweep.report.law import JSON, Laws, SliceLaw
+from sleep_lightning.sweep.folder import is_supervised, load_saved
+from sleep_lightning.sweep.report.law import JSON, PNG, Laws, SliceLaw
 from sleep_lightning.sweep.space import written
 from sleep_lightning.tables import Column, FittingTable
+from sleep_lightning.tracking.mlflow_run import open_run
+from sleep_lightning.tracking.mlflow_store import store_errors
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,10 @@ def prepare(found: Found) -> LawRequest:
 
 
 def show(request: LawRequest) -> int:
-    """Print a table for each slice, and write the files. Returns the exit code: 2 if they cannot be written."""
+    """Print a table for each slice, write the files, and copy them into the sweep's MLflow run, if it has one.
+
+    Returns the exit code: 2 if they cannot be written.
+    """
     console, found = table_console(), request.found
     for law in request.laws.slices:
         console.print(_table(law, found.folder / JSON))
@@ -44,7 +53,28 @@ def show(request: LawRequest) -> int:
         print_facts(console, {"N* ~ C^a, a": str(exponent), "law": law.verdict()})
     if any(one.others for one in request.laws.selected):
         console.print(_others(request.laws.selected))
-    return report(found, request.laws)
+    if (code := report(found, request.laws)) == 0:
+        _record(found)
+    return code
+
+
+def _record(found: Found) -> None:
+    """A sweep that is running does it itself; a copied folder's run is that of the original."""
+    directory = RunDirectory(found.folder)
+    run_id = directory.mlflow_run_id
+    if run_id is None or directory.original() is not None or is_supervised(found.folder):
+        return
+    failures: tuple[type[Exception], ...] = (ValueError, *store_errors())
+    try:
+        tracking = load_saved(found.folder).base.tracking
+        if not tracking.mlflow:
+            return
+        client = open_run(tracking.uri, tracking.experiment, None, run_id, running=False).client
+        for file in (JSON, PNG, "report.html"):
+            if (path := found.folder / file).exists():
+                client.log_artifact(run_id, str(path))
+    except failures as error:
+        warnings.warn(f"{found.folder}: not copied into MLflow: {one_line(error)}", stacklevel=2)
 
 
 def _table(law: SliceLaw, file: Path) -> FittingTable:

@@ -11,6 +11,8 @@ from sleep_lightning.sweep.point import PASSES, TRAIN_FLOPS, point_key
 
 ALL = "all"
 """Slice of all answers."""
+SAME_BUDGET = 0.05
+"""Training FLOPs that differ by this share at most are compared as equal."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,19 @@ class Selected:
 def select(runs: Iterable[FinishedRun]) -> list[Selected]:
     """By budget and N; of the other keys, the values with the lowest mean loss among those with the most seeds.
 
+    Runs of a sweep without budgets that cost the same to ``SAME_BUDGET`` have one, that of the cheapest.
+
     Raises:
         ValueError: there is no run, or one without scores by slice.
     """
     groups: dict[tuple[float, int], dict[str, list[FinishedRun]]] = {}
-    for run in runs:
+    budget = 0.0
+    for cost, run in sorted(((_cost(run), run) for run in runs), key=lambda one: one[0]):
         if ALL not in run.summary.get("slices", {}):
             raise ValueError(f"{run.directory.summary} has no scores by slice; remove it and resume the sweep")
-        cost = float(run.values.get(TRAIN_FLOPS, run.summary["train_flops"]))
-        groups.setdefault((cost, run.n_passes), {}).setdefault(point_key(_others(run)), []).append(run)
+        if TRAIN_FLOPS in run.values or cost > budget * (1 + SAME_BUDGET):
+            budget = cost
+        groups.setdefault((budget, run.n_passes), {}).setdefault(point_key(_others(run)), []).append(run)
     if not groups:
         raise ValueError("no run has finished yet")
     found = []
@@ -52,6 +58,10 @@ def select(runs: Iterable[FinishedRun]) -> list[Selected]:
         best = min((one for one in by_others.values() if len(one) == most), key=_loss)
         found.append(Selected(n_passes, cost, _others(best[0]), len(by_others), tuple(best)))
     return found
+
+
+def _cost(run: FinishedRun) -> float:
+    return float(run.values.get(TRAIN_FLOPS, run.summary["train_flops"]))
 
 
 def _others(run: FinishedRun) -> dict[str, Any]:

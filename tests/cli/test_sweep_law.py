@@ -6,6 +6,7 @@ from math import log
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from sleep_lightning.__main__ import main
 from sleep_lightning.cli import sweep_law
@@ -105,6 +106,30 @@ def test_the_table_shows_the_seeds_that_it_names() -> None:
     law = SliceLaw("all", cells, tuple(seeds.means.tolist()), seeds.count, (), None, None)
     assert seeds.count == 1
     assert list(sweep_law._rows(law, [1, 2])) == [["1 TFLOP", "0.250", "0.500", "-", "-"]]
+
+
+@pytest.mark.long
+def test_law_is_copied_into_mlflow(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a sweep that has ended: its run has the law as it is now, and keeps its status. A lost store is a warning."""
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    (tmp_path / "budgets.yaml").write_text(SPEC.replace("tracking.enabled=false", f"tracking.uri={uri}"))
+    assert main(["sweep", "budgets.yaml", "--records", str(recorded / "records.jsonl")]) == 0
+    folder = tmp_path / "runs" / "sweeps" / "budgets"
+    run_id = RunDirectory(folder).mlflow_run_id
+    assert run_id is not None
+    for summary in folder.glob("trials/*seed1/summary.json"):
+        summary.unlink()
+    assert main(["sweep", "law", "budgets"]) == 0
+    client = MlflowClient(uri)
+    copied = json.loads(Path(client.download_artifacts(run_id, "law.json")).read_text())
+    assert [one["seeds"] for one in copied["slices"]] == [1, 1]
+    assert client.get_run(run_id).info.status == "FINISHED"
+    (tmp_path / "mlflow.db").unlink()
+    with pytest.warns(UserWarning, match=r"budgets: not copied into MLflow: .*there is no file"):
+        assert main(["sweep", "law", "budgets"]) == 0
 
 
 @pytest.mark.long

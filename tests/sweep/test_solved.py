@@ -107,6 +107,9 @@ def test_a_seed_counts_once_and_that_of_the_trial_with_a_result(study: ToldStudy
     sliced = [replace(run, summary=run.summary | {"slices": {"all": {"loss": 1.0}}}) for run in found]
     assert sorted((one.n_passes, len(one.runs)) for one in select(sliced)) == [(1, 2), (2, 2), (4, 2)]
     assert shown(study) == {1: "0 of 2", 2: "1 of 2", 4: "2 of 2"}
+    costs = {1: 1.0e12, 2: 1.04e12, 4: 1.06e12}  # without budgets in the space
+    dear = [replace(run, summary=run.summary | {"train_flops": costs[run.values["sleep.n_passes"]]}) for run in sliced]
+    assert [(one.budget, one.n_passes) for one in select(dear)] == [(1.0e12, 1), (1.0e12, 2), (1.06e12, 4)]
 
 
 def test_a_seed_that_diverged_has_not_solved_and_others_are_named(

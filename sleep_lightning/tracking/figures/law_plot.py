@@ -12,9 +12,13 @@ from sleep_lightning.tracking.figures.picture import save_figure
 from sleep_lightning.tracking.figures.web_page import new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from plotly.graph_objects import Figure
 
 COLUMNS = 4
+WIDE = 100.0
+"""A panel whose losses span so much has a logarithmic axis."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,15 @@ def _styles(bowls: Sequence[Bowl]) -> list[Style]:
 
 
 def draw_law(panels: Sequence[LawPanel], path: Path, title: str) -> None:
-    """Loss over N, a line for each budget with a mark at ``N*`` and its interval; a panel for each slice (PNG)."""
+    """Loss over N, a line for each budget with a mark at ``N*`` and its interval, shaded from the best seed to the
+    worst; a panel for each slice, and one of ``N*`` over budgets (PNG)."""
     from matplotlib.figure import Figure
 
-    columns = min(COLUMNS, len(panels))
-    rows = math.ceil(len(panels) / columns)
+    columns = min(COLUMNS, len(panels) + 1)
+    rows = math.ceil((len(panels) + 1) / columns)
     figure = Figure(figsize=(4 * columns + 1, 3.4 * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in grid[len(panels) :]:
+    for axes in grid[len(panels) + 1 :]:
         axes.remove()
     for axes, panel in zip(grid, panels, strict=False):
         for bowl, style in zip(panel.bowls, _styles(panel.bowls), strict=True):
@@ -74,16 +79,44 @@ def draw_law(panels: Sequence[LawPanel], path: Path, title: str) -> None:
             if math.isfinite(low):
                 axes.plot([low, high], [level, level], color="black", linewidth=1, zorder=2)
         axes.set_xscale("log", base=2)
-        depths = sorted({n for bowl in panel.bowls for n in bowl.depths})
-        axes.set_xticks(depths, [str(n) for n in depths])
-        axes.minorticks_off()
+        _mark_depths(axes.xaxis, panel.bowls)
+        lows = [low for bowl in panel.bowls for low in bowl.lows]
+        if 0 < min(lows) < max(mean for bowl in panel.bowls for mean in bowl.means) / WIDE:
+            axes.set_yscale("log")
         axes.set(xlabel="passes N", title=panel.title)
         axes.grid(alpha=0.3)
+    _draw_minima(grid[len(panels)], panels)
     grid[0].set_ylabel("validation loss, nats per label")
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", title="budget; star: N*")
     figure.suptitle(title)
     save_figure(figure, path)
+
+
+def _draw_minima(axes: "Axes", panels: Sequence[LawPanel]) -> None:
+    """``N*`` over budgets, a line for each slice; slices side by side, or their intervals would hide each other."""
+    axes.set(xscale="log", title="N* and its interval", ylabel="passes N")
+    axes.set_yscale("log", base=2)
+    for i, panel in enumerate(panels):
+        aside = 1.04 ** (i - (len(panels) - 1) / 2)
+        x, best = [bowl.budget * aside for bowl in panel.bowls], [bowl.best for bowl in panel.bowls]
+        ends = [(v - low, high - v) if math.isfinite(low) else (math.nan, math.nan) for v, low, high in best]
+        reach = [[max(end, 0.0) for end in side] for side in zip(*ends, strict=True)]
+        style = "k*-" if i == 0 else f"C{(i - 1) % 10}o-"
+        axes.errorbar(x, [v for v, _, _ in best], reach, fmt=style, markersize=5, linewidth=1, label=panel.title)
+    bowls = [bowl for panel in panels for bowl in panel.bowls]
+    _mark_depths(axes.yaxis, bowls)
+    budgets = sorted({bowl.budget for bowl in bowls})
+    axes.set_xticks(budgets, [in_flop(budget) for budget in budgets], fontsize="small", rotation=20)
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+
+
+def _mark_depths(axis: "Axis", bowls: Sequence[Bowl]) -> None:
+    depths = sorted({n for bowl in bowls for n in bowl.depths})
+    axis.set_ticks(depths, labels=[str(n) for n in depths])
+    axis.set_ticks([], minor=True)
 
 
 def _at(bowl: Bowl, n: float) -> float:
