@@ -1,6 +1,6 @@
-"""How sure a frontier is: for each point, the share of resamples of the seeds in which it lies on it."""
+"""How sure a frontier is: by resamples of the seeds, how often each point lies on it, and its interval at each cost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,20 +41,43 @@ def frontier_shares(points: Sequence[Seeded]) -> list[float]:
     point certain. Of a single seed it is the largest of any point: where seeds agree, as before a task is learned, they
     say nothing of a point whose seeds may not. As long as no point has two seeds, those off the frontier get 0.
     """
-    alone = by_one_seed(points)
-    spread = [(float(np.var(point.values, ddof=1)), len(point.values) - 1) for point in points if len(point.values) > 1]
-    if not spread:
+    alone, costs = by_one_seed(points), np.array([point.cost for point in points])
+    on = sum((_on_frontier(costs, means) for means in _resampled(points)), np.zeros(len(points)))
+    if not _spread(points):
         return [0.5 if lucky else 0.0 for lucky in alone]
+    return [0.5 if lucky else float(share) for lucky, share in zip(alone, on / RESAMPLES, strict=True)]
+
+
+def frontier_intervals(points: Sequence[Seeded], costs: Sequence[float]) -> list[tuple[float, float]]:
+    """95% interval of the best mean at these costs or less, over the resamples of ``frontier_shares``; empty as long as
+    no point has two seeds, or nothing costs so little."""
+    of_points = np.array([point.cost for point in points])
+    order = np.argsort(of_points, kind="stable")
+    last = np.searchsorted(of_points[order], costs, side="right") - 1  # of those that cost so little
+    if not _spread(points) or (last < 0).any():
+        return []
+    best = np.concatenate([np.maximum.accumulate(means[:, order], axis=1)[:, last] for means in _resampled(points)])
+    lows, highs = np.percentile(best, (2.5, 97.5), axis=0)
+    return list(zip(lows.tolist(), highs.tolist(), strict=True))
+
+
+def _spread(points: Sequence[Seeded]) -> list[tuple[float, int]]:
+    """Variance over seeds and its degrees of freedom, of every point that has two."""
+    return [(float(np.var(point.values, ddof=1)), len(point.values) - 1) for point in points if len(point.values) > 1]
+
+
+def _resampled(points: Sequence[Seeded]) -> Iterator[Array]:
+    """Means drawn around the measured ones, [resamples, points] some at a time; none if no point has two seeds."""
+    if not (spread := _spread(points)):
+        return
     pooled = sum(variance * freedom for variance, freedom in spread) / sum(freedom for _, freedom in spread)
     largest = max(variance for variance, _ in spread)
     deviations = np.array([_standard_error(p, pooled if len(p.values) > 1 else largest) for p in points])
-    means, costs = np.array([point.mean for point in points]), np.array([point.cost for point in points])
-    chance, on, left = np.random.default_rng(0), np.zeros(len(points)), RESAMPLES
+    means, chance, left = np.array([point.mean for point in points]), np.random.default_rng(0), RESAMPLES
     while left:
         some = min(left, max(1, AT_ONCE // len(points)))
-        on += _on_frontier(costs, means + chance.standard_normal((some, len(points))) * deviations)
+        yield means + chance.standard_normal((some, len(points))) * deviations
         left -= some
-    return [0.5 if lucky else float(share) for lucky, share in zip(alone, on / RESAMPLES, strict=True)]
 
 
 def _on_frontier(costs: Array, values: Array) -> Array:

@@ -13,7 +13,7 @@ from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.finished_runs import finished_runs, lost_runs
 from sleep_lightning.sweep.report.content import build_report
 from sleep_lightning.sweep.reseeding import Reseeding
-from sleep_lightning.sweep.settled import Seeded, by_one_seed, frontier_shares, next_to_seed
+from sleep_lightning.sweep.settled import Seeded, by_one_seed, frontier_intervals, frontier_shares, next_to_seed
 from sleep_lightning.sweep.spec import Reseed
 from sleep_lightning.sweep.study import finished, open_study
 from sleep_lightning.sweep.supervisor import Supervisor
@@ -56,6 +56,21 @@ def test_shares_are_those_of_a_normal_difference() -> None:
     from scipy.stats import norm
 
     assert frontier_shares(points) == pytest.approx([1.0, norm.cdf(0.05 / (error * np.sqrt(2)))], abs=0.04)
+
+
+def test_intervals_are_those_of_the_best_mean_at_a_cost() -> None:
+    """Far apart, the dearer point is the best in all resamples, and its interval is that of its own mean."""
+    from scipy.stats import norm
+
+    values = (0.4, 0.5, 0.6)
+    points = [Seeded(1.0, values), Seeded(2.0, tuple(x + 5 for x in values))]
+    error = norm.ppf(0.975) * np.sqrt((2 + 1) / 3 * np.var(values, ddof=1) / 3)
+    for (low, high), mean in zip(frontier_intervals(points, [1.0, 2.5]), (0.5, 5.5), strict=True):
+        assert (low, high) == pytest.approx((mean - error, mean + error), abs=0.015)
+    equal = [Seeded(1.0, values), Seeded(2.0, values)]
+    assert frontier_intervals(equal, [2.0])[0][0] > frontier_intervals(equal, [1.0])[0][0]  # the better of two
+    assert frontier_intervals([Seeded(1.0, (0.5,))], [1.0]) == frontier_intervals(points, [0.5]) == []
+    assert frontier_intervals(points, []) == []
 
 
 def test_the_least_decided_point_for_its_cost_is_next() -> None:
@@ -176,6 +191,8 @@ def test_a_further_seed_that_diverges_counts_against_its_point(tmp_path: Path) -
     assert two.result["train_flops"] == pytest.approx(30e6) and two.flops_spent == pytest.approx(30e6)
     assert report.sureness(two)[0] == "3, 2 diverged" and "diverged" not in report.sureness(rows[1])[0]
     assert isinstance(report.frontier_share(two), float)
+    assert len(report.frontier_intervals) == len(report.best)
+    assert all(0 <= low <= high <= 1 for low, high in report.frontier_intervals)
     assert sum("another seed diverged" in event for event in events) == 2
     finished_ones = list(finished_runs(tmp_path, report))
     lost = lost_runs(tmp_path, report, finished_ones)

@@ -19,7 +19,7 @@ from sleep_lightning.sweep.point import passes_of, point_key
 from sleep_lightning.sweep.report.importances import importances
 from sleep_lightning.sweep.report.origin import Origin
 from sleep_lightning.sweep.report.rows import Row, diverged_seeds, read_summaries, row_of
-from sleep_lightning.sweep.settled import Seeded, frontier_shares
+from sleep_lightning.sweep.settled import Seeded, frontier_intervals, frontier_shares
 from sleep_lightning.sweep.storage import JOURNAL, REMEDY, saved_spec
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
 from sleep_lightning.sweep.trial import seeds_by_trial
@@ -111,6 +111,17 @@ class Report:
     def frontier_share(self, trial: Row) -> float | None:
         """Of ``frontier_shares``; None for a single seed, which has no resamples."""
         return self.frontier_shares[trial.number] if len(self._values(trial)) > 1 else None
+
+    @cached_property
+    def frontier_intervals(self) -> list[tuple[float, float]]:
+        """95% interval of the best mean at the cost of each point of the frontier or less (of shares, within 0 and 1);
+        empty for a single objective, and as long as no point has two seeds."""
+        if len(self.objectives) == 1:
+            return []
+        found = frontier_intervals(self.seeded, [self._cost_of(t) for t in self.best])
+        if self.objectives[self.value] == "minimize":
+            found = [(self._worth(high), self._worth(low)) for low, high in found]  # its own inverse
+        return [(max(low, 0.0), min(high, 1.0)) for low, high in found] if is_share(self.value) else found
 
     def seeds(self, trial: Row) -> int:
         """Those of a finished trial, with those that diverged: of a measure that is no share they have no value."""

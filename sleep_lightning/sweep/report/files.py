@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def frontier_plot(report: Report) -> FrontierPlot:
         depths=report.depths,
         stopped=_stopped(report),
         edge=tuple(dots[t.number] for t in report.best) if len(report.objectives) > 1 else (),
+        band=tuple(report.frontier_intervals),
         levels={f"{label} {text}": report.baselines[label][1] for label, text in baseline_facts(report)},
         value_is_share=is_share(report.value),
         log_cost=report.cost in COSTS and all(dot.cost > 0 for dot in dots.values()),
@@ -119,7 +121,8 @@ def as_json(report: Report) -> dict[str, Any]:
             | {name: x if math.isfinite(x) else None for name, x in t.result.items()}
             | {"exact_match_by_seed": t.by_seed["exact_match"]}
             | {"frontier_share": report.frontier_share(t)}
-            for t in report.best
+            | {"interval": interval}
+            for t, interval in zip_longest(report.best, report.frontier_intervals)
         ],
     }
 

@@ -24,8 +24,8 @@ from sleep_lightning.tracking.figures.web_page import as_div, web_page
 
 SHOWN, SHOWN_FAILED = 20, 50
 SURE = (
-    "Means over seeds, bars and band from the worst seed to the best. On frontier: in this share of the resamples of "
-    "the seeds, by their standard errors."
+    "Means over seeds, bars from the worst seed to the best. By resamples of the seeds, from their standard errors: "
+    "the band, a 95% interval of the best mean at that cost, and how often a trial is on the frontier."
 )
 
 
@@ -45,7 +45,7 @@ def report_page(
         plot: the frontier; None while no trial is finished.
         drawn: the trials that have a curve.
         reach: name or path by which the command line finds the sweep.
-        laws: by slice, of a sweep over budgets.
+        laws: by slice, of a sweep over budgets, or as they were asked for.
         beside: names of the files beside the page.
     """
     sections = (
@@ -117,7 +117,7 @@ def _against(report: Report) -> str:
 
 
 def _laws(report: Report, laws: Sequence[SliceLaw]) -> Iterator[str]:
-    if TRAIN_FLOPS not in report.definition["space"]:
+    if not laws and TRAIN_FLOPS not in report.definition["space"]:
         return
     yield head(
         "Loss over N at equal training FLOPs",

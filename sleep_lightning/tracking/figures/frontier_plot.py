@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+BAND = "95% interval"
+"""Label of the band along a frontier."""
+
 
 @dataclass(frozen=True)
 class Dot:
@@ -41,6 +44,7 @@ class FrontierPlot:
         depths: every N of the sweep, so that each N has the same color in all figures.
         stopped: pruned trials, at the cost and value where they were stopped.
         edge: the dots on the frontier, in order of cost; empty: no line.
+        band: interval of the best value at the cost of each dot of the edge; empty: none.
         levels: horizontal lines by label.
         value_is_share: values lie between 0 and 1.
         log_cost: draw the cost on a logarithmic axis.
@@ -54,6 +58,7 @@ class FrontierPlot:
     depths: tuple[int, ...]
     stopped: tuple[Dot, ...] = ()
     edge: tuple[Dot, ...] = ()
+    band: tuple[tuple[float, float], ...] = ()
     levels: dict[str, float] = field(default_factory=dict)
     value_is_share: bool = True
     log_cost: bool = True

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from sleep_lightning.tracking.figures.frontier_plot import FrontierPlot, depth_styles
+from sleep_lightning.tracking.figures.frontier_plot import BAND, FrontierPlot, depth_styles
 from sleep_lightning.tracking.figures.picture import save_figure
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def tested_as_trained(row: Compared) -> bool:
 
 def draw_frontier(plot: FrontierPlot, path: Path) -> None:
     """Value over cost (PNG): a dot for each trial, coloured and shaped by its N, with a bar from its worst seed to its
-    best; a cross where one was stopped; a step line along the frontier, with the band of its seeds; the baselines."""
+    best; a cross where one was stopped; a step line along the frontier, with its interval over seeds; the baselines."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -143,9 +143,9 @@ def draw_frontier(plot: FrontierPlot, path: Path) -> None:
     if plot.edge:
         x = [dot.cost for dot in plot.edge]
         axes.step(x, [dot.value for dot in plot.edge], where="post", color="black", linewidth=1, label="frontier")
-        if any(dot.seeds > 1 for dot in plot.edge):
-            low, high = [dot.low for dot in plot.edge], [dot.high for dot in plot.edge]
-            axes.fill_between(x, low, high, step="post", color="black", alpha=0.1, label="range of its seeds")
+        if plot.band:
+            low, high = zip(*plot.band, strict=True)
+            axes.fill_between(x, low, high, step="post", color="black", alpha=0.1, label=BAND)
     for (label, level), dash in zip(plot.levels.items(), ("--", ":"), strict=False):
         axes.axhline(level, color="grey", linestyle=dash, label=label)
     axes.set(xlabel=plot.cost_axis, ylabel=plot.value_label, title=plot.title)

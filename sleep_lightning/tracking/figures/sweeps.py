@@ -8,24 +8,24 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from sleep_lightning.formatting import in_flop, score, with_unit
-from sleep_lightning.tracking.figures.frontier_plot import COLORS, Dot, FrontierPlot, depth_styles
+from sleep_lightning.tracking.figures.frontier_plot import BAND, COLORS, Dot, FrontierPlot, depth_styles
 from sleep_lightning.tracking.figures.web_page import new_figure
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 Points = Sequence[tuple[float, float]]
-NEUTRAL, BAND = "#888888", "rgba(128, 128, 128, 0.25)"
+NEUTRAL, GREY = "#888888", "rgba(128, 128, 128, 0.25)"
 """Of lines and bands, in the light and in the dark."""
 
 
 def frontier_figure(plot: FrontierPlot) -> "Figure":
     """Value over cost: a dot for each trial, coloured and shaped by its N, with its keys as hover text and a bar from
-    its worst seed to its best; a cross where one was stopped; a step line along the frontier, with the band of its
-    seeds; the baselines as lines."""
+    its worst seed to its best; a cross where one was stopped; a step line along the frontier, with its
+    interval over seeds; the baselines as lines."""
     figure = new_figure(plot.cost_axis, plot.value_label, plot.log_cost, plot.value_is_share)
     if plot.edge:
-        _add_edge(figure, plot.edge)
+        _add_edge(figure, plot)
     styles = depth_styles(plot.depths)
     for n, style in styles.items():
         mine = [dot for dot in plot.dots if dot.n_passes == n]
@@ -77,16 +77,18 @@ def _add_levels(figure: "Figure", x: Sequence[float], levels: Mapping[str, float
         )
 
 
-def _add_edge(figure: "Figure", edge: Sequence[Dot]) -> None:
-    x = [dot.cost for dot in edge]
-    if any(dot.seeds > 1 for dot in edge):
+def _add_edge(figure: "Figure", plot: FrontierPlot) -> None:
+    x = [dot.cost for dot in plot.edge]
+    if plot.band:
         ends: dict[str, Any] = {"mode": "lines", "hoverinfo": "skip", "legendgroup": "seeds"}
-        line = {"shape": "hv", "width": 0, "color": BAND}
-        figure.add_scatter(x=x, y=[dot.low for dot in edge], line=line, showlegend=False, **ends)
-        band = {"fill": "tonexty", "fillcolor": BAND, "name": "range of its seeds"}
-        figure.add_scatter(x=x, y=[dot.high for dot in edge], line=line, **ends, **band)
+        line = {"shape": "hv", "width": 0, "color": GREY}
+        figure.add_scatter(x=x, y=[low for low, _ in plot.band], line=line, showlegend=False, **ends)
+        band = {"fill": "tonexty", "fillcolor": GREY, "name": BAND}
+        figure.add_scatter(x=x, y=[high for _, high in plot.band], line=line, **ends, **band)
     line = {"color": NEUTRAL, "width": 2, "shape": "hv"}
-    figure.add_scatter(x=x, y=[dot.value for dot in edge], mode="lines", line=line, name="frontier", hoverinfo="skip")
+    figure.add_scatter(
+        x=x, y=[dot.value for dot in plot.edge], mode="lines", line=line, name="frontier", hoverinfo="skip"
+    )
 
 
 def _hover(plot: FrontierPlot, dot: Dot) -> str:

@@ -269,7 +269,7 @@ def test_studies_with_next_to_nothing(tmp_path: Path, kind: str) -> None:
     assert report.importances == {}
     [point] = json.loads((tmp_path / "frontier.json").read_text(), parse_constant=pytest.fail)["frontier"]
     assert point["loss"] == (None if kind == "nan" else 1.0)
-    assert point["frontier_share"] is None  # of one seed
+    assert point["frontier_share"] is None and point["interval"] is None  # of one seed
 
 
 def test_a_result_that_is_no_number_is_on_no_frontier(tmp_path: Path) -> None:
