@@ -9,7 +9,7 @@ from sleep_lightning.cli.places import file_to_write
 from sleep_lightning.cli.sweep_show import Found, refuse, table_console
 from sleep_lightning.runs.files import write_text
 from sleep_lightning.sweep.finished_runs import finished_runs, lost_runs
-from sleep_lightning.sweep.solved import SeedResult, as_csv, seed_results, solved
+from sleep_lightning.sweep.solved import SeedResult, as_csv, exact_text, seed_results, solved
 from sleep_lightning.sweep.space import written
 from sleep_lightning.tables import Column, FittingTable
 
@@ -64,8 +64,4 @@ def show(counted: Counted) -> int:
 
 
 def _exact(run: SeedResult, threshold: float) -> str:
-    """Three digits, or as many as tell it from the threshold: what is below it must not be shown as reached."""
-    if run.end != "finished":
-        return run.end
-    shown = (f"{run.exact_match:.{digits}f}" for digits in range(3, 17))
-    return next((text for text in shown if (float(text) >= threshold) == (run.exact_match >= threshold)), "")
+    return exact_text(run.exact_match, threshold) if run.end == "finished" else run.end

@@ -96,19 +96,21 @@ def _controls(s: Scores, path: Path) -> str:
     widths = [max(3, len(s.levels(sweep))) for sweep in run.values()]
     figure = _figure(1 + 1.2 * sum(widths), 4)
     panels = figure.subplots(1, len(run), width_ratios=widths, sharey=True, squeeze=False)[0]
+    names = dict.fromkeys(level for sweep in run.values() for level in s.levels(sweep))
+    colors = {level: f"C{i}" for i, level in enumerate(names)}  # an arm has one, whatever its place
     for axes, (task, sweep) in zip(panels, run.items(), strict=True):
-        _arms(axes, s, sweep)
+        _arms(axes, s, sweep, colors)
         axes.set_title(f"{task}; dots are seeds, bars their means")
     panels[0].set_ylabel("held-out exact match")
     return _save(figure, path)
 
 
-def _arms(axes: "Axes", s: Scores, sweep: str) -> None:
+def _arms(axes: "Axes", s: Scores, sweep: str, colors: Mapping[str, str]) -> None:
     levels = s.levels(sweep)
     for i, level in enumerate(levels):
         found = s.of(sweep, level)
-        axes.plot([i], [mean(found)], "_", color=f"C{i}", markersize=28, markeredgewidth=2)
-        axes.plot([i] * len(found), found, "o", color=f"C{i}", alpha=0.6)
+        axes.plot([i], [mean(found)], "_", color=colors[level], markersize=28, markeredgewidth=2)
+        axes.plot([i] * len(found), found, "o", color=colors[level], alpha=0.6)
     flops = [s.select(sweep, level)[0].train_flops for level in levels]
     shown = [level.replace("n", "N = ") if level in WANTED[sweep] else level for level in levels]
     names = [f"{name}\n{x / 1e12:.1f} TFLOP" for name, x in zip(shown, flops, strict=True)]

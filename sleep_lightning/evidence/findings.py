@@ -19,6 +19,18 @@ DEPO_SLEEP, DEPO_PLAIN = (DEPO, "n4"), (DEPO, "n1")
 
 WANTED = {STEPS: ("1", "2", "3", "4"), RULE110: ("n1", "n2", "n4"), DEPO: ("n1", "n2", "n4")}
 """Levels of each ordering, which is judged once all of them are there."""
+PASSES = {
+    RULE110: "Rule 110 at t = 3, at equal tokens: more passes, higher accuracy",
+    DEPO: "Depo, 1 to 4 hops, at equal tokens: more passes, higher accuracy",
+}
+"""Claims on N at equal tokens."""
+EQUAL_FLOPS = ", at equal FLOPs"
+LONGER = {
+    RULE110: f"Rule 110: N = 4 beats N = 1 trained longer{EQUAL_FLOPS}",
+    DEPO: f"Depo: N = 4 beats N = 1 trained longer{EQUAL_FLOPS}",
+}
+"""Claims on N = 4 at equal training FLOPs."""
+DEEPER = f"Rule 110: N = 4 beats a deeper untied net of one pass{EQUAL_FLOPS}"
 HOP = "hop_"
 """Prefix of the slices of Depo that count hops."""
 
@@ -113,8 +125,7 @@ def _corrected(found: Sequence[Finding]) -> list[Finding]:
 def _rule110(s: Scores) -> list[Finding]:
     claim = "Rule 110: N = 1 falls as t grows, at equal tokens"
     by_steps = {f"t={t}": s.by_seed(STEPS, t) for t in reversed(WANTED[STEPS])}
-    passes = "Rule 110 at t = 3, at equal tokens: more passes, higher accuracy"
-    return [_ordering(claim, "Fig. 2a", by_steps), _ordering(passes, "Fig. 2b", _by_passes(s, RULE110))]
+    return [_ordering(claim, "Fig. 2a", by_steps), _ordering(PASSES[RULE110], "Fig. 2b", _by_passes(s, RULE110))]
 
 
 def _by_passes(s: Scores, sweep: str) -> dict[str, dict[int, float]]:
@@ -128,18 +139,16 @@ def _depo(s: Scores) -> list[Finding]:
         gains[hop] = {seed: ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()}
     one = gains.pop(f"{HOP}1", {})
     several = {seed: mean(gain[seed] for gain in gains.values()) for seed in one} if gains else {}
-    passes = "Depo, 1 to 4 hops, at equal tokens: more passes, higher accuracy"
     gain = "Depo: N = 4 gains more over N = 1 at several hops than at one"
     return [
-        _ordering(passes, "Fig. 3 (loss)", _by_passes(s, DEPO)),
+        _ordering(PASSES[DEPO], "Fig. 3 (loss)", _by_passes(s, DEPO)),
         _ordering(gain, "Fig. 3 (loss)", {"1 hop": one, "several": several}),
     ]
 
 
-EQUAL_FLOPS = ", at equal FLOPs"
 _PAIRS = (
-    (f"Rule 110: N = 4 beats N = 1 trained longer{EQUAL_FLOPS}", LACKS, SLEEP, (RULE110, "more-tokens")),
-    (f"Rule 110: N = 4 beats a deeper untied net of one pass{EQUAL_FLOPS}", LACKS, SLEEP, (RULE110, "deeper")),
+    (LONGER[RULE110], LACKS, SLEEP, (RULE110, "more-tokens")),
+    (DEEPER, LACKS, SLEEP, (RULE110, "deeper")),
     (
         "Rule 110: passes fed with hidden states beat passes that read the embeddings again",
         LACKS,
@@ -152,7 +161,7 @@ _PAIRS = (
         SLEEP,
         (RULE110, "reset-memory"),
     ),
-    (f"Depo: N = 4 beats N = 1 trained longer{EQUAL_FLOPS}", LACKS, DEPO_SLEEP, (DEPO, "more-tokens")),
+    (LONGER[DEPO], LACKS, DEPO_SLEEP, (DEPO, "more-tokens")),
 )
 """Claim, source, the runs claimed to be better, and those claimed to be worse."""
 

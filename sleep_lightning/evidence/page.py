@@ -1,15 +1,20 @@
 """RESULTS.md: every number on it comes from the tables of scores and speeds."""
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from math import inf
+from math import inf, nan
 from statistics import mean
 
 from sleep_lightning.evidence.data_order import DataOrder
 from sleep_lightning.evidence.findings import (
+    DEEPER,
     DEPO,
     DEPO_PLAIN,
+    LONGER,
+    PASSES,
     RULE110,
     SIGNIFICANCE,
+    SLEEP,
     STEPS,
     WANTED,
     Finding,
@@ -21,7 +26,7 @@ from sleep_lightning.evidence.scores import ALL, RunScore, split_of
 from sleep_lightning.evidence.statistics import Interval, difference
 from sleep_lightning.evidence.throughput import Speed
 from sleep_lightning.formatting import in_flop, with_unit
-from sleep_lightning.sweep.solved import SOLVED, wilson
+from sleep_lightning.sweep.solved import SOLVED, exact_text, wilson
 from sleep_lightning.tables import markdown_table
 
 PAPER = (
@@ -78,6 +83,8 @@ def results_page(
         _spent(rows, planned),
         "## What holds",
         _findings(findings),
+        "## At equal tokens, equal training FLOPs, equal cost of an answer",
+        _bases(s, findings),
         "## Paper and ours",
         _against_the_paper(s),
     ]
@@ -130,6 +137,39 @@ def _findings(findings: Sequence[Finding]) -> str:
     return _markdown(["claim", "where", "verdict", "figures", "p", "corrected"], lines) + "\n\n" + after
 
 
+def _bases(s: Scores, findings: Sequence[Finding]) -> str:
+    """Verdicts by what is held equal."""
+    verdicts = defaultdict(lambda: "**not run**", {f.claim: f"**{f.verdict}**" for f in findings})
+    pass_ = "the same verdicts: an answer is one pass of the same blocks at every N"
+    lines = [
+        [f"{task}: more passes", verdicts[PASSES[sweep]], f"N = 4 against 1: {verdicts[LONGER[sweep]]}", pass_]
+        for task, sweep in (("Rule 110, t = 3", RULE110), ("Depo", DEPO))
+    ]
+    if deeper := s.select(RULE110, "deeper"):
+        times = deeper[0].parameters / s.select(*SLEEP)[0].parameters if s.select(*SLEEP) else nan
+        cost = f"not equal: it has {times:.1f} times the parameters, and an answer runs them all"
+        lines.append(["Rule 110, t = 3: N = 4 against a deeper net", "the same runs", verdicts[DEEPER], cost])
+    header = ["claim", "equal tokens", "equal training FLOPs", "equal cost of an answer"]
+    note = "" if not (apart := _cpus(s.rows)) else f"\n\n{apart}"
+    return _markdown(header, lines) + note
+
+
+def _cpus(rows: Sequence[RunScore]) -> str:
+    """Levels of a sweep that were trained on different CPUs: seeds pair data, not the rounding of sums."""
+    parts = []
+    for sweep in dict.fromkeys(row.sweep for row in rows):
+        by_level: dict[str, dict[int, str]] = {}
+        for row in rows:
+            if row.sweep == sweep and row.cpu:
+                by_level.setdefault(row.level, {})[row.seed] = row.cpu
+        counts = {level: Counter(cpus.values()) for level, cpus in by_level.items()}
+        if len(set().union(*counts.values())) > 1:
+            found = (f"{level} {' and '.join(f'{n} on {cpu}' for cpu, n in c.items())}" for level, c in counts.items())
+            parts.append(f"{sweep}: {', '.join(found)}")
+    said = "Arms trained on different CPUs, where sums in another order make another run of the same seed"
+    return f"{said}: {'; '.join(parts)}." if parts else ""
+
+
 def _p(p: float | None) -> str:
     return "-" if p is None else f"{p:.2g}"
 
@@ -171,11 +211,14 @@ def _levels(s: Scores, sweep: str, title: str) -> str:
     for level in s.levels(sweep):
         rows, exact = s.select(sweep, level), s.of(sweep, level)
         cells = [str(Interval.of(s.of(sweep, level, part)).within(0, 1)) for part in parts]
-        size = [with_unit(rows[0].parameters), in_flop(mean(row.train_flops for row in rows))]
-        seeds = " ".join(f"{x:.3f}" for x in exact)
+        memory = with_unit(rows[0].memory_bytes, "B") if rows[0].memory_bytes else "-"
+        size = [with_unit(rows[0].parameters), memory, in_flop(mean(row.train_flops for row in rows))]
+        seeds = " ".join(map(exact_text, exact))
         lines.append([level, *size, *cells, _solved(exact), seeds, _baselines(rows)])
     shown = ["exact match", *(hop_name(part) for part in parts[1:]), f"seeds at {SOLVED} or above"]
-    return _markdown([title, "parameters", "training FLOPs", *shown, "by seed", "majority / uniform"], lines)
+    return _markdown(
+        [title, "parameters", "fast weights", "training FLOPs", *shown, "by seed", "majority / uniform"], lines
+    )
 
 
 def _solved(exact: Sequence[float]) -> str:

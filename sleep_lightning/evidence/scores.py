@@ -41,6 +41,8 @@ class RunScore:
         majority, uniform: exact match of the baselines that ignore the evidence, on the same answers.
         steps, tokens, train_flops, parameters: of the run.
         wall_s: seconds of the run, on a machine that may have been shared.
+        memory_bytes: of the fast weights of a sequence; 0 if it is not known, as in older tables.
+        cpu: of the machine; empty likewise.
     """
 
     sweep: str
@@ -61,6 +63,8 @@ class RunScore:
     train_flops: float
     parameters: int
     wall_s: float
+    memory_bytes: int = 0
+    cpu: str = ""
 
 
 def split_of(rows: Iterable[RunScore]) -> str:
@@ -143,6 +147,8 @@ def score_run(run: FinishedRun, test_passes: Sequence[int] = ()) -> list[RunScor
                     **{key: summary[key] for key in ("steps", "tokens", "train_flops")},
                     wall_s=round(summary["wall_s"], 1),
                     parameters=tested["parameters"],
+                    memory_bytes=sum(summary.get("state_bytes", ())),
+                    cpu=summary.get("environment", {}).get("cpu", ""),
                 )
             )
     return rows

@@ -119,6 +119,12 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def exact_text(value: float, threshold: float = SOLVED) -> str:
+    """Three digits, or as many as tell it from the threshold: what is below it must not be shown as reached."""
+    shown = (f"{value:.{digits}f}" for digits in range(3, 17))
+    return next((text for text in shown if (float(text) >= threshold) == (value >= threshold)), "")
+
+
 def as_csv(runs: Sequence[SeedResult]) -> str:
     """A row a run: its point, seed, last exact match (empty for one that did not finish), steps to solve, all its
     validations as ``step:exact``, and how it ended."""

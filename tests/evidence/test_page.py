@@ -82,6 +82,28 @@ def test_what_was_not_tested_is_named_by_level_and_seeds() -> None:
     assert split_of(some).endswith(f"other training seeds: {RULE110}: 2 of 6 seeds of n2; {DEPO}: all)")
 
 
+def test_verdicts_by_what_is_held_equal() -> None:
+    scores = [replace(x, memory_bytes=8192) for x in rows(AS_CLAIMED)]
+    page = results_page(scores, find(scores), [], [], {}, "results", planned=0)
+    section = page.partition("## At equal tokens")[2].partition("## Paper")[0]
+    assert "| Depo: more passes | **holds** | N = 4 against 1: **holds** |" in section
+    assert "deeper" not in section and "CPUs" not in section
+    deeper = [
+        replace(x, level="deeper", parameters=700_000, cpu="A" if x.seed else "B") if x.level == "re-embed" else x
+        for x in scores
+    ]
+    page = results_page(deeper, find(deeper), [], [], {}, "results", planned=0)
+    assert "it has 3.5 times the parameters" in page
+    assert f"another run of the same seed: {RULE110}: deeper 1 on B and 5 on A." in page
+    assert "| n4 | 200k | 8.19 kB |" in page
+
+
+def test_a_score_below_the_threshold_is_not_shown_as_solved() -> None:
+    scores = [replace(x, exact_match=0.9498) if (x.level, x.seed) == ("n2", 0) else x for x in rows(AS_CLAIMED)]
+    page = results_page(scores, find(scores), [], [], {}, "results", planned=0)
+    assert " 0.9498 " in page and "0.950 " in page  # seed 1 of N = 4 is solved
+
+
 def test_intervals_are_of_possible_values() -> None:
     scores = [replace(x, loss=0.001 * (1 + 9 * (x.seed == 0))) for x in rows(AS_CLAIMED)]
     page = results_page(scores, find(scores), [], [], {}, "results", planned=0)
