@@ -40,14 +40,14 @@ def test_the_page_shows_every_level_and_picture(tmp_path: Path) -> None:
     for name in pictures.values():
         assert f"(results/{name})" in page
     assert "| **holds** |" in page and "| **not run** |" in page
-    assert "| more-tokens | 200k | 2.5 TFLOP | 0.760 [0.683, 0.837] | 0.760" in page
+    assert "| more-tokens | 200k | - | 2.5 TFLOP | 0.760 [0.683, 0.837] | 0.760" in page
     assert (
         "0 of 10 [0.00, 0.28] | 0.800 0.700 0.900 0.600 0.800 0.800 0.700 0.900 0.600 0.800 | 0.100 / 0.050 |" in page
     )
     assert "| Depo | 4 | 1 | 0.461 [" in page  # tested with one pass
     assert "| Rule 110, t = 3 | 4 | 1 | 0.450 [" in page
     assert "| Rule 110, t = 3 | 1 |" not in page  # only with its own
-    assert "| n4 | 200k | 2.5 TFLOP | 0.900 [" in page  # beside its controls
+    assert "| n4 | 200k | - | 2.5 TFLOP | 0.900 [" in page  # beside its controls
     assert "| held-out loss, nats per label | 1 hop | 2 hops | 3 hops |" in page
     assert "| n4 - n1 | 0.518 [" in page
     assert "| N = 1: 0.404, 0.163, 0.066; N = 2: 0.574, " in page  # Depo by hop, beside the paper, in the order of N
