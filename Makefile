@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := PIP_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: fit weights reproduce panel test test-fast test-slow test-chaos test-cluster notebooks docs lint chromium clean
+.PHONY: fit weights reproduce panel isoflop test test-fast test-slow test-chaos test-cluster notebooks docs lint chromium clean
 
 fit: .venv/.runtime
 	@echo '== Training conf/rule110.yaml: about two minutes on two cores, after compiling the C++ kernels once'
@@ -16,11 +16,20 @@ fit: .venv/.runtime
 reproduce: .venv/.runtime
 	$(BIN)/python -m sleep_lightning reproduce
 
-# The panel of docs/recipe.md: hours; rerun the command to resume.
+# The panel of docs/recipe.md and the study of docs/iso_flop.md: tables from the recorded runs, which are trained where they
+# are missing (move results/runs_*.jsonl away to train all: hours). Rerun the command to resume.
 panel: .venv/.runtime
-	for one in panel_rule110 panel_depo panel_ring panel_depo10; do \
-		$(BIN)/python -m sleep_lightning sweep run sweeps/$$one.yaml && \
-		$(BIN)/python -m sleep_lightning sweep solved $$one --csv results/$$one.csv || exit 1; \
+	for one in panel_rule110:rule110 reproduce_depo:reproduce_depo panel_ring:panel_ring panel_depo10:panel_depo10; do \
+		$(BIN)/python -m sleep_lightning sweep run sweeps/$${one%:*}.yaml --records results/runs_$${one#*:}.jsonl && \
+		$(BIN)/python -m sleep_lightning sweep solved $${one%:*} --csv results/$${one%:*}.csv || exit 1; \
+	done
+
+isoflop: .venv/.runtime
+	for one in depo rule110; do \
+		$(BIN)/python -m sleep_lightning sweep run sweeps/isoflop_$$one.yaml --records results/runs_$$one.jsonl && \
+		$(BIN)/python -m sleep_lightning sweep law isoflop_$$one && \
+		cp runs/sweeps/isoflop_$$one/law.json results/law_$$one.json && \
+		cp runs/sweeps/isoflop_$$one/law.png results/law_$$one.png || exit 1; \
 	done
 
 # SmolLM2-135M from a wheel (93 MB), 538 MB in fp32. docs/pretrained.md says how to place other models.

@@ -190,7 +190,7 @@ def test_records_must_be_a_file_that_can_be_written(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["sweep", str(ROOT / "sweeps" / "panel_depo.yaml"), "--records", name]) == 2
+    assert main(["sweep", str(ROOT / "sweeps" / "panel_ring.yaml"), "--records", name]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: --records")
     assert error.count("\n") == 1
