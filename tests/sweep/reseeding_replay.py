@@ -34,15 +34,12 @@ def recorded(name: str) -> dict[str, Recorded]:
     for line in (RESULTS / f"runs_{name}.jsonl").read_text().splitlines():
         run = json.loads(line)
         e, summary = run["experiment"], run["summary"]
-        plain = e["sleep"]["pass_input"] == "hidden" and not e["sleep"]["reset_memory_between_passes"]
-        if (
-            plain
-            and e["model"]["pattern"] == "AGAG"
-            and 300 <= e["training"]["seed"] < 310
-            and not e["training"]["stages"]
-        ):
-            level = f"N = {e['sleep']['n_passes']}, {e['training']['max_steps']} steps"
-            found.setdefault(level, {})[e["training"]["seed"]] = summary["train_flops"], summary["exact_match"]
+        sleep, training = e["sleep"], e["training"]
+        usual = {"pass_input": "hidden", "reset_memory_between_passes": False, "eviction": "hard", "looped": "blocks"}
+        usual_training = {"stages": [], "sampled_passes": [], "unique_sequences": None}
+        if e["model"]["pattern"] == "AGAG" and sleep | usual == sleep and training | usual_training == training:
+            level = f"N = {sleep['n_passes']}, {training['max_steps']} steps"
+            found.setdefault(level, {})[training["seed"]] = summary["train_flops"], summary["exact_match"]
     return {
         level: Recorded(next(iter(runs.values()))[0], tuple(runs[seed][1] for seed in sorted(runs)))
         for level, runs in found.items()
