@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 4
 WIDE = 100.0
-"""A panel whose losses span so much has a logarithmic axis."""
+"""A panel whose mean losses span so much has a logarithmic axis."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def draw_law(panels: Sequence[LawPanel], path: Path, title: str) -> None:
                 axes.plot([low, high], [level, level], color="black", linewidth=1, zorder=2)
         axes.set_xscale("log", base=2)
         _mark_depths(axes.xaxis, panel.bowls)
-        lows = [low for bowl in panel.bowls for low in bowl.lows]
-        if 0 < min(lows) < max(mean for bowl in panel.bowls for mean in bowl.means) / WIDE:
+        means = [mean for bowl in panel.bowls for mean in bowl.means]
+        if 0 < min(means) < max(means) / WIDE and min(low for bowl in panel.bowls for low in bowl.lows) > 0:
             axes.set_yscale("log")
         axes.set(xlabel="passes N", title=panel.title)
         axes.grid(alpha=0.3)
@@ -110,7 +110,7 @@ def _draw_minima(axes: "Axes", panels: Sequence[LawPanel]) -> None:
     axes.set_xticks(budgets, [in_flop(budget) for budget in budgets], fontsize="small", rotation=20)
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def _mark_depths(axis: "Axis", bowls: Sequence[Bowl]) -> None:
