@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from math import inf, nan
+from math import inf
 from statistics import mean
 
 from sleep_lightning.evidence.data_order import DataOrder
@@ -145,13 +145,13 @@ def _bases(s: Scores, findings: Sequence[Finding]) -> str:
         [f"{task}: more passes", verdicts[PASSES[sweep]], f"N = 4 against 1: {verdicts[LONGER[sweep]]}", pass_]
         for task, sweep in (("Rule 110, t = 3", RULE110), ("Depo", DEPO))
     ]
-    if deeper := s.select(RULE110, "deeper"):
-        times = deeper[0].parameters / s.select(*SLEEP)[0].parameters if s.select(*SLEEP) else nan
+    deeper, own = s.select(RULE110, "deeper"), s.select(*SLEEP)
+    if deeper and own:
+        times = deeper[0].parameters / own[0].parameters
         cost = f"not equal: it has {times:.1f} times the parameters, and an answer runs them all"
         lines.append(["Rule 110, t = 3: N = 4 against a deeper net", "the same runs", verdicts[DEEPER], cost])
     header = ["claim", "equal tokens", "equal training FLOPs", "equal cost of an answer"]
-    note = "" if not (apart := _cpus(s.rows)) else f"\n\n{apart}"
-    return _markdown(header, lines) + note
+    return "\n\n".join(part for part in (_markdown(header, lines), _cpus(s.rows)) if part)
 
 
 def _cpus(rows: Sequence[RunScore]) -> str:

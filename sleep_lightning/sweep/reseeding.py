@@ -13,7 +13,7 @@ from sleep_lightning.runs.process import finished_summary
 from sleep_lightning.sweep.finished_runs import REMEDY
 from sleep_lightning.sweep.report.content import Report, build_report
 from sleep_lightning.sweep.report.rows import Row
-from sleep_lightning.sweep.settled import by_one_seed, next_to_seed
+from sleep_lightning.sweep.settled import by_one_seed, lucky_or_undecided, next_to_seed
 from sleep_lightning.sweep.spec import Sweep
 from sleep_lightning.sweep.trial import Trial, build_trial, is_marked_diverged, run_path, seeds_by_trial
 
@@ -77,12 +77,12 @@ class Reseeding:
         seeds = seeds_by_trial(self._folder)
         begun = [ok and self._begun(t, seeds) for t, ok in zip(rows, allowed, strict=True)]
         alone = by_one_seed(report.seeded)
-        lucky = [ok and one for ok, one in zip(allowed, alone, strict=True)]
-        for among in (begun, lucky, allowed):  # what was interrupted first
-            if (i := next_to_seed(shares, costs, among, asked.confidence)) is not None:
-                why = "with a single seed" if alone[i] else f"in {shares[i]:.0%} of the resamples"
-                return self._trial(rows[i], seeds), f"it is on the frontier {why}"
-        return None
+        if (i := next_to_seed(shares, costs, begun, asked.confidence)) is None:  # what was interrupted first
+            i = lucky_or_undecided(shares, costs, allowed, alone, asked.confidence)
+        if i is None:
+            return None
+        why = "with a single seed" if alone[i] else f"in {shares[i]:.0%} of the resamples"
+        return self._trial(rows[i], seeds), f"it is on the frontier {why}"
 
     def _begun(self, trial: Row, seeds: Seeds) -> bool:
         return (run_path(self._folder, trial.number, self._seed(trial.number, seeds)) / "config.yaml").exists()

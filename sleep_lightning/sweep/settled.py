@@ -116,3 +116,17 @@ def next_to_seed(
     """
     undecided = [i for i, p in enumerate(shares) if allowed[i] and max(p, 1 - p) < confidence]
     return max(undecided, key=lambda i: shares[i] * (1 - shares[i]) / costs[i], default=None)
+
+
+def lucky_or_undecided(
+    shares: Sequence[float],
+    costs: Sequence[float],
+    allowed: Sequence[bool],
+    alone: Sequence[bool],
+    confidence: float,
+) -> int | None:
+    """``next_to_seed`` of the allowed points that a single seed has put on the frontier (``by_one_seed``), which no
+    share decides; of all that are allowed if there is none."""
+    lucky = [ok and one for ok, one in zip(allowed, alone, strict=True)]
+    first = next_to_seed(shares, costs, lucky, confidence)
+    return next_to_seed(shares, costs, allowed, confidence) if first is None else first

@@ -13,7 +13,7 @@ import numpy as np
 
 from sleep_lightning.frontier import Point, frontier
 from sleep_lightning.sweep.keys import Reseed
-from sleep_lightning.sweep.settled import Seeded, by_one_seed, frontier_shares, next_to_seed
+from sleep_lightning.sweep.settled import Seeded, by_one_seed, frontier_shares, lucky_or_undecided
 
 RESULTS = Path(__file__).parents[2] / "results"
 FILES = ("reproduce_rule110", "reproduce_depo")
@@ -68,10 +68,8 @@ def replay(
     while True:
         now = seeded()
         allowed = [n < len(order) for n in known]
-        lucky = [ok and one for ok, one in zip(allowed, by_one_seed(now), strict=True)]
-        shares = frontier_shares(now)
-        chosen = (next_to_seed(shares, costs, among, confidence) for among in (lucky, allowed))
-        if (i := next((i for i in chosen if i is not None), None)) is None:
+        i = lucky_or_undecided(frontier_shares(now), costs, allowed, by_one_seed(now), confidence)
+        if i is None:
             return sum(n * cost for n, cost in zip(known, costs, strict=True)), edge(now)
         known[i] += 1
 
