@@ -32,11 +32,10 @@ class Reseeding:
 
     @property
     def flops_spent(self) -> float:
-        """Training FLOPs of all finished runs that it has asked for."""
+        """Training FLOPs of all runs that it has asked for and that have finished or diverged."""
         if self._flops_spent is None:
             trials = self._read().trials if self._sweep.spec.reseed.seeds else ()
-            further = (trial for trial in trials if trial.further_seeds)
-            self._flops_spent = sum(trial.further_seeds * trial.result["train_flops"] for trial in further)
+            self._flops_spent = sum(trial.further_flops for trial in trials)
         return self._flops_spent
 
     def _read(self) -> Report:

@@ -293,7 +293,7 @@ class Supervisor:
         number = one.trial.number
         if ended.diverged:
             try:
-                mark_diverged(one.run.directory, redact(ended.reason))
+                mark_diverged(one.run.directory, redact(ended.reason), one.trial.flops_spent())
             except OSError:  # it diverges again under the next supervisor
                 self._reseeding.give_up(number)
             self._reseeding.changed()

@@ -109,10 +109,10 @@ def run_path(folder: Path, number: int, seed: int) -> Path:
     return runs_path(folder) / f"{number:04d}-seed{seed}"
 
 
-def mark_diverged(run: RunDirectory, reason: str) -> None:
-    """Note that a further seed of a trial that has ended diverged, which its study cannot be told any more. Raises
-    OSError."""
-    write_json(run.path / DIVERGED_FILE, {"reason": reason})
+def mark_diverged(run: RunDirectory, reason: str, flops_spent: float) -> None:
+    """Note that a further seed of a trial that has ended diverged, and what it took up to there: the study cannot be
+    told any more. Raises OSError."""
+    write_json(run.path / DIVERGED_FILE, {"reason": reason, "flops_spent": flops_spent})
 
 
 def is_marked_diverged(run: RunDirectory) -> bool:

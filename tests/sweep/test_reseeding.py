@@ -80,13 +80,21 @@ def test_the_least_decided_point_for_its_cost_is_next() -> None:
     assert next_to_seed([0.97, 0.03], [1.0, 1.0], [True] * 2, 0.95) is None
 
 
+DIVERGES = """
+import sys
+open(sys.argv[1], "w").write('{"step": 2, "cost/train_flops": 7e6, "exact_match": 0.1, "answers": 1000}\\n')
+raise SystemExit(int(sys.argv[2]))
+"""
+"""A run that diverges after its first validation."""
+
+
 def run(folder: Path, values: dict[tuple[int, int], float], **reseed: float) -> tuple[optuna.Study, list[str]]:
     """A sweep over N = 1 to 4 at seed 0 whose runs end with the values of (N, seed)."""
 
     def begin(self: FitProcess) -> list[str]:
         key = self.experiment.sleep.n_passes, self.experiment.training.seed
         if key not in values:
-            return [sys.executable, "-S", "-c", f"raise SystemExit({DIVERGED})"]
+            return [sys.executable, "-S", "-c", DIVERGES, str(self.directory.history), str(DIVERGED)]
         return [sys.executable, "-S", stand_in.__file__, "fit", str(self.directory.path), str(10 * values[key])]
 
     sweep = small_sweep(
@@ -188,7 +196,10 @@ def test_a_further_seed_that_diverges_counts_against_its_point(tmp_path: Path) -
     two = rows[2]
     assert (two.diverged, two.by_seed["exact_match"]) == (2, pytest.approx([0.5, 0.0, 0.0]))
     assert two.result["exact_match"] == pytest.approx(0.5 / 3)
-    assert two.result["train_flops"] == pytest.approx(30e6) and two.flops_spent == pytest.approx(30e6)
+    assert two.result["train_flops"] == pytest.approx(30e6) and two.flops_spent == pytest.approx(30e6 + 2 * 7e6)
+    reseeding = Reseeding(small_sweep(reseed=Reseed(seeds=3)), study, tmp_path, [])
+    assert reseeding.flops_spent == sum(row.further_flops for row in rows.values()), "what a budget limits"
+    assert two.further_flops == pytest.approx(2 * 7e6) and rows[1].further_flops == pytest.approx(60e6)
     assert report.sureness(two)[0] == "3, 2 diverged" and "diverged" not in report.sureness(rows[1])[0]
     assert isinstance(report.frontier_share(two), float)
     assert len(report.frontier_intervals) == len(report.best)

@@ -18,7 +18,7 @@ from sleep_lightning.sweep.measures import COSTS, is_share, text_of
 from sleep_lightning.sweep.point import passes_of, point_key
 from sleep_lightning.sweep.report.importances import importances
 from sleep_lightning.sweep.report.origin import Origin
-from sleep_lightning.sweep.report.rows import Row, diverged_seeds, read_summaries, row_of
+from sleep_lightning.sweep.report.rows import Row, diverged_flops, read_summaries, row_of
 from sleep_lightning.sweep.settled import Seeded, frontier_intervals, frontier_shares
 from sleep_lightning.sweep.storage import JOURNAL, REMEDY, saved_spec
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
@@ -274,10 +274,10 @@ def build_report(study: optuna.Study, folder: Path) -> Report:
     seeds = seeds_by_trial(folder)
     summaries = {t.number: read_summaries(folder, t.number, seeds.get(t.number, ())) for t in finished(study)}
     diverged = {
-        n: diverged_seeds(folder, n, set(seeds.get(n, ())) - set(of_trial)) for n, of_trial in summaries.items()
+        n: diverged_flops(folder, n, set(seeds.get(n, ())) - set(of_trial)) for n, of_trial in summaries.items()
     }
     trials = tuple(
-        row_of(t, seeds.get(t.number, ()), summaries.get(t.number, {}), diverged.get(t.number, 0))
+        row_of(t, seeds.get(t.number, ()), summaries.get(t.number, {}), diverged.get(t.number, ()))
         for t in study.get_trials(deepcopy=False)
     )
     runs = [run for by_seed in summaries.values() for run in by_seed.values()]

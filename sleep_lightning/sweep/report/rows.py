@@ -1,6 +1,6 @@
 """One trial as a report shows it, from the study and the summaries of its runs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +18,7 @@ from sleep_lightning.runs.process import SUMMARY
 from sleep_lightning.sweep.measures import is_share, measured
 from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.study import learning_curve
-from sleep_lightning.sweep.trial import is_marked_diverged, run_path
+from sleep_lightning.sweep.trial import DIVERGED_FILE, is_marked_diverged, run_path
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Row:
         reason: why it was stopped or failed.
         started: when; None while it waits.
         ended: when.
-        further_seeds: runs since it had its first result.
+        further_flops: training FLOPs of its runs since it had its first result, those that diverged too.
         answers: of which exact match is a share; None unless one seed has recorded it.
         diverged: further seeds without a result because training diverged; a share counts as 0 for them.
         runs: MLflow run by seed, of all that have a directory; None if it is not known.
@@ -54,7 +54,7 @@ class Row:
     reason: str
     started: datetime | None
     ended: datetime | None
-    further_seeds: int = 0
+    further_flops: float = 0.0
     answers: float | None = None
     diverged: int = 0
     runs: Mapping[int, str | None] = field(default_factory=dict)
@@ -77,19 +77,28 @@ def read_summaries(folder: Path, number: int, seeds: Iterable[int]) -> dict[int,
     return {seed: summary for seed, summary in found.items() if summary["status"] == "FINISHED"}
 
 
-def diverged_seeds(folder: Path, number: int, seeds: Iterable[int]) -> int:
-    """How many of these seeds of a trial are marked as diverged."""
-    return sum(is_marked_diverged(RunDirectory(run_path(folder, number, seed))) for seed in seeds)
+def diverged_flops(folder: Path, number: int, seeds: Iterable[int]) -> list[float]:
+    """What those of a trial's seeds took that are marked as diverged; 0 where an earlier version did not record it.
+    Raises DamagedFile."""
+    runs = [RunDirectory(run_path(folder, number, seed)) for seed in seeds]
+    marks = [
+        read_json(run.path / DIVERGED_FILE, {}, "remove it: that seed is trained again")
+        for run in runs
+        if is_marked_diverged(run)
+    ]
+    return [float(mark.get("flops_spent", 0.0)) for mark in marks]
 
 
-def row_of(trial: FrozenTrial, seeds: Iterable[int], finished: Mapping[int, dict[str, Any]], diverged: int = 0) -> Row:
+def row_of(
+    trial: FrozenTrial, seeds: Iterable[int], finished: Mapping[int, dict[str, Any]], diverged: Sequence[float] = ()
+) -> Row:
     """A trial as it is shown.
 
     Args:
         trial: of the study.
         seeds: that have a directory.
         finished: summaries of its finished runs.
-        diverged: as ``Row.diverged``.
+        diverged: of each of ``Row.diverged``, the training FLOPs that it took.
     """
     summaries = list(finished.values())
     facts = trial.user_attrs
@@ -99,10 +108,13 @@ def row_of(trial: FrozenTrial, seeds: Iterable[int], finished: Mapping[int, dict
     recorded = facts.get("exact_match_by_seed", [])  # the run directories may be gone
     further = max(len(summaries) - len(recorded), 0) if recorded else 0
     if further or (diverged and len(summaries) == len(recorded)):  # seeds since the trial was told
-        by_seed = {name: [*values, *([0.0] * diverged if is_share(name) else [])] for name, values in by_seed.items()}
+        by_seed = {
+            name: [*values, *([0.0] * len(diverged) if is_share(name) else [])] for name, values in by_seed.items()
+        }
         result = {name: mean(values) for name, values in by_seed.items()}
     elif recorded:
         by_seed["exact_match"] = recorded
+    further_flops = further * result.get("train_flops", 0.0) + sum(diverged)
     return Row(
         number=trial.number,
         state="infeasible" if "infeasible" in facts else state,
@@ -111,9 +123,9 @@ def row_of(trial: FrozenTrial, seeds: Iterable[int], finished: Mapping[int, dict
         result=result,
         by_seed=by_seed,
         curve=tuple(learning_curve(trial)),
-        flops_spent=facts.get("flops_spent", 0.0) + further * result.get("train_flops", 0.0),
-        further_seeds=further,
-        diverged=diverged,
+        flops_spent=facts.get("flops_spent", 0.0) + further_flops,
+        further_flops=further_flops,
+        diverged=len(diverged),
         answers=Accuracy.of_summary(summaries[0]).answers if len(summaries) == 1 else None,
         reason=next((facts[key] for key in ("infeasible", "pruned", "failed") if key in facts), ""),
         started=trial.datetime_start,
