@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 COLUMNS = 4
+"""At most."""
 WIDE = 100.0
 """A panel whose mean losses span so much has a logarithmic axis."""
 
@@ -62,8 +63,8 @@ def draw_law(panels: Sequence[LawPanel], path: Path, title: str) -> None:
     worst; a panel for each slice, and one of ``N*`` over budgets (PNG)."""
     from matplotlib.figure import Figure
 
-    columns = min(COLUMNS, len(panels) + 1)
-    rows = math.ceil((len(panels) + 1) / columns)
+    rows = math.ceil((len(panels) + 1) / COLUMNS)
+    columns = math.ceil((len(panels) + 1) / rows)
     figure = Figure(figsize=(4 * columns + 1, 3.4 * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in grid[len(panels) + 1 :]:
