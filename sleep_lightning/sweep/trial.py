@@ -110,8 +110,8 @@ def run_path(folder: Path, number: int, seed: int) -> Path:
 
 
 def mark_diverged(run: RunDirectory, reason: str, flops_spent: float) -> None:
-    """Note that a further seed of a trial that has ended diverged, and what it took up to there: the study cannot be
-    told any more. Raises OSError."""
+    """Note that a further seed of a trial that has ended diverged, and what it took up to its last validation, of which
+    its study cannot be told any more. Raises OSError."""
     write_json(run.path / DIVERGED_FILE, {"reason": reason, "flops_spent": flops_spent})
 
 

@@ -7,11 +7,13 @@ import numpy as np
 import optuna
 import pytest
 
+from sleep_lightning.runs.damage import DamagedFile
 from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.infrastructure import DIVERGED
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.finished_runs import finished_runs, lost_runs
 from sleep_lightning.sweep.report.content import build_report
+from sleep_lightning.sweep.report.rows import diverged_flops
 from sleep_lightning.sweep.reseeding import Reseeding
 from sleep_lightning.sweep.settled import Seeded, by_one_seed, frontier_intervals, frontier_shares, next_to_seed
 from sleep_lightning.sweep.spec import Reseed
@@ -81,8 +83,9 @@ def test_the_least_decided_point_for_its_cost_is_next() -> None:
 
 
 DIVERGES = """
-import sys
-open(sys.argv[1], "w").write('{"step": 2, "cost/train_flops": 7e6, "exact_match": 0.1, "answers": 1000}\\n')
+import os, sys
+open(sys.argv[1] + ".partial", "w").write('{"step": 2, "cost/train_flops": 7e6, "exact_match": 0.1, "answers": 1000}\\n')
+os.replace(sys.argv[1] + ".partial", sys.argv[1])
 raise SystemExit(int(sys.argv[2]))
 """
 """A run that diverges after its first validation."""
@@ -212,3 +215,28 @@ def test_a_further_seed_that_diverges_counts_against_its_point(tmp_path: Path) -
         (2, 2, "diverged"),
     ]
     assert not any("diverged" in event for event in run(tmp_path, values, seeds=3)[1])
+
+
+@pytest.mark.process
+def test_what_diverges_uses_its_flops_up(tmp_path: Path) -> None:
+    """Every further seed diverges after 7e6."""
+    values = {(n, 0): 0.2 * n for n in (1, 2, 3, 4)}
+    spent = {}
+    for limit in (36e6, 1e9):
+        study, events = run(folder := tmp_path / f"{limit:g}", values, seeds=4, flops=limit)
+        spent[limit] = sum(row.further_flops for row in build_report(study, folder).trials)
+        assert spent[limit] == pytest.approx(7e6 * sum("another seed diverged" in event for event in events))
+    assert 0 < spent[36e6] <= 36e6 < spent[1e9]
+
+
+def test_a_damaged_mark_of_divergence_is_named(tmp_path: Path) -> None:
+    mark = run_path(tmp_path, 0, 1) / "diverged.json"
+    mark.parent.mkdir(parents=True)
+    mark.write_text('{"reason": "NaN"}')
+    assert diverged_flops(tmp_path, 0, [0, 1]) == [0.0], "of an earlier version"
+    mark.write_text('{"reason": "NaN", "flops_spent": 7e6}')
+    assert diverged_flops(tmp_path, 0, [0, 1]) == [7e6]
+    for text in ('{"flops_spent": null}', "{", "[]"):
+        mark.write_text(text)
+        with pytest.raises(DamagedFile, match="remove it: that seed is trained again"):
+            diverged_flops(tmp_path, 0, [0, 1])

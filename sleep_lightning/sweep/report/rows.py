@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.accuracy import Accuracy
 from sleep_lightning.frontier import Point
-from sleep_lightning.runs.damage import read_json
+from sleep_lightning.runs.damage import IfThere, read_json
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import SUMMARY
 from sleep_lightning.sweep.measures import is_share, measured
@@ -78,11 +78,11 @@ def read_summaries(folder: Path, number: int, seeds: Iterable[int]) -> dict[int,
 
 
 def diverged_flops(folder: Path, number: int, seeds: Iterable[int]) -> list[float]:
-    """What those of a trial's seeds took that are marked as diverged; 0 where an earlier version did not record it.
-    Raises DamagedFile."""
+    """What those of a trial's seeds took up to their last validation that are marked as diverged; 0 where an earlier
+    version did not record it. Raises DamagedFile."""
     runs = [RunDirectory(run_path(folder, number, seed)) for seed in seeds]
     marks = [
-        read_json(run.path / DIVERGED_FILE, {}, "remove it: that seed is trained again")
+        read_json(run.path / DIVERGED_FILE, IfThere(flops_spent=(int, float)), "remove it: that seed is trained again")
         for run in runs
         if is_marked_diverged(run)
     ]

@@ -70,19 +70,20 @@ def draw_law(panels: Sequence[LawPanel], path: Path, title: str) -> None:
     for axes in grid[len(panels) + 1 :]:
         axes.remove()
     for axes, panel in zip(grid, panels, strict=False):
+        means = [mean for bowl in panel.bowls for mean in bowl.means]
+        logarithmic = 0 < min(means) < max(means) / WIDE and min(x for bowl in panel.bowls for x in bowl.lows) > 0
         for bowl, style in zip(panel.bowls, _styles(panel.bowls), strict=True):
             color, line = style.color, f"{style.marker}-"
             axes.plot(bowl.depths, bowl.means, line, color=color, markersize=5, label=in_flop(bowl.budget))
             axes.fill_between(bowl.depths, bowl.lows, bowl.highs, color=color, alpha=0.12, linewidth=0)
             value, low, high = bowl.best
-            level = _at(bowl, value)  # of a value that is not determined NaN, which is not drawn
+            level = _at(bowl, value, logarithmic)  # of a value that is not determined NaN, which is not drawn
             axes.plot([value], [level], "*", color=color, markersize=13, markeredgecolor="black", zorder=3)
             if math.isfinite(low):
                 axes.plot([low, high], [level, level], color="black", linewidth=1, zorder=2)
         axes.set_xscale("log", base=2)
         _mark_depths(axes.xaxis, panel.bowls)
-        means = [mean for bowl in panel.bowls for mean in bowl.means]
-        if 0 < min(means) < max(means) / WIDE and min(low for bowl in panel.bowls for low in bowl.lows) > 0:
+        if logarithmic:
             axes.set_yscale("log")
         axes.set(xlabel="passes N", title=panel.title)
         axes.grid(alpha=0.3)
@@ -120,11 +121,14 @@ def _mark_depths(axis: "Axis", bowls: Sequence[Bowl]) -> None:
     axis.set_ticks([], minor=True)
 
 
-def _at(bowl: Bowl, n: float) -> float:
-    """The line of means at N, straight in log N between its points."""
+def _at(bowl: Bowl, n: float, logarithmic: bool) -> float:
+    """The line of means at N, straight between its points as it is drawn: over log N, and of the loss or its
+    logarithm."""
     import numpy as np
 
-    return float(np.interp(math.log(n), [math.log(depth) for depth in bowl.depths], bowl.means))
+    heights = np.log(bowl.means) if logarithmic else np.array(bowl.means)
+    height = float(np.interp(math.log(n), [math.log(depth) for depth in bowl.depths], heights))
+    return math.exp(height) if logarithmic else height
 
 
 def _named(n: float) -> str:
