@@ -13,6 +13,7 @@ from sleep_lightning.accuracy import Accuracy
 from sleep_lightning.config import Override
 from sleep_lightning.cost.run_flops import predict_flops
 from sleep_lightning.frontier import Point
+from sleep_lightning.runs.damage import IfThere, read_json
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.files import write_json
 from sleep_lightning.runs.process import FitProcess
@@ -118,6 +119,18 @@ def mark_diverged(run: RunDirectory, reason: str, flops_spent: float) -> None:
 def is_marked_diverged(run: RunDirectory) -> bool:
     """Whether ``mark_diverged`` has been called for it."""
     return (run.path / DIVERGED_FILE).exists()
+
+
+def diverged_flops(folder: Path, number: int, seeds: Iterable[int]) -> list[float]:
+    """What those of a trial's seeds took up to their last validation that are marked as diverged; 0 where an earlier
+    version did not record it. Raises DamagedFile."""
+    runs = [RunDirectory(run_path(folder, number, seed)) for seed in seeds]
+    marks = [
+        read_json(run.path / DIVERGED_FILE, IfThere(flops_spent=(int, float)), "remove it: that seed is trained again")
+        for run in runs
+        if is_marked_diverged(run)
+    ]
+    return [float(mark.get("flops_spent", 0.0)) for mark in marks]
 
 
 def seeds_by_trial(folder: Path) -> dict[int, list[int]]:

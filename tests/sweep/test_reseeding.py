@@ -13,13 +13,12 @@ from sleep_lightning.runs.infrastructure import DIVERGED
 from sleep_lightning.runs.process import FitProcess
 from sleep_lightning.sweep.finished_runs import finished_runs, lost_runs
 from sleep_lightning.sweep.report.content import build_report
-from sleep_lightning.sweep.report.rows import diverged_flops
 from sleep_lightning.sweep.reseeding import Reseeding
 from sleep_lightning.sweep.settled import Seeded, by_one_seed, frontier_intervals, frontier_shares, next_to_seed
 from sleep_lightning.sweep.spec import Reseed
 from sleep_lightning.sweep.study import finished, open_study
 from sleep_lightning.sweep.supervisor import Supervisor
-from sleep_lightning.sweep.trial import run_path
+from sleep_lightning.sweep.trial import diverged_flops, run_path
 from tests.sweep import stand_in
 from tests.sweep.sweeps import small_sweep
 

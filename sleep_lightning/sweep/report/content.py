@@ -18,11 +18,11 @@ from sleep_lightning.sweep.measures import COSTS, is_share, text_of
 from sleep_lightning.sweep.point import passes_of, point_key
 from sleep_lightning.sweep.report.importances import importances
 from sleep_lightning.sweep.report.origin import Origin
-from sleep_lightning.sweep.report.rows import Row, diverged_flops, read_summaries, row_of
+from sleep_lightning.sweep.report.rows import Row, read_summaries, row_of
 from sleep_lightning.sweep.settled import Seeded, frontier_intervals, frontier_shares
 from sleep_lightning.sweep.storage import JOURNAL, REMEDY, saved_spec
 from sleep_lightning.sweep.study import FINGERPRINT, finished, read_study
-from sleep_lightning.sweep.trial import seeds_by_trial
+from sleep_lightning.sweep.trial import diverged_flops, seeds_by_trial
 
 NAMES = {
     "train_flops": "training FLOPs",

@@ -12,13 +12,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sleep_lightning.accuracy import Accuracy
 from sleep_lightning.frontier import Point
-from sleep_lightning.runs.damage import IfThere, read_json
+from sleep_lightning.runs.damage import read_json
 from sleep_lightning.runs.directory import RunDirectory
 from sleep_lightning.runs.process import SUMMARY
 from sleep_lightning.sweep.measures import is_share, measured
 from sleep_lightning.sweep.space import written
 from sleep_lightning.sweep.study import learning_curve
-from sleep_lightning.sweep.trial import DIVERGED_FILE, is_marked_diverged, run_path
+from sleep_lightning.sweep.trial import run_path
 
 
 @dataclass(frozen=True)
@@ -75,18 +75,6 @@ def read_summaries(folder: Path, number: int, seeds: Iterable[int]) -> dict[int,
                 summary |= {"mlflow_run_id": directory.mlflow_run_id}
             found[seed] = summary
     return {seed: summary for seed, summary in found.items() if summary["status"] == "FINISHED"}
-
-
-def diverged_flops(folder: Path, number: int, seeds: Iterable[int]) -> list[float]:
-    """What those of a trial's seeds took up to their last validation that are marked as diverged; 0 where an earlier
-    version did not record it. Raises DamagedFile."""
-    runs = [RunDirectory(run_path(folder, number, seed)) for seed in seeds]
-    marks = [
-        read_json(run.path / DIVERGED_FILE, IfThere(flops_spent=(int, float)), "remove it: that seed is trained again")
-        for run in runs
-        if is_marked_diverged(run)
-    ]
-    return [float(mark.get("flops_spent", 0.0)) for mark in marks]
 
 
 def row_of(
