@@ -1,10 +1,13 @@
 """Text to tokens: bytes, or any Hugging Face tokenizer."""
 
 import json
+import socket
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from sleep_lightning.tasks.stamp import Stamp, stamp
 
@@ -74,10 +77,15 @@ class HuggingFaceTokenizer:
             raise ValueError(
                 f"task.tokenizer={name} needs transformers: pip install 'sleep-lightning[tokenizers]'; or use bytes"
             ) from error
+        alone = False
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(name, **_without_model(name))
+            alone = not Path(name).is_dir() and _hub_is_out_of_reach()
+            more = {"local_files_only": True} if alone else _without_model(name)
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(name, **more)
         except Exception as error:  # transformers raises what hub, parsers and torch raise
             reason = _wrong_with(name) or str(error).strip().partition("\n")[0].rstrip(".: ")
+            if alone and not _wrong_with(name):
+                reason = "it is no directory here, was not downloaded before, and the hub cannot be reached"
             raise ValueError(
                 f"task.tokenizer={name} cannot be loaded ({reason}); use bytes, or the name or directory of a tokenizer"
             ) from error
@@ -154,6 +162,20 @@ def _wrong_with(name: str) -> str | None:
         except (ValueError, RecursionError) as error:
             return f"its {file.name} is broken: {error}; save the tokenizer again"
     return None if any(path.iterdir()) else "the directory is empty"
+
+
+def _hub_is_out_of_reach() -> bool:
+    """Whether the hub's name has no address here: its client would ask again for most of a minute."""
+    from huggingface_hub.constants import ENDPOINT
+
+    hub = urlsplit(ENDPOINT)
+    if getproxies().keys() & {hub.scheme, "all"}:  # a proxy looks names up
+        return False
+    try:
+        socket.getaddrinfo(hub.hostname, None)
+    except OSError:
+        return True
+    return False
 
 
 def _without_model(name: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Tokenizers: texts in pieces are as the text in one, and padding is no token of a text."""
 
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,24 @@ def test_a_relative_name_is_that_of_the_working_directory_and_of_files_as_they_a
     shutil.rmtree("mine")
     shutil.copytree(tmp_path / "without" / "mine", "mine")  # saved again
     assert load_tokenizer("mine").vocab != first.vocab
+
+
+def test_a_hub_without_an_address_is_not_asked_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    asked = []
+
+    def nowhere(host: str, *more: object) -> None:
+        asked.append(host)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "localhost")
+    with pytest.raises(ValueError, match=r"^task\.tokenizer=mine cannot be loaded \(it is no directory here, was not"):
+        load_tokenizer("mine")
+    assert asked == ["huggingface.co"]
 
 
 def test_an_absent_tokenizer_is_one_sentence(tmp_path: Path) -> None:
