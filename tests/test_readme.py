@@ -33,7 +33,7 @@ def slugs(page: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-FIRST = ("README", "get_started", "sweeps")
+FIRST = ("README", "sweeps")
 """Pages whose commands are run every time; those of the others are slow."""
 WITH_COMMANDS = [path for path, page in PAGES.items() if commands(page)]
 

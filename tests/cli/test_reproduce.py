@@ -84,6 +84,7 @@ def test_from_sweeps_to_the_page_and_the_same_again(tmp_path: Path) -> None:
 RECORDED = ROOT / "results" / "runs_reproduce_depo.jsonl"
 
 
+@pytest.mark.slow
 def test_runs_taken_from_records_count_with_their_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All shipped runs of Depo: nothing is trained and no weights are there."""
     monkeypatch.chdir(tmp_path)

@@ -137,6 +137,7 @@ def test_gpus_that_are_not_there_are_refused_before_anything_runs(tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_sweep_of_which_every_trial_failed_is_no_success(tmp_path: Path) -> None:
     file = Path(spec(tmp_path))
