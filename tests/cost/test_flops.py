@@ -69,6 +69,10 @@ def test_equals_the_dispatched_count(
         {"loop": "1/1/2", "grad_passes": 1},
         {"carry_conv_state": True},
         {"carry_conv_state": True, "grad_passes": 1, "loop": "1/2/1"},
+        {"looped": "mixers"},
+        {"looped": "mixers", "grad_passes": 1},
+        {"looped": "mixers", "eviction": "sliding"},
+        {"looped": "mixers", "loop": "1/2/1"},
     ],
 )
 def test_options_equal_the_dispatched_count(
