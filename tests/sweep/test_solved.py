@@ -3,12 +3,14 @@
 import csv
 import json
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sleep_lightning.__main__ import main
+from sleep_lightning.evidence.contrasts import contrasts, named
 from sleep_lightning.sweep.cells import select
 from sleep_lightning.sweep.finished_runs import finished_runs, lost_runs
 from sleep_lightning.sweep.folder import save_sweep
@@ -76,6 +78,37 @@ def test_the_table_and_the_csv(study: ToldStudy, capsys: pytest.CaptureFixture[s
         rows = list(csv.DictReader(file))
     assert [row["steps_to_solve"] for row in rows] == ["200", "", "200", "200"]
     assert rows[0]["validations"] == "100:0.4850 200:0.9700"
+
+
+def test_one_point_against_the_others(study: ToldStudy, capsys: pytest.CaptureFixture[str]) -> None:
+    study.finish(1, 0.2, 1e12, seeds=[0.1, 0.3])
+    assert main(["sweep", "solved", "small", "--against", "sleep.n_passes=4"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    # two seeds have four sign changes: 0.5 two-sided is the least; differences 0.02 and 0.33, 0.89 and 0.66
+    assert "n_passes=4, grad_passes=1 less that of the others" in out
+    assert "n_passes=2 │ 2 │ 0.175 [-1.000, 1.000] │ 0.5000 │ 1.0000 │" in out
+    assert "n_passes=1 │ 2 │ 0.775 [-0.686, 1.000] │ 0.5000 │ 1.0000 │" in out
+    every = "n_passes=2; n_passes=4, grad_passes=1; n_passes=1"
+    for words, said in (("n_passes=3", f"no point has it, use one of: {every}"), ("x", "no point has it")):
+        assert main(["sweep", "solved", "small", "--against", words]) == 2
+        assert f"error: --against {words}: {said}" in capsys.readouterr().err
+    (study.folder / "trials" / "0001-seed1" / "summary.json").unlink()
+    assert main(["sweep", "solved", "small", "--against", "n_passes=4"]) == 2
+    assert "shares no two finished seeds with another point" in capsys.readouterr().err
+
+
+def test_contrasts_are_of_shared_seeds_and_corrected_for_all() -> None:
+    """Ten seeds that all differ one way: 2 of 1,024 sign changes are as far out."""
+    runs = [run(seed, 0.9 + seed / 1000, None, n=4) for seed in range(10)] + [run(10, 0.1, None, n=4)]
+    runs += [run(seed, 0.5 - seed / 1000, None, n=1) for seed in range(10)]
+    runs += [run(seed, 0.9, None, n=2) for seed in (8, 9, 11)]
+    points = solved([*runs, replace(run(3, 0.99, None, n=2), end="diverged", exact_match=nan)], 0.95)
+    one, two = contrasts(named(points, ["n_passes=4"]), points)
+    assert (one.values, one.seeds, one.p, one.corrected) == ({"sleep.n_passes": 1}, 10, 2 / 1024, 4 / 1024)
+    assert one.difference.mean == pytest.approx(0.409)
+    assert (two.seeds, two.p, two.corrected) == (2, 0.5, 0.5)
+    with pytest.raises(ValueError, match="--against : several have it, add a key that tells them apart: n_passes=4; "):
+        named(points, [])
 
 
 def lose(study: ToldStudy, n: int, seeds: dict[int, float | None], state: str = "fail", **facts: Any) -> None:

@@ -61,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             one.add_argument("--all", action="store_true", help="every trial, however many there are")
         if verb == "solved":
             one.add_argument("--threshold", type=float, default=0.95, metavar="X", help="exact match (default: 0.95)")
+            one.add_argument(
+                "--against",
+                nargs="+",
+                default=[],
+                metavar="KEY=VALUE",
+                help="compare the point that has these with the others, paired by seed (permutation test, Holm)",
+            )
             one.add_argument("--csv", metavar="FILE", help="write every run with its validations")
         if verb == "best":
             one.add_argument("--export", metavar="FILE", help="write the best trial as an experiment (YAML) for fit")
@@ -88,7 +95,7 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     if a.verb == "solved":
         from sleep_lightning.cli import sweep_solved
 
-        counted = sweep_solved.prepare(found, a.threshold, a.csv)
+        counted = sweep_solved.prepare(found, a.threshold, a.against, a.csv)
         return lambda: sweep_solved.show(counted)
     if a.verb == "law":
         from sleep_lightning.cli import sweep_law
