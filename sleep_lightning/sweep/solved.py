@@ -30,6 +30,8 @@ class SeedResult:
         steps_to_solve: step of its first validation at the threshold; None if there is none.
         curve: step and exact match of every validation, that of the final weights included.
         end: how it ended.
+        flops: training FLOPs up to each validation of the curve; empty where they are not known.
+        majority: exact match of the majority answer; None without a validation.
     """
 
     values: dict[str, Any]
@@ -38,6 +40,13 @@ class SeedResult:
     steps_to_solve: int | None
     curve: tuple[tuple[int, float], ...]
     end: End = "finished"
+    flops: tuple[float, ...] = ()
+    majority: float | None = None
+
+    @property
+    def exact_over_flops(self) -> list[tuple[float, float]]:
+        """Training FLOPs and exact match of the validations of which both are known."""
+        return [(flops, exact) for flops, (_, exact) in zip(self.flops, self.curve, strict=False)]
 
     @property
     def counts(self) -> bool:
@@ -84,13 +93,21 @@ def seed_results(runs: Iterable[FinishedRun | LostRun], threshold: float) -> lis
 
 def _seed_result(run: FinishedRun | LostRun, threshold: float) -> SeedResult:
     curve, exact = [(int(row["step"]), float(row["exact_match"])) for row in run.history], nan
+    flops = [float(row["cost/train_flops"]) for row in run.history]
     if isinstance(run, FinishedRun):
         exact, steps = float(run.summary["exact_match"]), int(run.summary.get("steps", 0))
         if steps > (curve[-1][0] if curve else 0):  # earlier versions did not record the validation after the last step
             curve.append((steps, exact))
-    reached = next((step for step, value in curve if value >= threshold), None)
+            flops.append(float(run.summary["train_flops"]))
     return SeedResult(
-        run.values, run.seed, exact, reached, tuple(curve), run.end if isinstance(run, LostRun) else "finished"
+        run.values,
+        run.seed,
+        exact,
+        next((step for step, value in curve if value >= threshold), None),
+        tuple(curve),
+        run.end if isinstance(run, LostRun) else "finished",
+        tuple(flops),
+        run.history[-1].get("majority_exact_match") if run.history else None,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sleep_lightning.__main__ import main
+from sleep_lightning.cli import sweep_solved
 from sleep_lightning.evidence.contrasts import contrasts, named
 from sleep_lightning.sweep.cells import select
 from sleep_lightning.sweep.finished_runs import finished_runs, lost_runs
@@ -109,6 +110,21 @@ def test_contrasts_are_of_shared_seeds_and_corrected_for_all() -> None:
     assert (two.seeds, two.p, two.corrected) == (2, 0.5, 0.5)
     with pytest.raises(ValueError, match="--against : several have it, add a key that tells them apart: n_passes=4; "):
         named(points, [])
+
+
+def test_the_picture_has_every_seed_over_its_flops(
+    study: ToldStudy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Any] = []
+    monkeypatch.setattr(sweep_solved, "draw_seeds", lambda *given: found.append(given))
+    assert main(["sweep", "solved", "small", "--picture", "seeds.png"]) == 0
+    assert "picture  seeds.png" in capsys.readouterr().out
+    [(panels, levels, path, title)] = found
+    assert [panel.title for panel in panels] == ["n_passes=2: 1 of 2", "n_passes=4, grad_passes=1: 2 of 2"]
+    assert panels[0].curves == [[(1.0, 0.485), (1.0, 0.97)], [(1.0, 0.315), (1.0, 0.63)]]
+    assert (levels, str(path), "small" in title) == ({"solved": 0.95}, "seeds.png", True)
+    assert main(["sweep", "solved", "small", "--picture", "nowhere/seeds.png"]) == 2
+    assert "--picture nowhere/seeds.png: there is no folder nowhere; create it first" in capsys.readouterr().err
 
 
 def lose(study: ToldStudy, n: int, seeds: dict[int, float | None], state: str = "fail", **facts: Any) -> None:

@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 help="compare the point that has these with the others, paired by seed (permutation test, Holm)",
             )
             one.add_argument("--csv", metavar="FILE", help="write every run with its validations")
+            one.add_argument("--picture", metavar="FILE", help="draw the learning curve of every seed (PNG)")
         if verb == "best":
             one.add_argument("--export", metavar="FILE", help="write the best trial as an experiment (YAML) for fit")
             one.add_argument("--max-flops", type=float, metavar="X", help="the best with at most X training FLOPs")
@@ -95,7 +96,7 @@ def prepare(a: argparse.Namespace) -> Callable[[], int]:
     if a.verb == "solved":
         from sleep_lightning.cli import sweep_solved
 
-        counted = sweep_solved.prepare(found, a.threshold, a.against, a.csv)
+        counted = sweep_solved.prepare(found, a.threshold, a.against, a.csv, a.picture)
         return lambda: sweep_solved.show(counted)
     if a.verb == "law":
         from sleep_lightning.cli import sweep_law
