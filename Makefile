@@ -21,7 +21,7 @@ reproduce: .venv/.runtime
 panel: .venv/.runtime
 	for one in panel_rule110:rule110 reproduce_depo:reproduce_depo panel_ring:panel_ring panel_depo10:panel_depo10; do \
 		$(BIN)/python -m sleep_lightning sweep run sweeps/$${one%:*}.yaml --records results/runs_$${one#*:}.jsonl && \
-		$(BIN)/python -m sleep_lightning sweep solved $${one%:*} --csv results/$${one%:*}.csv || exit 1; \
+		$(BIN)/python -m sleep_lightning sweep solved $${one%:*} --csv results/$${one%:*}.csv --picture results/$${one%:*}.png || exit 1; \
 	done
 
 isoflop: .venv/.runtime
