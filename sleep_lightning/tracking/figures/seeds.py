@@ -47,7 +47,7 @@ def draw_seeds(panels: Sequence[SeedsPanel], levels: dict[str, float], path: Pat
             axes.plot(*curve[-1], ".", color="C0")
         for (name, level), dash in zip(levels.items(), ("--", ":"), strict=False):
             axes.axhline(level, color="grey", linestyle=dash, linewidth=1, label=f"{name} {level:.3g}")
-        axes.set_title(textwrap.fill(panel.title, LETTERS), fontsize="small")
+        axes.set_title(textwrap.fill(panel.title.replace(";", "; "), LETTERS), fontsize="small")
         axes.grid(alpha=0.3)
         axes.tick_params(labelbottom=i + columns >= len(panels))  # none stands below it
         axes.xaxis.set_major_formatter(EngFormatter())
