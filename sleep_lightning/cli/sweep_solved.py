@@ -88,7 +88,7 @@ def show(counted: Counted) -> int:
 
 def _contrasts(point: Solved, compared: Sequence[Contrast]) -> FittingTable:
     columns = (
-        *(Column("other point", text=True), Column("seeds", 1), Column("difference [95%]"), Column("p")),
+        *(Column("other point", text=True), Column("seeds"), Column("difference [95%]"), Column("p")),
         Column("corrected p"),
     )
     table = FittingTable(f"exact match of {written(point.values)} less that of the others, paired by seed", columns)
@@ -104,11 +104,7 @@ def _draw(counted: Counted, file: Path) -> None:
     panels = [
         SeedsPanel(
             f"{written({k: v for k, v in point.values.items() if k in varying}) or 'all'}: {point}",
-            [
-                [(flops, y) for flops, (_, y) in zip(run.flops, run.curve, strict=True)]
-                for run in point.runs
-                if run.curve
-            ],
+            [curve for run in point.runs if (curve := run.exact_over_flops)],
         )
         for point in counted.points
     ]
