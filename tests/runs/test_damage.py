@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.process, pytest.mark.long]
 FILES = ["checkpoints/last.ckpt", "checkpoints/best.ckpt", "run.json", "history.jsonl", "summary.json", "config.yaml",
          "test_n2.json"]  # fmt: skip
 SWEEP_FILES = ["journal.log", "sweep.yaml", "base.yaml"]
-DAMAGES = 20
+DAMAGES = 40
 
 
 def damaged(whole: bytes, chance: random.Random) -> bytes:
