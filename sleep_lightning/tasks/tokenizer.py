@@ -7,12 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
+from sleep_lightning.machine.proxies import through_proxy
 from sleep_lightning.tasks.stamp import Stamp, stamp
 
 BYTES = "bytes"
 """``task.tokenizer`` for bytes."""
+_UNREACHABLE = "it is no directory here, was not downloaded before, and the hub cannot be reached"
 _JOINT = "\n"
 """A character that no SentencePiece merges with what follows."""
 
@@ -83,9 +84,8 @@ class HuggingFaceTokenizer:
             more = {"local_files_only": True} if alone else _without_model(name)
             self._tokenizer: Any = AutoTokenizer.from_pretrained(name, **more)
         except Exception as error:  # transformers raises what hub, parsers and torch raise
-            reason = _wrong_with(name) or str(error).strip().partition("\n")[0].rstrip(".: ")
-            if alone and not _wrong_with(name):
-                reason = "it is no directory here, was not downloaded before, and the hub cannot be reached"
+            said = str(error).strip().partition("\n")[0].rstrip(".: ")
+            reason = _wrong_with(name) or (_UNREACHABLE if alone else said)
             raise ValueError(
                 f"task.tokenizer={name} cannot be loaded ({reason}); use bytes, or the name or directory of a tokenizer"
             ) from error
@@ -169,7 +169,7 @@ def _hub_is_out_of_reach() -> bool:
     from huggingface_hub.constants import ENDPOINT
 
     hub = urlsplit(ENDPOINT)
-    if getproxies().keys() & {hub.scheme, "all"}:  # a proxy looks names up
+    if through_proxy(hub):  # which looks the name up
         return False
     try:
         socket.getaddrinfo(hub.hostname, None)

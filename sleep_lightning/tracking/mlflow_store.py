@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from sleep_lightning.config import sqlite_file
 from sleep_lightning.machine.locks import open_lock, take
 from sleep_lightning.machine.private import cache_directory
+from sleep_lightning.machine.proxies import through_proxy
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -107,8 +107,7 @@ def check_reachable(uri: str) -> None:
         host, port = parts.hostname, parts.port or ports.get(parts.scheme.partition("+")[0])
     except ValueError as error:  # a port that is none
         raise OSError(str(error)) from error
-    proxies = {parts.scheme, "all"} & getproxies().keys() if parts.scheme in ("http", "https") else ()
-    if proxies and host is not None and not proxy_bypass(host):
+    if parts.scheme in ("http", "https") and through_proxy(parts):
         return  # MLflow asks the proxy, which alone may reach the server
     if host is not None and port is not None:
         socket.create_connection((host, port), timeout=10).close()
